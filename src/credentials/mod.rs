@@ -1,0 +1,1 @@
+//! Registry and SSH secrets: from files, standard input and prompts.

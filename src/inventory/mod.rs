@@ -1,0 +1,1 @@
+//! Where nodes come from: inventory files and host expressions, resolved to a fleet.

@@ -1,0 +1,78 @@
+//! The facts of a run: the only thing that reporters see.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::failure::{Failure, Stage};
+use super::outcome::{Record, StopReason};
+
+/// A numbered and timed fact.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// From 1, without gaps.
+    pub number: u64,
+    /// Since the run started.
+    pub at: Duration,
+    /// What happened.
+    pub fact: Fact,
+}
+
+/// Something that happened. Nodes and items are indices into the plan.
+#[derive(Debug, Clone)]
+pub enum Fact {
+    /// A wave may start: nodes up to this count (exclusive) are let in.
+    WaveStarted {
+        /// From 1.
+        wave: usize,
+        /// How many nodes of the fleet may be at work from now on.
+        nodes: usize,
+    },
+    /// A node takes a place in the window.
+    NodeStarted {
+        /// The node.
+        node: usize,
+    },
+    /// What a node in the window does now.
+    NodeStage {
+        /// The node.
+        node: usize,
+        /// The item it is about; `None` while connecting or probing.
+        item: Option<usize>,
+        /// What is done.
+        stage: Stage,
+    },
+    /// A try failed and another will follow.
+    AttemptFailed {
+        /// The node.
+        node: usize,
+        /// The item.
+        item: usize,
+        /// Which try, from 1.
+        attempt: u32,
+        /// Why.
+        failure: Failure,
+        /// The pause before the next try.
+        retry_in: Duration,
+    },
+    /// An item has its outcome.
+    Finished {
+        /// The node.
+        node: usize,
+        /// The item.
+        item: usize,
+        /// Outcome and attempts.
+        record: Arc<Record>,
+    },
+    /// A node gives its place in the window back: it is done, or waits for its next try.
+    NodeLeft {
+        /// The node.
+        node: usize,
+        /// Whether all its items have an outcome.
+        done: bool,
+    },
+    /// No further node is started.
+    Stopping {
+        /// Why.
+        reason: StopReason,
+    },
+}

@@ -1,0 +1,20 @@
+//! The words of the project as types, without I/O: node, image, plan, attempt, outcome, failure, event.
+
+pub mod event;
+pub mod failure;
+pub mod image;
+pub mod node;
+pub mod outcome;
+pub mod plan;
+pub mod secret;
+pub mod text;
+
+pub use event::{Event, Fact};
+pub use failure::{Failure, FailureKind, Retry, Stage};
+pub use image::{Image, ImageError};
+pub use node::{Fleet, FleetError, Hop, Node, RuntimeKind};
+pub use outcome::{
+    Attempt, CommandOutput, ExitStatus, Held, NodeRecord, Outcome, Record, StopReason,
+};
+pub use plan::{Backoff, FailureLimit, Plan, PlannedImage, Policy, Portion, PullWhen, Work};
+pub use secret::{RegistryLogin, Secret};

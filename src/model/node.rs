@@ -1,0 +1,172 @@
+//! A node, how it is reached, and the fleet of them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// One machine to warm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Unique in its fleet; what reports call it.
+    pub name: String,
+    /// What is dialled: a host name or an IP address without brackets.
+    pub address: String,
+    /// The SSH server's port.
+    pub port: u16,
+    /// Who logs in.
+    pub user: String,
+    /// Private key files to offer first, in this order.
+    pub identities: Vec<PathBuf>,
+    /// The hosts to go through, from the first hop on.
+    pub jump: Vec<Hop>,
+    /// What holds the images; `None` asks the node.
+    pub runtime: Option<RuntimeKind>,
+    /// The runtime's socket where it is not the runtime's own default, e.g. `unix:///run/crio/crio.sock`.
+    pub endpoint: Option<String>,
+    /// Whether to become root through `sudo` first.
+    pub become_root: bool,
+    /// Free-form labels.
+    pub labels: BTreeMap<String, String>,
+    /// The groups it stands in, nearest first.
+    pub groups: Vec<String>,
+}
+
+/// One host on the way to a node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Hop {
+    /// Who logs in there.
+    pub user: String,
+    /// Host name or IP address without brackets.
+    pub host: String,
+    /// The SSH server's port.
+    pub port: u16,
+}
+
+impl fmt::Display for Hop {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(out, "{}@[{}]:{}", self.user, self.host, self.port)
+        } else {
+            write!(out, "{}@{}:{}", self.user, self.host, self.port)
+        }
+    }
+}
+
+/// What holds images on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RuntimeKind {
+    /// The docker daemon, through the `docker` client.
+    Docker,
+    /// Any CRI runtime, through `crictl`.
+    Crictl,
+}
+
+impl RuntimeKind {
+    /// Its name on the command line, in inventories and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Crictl => "crictl",
+        }
+    }
+}
+
+impl fmt::Display for RuntimeKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.as_str())
+    }
+}
+
+impl FromStr for RuntimeKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "docker" => Ok(Self::Docker),
+            "crictl" => Ok(Self::Crictl),
+            _ => Err(format!("unknown runtime \"{text}\": use docker or crictl")),
+        }
+    }
+}
+
+/// The resolved nodes: unique by name, in order, never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fleet(Vec<Node>);
+
+/// Why some nodes are no fleet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FleetError {
+    /// There is no node at all.
+    #[error("the fleet is empty: no inventory and no --hosts named a node")]
+    Empty,
+    /// Two nodes share a name.
+    #[error("the node \"{0}\" stands in the fleet twice")]
+    Duplicate(String),
+}
+
+impl Fleet {
+    /// Checks that there is at least one node and that no name stands twice.
+    pub fn new(nodes: Vec<Node>) -> Result<Self, FleetError> {
+        if nodes.is_empty() {
+            return Err(FleetError::Empty);
+        }
+        let mut seen = HashMap::with_capacity(nodes.len());
+        for node in &nodes {
+            if seen.insert(node.name.as_str(), ()).is_some() {
+                return Err(FleetError::Duplicate(node.name.clone()));
+            }
+        }
+        Ok(Self(nodes))
+    }
+
+    /// The nodes in order.
+    pub fn nodes(&self) -> &[Node] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> Node {
+        Node {
+            name: name.into(),
+            address: name.into(),
+            port: 22,
+            user: "ops".into(),
+            identities: vec![],
+            jump: vec![],
+            runtime: None,
+            endpoint: None,
+            become_root: false,
+            labels: BTreeMap::new(),
+            groups: vec![],
+        }
+    }
+
+    #[test]
+    fn a_fleet_has_nodes_and_each_once() {
+        assert_eq!(Fleet::new(vec![]), Err(FleetError::Empty));
+        assert_eq!(
+            Fleet::new(vec![node("a"), node("b"), node("a")]),
+            Err(FleetError::Duplicate("a".into()))
+        );
+        assert_eq!(
+            Fleet::new(vec![node("b"), node("a")]).unwrap().nodes()[0].name,
+            "b"
+        );
+    }
+
+    #[test]
+    fn hops_are_written_as_users_type_them() {
+        let hop = |host: &str| Hop {
+            user: "ops".into(),
+            host: host.into(),
+            port: 2222,
+        };
+        assert_eq!(hop("bastion").to_string(), "ops@bastion:2222");
+        assert_eq!(hop("2001:db8::7").to_string(), "ops@[2001:db8::7]:2222");
+    }
+}

@@ -1,0 +1,153 @@
+//! What became of one item of work on one node, and how it got there.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::failure::Failure;
+
+/// How a command on a node ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It exited with this status.
+    Code(u32),
+    /// A signal ended it; the name without `SIG`.
+    Signal(String),
+}
+
+/// What a command on a node printed, and how it ended. The bytes are the node's: never trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandOutput {
+    /// How it ended.
+    pub exit: ExitStatus,
+    /// Standard output, perhaps cut.
+    pub stdout: Vec<u8>,
+    /// Standard error, perhaps cut.
+    pub stderr: Vec<u8>,
+    /// Whether something was cut because it was too long.
+    pub truncated: bool,
+}
+
+impl CommandOutput {
+    /// Whether it exited with status 0.
+    pub fn success(&self) -> bool {
+        self.exit == ExitStatus::Code(0)
+    }
+}
+
+/// An image as the node's runtime says it holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The manifest's digest (`sha256:...`), as the registry knows it; `None` for an image that was never pushed or pulled.
+    pub digest: Option<String>,
+    /// The runtime's own identity of the image: its configuration's digest.
+    pub image_id: Option<String>,
+    /// Bytes as the runtime counts them: unpacked for docker, compressed for crictl.
+    pub bytes: Option<u64>,
+    /// `os/architecture`, where the runtime tells.
+    pub platform: Option<String>,
+}
+
+/// Why something was never run to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StopReason {
+    /// SIGINT.
+    Interrupted,
+    /// SIGTERM.
+    Terminated,
+    /// `--deadline` passed.
+    Deadline,
+    /// `--max-failures` was reached.
+    FailureLimit,
+    /// A node of the wave before failed.
+    WaveFailed,
+}
+
+impl StopReason {
+    /// The reason as a sentence's end: "not run: ...".
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Interrupted => "interrupted",
+            Self::Terminated => "terminated",
+            Self::Deadline => "the deadline passed",
+            Self::FailureLimit => "the failure limit was reached",
+            Self::WaveFailed => "the wave before it failed",
+        }
+    }
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.as_str())
+    }
+}
+
+/// The final word on one item (an image, or the command) on one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The node holds it now and did not before.
+    Pulled(Held),
+    /// The node held it already.
+    Present(Held),
+    /// `check`: the node does not hold it.
+    Missing,
+    /// `exec`: the command ran to its end, whatever its status.
+    Ran(CommandOutput),
+    /// It failed for good.
+    Failed(Failure),
+    /// It was not started, or was cancelled.
+    NotRun(StopReason),
+}
+
+impl Outcome {
+    /// Whether this is what the operator wanted.
+    pub fn is_ok(&self) -> bool {
+        match self {
+            Self::Pulled(_) | Self::Present(_) => true,
+            Self::Ran(output) => output.success(),
+            Self::Missing | Self::Failed(_) | Self::NotRun(_) => false,
+        }
+    }
+
+    /// The word in JSON and lines. `exec` adds `ran` to the words of pull and check.
+    pub fn status(&self) -> &'static str {
+        match self {
+            Self::Pulled(_) => "pulled",
+            Self::Present(_) => "present",
+            Self::Missing => "missing",
+            Self::Ran(_) => "ran",
+            Self::Failed(_) => "failed",
+            Self::NotRun(_) => "not-run",
+        }
+    }
+}
+
+/// One try. Connecting counts as part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// From 1.
+    pub number: u32,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Why it failed; `None` for the one that succeeded or was cancelled.
+    pub failure: Option<Failure>,
+}
+
+/// Everything about one item on one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The final word.
+    pub outcome: Outcome,
+    /// Every try, in order.
+    pub attempts: Vec<Attempt>,
+    /// From the start of the first attempt to the outcome, pauses included; zero when nothing was tried.
+    pub elapsed: Duration,
+}
+
+/// Everything about one node: one record for each item of the work, in the work's order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRecord {
+    /// The runtime that was used, once it is known.
+    pub runtime: Option<super::RuntimeKind>,
+    /// One for each item.
+    pub items: Vec<Record>,
+}

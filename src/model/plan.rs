@@ -1,0 +1,202 @@
+//! What will be done, decided before anything is touched: fleet, work and policy.
+
+use std::time::Duration;
+
+use super::image::Image;
+use super::node::Fleet;
+use super::secret::RegistryLogin;
+
+/// Fleet, work and policy.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The nodes, in order.
+    pub fleet: Fleet,
+    /// What is done on each of them.
+    pub work: Work,
+    /// How.
+    pub policy: Policy,
+}
+
+/// What is done on every node: one or more items.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Pull these images, in order.
+    Pull(Vec<PlannedImage>),
+    /// Say whether these images are there; change nothing.
+    Check(Vec<Image>),
+    /// Run this command: program and arguments, no shell.
+    Exec(Vec<String>),
+}
+
+impl Work {
+    /// How many items each node has; every one of them ends with exactly one outcome.
+    pub fn items(&self) -> usize {
+        match self {
+            Self::Pull(images) => images.len(),
+            Self::Check(images) => images.len(),
+            Self::Exec(_) => 1,
+        }
+    }
+
+    /// The image that is item `index`; `None` for `exec` and past the end.
+    pub fn image(&self, index: usize) -> Option<&Image> {
+        match self {
+            Self::Pull(images) => images.get(index).map(|planned| &planned.image),
+            Self::Check(images) => images.get(index),
+            Self::Exec(_) => None,
+        }
+    }
+
+    /// The subcommand's name.
+    pub fn command(&self) -> &'static str {
+        match self {
+            Self::Pull(_) => "pull",
+            Self::Check(_) => "check",
+            Self::Exec(_) => "exec",
+        }
+    }
+}
+
+/// An image and the login for its registry.
+#[derive(Debug, Clone)]
+pub struct PlannedImage {
+    /// What to pull.
+    pub image: Image,
+    /// The operator's credentials; without them the node's own are used.
+    pub login: Option<RegistryLogin>,
+}
+
+/// How the plan is run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// Nodes at work at one time; at least 1.
+    pub parallel: usize,
+    /// Further attempts after the first, for kinds that are retried.
+    pub retries: u32,
+    /// The pause before a further attempt.
+    pub backoff: Backoff,
+    /// The longest one attempt at a pull may take; `None` for no limit.
+    pub pull_timeout: Option<Duration>,
+    /// The longest the whole run may take.
+    pub deadline: Option<Duration>,
+    /// When to stop starting nodes.
+    pub max_failures: Option<FailureLimit>,
+    /// Cumulative sizes of the waves; empty for one wave of all.
+    pub waves: Vec<Portion>,
+    /// Whether to pull what is already there.
+    pub pull: PullWhen,
+    /// `os/architecture[/variant]` to ask the registry for, where it is not the node's own.
+    pub platform: Option<String>,
+    /// Seeds the jitter: the same seed gives the same schedule.
+    pub seed: u64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            parallel: 32,
+            retries: 3,
+            backoff: Backoff {
+                min: Duration::from_secs(1),
+                max: Duration::from_secs(60),
+            },
+            pull_timeout: None,
+            deadline: None,
+            max_failures: None,
+            waves: Vec::new(),
+            pull: PullWhen::Missing,
+            platform: None,
+            seed: 0,
+        }
+    }
+}
+
+/// Exponential back-off with full jitter: before retry n (from 1) a pause between zero and
+/// `min * 2^(n-1)`, at most `max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// The ceiling before the first retry.
+    pub min: Duration,
+    /// The highest ceiling.
+    pub max: Duration,
+}
+
+impl Backoff {
+    /// The longest pause before retry `number`, counted from 1.
+    pub fn ceiling(&self, number: u32) -> Duration {
+        let doublings = number.saturating_sub(1).min(31);
+        self.min.saturating_mul(1 << doublings).min(self.max)
+    }
+}
+
+/// How many failed nodes stop the run from starting more.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum FailureLimit {
+    /// This many nodes.
+    Count(usize),
+    /// This share of the fleet, in percent.
+    Percent(f64),
+}
+
+impl FailureLimit {
+    /// The number of failed nodes that is too many in a fleet of `nodes`; at least 1.
+    pub fn nodes(self, nodes: usize) -> usize {
+        match self {
+            Self::Count(count) => count.max(1),
+            Self::Percent(percent) => Portion::Percent(percent).nodes(nodes),
+        }
+    }
+}
+
+/// A part of the fleet.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Portion {
+    /// This many nodes.
+    Count(usize),
+    /// This share, in percent, rounded up.
+    Percent(f64),
+}
+
+impl Portion {
+    /// How many nodes of a fleet of `nodes` that is: at least 1, at most all.
+    pub fn nodes(self, nodes: usize) -> usize {
+        let wanted = match self {
+            Self::Count(count) => count,
+            // A share of a length fits; a NaN or a negative share becomes 0 and then 1.
+            Self::Percent(percent) => (percent * nodes as f64 / 100.0).ceil() as usize,
+        };
+        wanted.clamp(1, nodes.max(1))
+    }
+}
+
+/// Whether to pull what is already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullWhen {
+    /// Ask the registry in any case.
+    Always,
+    /// A node that holds the image is left alone.
+    Missing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ceilings_double_up_to_the_highest() {
+        let backoff = Policy::default().backoff;
+        let seconds: Vec<u64> = (1..=8).map(|n| backoff.ceiling(n).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(backoff.ceiling(u32::MAX).as_secs(), 60);
+    }
+
+    #[test]
+    fn portions_round_up_and_stay_within_the_fleet() {
+        assert_eq!(Portion::Percent(10.0).nodes(12), 2);
+        assert_eq!(Portion::Percent(0.0).nodes(12), 1);
+        assert_eq!(Portion::Percent(100.0).nodes(12), 12);
+        assert_eq!(Portion::Count(50).nodes(12), 12);
+        assert_eq!(FailureLimit::Percent(25.0).nodes(12), 3);
+        assert_eq!(FailureLimit::Count(0).nodes(12), 1);
+    }
+}

@@ -1,0 +1,91 @@
+//! Text that came from a node or a file: capped, decoded without trust, and escaped before it is shown.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// Escapes everything that could move a cursor, recolour, reorder or hide text on a terminal or in a
+/// report: C0 and C1 controls, DEL, and Unicode's bidirectional and invisible format characters.
+///
+/// A tab becomes a space; a newline is escaped too, so the result is always one line.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_hostile) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match character {
+            '\t' => out.push(' '),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            other if is_hostile(other) => {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "\\u{{{:x}}}", u32::from(other));
+            }
+            other => out.push(other),
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn is_hostile(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// The bytes as text, at most `limit` bytes of them, broken sequences replaced.
+///
+/// Where something is cut, the end says so.
+pub fn capped(bytes: &[u8], limit: usize) -> String {
+    if bytes.len() <= limit {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
+    let mut text = String::from_utf8_lossy(&bytes[..limit]).into_owned();
+    text.push_str(" [cut]");
+    text
+}
+
+/// "1 node", "2 nodes": a count with its noun.
+pub fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_is_not_copied() {
+        assert!(matches!(printable("größe 你好"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn terminal_escapes_and_bidi_tricks_lose_their_power() {
+        let shown = printable("a\u{1b}[2Jb\rc\nd\u{202e}e\u{9b}f\tg");
+        assert_eq!(shown, "a\\u{1b}[2Jb\\rc\\nd\\u{202e}e\\u{9b}f g");
+    }
+
+    #[test]
+    fn cut_text_says_that_it_was_cut() {
+        assert_eq!(capped(b"abcdef", 3), "abc [cut]");
+        assert_eq!(capped(b"abc", 3), "abc");
+        assert_eq!(capped(b"\xff\xfe", 10), "\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn counts_agree_with_their_noun() {
+        assert_eq!(count(1, "node"), "1 node");
+        assert_eq!(count(0, "node"), "0 nodes");
+    }
+}

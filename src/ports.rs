@@ -1,0 +1,155 @@
+//! The traits between the engine and the world: how a node is reached, and how its runtime is talked to.
+
+use std::future::Future;
+
+use crate::model::{
+    CommandOutput, ExitStatus, Failure, Held, Image, Node, RegistryLogin, RuntimeKind, Secret,
+    Stage,
+};
+
+/// Reaches nodes. The product's own is SSH; tests script one.
+pub trait Transport: Send + Sync {
+    /// A connection to one node.
+    type Session: Session;
+
+    /// Connects and authenticates, every phase under a deadline of its own.
+    ///
+    /// `progress` is told of each stage as it begins.
+    ///
+    /// # Errors
+    /// A [`Failure`] of kind unreachable, host-key, ssh-auth or connection-lost.
+    fn connect(
+        &self,
+        node: &Node,
+        progress: &(dyn Fn(Stage) + Send + Sync),
+    ) -> impl Future<Output = Result<Self::Session, Failure>> + Send;
+}
+
+/// A connection to one node.
+pub trait Session: Send {
+    /// A command that runs there.
+    type Channel: Channel;
+
+    /// Starts a command: `line` is given to the login shell of the node's user, whichever it is.
+    ///
+    /// # Errors
+    /// A [`Failure`] of kind connection-lost, at stage start.
+    fn exec(&mut self, line: &str) -> impl Future<Output = Result<Self::Channel, Failure>> + Send;
+
+    /// Ends the connection politely, within a second or two; dropping it ends it rudely.
+    fn close(self) -> impl Future<Output = ()> + Send;
+}
+
+/// A command that runs on a node.
+pub trait Channel: Send {
+    /// Writes to its standard input. The bytes may hold a secret: they are not logged or kept.
+    ///
+    /// # Errors
+    /// A [`Failure`] of kind connection-lost.
+    fn write(&mut self, bytes: &Secret) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// What comes next; `None` once the channel is closed. Cancel-safe: a dropped call loses nothing.
+    ///
+    /// # Errors
+    /// A [`Failure`] of kind connection-lost when the connection ends before the channel does.
+    fn next(&mut self) -> impl Future<Output = Result<Option<ChannelEvent>, Failure>> + Send;
+}
+
+/// Something that a running command did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChannelEvent {
+    /// Bytes of standard output.
+    Stdout(Vec<u8>),
+    /// Bytes of standard error.
+    Stderr(Vec<u8>),
+    /// It ended. More output may still follow.
+    Exited(ExitStatus),
+}
+
+/// A command to be run on a node by the node room: data, never shell text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeCommand {
+    /// Program and arguments. No secret is ever in here.
+    pub argv: Vec<String>,
+    /// Environment variables without secrets.
+    pub environment: Vec<(String, String)>,
+    /// The secret it needs, and how it wants to get it.
+    pub secret: Option<SecretDelivery>,
+    /// What it gets as standard input; empty for `/dev/null`.
+    pub stdin: Vec<u8>,
+}
+
+/// How a command on a node gets its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretDelivery {
+    /// A file in a directory of its own on a memory file system; the variable names the directory.
+    Directory {
+        /// The variable, e.g. `DOCKER_CONFIG`.
+        variable: &'static str,
+        /// The file's name, e.g. `config.json`.
+        file: &'static str,
+        /// What is in it.
+        content: Secret,
+    },
+    /// An environment variable of that one process.
+    Environment {
+        /// The variable, e.g. `CRICTL_AUTH`.
+        variable: &'static str,
+        /// Its value; no newline, no NUL.
+        value: Secret,
+    },
+}
+
+/// What a pull needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct PullRequest<'a> {
+    /// What to pull.
+    pub image: &'a Image,
+    /// The runtime's socket, where it is not the default.
+    pub endpoint: Option<&'a str>,
+    /// The platform to ask for.
+    pub platform: Option<&'a str>,
+    /// The operator's login for the image's registry.
+    pub login: Option<&'a RegistryLogin>,
+}
+
+/// One container runtime: builds commands and reads their output. Pure, no I/O.
+pub trait Runtime: Send + Sync {
+    /// Which one.
+    fn kind(&self) -> RuntimeKind;
+
+    /// Asks client and daemon for their versions: tells whether the runtime answers.
+    fn version(&self, endpoint: Option<&str>) -> NodeCommand;
+
+    /// Reads the answer to [`Runtime::version`]: the daemon's version, for people.
+    ///
+    /// # Errors
+    /// A [`Failure`] at stage probe: runtime-missing, runtime-down, privilege, node-setup.
+    fn read_version(&self, output: &CommandOutput) -> Result<String, Failure>;
+
+    /// Asks whether the node holds the image. Exit status 0 means yes.
+    fn inspect(&self, image: &Image, endpoint: Option<&str>) -> NodeCommand;
+
+    /// Reads the answer to [`Runtime::inspect`]; `None` when the image is not there.
+    ///
+    /// # Errors
+    /// A [`Failure`] at `stage`, which is inspect or verify.
+    fn read_inspect(
+        &self,
+        image: &Image,
+        output: &CommandOutput,
+        stage: Stage,
+    ) -> Result<Option<Held>, Failure>;
+
+    /// The pull.
+    ///
+    /// # Errors
+    /// A [`Failure`] at stage pull when this runtime cannot do what is asked.
+    fn pull(&self, request: &PullRequest<'_>) -> Result<NodeCommand, Failure>;
+
+    /// Reads how a pull ended. Success here is not yet proof: the image is inspected afterwards.
+    ///
+    /// # Errors
+    /// A [`Failure`] at stage pull, whose kind comes from what the runtime printed.
+    fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure>;
+}
