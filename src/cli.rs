@@ -1,1 +1,447 @@
-//! The command line as clap definitions, nothing more.
+//! The command line as clap definitions, nothing more: what the words mean is decided in `settings`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Loads container images onto nodes over SSH before a roll-out needs them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "prepull",
+    version,
+    max_term_width = 100,
+    propagate_version = true
+)]
+#[command(after_help = "\
+Examples:
+  prepull pull -i nodes.yml registry.example:5000/team/app:v2
+  prepull pull -H 'worker[01-40].example' --registry-user ci app:v2
+  prepull check -i nodes.yml app:v2        does every node hold it, and the same?
+  prepull nodes -i nodes.yml               who would be warmed?
+  prepull exec -i nodes.yml -- df -h /var  run a command on every node
+
+Exit status: 0 every node is as wanted, 1 at least one is not, 2 wrong usage or input (nothing was
+touched), 3 stopped early by a limit, 130/143 interrupted.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Pull images on every node of the fleet.
+    Pull(PullArgs),
+    /// Change nothing: does every node hold the images, and the same digest everywhere?
+    Check(CheckArgs),
+    /// Show the resolved fleet; connect to nothing.
+    Nodes(NodesArgs),
+    /// Run a command on every node: program and arguments as given, without a shell.
+    Exec(ExecArgs),
+}
+
+/// `prepull pull`.
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// Images, e.g. registry.example:5000/team/app:v2 or app@sha256:...
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub fleet: FleetArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub ssh: SshArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub registry: RegistryArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub runtime: RuntimeArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub policy: PolicyArgs,
+    /// The longest one attempt at a pull may take, e.g. 30m; 0 for no limit.
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, help_heading = "Policy")]
+    pub pull_timeout: Duration,
+    /// Whether to pull what a node already holds.
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "missing",
+        help_heading = "Policy"
+    )]
+    pub pull: PullChoice,
+    /// Ask the registry for this platform instead of the node's own (docker only).
+    #[arg(long, value_name = "OS/ARCH", help_heading = "Policy")]
+    pub platform: Option<String>,
+    /// Print the plan and connect to nothing.
+    #[arg(short = 'n', long, help_heading = "Policy")]
+    pub dry_run: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub output: OutputArgs,
+}
+
+/// `prepull check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Images to look for.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub fleet: FleetArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub ssh: SshArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub runtime: RuntimeArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub policy: PolicyArgs,
+    /// Print the plan and connect to nothing.
+    #[arg(short = 'n', long, help_heading = "Policy")]
+    pub dry_run: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub output: OutputArgs,
+}
+
+/// `prepull nodes`.
+#[derive(Debug, Args)]
+pub struct NodesArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub fleet: FleetArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub login: LoginArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub runtime: RuntimeArgs,
+    /// How to print it.
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        default_value = "human",
+        help_heading = "Output"
+    )]
+    pub output: NodesFormat,
+}
+
+/// `prepull exec`.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// The program and its arguments, after `--`. For pipes and variables name a shell: -- sh -c '...'
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub fleet: FleetArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub ssh: SshArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub policy: PolicyArgs,
+    /// Print the plan and connect to nothing.
+    #[arg(short = 'n', long, help_heading = "Policy")]
+    pub dry_run: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub output: OutputArgs,
+}
+
+/// Which nodes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Fleet")]
+pub struct FleetArgs {
+    /// An inventory file, - for standard input; repeatable.
+    #[arg(short, long, value_name = "FILE")]
+    pub inventory: Vec<PathBuf>,
+    /// Nodes by name, with ranges: 'ops@worker[001-128].example:2222', ^FILE for a list; repeatable.
+    #[arg(short = 'H', long, value_name = "EXPR")]
+    pub hosts: Vec<String>,
+}
+
+/// Who logs in where; all that `nodes` shows.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "SSH")]
+pub struct LoginArgs {
+    /// Log in as this user.
+    #[arg(short, long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// The SSH server's port on the nodes.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// A private key file to log in with; repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Vec<PathBuf>,
+    /// Go through these hosts: [user@]host[:port],...; none for a direct way.
+    #[arg(short = 'J', long, value_name = "CHAIN")]
+    pub jump: Option<String>,
+    /// Become root on the node through sudo.
+    #[arg(short, long)]
+    pub r#become: bool,
+}
+
+/// How nodes are reached.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "SSH")]
+pub struct SshArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub login: LoginArgs,
+    /// The known host keys, instead of ~/.ssh/known_hosts; repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub known_hosts: Vec<PathBuf>,
+    /// What to do about a host key nobody knows. A changed key always stops that node.
+    #[arg(long, value_name = "POLICY", default_value = "strict")]
+    pub host_keys: HostKeysChoice,
+    /// Ask for the SSH password.
+    #[arg(short = 'k', long)]
+    pub ask_pass: bool,
+    /// The longest each step of connecting may take.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive_duration)]
+    pub connect_timeout: Duration,
+    /// How often a silent node is asked whether it is still there; it is lost after three silent answers.
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = positive_duration)]
+    pub keepalive: Duration,
+}
+
+/// What the nodes show the registry.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Registry")]
+pub struct RegistryArgs {
+    /// Log in to the registry as this user; the password is asked for.
+    #[arg(long, value_name = "NAME")]
+    pub registry_user: Option<String>,
+    /// Read the registry password from standard input.
+    #[arg(long, requires = "registry_user")]
+    pub registry_password_stdin: bool,
+    /// The registries that --registry-user is for [default: those of the images]; repeatable.
+    #[arg(long, value_name = "HOST", requires = "registry_user")]
+    pub registry: Vec<String>,
+    /// Take logins from this file [default: $REGISTRY_AUTH_FILE, then docker's config.json].
+    #[arg(long, value_name = "FILE")]
+    pub auth_file: Option<PathBuf>,
+    /// Send no login; the nodes use their own, if they have one.
+    #[arg(long, conflicts_with_all = ["registry_user", "auth_file"])]
+    pub no_auth: bool,
+}
+
+/// What holds the images.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Runtime")]
+pub struct RuntimeArgs {
+    /// What holds the images; auto: what the inventory says, else the node is asked.
+    #[arg(long, value_name = "NAME")]
+    pub runtime: Option<RuntimeChoice>,
+    /// The runtime's socket, where it is not the default, e.g. unix:///run/crio/crio.sock.
+    #[arg(long, value_name = "URI")]
+    pub runtime_endpoint: Option<String>,
+}
+
+/// How much at once, how often, how long.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Policy")]
+pub struct PolicyArgs {
+    /// Nodes at work at one time.
+    #[arg(short, long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..))]
+    pub parallel: u32,
+    /// Further attempts after the first, for failures that another try can cure.
+    #[arg(long, value_name = "N", default_value = "3")]
+    pub retries: u32,
+    /// The pause before a further attempt: random, and its limit doubles from MIN up to MAX.
+    #[arg(long, value_name = "MIN..MAX", default_value = "1s..60s", value_parser = backoff)]
+    pub backoff: (Duration, Duration),
+    /// The longest the whole run may take; then what runs is cancelled.
+    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    pub deadline: Option<Duration>,
+    /// Start no further node once this many have failed.
+    #[arg(long, value_name = "N|P%", value_parser = portion)]
+    pub max_failures: Option<Share>,
+    /// Go in waves of these cumulative sizes, e.g. 1,10%,100%; each starts when the one before succeeded.
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = portion)]
+    pub waves: Vec<Share>,
+}
+
+/// What is printed.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// The format of the result on standard output.
+    #[arg(short, long, value_name = "FORMAT", default_value = "human")]
+    pub output: Format,
+    /// How progress is shown on standard error.
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub progress: ProgressChoice,
+    /// When to use colour.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+    /// Print nothing but failures.
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print every step of every node.
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// A number of nodes or a share of the fleet.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Share {
+    /// A number.
+    Count(usize),
+    /// Percent.
+    Percent(f64),
+}
+
+/// `--runtime`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum RuntimeChoice {
+    Auto,
+    Docker,
+    Crictl,
+}
+
+/// `--pull`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PullChoice {
+    /// Ask the registry in any case.
+    Always,
+    /// Leave a node alone that holds the image.
+    Missing,
+}
+
+/// `--host-keys`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HostKeysChoice {
+    /// An unknown key stops that node.
+    Strict,
+    /// An unknown key is recorded and accepted.
+    AcceptNew,
+    /// Every key is accepted: whoever answers gets the credentials.
+    Off,
+}
+
+/// `--output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Text for people.
+    Human,
+    /// One JSON document at the end.
+    Json,
+    /// One JSON event a line as it happens, and the document as the last.
+    Jsonl,
+}
+
+/// `prepull nodes --output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NodesFormat {
+    /// A table.
+    Human,
+    /// One JSON document.
+    Json,
+}
+
+/// `--progress`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProgressChoice {
+    /// Bars on a terminal, lines elsewhere.
+    Auto,
+    /// Bars.
+    Bars,
+    /// One line for each change.
+    Lines,
+    /// Nothing until the end.
+    None,
+}
+
+/// `--color`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    humantime::parse_duration(text).map_err(|_| "write a time with its unit: 30s, 5m, 1h30m".into())
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it must be longer than nothing".into()),
+        length => Ok(length),
+    }
+}
+
+fn backoff(text: &str) -> Result<(Duration, Duration), String> {
+    let Some((min, max)) = text.split_once("..") else {
+        return Err("write both limits, e.g. 1s..60s".into());
+    };
+    let (min, max) = (duration(min)?, duration(max)?);
+    if min > max {
+        return Err("the first limit is longer than the second".into());
+    }
+    Ok((min, max))
+}
+
+fn portion(text: &str) -> Result<Share, String> {
+    const RIGHT: &str = "write a number of nodes such as 5, or a share such as 10%";
+    if let Some(percent) = text.strip_suffix('%') {
+        return match percent.parse::<f64>() {
+            Ok(share) if share > 0.0 && share <= 100.0 => Ok(Share::Percent(share)),
+            _ => Err(RIGHT.into()),
+        };
+    }
+    match text.parse::<usize>() {
+        Ok(count) if count > 0 => Ok(Share::Count(count)),
+        _ => Err(RIGHT.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_need_a_unit_except_zero() {
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert!(duration("10").is_err());
+        assert!(positive_duration("0").is_err());
+        assert!(positive_duration("0s").is_err());
+    }
+
+    #[test]
+    fn limits_are_written_as_ranges_and_shares() {
+        let seconds = Duration::from_secs;
+        assert_eq!(backoff("1s..60s"), Ok((seconds(1), seconds(60))));
+        assert!(backoff("60s..1s").is_err());
+        assert!(backoff("1s").is_err());
+        assert_eq!(portion("5"), Ok(Share::Count(5)));
+        assert_eq!(portion("2.5%"), Ok(Share::Percent(2.5)));
+        for wrong in ["0", "-1", "0%", "101%", "many", "NaN%"] {
+            assert!(portion(wrong).is_err(), "{wrong}");
+        }
+    }
+}
