@@ -1,1 +1,371 @@
 //! The shell protocol between us and a node: start, watch, cancel, collect, clean up.
+//!
+//! Every call is one command on the node: the login shell starts `sh`, which reads `program.sh` and
+//! then its values from standard input. What it prints is a row of frames, read in [`frames`].
+
+mod frames;
+mod request;
+#[cfg(test)]
+pub mod scripted;
+mod talk;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use crate::model::{
+    CommandOutput, Failure, FailureKind, Held, Image, Node, Outcome, PullWhen, RuntimeKind, Stage,
+};
+use crate::ports::{NodeCommand, PullRequest, Runtime, Session};
+
+use request::{Action, Request};
+use talk::{Heard, Talk};
+
+/// What a call into the node came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended<T> {
+    /// It ran to its end.
+    Done(T),
+    /// `cancel` resolved first: the node was told and has cleaned up, or did not answer within 10 s.
+    Cancelled,
+}
+
+/// Is told of each stage as it begins.
+pub type Progress<'a> = &'a (dyn Fn(Stage) + Send + Sync);
+
+/// One attempt at one image.
+pub struct PullJob<'a> {
+    /// Who pulls.
+    pub runtime: &'a dyn Runtime,
+    /// What is pulled.
+    pub request: PullRequest<'a>,
+    /// Whether a node that holds the image is left alone.
+    pub when: PullWhen,
+    /// How long the pull itself may take; inspecting has a limit of its own.
+    pub timeout: Option<Duration>,
+}
+
+/// How long a question to a runtime, or the start of our program, may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// How long output is waited for once the operator's command has ended: something it left running in
+/// the background may hold its output open for ever.
+const STRAGGLER_LIMIT: Duration = Duration::from_secs(2);
+
+/// Finds out which runtime the node has: the node's own word limits the choice, crictl comes before
+/// docker when both answer (on a Kubernetes node it shows what the kubelet sees).
+///
+/// # Errors
+/// The most telling [`Failure`] of the runtimes, or one at stage start.
+pub async fn probe<S: Session>(
+    session: &mut S,
+    node: &Node,
+    runtimes: &[&dyn Runtime],
+    cancel: impl Future<Output = ()> + Send,
+) -> Result<Ended<RuntimeKind>, Failure> {
+    let mut cancel = pin!(cancel);
+    let mut asked: Vec<&dyn Runtime> = runtimes
+        .iter()
+        .copied()
+        .filter(|runtime| node.runtime.is_none_or(|kind| kind == runtime.kind()))
+        .collect();
+    asked.sort_by_key(|runtime| runtime.kind() != RuntimeKind::Crictl);
+    let endpoint = node.endpoint.as_deref();
+    let commands = asked.iter().map(|r| r.version(endpoint)).collect();
+    let request = Request::new(Action::Ask, commands);
+
+    let Some(mut talk) =
+        Talk::start(session, node, &request, Stage::Probe, cancel.as_mut()).await?
+    else {
+        return Ok(Ended::Cancelled);
+    };
+    let mut answers = Vec::with_capacity(asked.len());
+    for runtime in &asked {
+        match talk.output(Some(ANSWER_LIMIT), cancel.as_mut()).await? {
+            Heard::This(output) => {
+                let answer = runtime.read_version(&output).map(|_| runtime.kind());
+                let found = answer.is_ok();
+                answers.push(answer);
+                if found {
+                    break;
+                }
+            }
+            Heard::Cancel => {
+                talk.stop().await;
+                return Ok(Ended::Cancelled);
+            }
+            Heard::TimeUp => {
+                answers.push(Err(no_answer(Stage::Probe)));
+                break;
+            }
+        }
+    }
+    // Whoever was not asked yet could not change the choice, or is behind one that hangs.
+    talk.stop().await;
+    choose(&asked, answers).map(Ended::Done)
+}
+
+/// Pulls the image unless the node holds it, and looks afterwards whether it really does.
+///
+/// The outcome is [`Outcome::Pulled`] or [`Outcome::Present`].
+///
+/// # Errors
+/// A [`Failure`] at stage start, inspect, pull or verify.
+pub async fn pull<S: Session>(
+    session: &mut S,
+    node: &Node,
+    job: &PullJob<'_>,
+    progress: Progress<'_>,
+    cancel: impl Future<Output = ()> + Send,
+) -> Result<Ended<Outcome>, Failure> {
+    let mut cancel = pin!(cancel);
+    let (runtime, image) = (job.runtime, job.request.image);
+    let commands = vec![
+        runtime.inspect(image, job.request.endpoint),
+        runtime.pull(&job.request)?,
+    ];
+    let request = Request::new(Action::Pull(job.when), commands);
+    let Some(mut talk) =
+        Talk::start(session, node, &request, Stage::Inspect, cancel.as_mut()).await?
+    else {
+        return Ok(Ended::Cancelled);
+    };
+
+    /// One command of the pull: its stage announced, its output, or an early end of the whole call.
+    macro_rules! step {
+        ($stage:expr, $limit:expr) => {{
+            progress($stage);
+            talk.stage($stage);
+            match talk.output($limit, cancel.as_mut()).await? {
+                Heard::This(output) => output,
+                Heard::Cancel => {
+                    talk.stop().await;
+                    return Ok(Ended::Cancelled);
+                }
+                Heard::TimeUp => {
+                    talk.stop().await;
+                    return Err(match ($stage, $limit) {
+                        (Stage::Pull, Some(limit)) => too_long(limit),
+                        (stage, _) => no_answer(stage),
+                    });
+                }
+            }
+        }};
+    }
+
+    let inspected = step!(Stage::Inspect, Some(ANSWER_LIMIT));
+    let before = match runtime.read_inspect(image, &inspected, Stage::Inspect) {
+        Ok(before) => before,
+        Err(failure) => {
+            // The node cannot tell this from a missing image and goes on to pull.
+            talk.stop().await;
+            return Err(failure);
+        }
+    };
+    if job.when == PullWhen::Missing && inspected.success() {
+        talk.finish().await;
+        let held = before.ok_or_else(|| contradiction(Stage::Inspect))?;
+        return Ok(Ended::Done(Outcome::Present(expected(
+            image,
+            held,
+            Stage::Inspect,
+        )?)));
+    }
+
+    let pulled = step!(Stage::Pull, job.timeout);
+    if !pulled.success() {
+        talk.finish().await;
+        runtime.read_pull(image, &pulled)?;
+        return Err(Failure::new(
+            FailureKind::Unknown,
+            Stage::Pull,
+            "the pull failed, and the runtime did not say why",
+        ));
+    }
+
+    let verified = step!(Stage::Verify, Some(ANSWER_LIMIT));
+    talk.finish().await;
+    runtime.read_pull(image, &pulled)?;
+    let held = runtime
+        .read_inspect(image, &verified, Stage::Verify)?
+        .ok_or_else(|| {
+            Failure::new(
+                FailureKind::Unknown,
+                Stage::Verify,
+                "the runtime said it pulled but does not hold it",
+            )
+        })?;
+    let held = expected(image, held, Stage::Verify)?;
+    let unchanged = before.is_some_and(|before| {
+        (before.digest.is_some() || before.image_id.is_some())
+            && before.digest == held.digest
+            && before.image_id == held.image_id
+    });
+    Ok(Ended::Done(if unchanged {
+        Outcome::Present(held)
+    } else {
+        Outcome::Pulled(held)
+    }))
+}
+
+/// Asks whether the node holds the image, and changes nothing.
+///
+/// # Errors
+/// A [`Failure`] at stage start or inspect.
+pub async fn check<S: Session>(
+    session: &mut S,
+    node: &Node,
+    runtime: &dyn Runtime,
+    image: &Image,
+    cancel: impl Future<Output = ()> + Send,
+) -> Result<Ended<Option<Held>>, Failure> {
+    let command = runtime.inspect(image, node.endpoint.as_deref());
+    let request = Request::new(Action::Ask, vec![command]);
+    let asked = one_command(
+        session,
+        node,
+        &request,
+        Stage::Inspect,
+        Some(ANSWER_LIMIT),
+        cancel,
+    );
+    match asked.await? {
+        Ended::Done(output) => runtime
+            .read_inspect(image, &output, Stage::Inspect)
+            .map(Ended::Done),
+        Ended::Cancelled => Ok(Ended::Cancelled),
+    }
+}
+
+/// Runs the operator's command as it stands, without a shell in between and without input.
+///
+/// At most 1 MiB each of its standard output and standard error is kept; the rest is read and dropped.
+///
+/// # Errors
+/// A [`Failure`] at stage start or run; a command that fails is no failure here.
+pub async fn run<S: Session>(
+    session: &mut S,
+    node: &Node,
+    argv: &[String],
+    cancel: impl Future<Output = ()> + Send,
+) -> Result<Ended<CommandOutput>, Failure> {
+    let command = NodeCommand {
+        argv: argv.to_vec(),
+        environment: Vec::new(),
+        secret: None,
+        stdin: Vec::new(),
+    };
+    let request = Request::new(Action::Run, vec![command]);
+    one_command(session, node, &request, Stage::Run, None, cancel).await
+}
+
+/// A request of one command, from start to end.
+async fn one_command<S: Session>(
+    session: &mut S,
+    node: &Node,
+    request: &Request,
+    stage: Stage,
+    limit: Option<Duration>,
+    cancel: impl Future<Output = ()> + Send,
+) -> Result<Ended<CommandOutput>, Failure> {
+    let mut cancel = pin!(cancel);
+    let Some(mut talk) = Talk::start(session, node, request, stage, cancel.as_mut()).await? else {
+        return Ok(Ended::Cancelled);
+    };
+    match talk.output(limit, cancel.as_mut()).await? {
+        Heard::This(output) => {
+            talk.finish().await;
+            Ok(Ended::Done(output))
+        }
+        Heard::Cancel => {
+            talk.stop().await;
+            Ok(Ended::Cancelled)
+        }
+        Heard::TimeUp => {
+            talk.stop().await;
+            Err(no_answer(stage))
+        }
+    }
+}
+
+/// The first runtime that answered, else the failure that tells most.
+fn choose(
+    asked: &[&dyn Runtime],
+    answers: Vec<Result<RuntimeKind, Failure>>,
+) -> Result<RuntimeKind, Failure> {
+    let mut telling: Option<Failure> = None;
+    for answer in answers {
+        match answer {
+            Ok(kind) => return Ok(kind),
+            Err(failure) => {
+                let weight = |failure: &Failure| match failure.kind {
+                    FailureKind::RuntimeMissing => 0,
+                    FailureKind::Privilege => 2,
+                    _ => 1,
+                };
+                if telling
+                    .as_ref()
+                    .is_none_or(|old| weight(&failure) > weight(old))
+                {
+                    telling = Some(failure);
+                }
+            }
+        }
+    }
+    match telling {
+        Some(failure) if failure.kind != FailureKind::RuntimeMissing => Err(failure),
+        _ => {
+            let names: Vec<&str> = asked.iter().map(|r| r.kind().as_str()).collect();
+            Err(Failure::new(
+                FailureKind::RuntimeMissing,
+                Stage::Probe,
+                format!("looked for {} and found none", names.join(" and ")),
+            ))
+        }
+    }
+}
+
+/// Refuses an image whose digest is not the one that was asked for.
+fn expected(image: &Image, held: Held, stage: Stage) -> Result<Held, Failure> {
+    match image.digest() {
+        Some(wanted) if held.digest.as_deref() != Some(wanted) => Err(Failure::new(
+            FailureKind::Corrupt,
+            stage,
+            format!(
+                "wanted {wanted}, but the runtime holds {}",
+                held.digest
+                    .as_deref()
+                    .unwrap_or("an image without a digest")
+            ),
+        )),
+        _ => Ok(held),
+    }
+}
+
+fn no_answer(stage: Stage) -> Failure {
+    Failure::new(
+        FailureKind::RuntimeDown,
+        stage,
+        format!("did not answer within {} s", ANSWER_LIMIT.as_secs()),
+    )
+}
+
+fn too_long(limit: Duration) -> Failure {
+    Failure::new(
+        FailureKind::TimedOut,
+        Stage::Pull,
+        format!(
+            "the pull was not done within {} and was ended",
+            humantime::format_duration(limit)
+        ),
+    )
+}
+
+fn contradiction(stage: Stage) -> Failure {
+    Failure::new(
+        FailureKind::Unknown,
+        stage,
+        "the runtime said that it holds the image, but its answer does not show it",
+    )
+}

@@ -1,0 +1,233 @@
+//! What is sent to a node: the line for its login shell, the program, and the values as data.
+//!
+//! A value travels as the number of its lines, then its lines, so that newlines within it survive.
+
+use crate::model::{Failure, FailureKind, Node, PullWhen, Secret, Stage};
+use crate::ports::{NodeCommand, SecretDelivery};
+
+/// The program itself.
+const PROGRAM: &str = include_str!("program.sh");
+
+/// Given to the login shell. bash, dash, zsh, fish, csh, tcsh and busybox ash read it alike: in single
+/// quotes stands nothing that any of them treats specially (`!`, a newline, two backslashes).
+const LINE: &str = r#"sh -c 'IFS= read -r l; eval "$l"'"#;
+
+/// The first line that `sh` reads: it gathers the program's lines up to `#go` and runs them.
+///
+/// `read` takes single bytes from a pipe, so what follows is left for the program; `sh -s` would read
+/// ahead. A connection that breaks off in between runs nothing.
+pub(super) const GATHER: &str = r##"set +x +v;locale=${LC_ALL-};LC_ALL=C;export LC_ALL;n=$(printf "\nx");n=${n%x};p=;while :;do IFS= read -r l||exit 1;[ "$l" = "#go" ]&&break;p=$p$l$n;done;eval "$p""##;
+
+/// Ends the program.
+pub(super) const GO: &str = "#go";
+
+/// The most bytes of a command's output that the node sends. Inspect and pull and inspect together
+/// stay below the limit for one call (`frames`).
+const RUNTIME_LIMITS: (usize, usize) = (1 << 20, 256 << 10);
+const RUN_LIMITS: (usize, usize) = (1 << 20, 1 << 20);
+
+/// What the node does with the commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// The first inspects, the second pulls, the first inspects again.
+    Pull(PullWhen),
+    /// Each in turn, each a question to a runtime.
+    Ask,
+    /// The operator's own.
+    Run,
+}
+
+impl Action {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Pull(PullWhen::Missing) => "pull-missing",
+            Self::Pull(PullWhen::Always) => "pull-always",
+            Self::Ask => "ask",
+            Self::Run => "run",
+        }
+    }
+}
+
+/// Everything for one call.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) action: Action,
+    pub(super) commands: Vec<NodeCommand>,
+    /// What the node marks its frames with: start-up files cannot know it.
+    pub(super) nonce: String,
+}
+
+impl Request {
+    pub(super) fn new(action: Action, commands: Vec<NodeCommand>) -> Self {
+        Self {
+            action,
+            commands,
+            nonce: format!("{:032x}", fastrand::u128(..)),
+        }
+    }
+
+    /// The line for the login shell.
+    pub(super) fn line(node: &Node) -> String {
+        if node.become_root {
+            format!("sudo -n {LINE}")
+        } else {
+            LINE.to_string()
+        }
+    }
+
+    /// The most bytes of standard output and of standard error for one command.
+    pub(super) fn limits(&self) -> (usize, usize) {
+        match self.action {
+            Action::Run => RUN_LIMITS,
+            Action::Pull(_) | Action::Ask => RUNTIME_LIMITS,
+        }
+    }
+
+    /// What goes to the program's standard input.
+    pub(super) fn bytes(&self) -> Result<Secret, Failure> {
+        let (stdout, stderr) = self.limits();
+        let mut size = 16 << 10;
+        for command in &self.commands {
+            size += command.argv.iter().map(|a| a.len() + 8).sum::<usize>();
+            size += command.stdin.len() + 256;
+            if let Some(
+                SecretDelivery::Directory {
+                    content: secret, ..
+                }
+                | SecretDelivery::Environment { value: secret, .. },
+            ) = &command.secret
+            {
+                size += secret.expose().len();
+            }
+        }
+        // Big enough from the start: a buffer that grows leaves copies of the secret behind.
+        let mut values = Values(Vec::with_capacity(size));
+        values.0.extend_from_slice(program().as_bytes());
+        values.text(&self.nonce)?;
+        values.text(self.action.word())?;
+        values.number(stdout)?;
+        values.number(stderr)?;
+        values.number(self.commands.len())?;
+        for command in &self.commands {
+            values.command(command)?;
+        }
+        Ok(Secret::new(values.0))
+    }
+}
+
+/// The program as it is sent: without comments, empty lines and indentation.
+pub(super) fn program() -> String {
+    let mut text = format!("{GATHER}\n");
+    for line in PROGRAM.lines().map(str::trim_start) {
+        if !line.is_empty() && !line.starts_with('#') {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text.push_str(GO);
+    text.push('\n');
+    text
+}
+
+struct Values(Vec<u8>);
+
+impl Values {
+    fn value(&mut self, value: &[u8]) -> Result<(), Failure> {
+        if value.contains(&0) {
+            return Err(Failure::new(
+                FailureKind::Internal,
+                Stage::Start,
+                "a value for the node holds a NUL byte, which no command can take",
+            ));
+        }
+        let lines = value.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        self.0.extend_from_slice(lines.to_string().as_bytes());
+        self.0.push(b'\n');
+        self.0.extend_from_slice(value);
+        self.0.push(b'\n');
+        Ok(())
+    }
+
+    fn text(&mut self, value: &str) -> Result<(), Failure> {
+        self.value(value.as_bytes())
+    }
+
+    fn number(&mut self, value: usize) -> Result<(), Failure> {
+        self.text(&value.to_string())
+    }
+
+    fn command(&mut self, command: &NodeCommand) -> Result<(), Failure> {
+        self.number(command.argv.len())?;
+        for argument in &command.argv {
+            self.text(argument)?;
+        }
+        self.number(command.environment.len())?;
+        for (name, value) in &command.environment {
+            self.text(&format!("{name}={value}"))?;
+        }
+        let (delivery, variable, file, secret): (_, _, _, &[u8]) = match &command.secret {
+            None => ("none", "", "", b""),
+            Some(SecretDelivery::Directory {
+                variable,
+                file,
+                content,
+            }) => ("directory", variable, file, content.expose()),
+            Some(SecretDelivery::Environment { variable, value }) => {
+                ("environment", variable, "", value.expose())
+            }
+        };
+        self.text(delivery)?;
+        self.text(variable)?;
+        self.text(file)?;
+        self.value(secret)?;
+        self.value(&command.stdin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(argv: &[&str]) -> NodeCommand {
+        NodeCommand {
+            argv: argv.iter().map(ToString::to_string).collect(),
+            environment: vec![],
+            secret: None,
+            stdin: vec![],
+        }
+    }
+
+    #[test]
+    fn the_line_for_the_login_shell_has_nothing_that_a_shell_reads_its_own_way() {
+        let quoted = LINE
+            .strip_prefix("sh -c '")
+            .and_then(|rest| rest.strip_suffix('\''))
+            .unwrap();
+        for special in ["!", "\n", "\\", "'"] {
+            assert!(!quoted.contains(special), "{special:?} in {quoted}");
+        }
+    }
+
+    #[test]
+    fn the_program_is_sent_without_comments_and_ends_once() {
+        let text = program();
+        assert_eq!(text.lines().filter(|line| *line == GO).count(), 1);
+        assert!(text.ends_with("\nmain\n#go\n"));
+        assert!(!text.lines().any(|line| line.starts_with("# ")));
+        assert!(text.len() < 8 << 10, "{} bytes", text.len());
+    }
+
+    #[test]
+    fn a_value_keeps_its_newlines_by_their_number() {
+        let mut values = Values(vec![]);
+        values.text("").unwrap();
+        values.text("a\nb\n").unwrap();
+        assert_eq!(values.0, b"1\n\n3\na\nb\n\n");
+    }
+
+    #[test]
+    fn a_nul_is_refused() {
+        let request = Request::new(Action::Run, vec![command(&["a\0b"])]);
+        assert_eq!(request.bytes().unwrap_err().kind, FailureKind::Internal);
+    }
+}

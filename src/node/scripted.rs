@@ -1,0 +1,752 @@
+//! A scripted peer for the tests of whoever drives nodes: speaks the real protocol on tokio's time.
+//!
+//! ```ignore
+//! let peer = Peer::new();                            // clones share everything
+//! peer.node("n1")
+//!     .connects([Dial::Fails(SECOND, failure)])      // the first dial fails, later ones succeed at once
+//!     .probes(RuntimeKind::Docker)                   // a probe finds docker alone
+//!     .image("reg.example/app:v1", [Step::Fails(SECOND, "rate-limited too many"), Step::Pulled(SECOND)]);
+//! engine::run(&plan, &peer, &[&ScriptedRuntime(RuntimeKind::Docker), ...]).await;
+//! assert_eq!(peer.counts("n1").pulls, 2);            // one node
+//! assert_eq!(peer.total().sessions_peak, 32);        // all nodes together
+//! ```
+//!
+//! - A node without a script dials at once, has both runtimes, and pulls everything in one second.
+//! - Steps of an image are used one a pull; the last one is used for ever. A pull that succeeded leaves
+//!   the image on the node: later calls find it present.
+//! - `Step::Fails(after, "KIND words")`: [`ScriptedRuntime`] reads the kind's public name from the first word.
+//! - A request that is not the real protocol, or commands that [`ScriptedRuntime`] did not make, panic.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::model::{
+    CommandOutput, ExitStatus, Failure, FailureKind, Held, Image, Node, RuntimeKind, Secret, Stage,
+};
+use crate::ports::{
+    Channel, ChannelEvent, NodeCommand, PullRequest, Runtime, SecretDelivery, Session, Transport,
+};
+
+use super::request::{GO, program};
+
+/// What becomes of one dial.
+#[derive(Debug, Clone)]
+pub enum Dial {
+    /// It succeeds after this time.
+    After(Duration),
+    /// It fails after this time.
+    Fails(Duration, Failure),
+    /// It never ends.
+    Hangs,
+}
+
+/// What becomes of one pull.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// The node holds the image already.
+    Present,
+    /// Pulled after this time.
+    Pulled(Duration),
+    /// The client fails after this time and prints this.
+    Fails(Duration, String),
+    /// Nothing happens until it is cancelled.
+    Hangs,
+    /// Nothing happens, and cancelling does not help either.
+    Deaf,
+    /// The connection breaks after this time.
+    Lost(Duration),
+    /// The channel panics after this time.
+    Panics(Duration),
+}
+
+impl Step {
+    /// [`Step::Fails`] with the kind's name as first word.
+    pub fn fails(after: Duration, kind: FailureKind) -> Self {
+        Self::Fails(after, format!("{kind} as scripted"))
+    }
+}
+
+/// What was seen, on one node or on all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Dials, failed ones too.
+    pub connects: usize,
+    /// Sessions open now.
+    pub sessions: usize,
+    /// The most sessions open at one time.
+    pub sessions_peak: usize,
+    /// Sessions that were closed politely.
+    pub closed: usize,
+    /// Channels opened.
+    pub channels: usize,
+    /// Pulls that really started (the image was not there).
+    pub pulls: usize,
+    /// Pulls running now.
+    pub pulling: usize,
+    /// The most pulls running at one time.
+    pub pulling_peak: usize,
+    /// Calls that the node was told to cancel.
+    pub cancels: usize,
+    /// Probes.
+    pub probes: usize,
+    /// Commands of `run`.
+    pub runs: usize,
+}
+
+#[derive(Debug, Default)]
+struct NodeState {
+    dials: VecDeque<Dial>,
+    runtimes: Option<Vec<RuntimeKind>>,
+    probe_takes: Duration,
+    images: HashMap<String, VecDeque<Step>>,
+    held: HashSet<String>,
+    run: Option<(Duration, CommandOutput)>,
+    counts: Counts,
+    dialled_at: Vec<Instant>,
+    pulled_at: Vec<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    nodes: HashMap<String, NodeState>,
+    total: Counts,
+}
+
+impl World {
+    fn node(&mut self, name: &str) -> &mut NodeState {
+        self.nodes.entry(name.to_string()).or_default()
+    }
+
+    /// Changes the counts of the node and of all nodes alike.
+    fn count(&mut self, name: &str, change: impl Fn(&mut Counts)) {
+        for counts in [
+            &mut self.nodes.entry(name.to_string()).or_default().counts,
+            &mut self.total,
+        ] {
+            change(counts);
+            counts.sessions_peak = counts.sessions_peak.max(counts.sessions);
+            counts.pulling_peak = counts.pulling_peak.max(counts.pulling);
+        }
+    }
+}
+
+/// The scripted fleet: a [`Transport`]. Clones share everything.
+#[derive(Debug, Clone, Default)]
+pub struct Peer(Arc<Mutex<World>>);
+
+impl Peer {
+    /// A fleet without scripts.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        // A scripted panic may have poisoned it; the counts are still right.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The script of this node, to be written.
+    pub fn node(&self, name: &str) -> Script {
+        Script {
+            peer: self.clone(),
+            node: name.to_string(),
+        }
+    }
+
+    /// What was seen on this node.
+    pub fn counts(&self, node: &str) -> Counts {
+        self.world().node(node).counts
+    }
+
+    /// What was seen on all nodes together.
+    pub fn total(&self) -> Counts {
+        self.world().total
+    }
+
+    /// When this node was dialled, on tokio's clock.
+    pub fn dialled_at(&self, node: &str) -> Vec<Instant> {
+        self.world().node(node).dialled_at.clone()
+    }
+
+    /// When pulls started on this node, on tokio's clock.
+    pub fn pulled_at(&self, node: &str) -> Vec<Instant> {
+        self.world().node(node).pulled_at.clone()
+    }
+}
+
+/// Writes one node's script.
+#[derive(Debug)]
+pub struct Script {
+    peer: Peer,
+    node: String,
+}
+
+impl Script {
+    fn with(self, change: impl FnOnce(&mut NodeState)) -> Self {
+        change(self.peer.world().node(&self.node));
+        self
+    }
+
+    /// Its first dials, in order; later ones succeed at once.
+    pub fn connects(self, dials: impl IntoIterator<Item = Dial>) -> Self {
+        self.with(|node| node.dials = dials.into_iter().collect())
+    }
+
+    /// It has this runtime alone.
+    pub fn probes(self, kind: RuntimeKind) -> Self {
+        self.with(|node| node.runtimes = Some(vec![kind]))
+    }
+
+    /// It has no runtime at all.
+    pub fn no_runtime(self) -> Self {
+        self.with(|node| node.runtimes = Some(vec![]))
+    }
+
+    /// Each question for a runtime's version takes this long.
+    pub fn probe_takes(self, time: Duration) -> Self {
+        self.with(|node| node.probe_takes = time)
+    }
+
+    /// What becomes of pulls of this image (its full reference); the last step is used for ever.
+    pub fn image(self, reference: &str, steps: impl IntoIterator<Item = Step>) -> Self {
+        let steps: VecDeque<Step> = steps.into_iter().collect();
+        assert!(!steps.is_empty(), "an image's script needs a step");
+        self.with(|node| {
+            node.images.insert(reference.to_string(), steps);
+        })
+    }
+
+    /// What the command of `run` prints, and when.
+    pub fn runs(self, after: Duration, output: CommandOutput) -> Self {
+        self.with(|node| node.run = Some((after, output)))
+    }
+}
+
+impl Transport for Peer {
+    type Session = ScriptedSession;
+
+    async fn connect(
+        &self,
+        node: &Node,
+        progress: &(dyn Fn(Stage) + Send + Sync),
+    ) -> Result<ScriptedSession, Failure> {
+        let dial = {
+            let mut world = self.world();
+            world.count(&node.name, |counts| counts.connects += 1);
+            let state = world.node(&node.name);
+            state.dialled_at.push(Instant::now());
+            state.dials.pop_front()
+        };
+        progress(Stage::Connect);
+        match dial.unwrap_or(Dial::After(Duration::ZERO)) {
+            Dial::After(time) => sleep(time).await,
+            Dial::Fails(time, failure) => {
+                sleep(time).await;
+                return Err(failure);
+            }
+            Dial::Hangs => std::future::pending().await,
+        }
+        progress(Stage::Authenticate);
+        self.world()
+            .count(&node.name, |counts| counts.sessions += 1);
+        Ok(ScriptedSession {
+            peer: self.clone(),
+            node: node.name.clone(),
+        })
+    }
+}
+
+/// A session of [`Peer`].
+#[derive(Debug)]
+pub struct ScriptedSession {
+    peer: Peer,
+    node: String,
+}
+
+impl Drop for ScriptedSession {
+    fn drop(&mut self) {
+        self.peer
+            .world()
+            .count(&self.node, |counts| counts.sessions -= 1);
+    }
+}
+
+impl Session for ScriptedSession {
+    type Channel = ScriptedChannel;
+
+    async fn exec(&mut self, line: &str) -> Result<ScriptedChannel, Failure> {
+        let shell = line.strip_prefix("sudo -n ").unwrap_or(line);
+        assert!(shell.starts_with("sh -c '"), "not our line: {line}");
+        self.peer
+            .world()
+            .count(&self.node, |counts| counts.channels += 1);
+        Ok(ScriptedChannel {
+            peer: self.peer.clone(),
+            node: self.node.clone(),
+            input: Vec::new(),
+            nonce: String::new(),
+            events: VecDeque::new(),
+            asked: false,
+            pulling: false,
+            deaf: false,
+        })
+    }
+
+    async fn close(self) {
+        self.peer
+            .world()
+            .count(&self.node, |counts| counts.closed += 1);
+    }
+}
+
+/// What a channel does at some time.
+#[derive(Debug)]
+enum Act {
+    Say(Vec<u8>),
+    PullStarts,
+    PullEnds,
+    Hold(String),
+    Lose,
+    Panic,
+    Close,
+}
+
+/// A channel of [`Peer`].
+#[derive(Debug)]
+pub struct ScriptedChannel {
+    peer: Peer,
+    node: String,
+    input: Vec<u8>,
+    nonce: String,
+    events: VecDeque<(Instant, Act)>,
+    asked: bool,
+    pulling: bool,
+    deaf: bool,
+}
+
+impl Drop for ScriptedChannel {
+    fn drop(&mut self) {
+        self.pull_ends();
+    }
+}
+
+impl Channel for ScriptedChannel {
+    async fn write(&mut self, bytes: &Secret) -> Result<(), Failure> {
+        self.input.extend_from_slice(bytes.expose());
+        if !self.asked {
+            if let Some(asked) = Asked::parse(&self.input) {
+                self.asked = true;
+                self.input.clear();
+                self.answer(&asked);
+            }
+        } else if self.input.ends_with(b"\n") {
+            let line = std::mem::take(&mut self.input);
+            assert_eq!(line, b"cancel\n", "not a word of the protocol");
+            self.peer
+                .world()
+                .count(&self.node, |counts| counts.cancels += 1);
+            if !self.deaf {
+                self.pull_ends();
+                self.events.clear();
+                let now = Instant::now();
+                self.say(now, "end", b"");
+                self.events.push_back((now, Act::Close));
+            }
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Option<ChannelEvent>, Failure> {
+        loop {
+            let Some((at, _)) = self.events.front() else {
+                return std::future::pending().await;
+            };
+            sleep_until(*at).await;
+            // It was there above, and nothing ran in between.
+            let (at, act) = self.events.pop_front().unwrap();
+            match act {
+                Act::Say(bytes) => return Ok(Some(ChannelEvent::Stdout(bytes))),
+                Act::PullStarts => {
+                    self.pulling = true;
+                    let mut world = self.peer.world();
+                    world.count(&self.node, |counts| {
+                        counts.pulls += 1;
+                        counts.pulling += 1;
+                    });
+                    world.node(&self.node).pulled_at.push(at);
+                }
+                Act::PullEnds => self.pull_ends(),
+                Act::Hold(image) => {
+                    self.peer.world().node(&self.node).held.insert(image);
+                }
+                Act::Lose => {
+                    self.pull_ends();
+                    return Err(Failure::new(
+                        FailureKind::ConnectionLost,
+                        Stage::Connect,
+                        "connection reset, as scripted",
+                    ));
+                }
+                Act::Panic => panic!("a panic, as scripted"),
+                Act::Close => {
+                    self.events.push_back((at, Act::Close));
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+impl ScriptedChannel {
+    fn pull_ends(&mut self) {
+        if std::mem::take(&mut self.pulling) {
+            self.peer
+                .world()
+                .count(&self.node, |counts| counts.pulling -= 1);
+        }
+    }
+
+    fn say(&mut self, at: Instant, frame: &str, payload: &[u8]) {
+        let mut bytes = format!("prepull-{} {frame}\n", self.nonce).into_bytes();
+        bytes.extend_from_slice(payload);
+        self.events.push_back((at, Act::Say(bytes)));
+    }
+
+    fn output(&mut self, at: Instant, code: u32, stdout: &[u8], stderr: &[u8]) {
+        let frame = format!("output {code} {} {} 0", stdout.len(), stderr.len());
+        self.say(at, &frame, &[stdout, stderr].concat());
+    }
+
+    /// Plans the whole answer, each part at its time.
+    fn answer(&mut self, asked: &Asked) {
+        self.nonce.clone_from(&asked.nonce);
+        let now = Instant::now();
+        self.say(now, "hello", b"");
+        let end = match asked.action.as_str() {
+            "pull-missing" | "pull-always" => self.answer_pull(asked, now),
+            "ask" => self.answer_questions(asked, now),
+            "run" => {
+                self.peer
+                    .world()
+                    .count(&self.node, |counts| counts.runs += 1);
+                let scripted = self.peer.world().node(&self.node).run.clone();
+                let (after, output) = scripted.unwrap_or_else(|| (Duration::ZERO, ran(0)));
+                let ExitStatus::Code(code) = output.exit else {
+                    panic!("script a signal as 128 and its number");
+                };
+                let at = now + after;
+                self.output(at, code, &output.stdout, &output.stderr);
+                Some(at)
+            }
+            other => panic!("unknown action {other}"),
+        };
+        if let Some(at) = end {
+            self.say(at, "end", b"");
+            self.events.push_back((at, Act::Close));
+        }
+    }
+
+    fn answer_questions(&mut self, asked: &Asked, now: Instant) -> Option<Instant> {
+        let mut at = now;
+        for argv in &asked.commands {
+            match argv.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                [runtime, "version"] => {
+                    let (has, takes) = {
+                        let mut world = self.peer.world();
+                        if at == now {
+                            world.count(&self.node, |counts| counts.probes += 1);
+                        }
+                        let node = world.node(&self.node);
+                        let has = node
+                            .runtimes
+                            .as_ref()
+                            .is_none_or(|kinds| kinds.iter().any(|kind| kind.as_str() == runtime));
+                        (has, node.probe_takes)
+                    };
+                    at += takes;
+                    if has {
+                        self.output(at, 0, b"1.0", b"");
+                    } else {
+                        self.output(at, 127, b"", b"runtime-missing not installed");
+                    }
+                }
+                [_, "inspect", image] => {
+                    let held = {
+                        let mut world = self.peer.world();
+                        let node = world.node(&self.node);
+                        node.held.contains(image)
+                            || matches!(
+                                node.images.get(image).and_then(VecDeque::front),
+                                Some(Step::Present)
+                            )
+                    };
+                    self.inspected(at, image, held);
+                }
+                _ => panic!("a question that ScriptedRuntime does not ask: {argv:?}"),
+            }
+        }
+        Some(at)
+    }
+
+    fn inspected(&mut self, at: Instant, image: &str, held: bool) {
+        if held {
+            let digest = image.split_once('@').map_or(DIGEST, |(_, digest)| digest);
+            self.output(at, 0, digest.as_bytes(), b"");
+        } else {
+            self.output(at, 1, b"", b"missing");
+        }
+    }
+
+    fn answer_pull(&mut self, asked: &Asked, now: Instant) -> Option<Instant> {
+        let [inspect, pull] = &asked.commands[..] else {
+            panic!("a pull has two commands: {asked:?}");
+        };
+        let [_, verb, image] = &pull[..] else {
+            panic!("not a pull of ScriptedRuntime: {pull:?}");
+        };
+        assert_eq!((verb.as_str(), inspect[1].as_str()), ("pull", "inspect"));
+        let (step, held) = {
+            let mut world = self.peer.world();
+            let node = world.node(&self.node);
+            let held = node.held.contains(image);
+            let missing_wanted = asked.action == "pull-missing";
+            let step = match node.images.get_mut(image) {
+                _ if held && missing_wanted => Step::Present,
+                None => Step::Pulled(Duration::from_secs(1)),
+                Some(steps) if steps.len() > 1 => steps.pop_front().unwrap(),
+                Some(steps) => steps[0].clone(),
+            };
+            (step, held)
+        };
+        let present = held || matches!(step, Step::Present);
+        self.say(now, "stage inspect", b"");
+        self.inspected(now, image, present);
+        if present && asked.action == "pull-missing" {
+            return Some(now);
+        }
+        self.say(now, "stage pull", b"");
+        self.events.push_back((now, Act::PullStarts));
+        let ends = |channel: &mut Self, at, act| {
+            channel.events.push_back((at, Act::PullEnds));
+            channel.events.push_back((at, act));
+            None
+        };
+        match step {
+            Step::Present | Step::Pulled(_) => {
+                let time = match step {
+                    Step::Pulled(time) => time,
+                    _ => Duration::ZERO,
+                };
+                let at = now + time;
+                self.events.push_back((at, Act::PullEnds));
+                self.events.push_back((at, Act::Hold(image.clone())));
+                self.output(at, 0, b"", b"");
+                self.say(at, "stage verify", b"");
+                self.inspected(at, image, true);
+                Some(at)
+            }
+            Step::Fails(time, words) => {
+                let at = now + time;
+                self.events.push_back((at, Act::PullEnds));
+                self.output(at, 1, b"", words.as_bytes());
+                Some(at)
+            }
+            Step::Hangs => None,
+            Step::Deaf => {
+                self.deaf = true;
+                None
+            }
+            Step::Lost(time) => ends(self, now + time, Act::Lose),
+            Step::Panics(time) => ends(self, now + time, Act::Panic),
+        }
+    }
+}
+
+fn ran(code: u32) -> CommandOutput {
+    CommandOutput {
+        exit: ExitStatus::Code(code),
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+        truncated: false,
+    }
+}
+
+/// The digest of every image that a scripted node holds, unless its reference names one.
+pub const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+/// A request as the program on a node reads it.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    nonce: String,
+    action: String,
+    commands: Vec<Vec<String>>,
+}
+
+impl Asked {
+    /// `None` while bytes are missing; panics on what is no request.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let program = program();
+        let checked = bytes.len().min(program.len());
+        assert!(
+            bytes[..checked] == program.as_bytes()[..checked],
+            "not our program, up to its last line {GO}"
+        );
+        let mut values = Values(bytes.get(program.len()..)?);
+        let nonce = values.text()?;
+        let action = values.text()?;
+        let _limits = (values.number()?, values.number()?);
+        let mut commands = Vec::new();
+        for _ in 0..values.number()? {
+            let argv = (0..values.number()?)
+                .map(|_| values.text())
+                .collect::<Option<Vec<_>>>()?;
+            for _ in 0..values.number()? {
+                values.text()?;
+            }
+            let delivery = values.text()?;
+            assert!(["none", "directory", "environment"].contains(&delivery.as_str()));
+            for _variable_file_secret_stdin in 0..4 {
+                values.value()?;
+            }
+            commands.push(argv);
+        }
+        assert!(values.0.is_empty(), "more than one request on a channel");
+        Some(Self {
+            nonce,
+            action,
+            commands,
+        })
+    }
+}
+
+struct Values<'a>(&'a [u8]);
+
+impl Values<'_> {
+    fn line(&mut self) -> Option<Vec<u8>> {
+        let end = self.0.iter().position(|&byte| byte == b'\n')?;
+        let line = self.0[..end].to_vec();
+        self.0 = &self.0[end + 1..];
+        Some(line)
+    }
+
+    fn value(&mut self) -> Option<Vec<u8>> {
+        let lines: usize = String::from_utf8(self.line()?).unwrap().parse().unwrap();
+        let lines = (0..lines)
+            .map(|_| self.line())
+            .collect::<Option<Vec<_>>>()?;
+        Some(lines.join(&b'\n'))
+    }
+
+    fn text(&mut self) -> Option<String> {
+        Some(String::from_utf8(self.value()?).unwrap())
+    }
+
+    fn number(&mut self) -> Option<usize> {
+        Some(self.text()?.parse().unwrap())
+    }
+}
+
+/// The runtime that [`Peer`]'s nodes have.
+#[derive(Debug, Clone, Copy)]
+pub struct ScriptedRuntime(pub RuntimeKind);
+
+impl ScriptedRuntime {
+    fn command(self, rest: &[&str]) -> NodeCommand {
+        let mut argv = vec![self.0.to_string()];
+        argv.extend(rest.iter().map(ToString::to_string));
+        NodeCommand {
+            argv,
+            environment: vec![],
+            secret: None,
+            stdin: vec![],
+        }
+    }
+}
+
+/// The failure in `KIND words`.
+fn scripted_failure(output: &CommandOutput, stage: Stage) -> Failure {
+    use FailureKind as K;
+    const KINDS: [FailureKind; 21] = [
+        K::Unreachable,
+        K::HostKey,
+        K::SshAuth,
+        K::ConnectionLost,
+        K::Privilege,
+        K::RuntimeMissing,
+        K::RuntimeDown,
+        K::NodeSetup,
+        K::RegistryAuth,
+        K::ImageNotFound,
+        K::Platform,
+        K::ImageInvalid,
+        K::RegistryRefused,
+        K::RateLimited,
+        K::RegistryUnavailable,
+        K::TlsTrust,
+        K::Corrupt,
+        K::DiskFull,
+        K::Stalled,
+        K::TimedOut,
+        K::Unknown,
+    ];
+    let text = String::from_utf8_lossy(&output.stderr);
+    let word = text.split(' ').next().unwrap_or_default();
+    let kind = KINDS.into_iter().find(|kind| kind.as_str() == word);
+    Failure::new(kind.unwrap_or(K::Unknown), stage, text.clone())
+}
+
+impl Runtime for ScriptedRuntime {
+    fn kind(&self) -> RuntimeKind {
+        self.0
+    }
+
+    fn version(&self, _: Option<&str>) -> NodeCommand {
+        self.command(&["version"])
+    }
+
+    fn read_version(&self, output: &CommandOutput) -> Result<String, Failure> {
+        if output.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(scripted_failure(output, Stage::Probe))
+        }
+    }
+
+    fn inspect(&self, image: &Image, _: Option<&str>) -> NodeCommand {
+        self.command(&["inspect", &image.to_string()])
+    }
+
+    fn read_inspect(
+        &self,
+        _: &Image,
+        output: &CommandOutput,
+        _: Stage,
+    ) -> Result<Option<Held>, Failure> {
+        Ok(output.success().then(|| Held {
+            digest: Some(String::from_utf8_lossy(&output.stdout).into_owned()),
+            image_id: None,
+            bytes: Some(1000),
+            platform: None,
+        }))
+    }
+
+    fn pull(&self, request: &PullRequest<'_>) -> Result<NodeCommand, Failure> {
+        let mut command = self.command(&["pull", &request.image.to_string()]);
+        command.secret = request.login.map(|login| SecretDelivery::Environment {
+            variable: "SCRIPTED_AUTH",
+            value: login.basic(),
+        });
+        Ok(command)
+    }
+
+    fn read_pull(&self, _: &Image, output: &CommandOutput) -> Result<(), Failure> {
+        if output.success() {
+            Ok(())
+        } else {
+            Err(scripted_failure(output, Stage::Pull))
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! One conversation with our program on a node: starts it, hears its frames, ends it in time.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::model::{
+    CommandOutput, ExitStatus, Failure, FailureKind, Node, Secret, Stage,
+    text::{self, capped},
+};
+use crate::ports::{Channel, ChannelEvent, Session};
+
+use super::frames::{Frame, Reader};
+use super::request::Request;
+use super::{ANSWER_LIMIT, STRAGGLER_LIMIT};
+
+/// How long the node may take to end a command and clean up; it needs 5 s when TERM does not help.
+const CLEAN_UP_LIMIT: Duration = Duration::from_secs(10);
+/// How long a command that no longer reads may take to say why.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(5);
+/// How much of standard error is kept, and how much of a node's words is shown.
+const WORDS_KEPT: usize = 16 << 10;
+const WORDS_SHOWN: usize = 2000;
+
+/// What a wait came to.
+pub(super) enum Heard<T> {
+    This(T),
+    Cancel,
+    TimeUp,
+}
+
+/// The conversation. Dropping it closes the channel: the node sees its input end and cleans up.
+pub(super) struct Talk<C> {
+    channel: C,
+    reader: Reader,
+    stage: Stage,
+    become_root: bool,
+    stderr: Vec<u8>,
+    exit: Option<ExitStatus>,
+}
+
+impl<C: Channel> Talk<C> {
+    /// Starts our program; `None` when cancelled meanwhile. Failures later on are at `stage`.
+    pub(super) async fn start<S: Session<Channel = C>, F: Future<Output = ()> + Send>(
+        session: &mut S,
+        node: &Node,
+        request: &Request,
+        stage: Stage,
+        mut cancel: Pin<&mut F>,
+    ) -> Result<Option<Self>, Failure> {
+        let bytes = request.bytes()?;
+        let line = Request::line(node);
+        let starting = async {
+            let mut talk = Self {
+                channel: session.exec(&line).await?,
+                reader: Reader::new(&request.nonce, request.limits()),
+                stage: Stage::Start,
+                become_root: node.become_root,
+                stderr: Vec::new(),
+                exit: None,
+            };
+            if let Err(lost) = talk.channel.write(&bytes).await {
+                return Err(talk.last_words(lost).await);
+            }
+            match talk.frame().await? {
+                Frame::Hello => Ok(talk),
+                _ => Err(talk.broken(&"its first line is not the first")),
+            }
+        };
+        let mut talk = tokio::select! {
+            biased;
+            () = cancel.as_mut() => return Ok(None),
+            started = timeout(ANSWER_LIMIT, starting) => started.unwrap_or_else(|_| Err(Failure::new(
+                FailureKind::TimedOut,
+                Stage::Start,
+                format!(
+                    "the node's login shell did not start our program within {} s",
+                    ANSWER_LIMIT.as_secs()
+                ),
+            )))?,
+        };
+        talk.stage = stage;
+        Ok(Some(talk))
+    }
+
+    /// Names the stage of failures from here on.
+    pub(super) fn stage(&mut self, stage: Stage) {
+        self.stage = stage;
+    }
+
+    /// The next command's output, within `limit` from now.
+    pub(super) async fn output<F: Future<Output = ()> + Send>(
+        &mut self,
+        limit: Option<Duration>,
+        mut cancel: Pin<&mut F>,
+    ) -> Result<Heard<CommandOutput>, Failure> {
+        let mut stragglers = None;
+        // An endless limit may be beyond what the clock can count.
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        loop {
+            let frame = tokio::select! {
+                biased;
+                () = cancel.as_mut() => return Ok(Heard::Cancel),
+                () = at(deadline) => return Ok(Heard::TimeUp),
+                () = at(stragglers) => {
+                    stragglers = None;
+                    self.channel.write(&Secret::new("enough\n")).await.map_err(|lost| self.here(lost))?;
+                    continue;
+                }
+                frame = self.frame() => frame?,
+            };
+            match frame {
+                Frame::Output(output) => return Ok(Heard::This(output)),
+                Frame::Stage(_) => {}
+                Frame::Exited => stragglers = Some(Instant::now() + STRAGGLER_LIMIT),
+                Frame::Refused(why) => {
+                    let failure = self.refused(&why);
+                    self.finish().await;
+                    return Err(failure);
+                }
+                Frame::Hello | Frame::End => {
+                    return Err(self.broken(&"a line came where another was due"));
+                }
+            }
+        }
+    }
+
+    /// Waits until the node has cleaned up. All that matters is known by now, so nothing here is a failure.
+    pub(super) async fn finish(&mut self) {
+        let _ = timeout(CLEAN_UP_LIMIT, async {
+            while !matches!(self.frame().await, Ok(Frame::End) | Err(_)) {}
+        })
+        .await;
+    }
+
+    /// Ends what runs and waits until the node has cleaned up, but not for ever.
+    pub(super) async fn stop(mut self) {
+        let _ = timeout(CLEAN_UP_LIMIT, async {
+            if self.channel.write(&Secret::new("cancel\n")).await.is_ok() {
+                self.finish().await;
+            }
+        })
+        .await;
+    }
+
+    /// The next frame. Cancel-safe: all state is in `self`.
+    async fn frame(&mut self) -> Result<Frame, Failure> {
+        loop {
+            if let Some(frame) = self.reader.next().map_err(|broken| self.broken(&broken))? {
+                return Ok(frame);
+            }
+            match self.channel.next().await {
+                Ok(Some(event)) => self.take(event)?,
+                Ok(None) => return Err(self.closed()),
+                Err(lost) => return Err(self.here(lost)),
+            }
+        }
+    }
+
+    fn take(&mut self, event: ChannelEvent) -> Result<(), Failure> {
+        match event {
+            ChannelEvent::Stdout(bytes) => {
+                let pushed = self.reader.push(&bytes);
+                pushed.map_err(|broken| self.broken(&broken))?;
+            }
+            ChannelEvent::Stderr(bytes) => {
+                let room = WORDS_KEPT.saturating_sub(self.stderr.len());
+                self.stderr.extend(bytes.into_iter().take(room));
+            }
+            ChannelEvent::Exited(exit) => self.exit = Some(exit),
+        }
+        Ok(())
+    }
+
+    /// Our input was refused: the command has probably ended, and says why.
+    async fn last_words(&mut self, lost: Failure) -> Failure {
+        match timeout(LAST_WORDS_LIMIT, self.frame()).await {
+            Ok(Err(failure)) => failure,
+            Ok(Ok(_)) | Err(_) => self.here(lost),
+        }
+    }
+
+    /// A failure of the connection, at the stage that we are in.
+    fn here(&self, lost: Failure) -> Failure {
+        Failure {
+            stage: self.stage,
+            ..lost
+        }
+    }
+
+    fn broken(&self, what: &dyn std::fmt::Display) -> Failure {
+        Failure::new(
+            FailureKind::Unknown,
+            self.stage,
+            format!("the node broke the protocol: {what}"),
+        )
+    }
+
+    /// What it means that the channel closed before our program was done.
+    fn closed(&self) -> Failure {
+        let words = self.words();
+        if self.exit.is_none() && (words.is_empty() || self.reader.begun()) {
+            return Failure::new(
+                FailureKind::ConnectionLost,
+                self.stage,
+                "the channel closed before our program on the node ended",
+            );
+        }
+        let end = match &self.exit {
+            None => "no exit status".to_string(),
+            Some(ExitStatus::Code(code)) => format!("exit status {code}"),
+            Some(ExitStatus::Signal(name)) => format!("signal {name}"),
+        };
+        if self.reader.begun() {
+            return Failure::new(
+                FailureKind::Unknown,
+                self.stage,
+                format!("our program on the node was ended from outside: {end}{words}"),
+            );
+        }
+        let no_login = ["currently not available", "nologin", "expired"]
+            .iter()
+            .any(|sign| words.contains(sign));
+        if self.become_root && !no_login {
+            Failure::new(
+                FailureKind::Privilege,
+                self.stage,
+                format!("sudo did not start our program: {end}{words}"),
+            )
+        } else {
+            Failure::new(
+                FailureKind::NodeSetup,
+                self.stage,
+                format!("the node's login shell did not start our program: {end}{words}"),
+            )
+        }
+    }
+
+    /// ", and printed: ...", or nothing.
+    fn words(&self) -> String {
+        let mut bytes = self.stderr.clone();
+        if !self.reader.begun() {
+            bytes.extend_from_slice(self.reader.words());
+        }
+        let words = capped(&bytes, WORDS_SHOWN);
+        if words.trim().is_empty() {
+            String::new()
+        } else {
+            format!(", and printed: {}", words.trim())
+        }
+    }
+
+    fn refused(&self, why: &str) -> Failure {
+        let (kind, detail) = match why.split_once(' ').unwrap_or((why, "")) {
+            ("memory", _) => (
+                FailureKind::NodeSetup,
+                "refusing to put credentials on a disk: neither /dev/shm nor /run nor the user's \
+                 runtime directory is a memory file system that the user may write to"
+                    .to_string(),
+            ),
+            ("directory", _) => (
+                FailureKind::NodeSetup,
+                format!(
+                    "could not make a temporary directory or write to it{}",
+                    self.words()
+                ),
+            ),
+            ("tool", tool) => (
+                FailureKind::NodeSetup,
+                format!(
+                    "the node's shell finds no usable \"{}\"",
+                    text::printable(tool)
+                ),
+            ),
+            _ => return self.broken(&"it refused for an unknown reason"),
+        };
+        Failure::new(kind, self.stage, detail)
+    }
+}
+
+/// Resolves at the deadline; never when there is none.
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
