@@ -1,1 +1,314 @@
 //! Runs a plan: one scheduler, one state machine per node, exactly one outcome for every item.
+//!
+//! The engine knows the world only through the ports. It draws nothing: it sends facts into one
+//! bounded channel. A window of [`Policy::parallel`](crate::model::Policy) nodes is at work at any
+//! time; a node that waits for its next try gives its place to another.
+
+mod retry;
+mod state;
+mod visit;
+
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::model::{Fact, NodeRecord, Plan, Portion, StopReason};
+use crate::ports::{Runtime, Transport};
+use retry::Pauses;
+use state::NodeState;
+use visit::visit;
+
+/// A run that came to its end.
+#[derive(Debug)]
+pub struct Finish {
+    /// One record for each node, in the fleet's order.
+    pub nodes: Vec<NodeRecord>,
+    /// Why it ended before everything was tried; `None` when everything was.
+    pub stopped: Option<StopReason>,
+}
+
+/// What all visits of a run share.
+struct Course<'a, T> {
+    plan: &'a Plan,
+    transport: &'a T,
+    runtimes: &'a [&'a dyn Runtime],
+    facts: mpsc::Sender<(Duration, Fact)>,
+    began: Instant,
+    /// Set once what runs is to be cancelled.
+    cancel: watch::Receiver<Option<StopReason>>,
+    pauses: Pauses,
+}
+
+impl<T> Course<'_, T> {
+    /// Sends a fact; a reporter that went away stops nothing.
+    async fn tell(&self, fact: Fact) {
+        let _ = self.facts.send((self.began.elapsed(), fact)).await;
+    }
+
+    /// Sends a fact that may be lost when the reporters are far behind.
+    fn mention(&self, fact: Fact) {
+        let _ = self.facts.try_send((self.began.elapsed(), fact));
+    }
+}
+
+/// Runs the plan to its end, which always comes with one outcome for every (node, item).
+///
+/// `stop` asks for an early end: no further node is started and what runs is cancelled.
+pub async fn run<T: Transport>(
+    plan: &Plan,
+    transport: &T,
+    runtimes: &[&dyn Runtime],
+    facts: mpsc::Sender<(Duration, Fact)>,
+    stop: watch::Receiver<Option<StopReason>>,
+) -> Finish {
+    let (cancel_sender, cancel) = watch::channel(None);
+    let course = Course {
+        plan,
+        transport,
+        runtimes,
+        facts,
+        began: Instant::now(),
+        cancel,
+        pauses: Pauses::default(),
+    };
+    Scheduler::new(&course, cancel_sender).run(stop).await
+}
+
+/// Decides which node is at work when.
+struct Scheduler<'a, T> {
+    course: &'a Course<'a, T>,
+    cancel: watch::Sender<Option<StopReason>>,
+    /// The first node that was not started yet.
+    fresh: usize,
+    /// Cumulative ends of the waves still to come; the last is the fleet's size.
+    waves: std::vec::IntoIter<usize>,
+    wave: usize,
+    /// Nodes below this one may start.
+    wave_end: usize,
+    /// Nodes that wait for their next try.
+    waiting: BinaryHeap<Reverse<Waiting>>,
+    done: Vec<Option<NodeState>>,
+    failed_nodes: usize,
+    /// Why no fresh node is started any more.
+    stopped: Option<StopReason>,
+}
+
+/// A node that waits for its next try; ordered by time, then by the fleet's order.
+struct Waiting {
+    due: Instant,
+    state: NodeState,
+}
+
+impl Waiting {
+    fn key(&self) -> (Instant, usize) {
+        (self.due, self.state.node)
+    }
+}
+
+impl PartialEq for Waiting {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+impl Eq for Waiting {}
+impl PartialOrd for Waiting {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Waiting {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl<'a, T: Transport> Scheduler<'a, T> {
+    fn new(course: &'a Course<'a, T>, cancel: watch::Sender<Option<StopReason>>) -> Self {
+        let nodes = course.plan.fleet.nodes().len();
+        Self {
+            course,
+            cancel,
+            fresh: 0,
+            waves: wave_ends(&course.plan.policy.waves, nodes).into_iter(),
+            wave: 0,
+            wave_end: 0,
+            waiting: BinaryHeap::new(),
+            done: (0..nodes).map(|_| None).collect(),
+            failed_nodes: 0,
+            stopped: None,
+        }
+    }
+
+    async fn run(mut self, mut stop: watch::Receiver<Option<StopReason>>) -> Finish {
+        let policy = &self.course.plan.policy;
+        let deadline = policy.deadline.map(|limit| self.course.began + limit);
+        let parallel = policy.parallel.max(1);
+        let mut at_work = FuturesUnordered::new();
+        loop {
+            while at_work.len() < parallel
+                && let Some(state) = self.next_node()
+            {
+                at_work.push(visit(self.course, state));
+            }
+            if at_work.is_empty() && (self.is_cancelled() || self.waiting.is_empty()) {
+                if self.is_cancelled() || !self.start_next_wave().await {
+                    break;
+                }
+                continue;
+            }
+            let next_due = self.waiting.peek().map(|Reverse(waiting)| waiting.due);
+            let has_room = at_work.len() < parallel;
+            tokio::select! {
+                biased;
+                reason = asked_to_stop(&mut stop), if !self.is_cancelled() => {
+                    self.cancel_all(reason).await;
+                }
+                () = sleep_until(deadline.unwrap_or(self.course.began)),
+                    if deadline.is_some() && !self.is_cancelled() =>
+                {
+                    self.cancel_all(StopReason::Deadline).await;
+                }
+                Some(state) = at_work.next(), if !at_work.is_empty() => {
+                    self.take_back(state).await;
+                }
+                () = sleep_until(next_due.unwrap_or(self.course.began)),
+                    if has_room && next_due.is_some() && !self.is_cancelled() => {}
+            }
+        }
+        drop(at_work);
+        self.finish().await
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancel.borrow().is_some()
+    }
+
+    /// The node to let in now: one whose next try is due, else one that was not started yet.
+    fn next_node(&mut self) -> Option<NodeState> {
+        if self.is_cancelled() {
+            return None;
+        }
+        let now = Instant::now();
+        if self
+            .waiting
+            .peek()
+            .is_some_and(|Reverse(waiting)| waiting.due <= now)
+        {
+            return self.waiting.pop().map(|Reverse(waiting)| waiting.state);
+        }
+        while self.stopped.is_none() && self.fresh < self.wave_end {
+            let mut state = NodeState::new(self.fresh, self.course.plan);
+            self.fresh += 1;
+            self.course
+                .pauses
+                .postpone(&mut state, self.course.plan, now);
+            match state.next_due() {
+                // Every registry it needs is pausing: connecting now would only hold a place.
+                Some(due) if due > now => self.waiting.push(Reverse(Waiting { due, state })),
+                _ => return Some(state),
+            }
+        }
+        None
+    }
+
+    /// A node comes out of the window: it is done, or waits.
+    async fn take_back(&mut self, state: NodeState) {
+        match state.next_due() {
+            Some(due) => self.waiting.push(Reverse(Waiting { due, state })),
+            None => self.node_is_done(state).await,
+        }
+    }
+
+    async fn node_is_done(&mut self, state: NodeState) {
+        if state.has_failed() {
+            self.failed_nodes += 1;
+            let nodes = self.course.plan.fleet.nodes().len();
+            let limit = self.course.plan.policy.max_failures;
+            if limit.is_some_and(|limit| self.failed_nodes >= limit.nodes(nodes)) {
+                self.stop_starting(StopReason::FailureLimit).await;
+            }
+        }
+        let node = state.node;
+        self.done[node] = Some(state);
+    }
+
+    /// No fresh node is started from here on. Says so only when that leaves something out.
+    async fn stop_starting(&mut self, reason: StopReason) {
+        if self.stopped.is_none() && self.fresh < self.done.len() {
+            self.stopped = Some(reason);
+            self.course.tell(Fact::Stopping { reason }).await;
+        }
+    }
+
+    /// No fresh node is started, and what runs or waits is given up.
+    async fn cancel_all(&mut self, reason: StopReason) {
+        self.stopped = Some(reason);
+        self.cancel.send_replace(Some(reason));
+        self.course.tell(Fact::Stopping { reason }).await;
+    }
+
+    /// Opens the next wave; false when the last one is over or nothing may start any more.
+    async fn start_next_wave(&mut self) -> bool {
+        if self.failed_nodes > 0 && self.wave > 0 {
+            self.stop_starting(StopReason::WaveFailed).await;
+        }
+        if self.stopped.is_some() {
+            return false;
+        }
+        let Some(end) = self.waves.next() else {
+            return false;
+        };
+        self.wave += 1;
+        self.wave_end = end;
+        let fact = Fact::WaveStarted {
+            wave: self.wave,
+            nodes: end,
+        };
+        self.course.tell(fact).await;
+        true
+    }
+
+    /// Gives everything that has no outcome the one of having been stopped.
+    async fn finish(mut self) -> Finish {
+        for Reverse(Waiting { state, .. }) in self.waiting.drain() {
+            let node = state.node;
+            self.done[node] = Some(state);
+        }
+        let mut nodes = Vec::with_capacity(self.done.len());
+        for (node, state) in self.done.into_iter().enumerate() {
+            let mut state = state.unwrap_or_else(|| NodeState::new(node, self.course.plan));
+            if let Some(reason) = self.stopped {
+                state.give_up(self.course, reason).await;
+            }
+            nodes.push(state.into_record());
+        }
+        Finish {
+            nodes,
+            stopped: self.stopped,
+        }
+    }
+}
+
+/// Resolves when the operator asks for an early end; never when nobody can ask any more.
+async fn asked_to_stop(stop: &mut watch::Receiver<Option<StopReason>>) -> StopReason {
+    match stop.wait_for(Option::is_some).await.map(|reason| *reason) {
+        Ok(Some(reason)) => reason,
+        Ok(None) | Err(_) => std::future::pending().await,
+    }
+}
+
+/// The cumulative ends of the waves: rising, and the last is the whole fleet.
+fn wave_ends(waves: &[Portion], nodes: usize) -> Vec<usize> {
+    let mut ends: Vec<usize> = waves.iter().map(|portion| portion.nodes(nodes)).collect();
+    ends.push(nodes);
+    ends.sort_unstable();
+    ends.dedup();
+    ends
+}

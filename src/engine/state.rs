@@ -1,0 +1,203 @@
+//! Where one node stands: its items, their attempts and outcomes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Course;
+use super::retry::{jitter, may_retry};
+use crate::model::{
+    Attempt, Fact, Failure, FailureKind, NodeRecord, Outcome, Plan, Record, RuntimeKind, StopReason,
+};
+
+/// One node's place in the run. Either the scheduler or one visit holds it, never both.
+pub(super) struct NodeState {
+    /// Its index in the fleet.
+    pub(super) node: usize,
+    /// What holds its images, once that is known.
+    pub(super) runtime: Option<RuntimeKind>,
+    /// One for each item of the work.
+    pub(super) items: Vec<ItemState>,
+}
+
+/// One item on one node.
+pub(super) struct ItemState {
+    pub(super) attempts: Vec<Attempt>,
+    /// When it may be tried (again).
+    pub(super) due: Instant,
+    /// When its first attempt began.
+    began: Option<Instant>,
+    /// Set once, and then never again.
+    record: Option<Arc<Record>>,
+}
+
+impl ItemState {
+    pub(super) fn is_open(&self) -> bool {
+        self.record.is_none()
+    }
+}
+
+impl NodeState {
+    pub(super) fn new(node: usize, plan: &Plan) -> Self {
+        let now = Instant::now();
+        Self {
+            node,
+            runtime: plan.fleet.nodes()[node].runtime,
+            items: (0..plan.work.items())
+                .map(|_| ItemState {
+                    attempts: Vec::new(),
+                    due: now,
+                    began: None,
+                    record: None,
+                })
+                .collect(),
+        }
+    }
+
+    /// When its next open item may be tried; `None` when all have their outcome.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let open = self.items.iter().filter(|item| item.is_open());
+        open.map(|item| item.due).min()
+    }
+
+    /// The open items that may be tried now, in the work's order.
+    pub(super) fn due_items(&self, now: Instant) -> Vec<usize> {
+        let due = |item: &ItemState| item.is_open() && item.due <= now;
+        (0..self.items.len())
+            .filter(|index| due(&self.items[*index]))
+            .collect()
+    }
+
+    /// Whether a part of the work failed here. That `check` found an image missing is an answer, not a failure.
+    pub(super) fn has_failed(&self) -> bool {
+        let outcomes = self.items.iter().filter_map(|item| item.record.as_ref());
+        let mut failed = outcomes.filter(|record| match &record.outcome {
+            Outcome::Failed(_) => true,
+            Outcome::Ran(output) => !output.success(),
+            _ => false,
+        });
+        failed.next().is_some()
+    }
+
+    /// Notes that an attempt at these items has begun.
+    pub(super) fn begin(&mut self, items: &[usize], now: Instant) {
+        for index in items {
+            self.items[*index].began.get_or_insert(now);
+        }
+    }
+
+    /// Takes the result of one attempt: the item gets its outcome or the time of its next try.
+    pub(super) async fn settle<T>(
+        &mut self,
+        course: &Course<'_, T>,
+        index: usize,
+        result: Result<Outcome, Failure>,
+        attempt_began: Instant,
+    ) {
+        let plan = course.plan;
+        let (node, item) = (self.node, &mut self.items[index]);
+        let now = Instant::now();
+        let number = next_number(&item.attempts);
+        item.attempts.push(Attempt {
+            number,
+            elapsed: now - attempt_began,
+            failure: result.as_ref().err().cloned(),
+        });
+        let outcome = match result {
+            Ok(outcome) => outcome,
+            Err(failure) if may_retry(&plan.work, &plan.policy, &item.attempts, &failure) => {
+                let mut due = now
+                    + jitter(
+                        &plan.policy,
+                        node,
+                        number,
+                        plan.policy.backoff.ceiling(number),
+                    );
+                if failure.kind == FailureKind::RateLimited
+                    && let Some(image) = plan.work.image(index)
+                {
+                    course
+                        .pauses
+                        .pause(image.registry(), &plan.policy, number, now);
+                    if let Some(until) = course.pauses.until(image.registry(), now) {
+                        due = until + jitter(&plan.policy, node, number, (until - now) / 2);
+                    }
+                }
+                item.due = due;
+                let fact = Fact::AttemptFailed {
+                    node,
+                    item: index,
+                    attempt: number,
+                    failure,
+                    retry_in: due - now,
+                };
+                return course.tell(fact).await;
+            }
+            Err(failure) => Outcome::Failed(failure),
+        };
+        self.conclude(course, index, outcome).await;
+    }
+
+    /// Notes an attempt that was cancelled; its item stays open for [`NodeState::give_up`].
+    pub(super) fn note_cancelled(&mut self, index: usize, attempt_began: Instant) {
+        let item = &mut self.items[index];
+        let number = next_number(&item.attempts);
+        item.attempts.push(Attempt {
+            number,
+            elapsed: attempt_began.elapsed(),
+            failure: None,
+        });
+    }
+
+    /// Gives every open item the outcome of not having been run.
+    pub(super) async fn give_up<T>(&mut self, course: &Course<'_, T>, reason: StopReason) {
+        for index in 0..self.items.len() {
+            if self.items[index].is_open() {
+                self.conclude(course, index, Outcome::NotRun(reason)).await;
+            }
+        }
+    }
+
+    async fn conclude<T>(&mut self, course: &Course<'_, T>, index: usize, outcome: Outcome) {
+        let item = &mut self.items[index];
+        debug_assert!(item.is_open(), "an item has one outcome");
+        let record = Arc::new(Record {
+            outcome,
+            attempts: std::mem::take(&mut item.attempts),
+            elapsed: item.began.map_or(Duration::ZERO, |began| began.elapsed()),
+        });
+        item.record = Some(Arc::clone(&record));
+        let fact = Fact::Finished {
+            node: self.node,
+            item: index,
+            record,
+        };
+        course.tell(fact).await;
+    }
+
+    /// The final record. Every item has its outcome by now; one without would be a fault of ours and says so.
+    pub(super) fn into_record(self) -> NodeRecord {
+        let lost = || {
+            let detail = "the run ended without an outcome";
+            let failure = Failure::new(FailureKind::Internal, crate::model::Stage::Connect, detail);
+            Arc::new(Record {
+                outcome: Outcome::Failed(failure),
+                attempts: Vec::new(),
+                elapsed: Duration::ZERO,
+            })
+        };
+        NodeRecord {
+            runtime: self.runtime,
+            items: self
+                .items
+                .into_iter()
+                .map(|item| Arc::unwrap_or_clone(item.record.unwrap_or_else(lost)))
+                .collect(),
+        }
+    }
+}
+
+fn next_number(attempts: &[Attempt]) -> u32 {
+    u32::try_from(attempts.len() + 1).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,675 @@
+//! The engine against scripted nodes, on tokio's paused clock: every schedule is exact.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::{Finish, run};
+use crate::model::{
+    Backoff, CommandOutput, ExitStatus, Fact, Failure, FailureKind, FailureLimit, Fleet, Image,
+    Node, Outcome, Plan, PlannedImage, Policy, Portion, RuntimeKind, Stage, StopReason, Work,
+};
+use crate::node::scripted::{Dial, Peer, ScriptedRuntime, Step};
+use crate::ports::Runtime;
+
+const SECOND: Duration = Duration::from_secs(1);
+const APP: &str = "reg.example/app:v1";
+const WEB: &str = "reg.example/web:v1";
+const OTHER: &str = "other.example/app:v1";
+
+fn fleet(count: usize) -> Fleet {
+    let node = |number| Node {
+        name: format!("n{number}"),
+        address: format!("10.0.0.{number}"),
+        port: 22,
+        user: "ops".into(),
+        identities: vec![],
+        jump: vec![],
+        runtime: Some(RuntimeKind::Docker),
+        endpoint: None,
+        become_root: false,
+        labels: BTreeMap::new(),
+        groups: vec![],
+    };
+    Fleet::new((1..=count).map(node).collect()).unwrap()
+}
+
+fn pulling(nodes: usize, images: &[&str], policy: Policy) -> Plan {
+    let planned = |image: &&str| PlannedImage {
+        image: image.parse().unwrap(),
+        login: None,
+    };
+    Plan {
+        fleet: fleet(nodes),
+        work: Work::Pull(images.iter().map(planned).collect()),
+        policy,
+    }
+}
+
+fn policy() -> Policy {
+    Policy {
+        backoff: Backoff {
+            min: SECOND,
+            max: 60 * SECOND,
+        },
+        ..Policy::default()
+    }
+}
+
+/// A finished run and its facts.
+struct Seen {
+    finish: Finish,
+    facts: Vec<(Duration, Fact)>,
+    took: Duration,
+}
+
+impl Seen {
+    fn outcome(&self, node: usize, item: usize) -> &Outcome {
+        &self.finish.nodes[node].items[item].outcome
+    }
+
+    fn attempts(&self, node: usize, item: usize) -> usize {
+        self.finish.nodes[node].items[item].attempts.len()
+    }
+
+    fn statuses(&self) -> Vec<&'static str> {
+        let items = self.finish.nodes.iter().flat_map(|node| &node.items);
+        items.map(|item| item.outcome.status()).collect()
+    }
+
+    fn kind(&self, node: usize, item: usize) -> FailureKind {
+        match self.outcome(node, item) {
+            Outcome::Failed(failure) => failure.kind,
+            other => panic!("node {node}, item {item} is {other:?}"),
+        }
+    }
+
+    /// When nodes took their place in the window.
+    fn started_at(&self, wanted: usize) -> Vec<Duration> {
+        let started = |(at, fact): &(Duration, Fact)| match fact {
+            Fact::NodeStarted { node } if *node == wanted => Some(*at),
+            _ => None,
+        };
+        self.facts.iter().filter_map(started).collect()
+    }
+}
+
+/// Runs the plan; asks it to stop after `stop`. Checks what must hold of every run.
+async fn run_until(plan: &Plan, peer: &Peer, stop: Option<(Duration, StopReason)>) -> Seen {
+    let (facts_sender, mut facts_receiver) = mpsc::channel(64);
+    let (stop_sender, stop_receiver) = watch::channel(None);
+    let collector = tokio::spawn(async move {
+        let mut facts = Vec::new();
+        while let Some(fact) = facts_receiver.recv().await {
+            facts.push(fact);
+        }
+        facts
+    });
+    if let Some((after, reason)) = stop {
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            stop_sender.send_replace(Some(reason));
+        });
+    }
+    let docker = ScriptedRuntime(RuntimeKind::Docker);
+    let crictl = ScriptedRuntime(RuntimeKind::Crictl);
+    let runtimes: [&dyn Runtime; 2] = [&docker, &crictl];
+    let began = Instant::now();
+    let finish = run(plan, peer, &runtimes, facts_sender, stop_receiver).await;
+    let took = began.elapsed();
+    let facts = collector.await.unwrap();
+    let seen = Seen {
+        finish,
+        facts,
+        took,
+    };
+    check(plan, peer, &seen);
+    seen
+}
+
+async fn run_all(plan: &Plan, peer: &Peer) -> Seen {
+    run_until(plan, peer, None).await
+}
+
+/// The invariant: every (node, item) has exactly one outcome, in the records and in the facts alike.
+fn check(plan: &Plan, peer: &Peer, seen: &Seen) {
+    assert_eq!(seen.finish.nodes.len(), plan.fleet.nodes().len());
+    let mut told: HashMap<(usize, usize), &Outcome> = HashMap::new();
+    for (_, fact) in &seen.facts {
+        if let Fact::Finished { node, item, record } = fact {
+            let before = told.insert((*node, *item), &record.outcome);
+            assert!(before.is_none(), "two outcomes for {node}/{item}");
+        }
+    }
+    for (node, record) in seen.finish.nodes.iter().enumerate() {
+        assert_eq!(record.items.len(), plan.work.items());
+        for (item, record) in record.items.iter().enumerate() {
+            assert_eq!(
+                told.remove(&(node, item)),
+                Some(&record.outcome),
+                "{node}/{item}"
+            );
+            for (index, attempt) in record.attempts.iter().enumerate() {
+                assert_eq!(attempt.number as usize, index + 1);
+            }
+        }
+    }
+    assert!(
+        told.is_empty(),
+        "outcomes for what was not planned: {told:?}"
+    );
+    let total = peer.total();
+    assert!(total.sessions_peak <= plan.policy.parallel, "{total:?}");
+    assert_eq!(total.sessions, 0, "a session stays open");
+    assert_eq!(total.pulling, 0, "a pull stays behind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_node_pulls_every_image_within_the_window() {
+    let peer = Peer::new();
+    let plan = pulling(
+        10,
+        &[APP, WEB],
+        Policy {
+            parallel: 3,
+            ..policy()
+        },
+    );
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!(seen.statuses(), ["pulled"; 20]);
+    assert_eq!(peer.total().sessions_peak, 3);
+    assert_eq!(peer.total().connects, 10, "one connection a node");
+    assert_eq!(peer.total().channels, 20, "one channel an attempt");
+    assert_eq!(seen.finish.stopped, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_slow_node_never_holds_back_the_others() {
+    let peer = Peer::new();
+    peer.node("n1").image(APP, [Step::Pulled(100 * SECOND)]);
+    let plan = pulling(
+        20,
+        &[APP],
+        Policy {
+            parallel: 2,
+            ..policy()
+        },
+    );
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!(seen.statuses(), ["pulled"; 20]);
+    let last_other = (1..20).map(|node| seen.started_at(node)[0]).max().unwrap();
+    assert!(last_other < 20 * SECOND, "{last_other:?}");
+    assert!(seen.took < 101 * SECOND, "{:?}", seen.took);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_try_can_cure_is_tried_again_with_growing_pauses() {
+    let peer = Peer::new();
+    let fails = || Step::fails(SECOND, FailureKind::RegistryUnavailable);
+    peer.node("n1")
+        .image(APP, [fails(), fails(), Step::Pulled(SECOND)]);
+    let plan = pulling(1, &[APP], policy());
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!(seen.statuses(), ["pulled"]);
+    let attempts = &seen.finish.nodes[0].items[0].attempts;
+    let kinds: Vec<_> = attempts
+        .iter()
+        .map(|a| a.failure.as_ref().map(|f| f.kind))
+        .collect();
+    let unavailable = Some(FailureKind::RegistryUnavailable);
+    assert_eq!(kinds, [unavailable, unavailable, None]);
+    let pauses: Vec<Duration> = seen
+        .facts
+        .iter()
+        .filter_map(|(_, fact)| match fact {
+            Fact::AttemptFailed { retry_in, .. } => Some(*retry_in),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(pauses.len(), 2);
+    assert!(pauses[0] <= SECOND && pauses[1] <= 2 * SECOND, "{pauses:?}");
+    assert_eq!(
+        peer.total().connects,
+        3,
+        "a waiting node holds no connection"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_end_and_the_last_failure_is_the_outcome() {
+    let peer = Peer::new();
+    peer.node("n1")
+        .image(APP, [Step::fails(SECOND, FailureKind::RegistryUnavailable)]);
+    let seen = run_all(
+        &pulling(
+            1,
+            &[APP],
+            Policy {
+                retries: 5,
+                ..policy()
+            },
+        ),
+        &peer,
+    )
+    .await;
+    assert_eq!(seen.kind(0, 0), FailureKind::RegistryUnavailable);
+    assert_eq!((seen.attempts(0, 0), peer.total().pulls), (6, 6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_kind_decides_how_often() {
+    for (kind, attempts) in [
+        (FailureKind::RegistryAuth, 1),
+        (FailureKind::ImageNotFound, 1),
+        (FailureKind::TlsTrust, 1),
+        (FailureKind::DiskFull, 1),
+        (FailureKind::Corrupt, 3),
+        (FailureKind::RegistryUnavailable, 11),
+        (FailureKind::RateLimited, 11),
+        (FailureKind::Unknown, 11),
+    ] {
+        let peer = Peer::new();
+        peer.node("n1").image(APP, [Step::fails(SECOND, kind)]);
+        let plan = pulling(
+            1,
+            &[APP],
+            Policy {
+                retries: 10,
+                ..policy()
+            },
+        );
+        let seen = run_all(&plan, &peer).await;
+        assert_eq!(seen.attempts(0, 0), attempts, "{kind}");
+        assert_eq!(seen.kind(0, 0), kind);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_cannot_be_reached_fails_all_its_items() {
+    let peer = Peer::new();
+    let refused = Failure::new(FailureKind::Unreachable, Stage::Connect, "refused");
+    let dials = std::iter::repeat_n(Dial::Fails(SECOND, refused), 10);
+    peer.node("n2").connects(dials);
+    let seen = run_all(&pulling(3, &[APP, WEB], policy()), &peer).await;
+    assert_eq!(
+        seen.statuses(),
+        ["pulled", "pulled", "failed", "failed", "pulled", "pulled"]
+    );
+    assert_eq!(seen.kind(1, 0), FailureKind::Unreachable);
+    assert_eq!((seen.attempts(1, 0), seen.attempts(1, 1)), (4, 4));
+    assert!(
+        peer.counts("n2").connects <= 8,
+        "both items share a dial where they can"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_node_gives_its_place_away() {
+    let peer = Peer::new();
+    peer.node("n1").image(
+        APP,
+        [
+            Step::fails(SECOND, FailureKind::RegistryUnavailable),
+            Step::Pulled(SECOND),
+        ],
+    );
+    let slow = Backoff {
+        min: 60 * SECOND,
+        max: 60 * SECOND,
+    };
+    let plan = pulling(
+        3,
+        &[APP],
+        Policy {
+            parallel: 1,
+            backoff: slow,
+            seed: 7,
+            ..policy()
+        },
+    );
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!(seen.statuses(), ["pulled"; 3]);
+    assert_eq!(seen.started_at(1), [SECOND]);
+    let back = seen.started_at(0)[1];
+    assert!(back > 3 * SECOND && back <= 61 * SECOND, "{back:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_limits_pulls_is_left_alone_by_all_nodes() {
+    let peer = Peer::new();
+    peer.node("n1").image(
+        APP,
+        [
+            Step::fails(SECOND, FailureKind::RateLimited),
+            Step::Pulled(SECOND),
+        ],
+    );
+    let plan = pulling(
+        4,
+        &[APP, OTHER],
+        Policy {
+            parallel: 1,
+            ..policy()
+        },
+    );
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!(seen.statuses(), ["pulled"; 8]);
+    // The refusal comes after one second and pauses the registry for eight.
+    let finished = |wanted: usize, image: usize| {
+        let at = |(at, fact): &(Duration, Fact)| match fact {
+            Fact::Finished { node, item, .. } if (*node, *item) == (wanted, image) => Some(*at),
+            _ => None,
+        };
+        seen.facts.iter().find_map(at).unwrap()
+    };
+    for node in 0..4 {
+        assert!(
+            finished(node, 0) >= 9 * SECOND,
+            "node {node}: {:?}",
+            finished(node, 0)
+        );
+        assert!(
+            finished(node, 1) <= 6 * SECOND,
+            "node {node}: {:?}",
+            finished(node, 1)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupt_cancels_what_runs_and_starts_nothing_more() {
+    let peer = Peer::new();
+    peer.node("n1").image(APP, [Step::Pulled(SECOND)]);
+    peer.node("n2").image(APP, [Step::Hangs]);
+    let plan = pulling(
+        5,
+        &[APP],
+        Policy {
+            parallel: 2,
+            ..policy()
+        },
+    );
+    peer.node("n3").image(APP, [Step::Hangs]);
+    let stop = Some((10 * SECOND, StopReason::Interrupted));
+    let seen = run_until(&plan, &peer, stop).await;
+    assert_eq!(
+        seen.statuses(),
+        ["pulled", "not-run", "not-run", "not-run", "not-run"]
+    );
+    assert_eq!(seen.finish.stopped, Some(StopReason::Interrupted));
+    assert_eq!(peer.total().cancels, 2, "both nodes at work were told");
+    assert_eq!(peer.total().connects, 3);
+    assert_eq!(seen.attempts(1, 0), 1, "the cancelled attempt is on record");
+    assert_eq!(seen.attempts(4, 0), 0);
+    assert!(seen.took < 25 * SECOND, "{:?}", seen.took);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_does_not_hear_the_cancel_does_not_hold_the_run() {
+    let peer = Peer::new();
+    peer.node("n1").image(APP, [Step::Deaf]);
+    peer.node("n2").connects([Dial::Hangs]);
+    let stop = Some((SECOND, StopReason::Terminated));
+    let seen = run_until(&pulling(2, &[APP], policy()), &peer, stop).await;
+    assert_eq!(seen.statuses(), ["not-run", "not-run"]);
+    assert_eq!(seen.finish.stopped, Some(StopReason::Terminated));
+    assert!(seen.took < 20 * SECOND, "{:?}", seen.took);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_cancels_like_an_interrupt() {
+    let peer = Peer::new();
+    peer.node("n1").image(APP, [Step::Hangs]);
+    let limits = Policy {
+        parallel: 1,
+        deadline: Some(30 * SECOND),
+        ..policy()
+    };
+    let seen = run_all(&pulling(2, &[APP], limits), &peer).await;
+    assert_eq!(seen.finish.stopped, Some(StopReason::Deadline));
+    assert_eq!(seen.statuses(), ["not-run", "not-run"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_waits_for_its_next_try_is_not_run_when_the_run_is_stopped() {
+    let peer = Peer::new();
+    peer.node("n1")
+        .image(APP, [Step::fails(SECOND, FailureKind::RateLimited)]);
+    let stop = Some((3 * SECOND, StopReason::Interrupted));
+    let seen = run_until(&pulling(1, &[APP], policy()), &peer, stop).await;
+    assert_eq!(seen.statuses(), ["not-run"]);
+    assert_eq!(seen.attempts(0, 0), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_failures_start_no_further_node() {
+    let peer = Peer::new();
+    for node in ["n1", "n2"] {
+        peer.node(node)
+            .image(APP, [Step::fails(SECOND, FailureKind::RegistryAuth)]);
+    }
+    let limits = Policy {
+        parallel: 2,
+        max_failures: Some(FailureLimit::Count(2)),
+        ..policy()
+    };
+    let seen = run_all(&pulling(6, &[APP], limits), &peer).await;
+    let counted = |status| seen.statuses().iter().filter(|s| **s == status).count();
+    assert_eq!(counted("failed"), 2);
+    assert_eq!(seen.finish.stopped, Some(StopReason::FailureLimit));
+    assert!(counted("not-run") >= 3, "{:?}", seen.statuses());
+    assert_eq!(peer.total().cancels, 0, "what runs is not cancelled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_leaves_nothing_out_is_no_early_end() {
+    let peer = Peer::new();
+    peer.node("n2")
+        .image(APP, [Step::fails(SECOND, FailureKind::RegistryAuth)]);
+    let limits = Policy {
+        max_failures: Some(FailureLimit::Count(1)),
+        ..policy()
+    };
+    let seen = run_all(&pulling(2, &[APP], limits), &peer).await;
+    assert_eq!(seen.statuses(), ["pulled", "failed"]);
+    assert_eq!(seen.finish.stopped, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wave_starts_when_the_one_before_has_succeeded() {
+    let peer = Peer::new();
+    peer.node("n1").image(APP, [Step::Pulled(50 * SECOND)]);
+    let waves = vec![
+        Portion::Count(1),
+        Portion::Percent(50.0),
+        Portion::Percent(100.0),
+    ];
+    let seen = run_all(&pulling(6, &[APP], Policy { waves, ..policy() }), &peer).await;
+    assert_eq!(seen.statuses(), ["pulled"; 6]);
+    let starts: Vec<u64> = (0..6)
+        .map(|node| seen.started_at(node)[0].as_secs())
+        .collect();
+    assert_eq!(starts, [0, 50, 50, 51, 51, 51]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_wave_is_the_last() {
+    let peer = Peer::new();
+    peer.node("n2")
+        .image(APP, [Step::fails(SECOND, FailureKind::ImageNotFound)]);
+    let waves = vec![Portion::Count(3)];
+    let seen = run_all(&pulling(5, &[APP], Policy { waves, ..policy() }), &peer).await;
+    assert_eq!(
+        seen.statuses(),
+        ["pulled", "failed", "pulled", "not-run", "not-run"]
+    );
+    assert_eq!(seen.finish.stopped, Some(StopReason::WaveFailed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_ours_on_one_node_is_that_nodes_failure_alone() {
+    let peer = Peer::new();
+    peer.node("n2").image(APP, [Step::Panics(SECOND)]);
+    let seen = run_all(&pulling(3, &[APP, WEB], policy()), &peer).await;
+    assert_eq!(seen.kind(1, 0), FailureKind::Internal);
+    let mut expected = ["pulled"; 6];
+    expected[2] = "failed";
+    assert_eq!(seen.statuses(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_costs_only_the_item_it_hit() {
+    let peer = Peer::new();
+    peer.node("n1")
+        .image(APP, [Step::Lost(SECOND), Step::Pulled(SECOND)]);
+    let seen = run_all(&pulling(1, &[APP, WEB], policy()), &peer).await;
+    assert_eq!(seen.statuses(), ["pulled", "pulled"]);
+    assert_eq!((seen.attempts(0, 0), seen.attempts(0, 1)), (2, 1));
+    let first = seen.finish.nodes[0].items[0].attempts[0].failure.as_ref();
+    assert_eq!(
+        first.map(|failure| failure.kind),
+        Some(FailureKind::ConnectionLost)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_takes_too_long_is_cancelled_and_tried_again() {
+    let peer = Peer::new();
+    peer.node("n1")
+        .image(APP, [Step::Hangs, Step::Pulled(SECOND)]);
+    let limits = Policy {
+        pull_timeout: Some(20 * SECOND),
+        ..policy()
+    };
+    let seen = run_all(&pulling(1, &[APP], limits), &peer).await;
+    assert_eq!(seen.statuses(), ["pulled"]);
+    let first = seen.finish.nodes[0].items[0].attempts[0].failure.as_ref();
+    assert_eq!(
+        first.map(|failure| failure.kind),
+        Some(FailureKind::TimedOut)
+    );
+    assert_eq!(peer.total().cancels, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_runtime_is_asked_for_once_where_nobody_named_it() {
+    let peer = Peer::new();
+    peer.node("n1").probes(RuntimeKind::Crictl).image(
+        APP,
+        [
+            Step::fails(SECOND, FailureKind::RegistryUnavailable),
+            Step::Pulled(SECOND),
+        ],
+    );
+    peer.node("n2").no_runtime();
+    let mut plan = pulling(2, &[APP], policy());
+    let unnamed = plan.fleet.nodes().iter().cloned().map(|node| Node {
+        runtime: None,
+        ..node
+    });
+    plan.fleet = Fleet::new(unnamed.collect()).unwrap();
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!(seen.finish.nodes[0].runtime, Some(RuntimeKind::Crictl));
+    assert_eq!(peer.counts("n1").channels, 3, "one probe and two pulls");
+    assert_eq!(seen.statuses(), ["pulled", "failed"]);
+    assert_eq!(seen.kind(1, 0), FailureKind::RuntimeMissing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn check_finds_out_and_changes_nothing() {
+    let peer = Peer::new();
+    peer.node("n1").image(APP, [Step::Present]);
+    let images: Vec<Image> = vec![APP.parse().unwrap()];
+    let plan = Plan {
+        fleet: fleet(2),
+        work: Work::Check(images),
+        policy: policy(),
+    };
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!(seen.statuses(), ["present", "missing"]);
+    assert_eq!(peer.total().pulls, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_is_run_once_even_when_the_way_to_it_takes_two_tries() {
+    let peer = Peer::new();
+    let refused = Failure::new(FailureKind::Unreachable, Stage::Connect, "refused");
+    let output = CommandOutput {
+        exit: ExitStatus::Code(3),
+        stdout: b"out".to_vec(),
+        stderr: vec![],
+        truncated: false,
+    };
+    peer.node("n1")
+        .connects([Dial::Fails(SECOND, refused)])
+        .runs(SECOND, output.clone());
+    let plan = Plan {
+        fleet: fleet(1),
+        work: Work::Exec(vec!["false".into()]),
+        policy: policy(),
+    };
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!(seen.outcome(0, 0), &Outcome::Ran(output));
+    assert_eq!(peer.total().runs, 1);
+    assert_eq!(seen.attempts(0, 0), 2);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_pauses_and_nodes_differ() {
+    let pause = |seed, node| super::retry::jitter(&Policy { seed, ..policy() }, node, 1, SECOND);
+    assert_eq!(pause(1, 1), pause(1, 1));
+    assert_ne!(pause(1, 1), pause(2, 1));
+    assert_ne!(pause(1, 1), pause(1, 2));
+    assert!((0..1000).all(|node| pause(3, node) <= SECOND));
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let second = |n: u64| Duration::from_secs(n);
+    prop_oneof![
+        Just(Step::Present),
+        (0u64..20).prop_map(move |n| Step::Pulled(second(n))),
+        (0u64..20).prop_map(move |n| Step::fails(second(n), FailureKind::RegistryUnavailable)),
+        (0u64..20).prop_map(move |n| Step::fails(second(n), FailureKind::RateLimited)),
+        (0u64..20).prop_map(move |n| Step::fails(second(n), FailureKind::RegistryAuth)),
+        (0u64..20).prop_map(move |n| Step::Lost(second(n))),
+        Just(Step::Hangs),
+        Just(Step::Deaf),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever the nodes do and whenever the run is stopped: `check` holds.
+    #[test]
+    fn every_item_has_exactly_one_outcome_whatever_happens(
+        steps in proptest::collection::vec(proptest::collection::vec(any_step(), 1..4), 1..12),
+        parallel in 1usize..5, retries in 0u32..4, seed in any::<u64>(),
+        stop_after in proptest::option::of(0u64..200), limit in proptest::option::of(1usize..4),
+        wave in 1usize..12,
+    ) {
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        tokio.block_on(async {
+            let peer = Peer::new();
+            for (index, steps) in steps.iter().enumerate() {
+                peer.node(&format!("n{}", index + 1)).image(APP, steps.clone());
+            }
+            let plan = pulling(steps.len(), &[APP, WEB], Policy {
+                parallel, retries, seed,
+                pull_timeout: Some(15 * SECOND),
+                max_failures: limit.map(FailureLimit::Count),
+                waves: vec![Portion::Count(wave)],
+                ..policy()
+            });
+            let stop = stop_after.map(|after| (Duration::from_secs(after), StopReason::Interrupted));
+            let seen = run_until(&plan, &peer, stop).await;
+            if seen.finish.stopped.is_none() {
+                prop_assert!(!seen.statuses().contains(&"not-run"));
+            }
+            Ok(())
+        })?;
+    }
+}

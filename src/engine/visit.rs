@@ -1,0 +1,215 @@
+//! One visit to a node: connect, find out its runtime, try every item that is due, leave.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt;
+use tokio::time::Instant;
+
+use super::Course;
+use super::state::NodeState;
+use crate::model::{Fact, Failure, FailureKind, Outcome, RuntimeKind, Stage, Work};
+use crate::node::{self, Ended, PullJob};
+use crate::ports::{PullRequest, Runtime, Session, Transport};
+
+/// Tries every item of the node that is due, once. Whatever happens on the way, the state comes back.
+pub(super) async fn visit<T: Transport>(course: &Course<'_, T>, mut state: NodeState) -> NodeState {
+    let index = state.node;
+    let began = Instant::now();
+    let due = state.due_items(began);
+    course.tell(Fact::NodeStarted { node: index }).await;
+    state.begin(&due, began);
+    match open(course, &mut state).await {
+        Ok(Ended::Done(session)) => work(course, &mut state, session, &due, began).await,
+        Ok(Ended::Cancelled) => {
+            for item in due {
+                state.note_cancelled(item, began);
+            }
+        }
+        Err(failure) => {
+            for item in due {
+                state
+                    .settle(course, item, Err(failure.clone()), began)
+                    .await;
+            }
+        }
+    }
+    let done = state.next_due().is_none();
+    course.tell(Fact::NodeLeft { node: index, done }).await;
+    state
+}
+
+/// Connects, and asks the node for its runtime where nobody named it.
+async fn open<T: Transport>(
+    course: &Course<'_, T>,
+    state: &mut NodeState,
+) -> Result<Ended<T::Session>, Failure> {
+    let node = &course.plan.fleet.nodes()[state.node];
+    let index = state.node;
+    let progress = move |stage| {
+        course.mention(Fact::NodeStage {
+            node: index,
+            item: None,
+            stage,
+        });
+    };
+    let connecting = guarded(Stage::Connect, course.transport.connect(node, &progress));
+    let mut session = tokio::select! {
+        biased;
+        () = cancelled(course) => return Ok(Ended::Cancelled),
+        session = connecting => session?,
+    };
+    if state.runtime.is_none() && !matches!(course.plan.work, Work::Exec(_)) {
+        progress(Stage::Probe);
+        let probing = node::probe(&mut session, node, course.runtimes, cancelled(course));
+        match guarded(Stage::Probe, probing).await {
+            Ok(Ended::Done(runtime)) => state.runtime = Some(runtime),
+            Ok(Ended::Cancelled) => {
+                session.close().await;
+                return Ok(Ended::Cancelled);
+            }
+            Err(failure) => {
+                session.close().await;
+                return Err(failure);
+            }
+        }
+    }
+    Ok(Ended::Done(session))
+}
+
+/// Tries the due items one after the other over one connection.
+async fn work<T: Transport>(
+    course: &Course<'_, T>,
+    state: &mut NodeState,
+    mut session: T::Session,
+    due: &[usize],
+    mut began: Instant,
+) {
+    for &item in due {
+        // Another node may have learnt meanwhile that this registry wants a pause.
+        course.pauses.postpone(state, course.plan, Instant::now());
+        if state.items[item].due > Instant::now() {
+            continue;
+        }
+        match try_item(course, state, &mut session, item).await {
+            Ok(Ended::Done(outcome)) => state.settle(course, item, Ok(outcome), began).await,
+            Ok(Ended::Cancelled) => {
+                state.note_cancelled(item, began);
+                break;
+            }
+            Err(failure) => {
+                let is_over = matches!(
+                    failure.kind,
+                    FailureKind::ConnectionLost | FailureKind::Internal
+                );
+                state.settle(course, item, Err(failure), began).await;
+                if is_over {
+                    // The other items cost no attempt: the next visit takes them up at once.
+                    break;
+                }
+            }
+        }
+        began = Instant::now();
+    }
+    session.close().await;
+}
+
+/// One attempt at one item.
+async fn try_item<T: Transport>(
+    course: &Course<'_, T>,
+    state: &NodeState,
+    session: &mut T::Session,
+    item: usize,
+) -> Result<Ended<Outcome>, Failure> {
+    let node = &course.plan.fleet.nodes()[state.node];
+    let index = state.node;
+    let progress = move |stage| {
+        course.mention(Fact::NodeStage {
+            node: index,
+            item: Some(item),
+            stage,
+        });
+    };
+    let cancel = cancelled(course);
+    match &course.plan.work {
+        Work::Pull(images) => {
+            let policy = &course.plan.policy;
+            let job = PullJob {
+                runtime: runtime_of(course, state.runtime)?,
+                request: PullRequest {
+                    image: &images[item].image,
+                    endpoint: node.endpoint.as_deref(),
+                    platform: policy.platform.as_deref(),
+                    login: images[item].login.as_ref(),
+                },
+                when: policy.pull,
+                timeout: policy.pull_timeout,
+            };
+            guarded(
+                Stage::Pull,
+                node::pull(session, node, &job, &progress, cancel),
+            )
+            .await
+        }
+        Work::Check(images) => {
+            progress(Stage::Inspect);
+            let runtime = runtime_of(course, state.runtime)?;
+            let asking = node::check(session, node, runtime, &images[item], cancel);
+            let answer = guarded(Stage::Inspect, asking).await?;
+            Ok(done(answer, |held| {
+                held.map_or(Outcome::Missing, Outcome::Present)
+            }))
+        }
+        Work::Exec(argv) => {
+            progress(Stage::Run);
+            let running = node::run(session, node, argv, cancel);
+            Ok(done(guarded(Stage::Run, running).await?, Outcome::Ran))
+        }
+    }
+}
+
+fn done<A, B>(ended: Ended<A>, turn: impl FnOnce(A) -> B) -> Ended<B> {
+    match ended {
+        Ended::Done(value) => Ended::Done(turn(value)),
+        Ended::Cancelled => Ended::Cancelled,
+    }
+}
+
+fn runtime_of<'a, T>(
+    course: &Course<'a, T>,
+    kind: Option<RuntimeKind>,
+) -> Result<&'a dyn Runtime, Failure> {
+    let known = |runtime: &&&dyn Runtime| Some(runtime.kind()) == kind;
+    course.runtimes.iter().find(known).copied().ok_or_else(|| {
+        let detail = "no code for this node's runtime";
+        Failure::new(FailureKind::Internal, Stage::Probe, detail)
+    })
+}
+
+/// Resolves once what runs is to be cancelled.
+fn cancelled<T>(course: &Course<'_, T>) -> impl Future<Output = ()> + Send + use<T> {
+    let mut cancel = course.cancel.clone();
+    async move {
+        if cancel.wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Turns a panic below into a failure of this one attempt, so that every other node goes on.
+async fn guarded<V>(
+    stage: Stage,
+    future: impl Future<Output = Result<V, Failure>>,
+) -> Result<V, Failure> {
+    match AssertUnwindSafe(future).catch_unwind().await {
+        Ok(result) => result,
+        Err(panic) => {
+            let words = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_string())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "panic without a message".into());
+            Err(Failure::new(FailureKind::Internal, stage, words))
+        }
+    }
+}
