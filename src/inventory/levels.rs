@@ -92,7 +92,7 @@ pub(super) fn jump_chain(text: &str) -> Result<Vec<JumpSpec>, Fault> {
         .collect()
 }
 
-fn jump_host(text: &str) -> Result<JumpSpec, Fault> {
+pub(super) fn jump_host(text: &str) -> Result<JumpSpec, Fault> {
     if text == "none" {
         return Err(Fault::new("\"none\" stands alone, not in a chain"));
     }
