@@ -1,1 +1,120 @@
 //! Where nodes come from: inventory files and host expressions, resolved to a fleet.
+//!
+//! Each format becomes a [`Draft`]; `draft::resolve` alone decides what a node gets from which level. A
+//! new format (Ansible, plain lists, Kubernetes) is a new file that makes a [`Draft`].
+
+mod draft;
+mod error;
+pub mod hosts;
+mod levels;
+mod lines;
+mod native;
+mod read;
+mod suggest;
+mod yaml;
+
+use std::path::{Path, PathBuf};
+
+pub use draft::{Draft, Group, Mention};
+pub use error::{Fault, InventoryError, Place};
+pub use levels::{JumpSpec, NodeSettings, RuntimeChoice, parse_endpoint, parse_jump};
+pub use native::Origin;
+
+use crate::model::Fleet;
+use lines::Part;
+
+/// What errors call standard input.
+const STDIN: &str = "standard input";
+
+/// One place that names nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// An inventory file.
+    File(PathBuf),
+    /// An inventory on standard input.
+    Stdin,
+    /// One `-H` expression; `^FILE` in it is read.
+    Hosts(String),
+}
+
+/// Reads all sources and resolves them to a fleet in the order of first mention.
+///
+/// `strongest` is what the command line says about every node, `weakest` what is built in; between them
+/// stand the node's entry, its groups (nearest first), and the `defaults` of the files that mention it.
+///
+/// # Errors
+/// An [`InventoryError`] for the first fault, with its place.
+pub fn load(
+    sources: &[Source],
+    strongest: &NodeSettings,
+    weakest: &NodeSettings,
+) -> Result<Fleet, InventoryError> {
+    let home = std::env::var_os("HOME")
+        .filter(|home| !home.is_empty())
+        .map(PathBuf::from);
+    let mut drafts = Vec::new();
+    for source in sources {
+        match source {
+            Source::File(path) => {
+                let origin = Origin {
+                    name: path.display().to_string(),
+                    folder: path.parent().unwrap_or(Path::new("")).to_path_buf(),
+                    home: home.clone(),
+                };
+                drafts.push(parse_with(&read::file(path)?, &origin)?);
+            }
+            Source::Stdin => {
+                let origin = Origin {
+                    name: STDIN.into(),
+                    folder: PathBuf::new(),
+                    home: home.clone(),
+                };
+                drafts.push(parse_with(&read::stdin(STDIN)?, &origin)?);
+            }
+            Source::Hosts(text) => {
+                for part in lines::read_option(text)? {
+                    drafts.push(match part {
+                        Part::Hosts(draft) => draft,
+                        Part::File(path) => {
+                            lines::read_file(&read::file(Path::new(&path))?, &path)?
+                        }
+                    });
+                }
+            }
+        }
+    }
+    draft::resolve(&drafts, strongest, weakest)
+}
+
+/// Reads an inventory in prepull's YAML without touching files or environment; `~` is an error here.
+///
+/// # Errors
+/// An [`InventoryError`] for the first fault, with its place.
+pub fn parse_yaml(text: &str, name: &str) -> Result<Draft, InventoryError> {
+    let origin = Origin {
+        name: name.into(),
+        folder: PathBuf::new(),
+        home: None,
+    };
+    parse_with(text, &origin)
+}
+
+/// Like [`parse_yaml`], with what paths in it are relative to.
+///
+/// # Errors
+/// An [`InventoryError`] for the first fault, with its place.
+pub fn parse_with(text: &str, origin: &Origin) -> Result<Draft, InventoryError> {
+    native::read(&yaml::parse(text, &origin.name)?, origin)
+}
+
+/// Makes a fleet of drafts, as [`load`] does.
+///
+/// # Errors
+/// An [`InventoryError`] when mentions disagree or there is no node.
+pub fn resolve(
+    drafts: &[Draft],
+    strongest: &NodeSettings,
+    weakest: &NodeSettings,
+) -> Result<Fleet, InventoryError> {
+    draft::resolve(drafts, strongest, weakest)
+}

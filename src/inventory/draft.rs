@@ -1,0 +1,319 @@
+//! What an inventory says, whatever its format, before levels are resolved; and the fleet made of it.
+//!
+//! Every format (prepull's YAML, expressions, later Ansible's and Kubernetes') becomes a [`Draft`]; only
+//! here is decided what a node gets from where.
+
+use std::collections::HashMap;
+
+use super::error::{Fault, InventoryError, Place};
+use super::hosts;
+use super::levels::{self, NodeSettings};
+use crate::model::{Fleet, Node};
+
+/// What one source says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Draft {
+    /// What errors call the source.
+    pub source: String,
+    /// What holds for all of its nodes.
+    pub defaults: NodeSettings,
+    /// Its groups, in order.
+    pub groups: Vec<Group>,
+    /// Its nodes, in order; one node may be mentioned several times.
+    pub mentions: Vec<Mention>,
+}
+
+/// A group and what is said for all of its nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Its name, unique in the source.
+    pub name: String,
+    /// What holds for its nodes.
+    pub settings: NodeSettings,
+}
+
+/// One mention of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mention {
+    /// The node's name.
+    pub name: String,
+    /// What to dial where it is not the name.
+    pub address: Option<String>,
+    /// What the entry itself says.
+    pub settings: NodeSettings,
+    /// The groups it stands in here, nearest first, as indices into the draft's.
+    pub groups: Vec<usize>,
+    /// Where.
+    pub place: Place,
+}
+
+/// All mentions of one node, joined.
+struct Joined<'a> {
+    name: &'a str,
+    address: Option<&'a str>,
+    settings: NodeSettings,
+    /// Draft and group.
+    groups: Vec<(&'a Draft, &'a Group)>,
+    /// Drafts that mention it, in order, with the first place in each.
+    drafts: Vec<(&'a Draft, Place)>,
+}
+
+/// Makes the fleet: nodes in the order of their first mention.
+///
+/// # Errors
+/// Two mentions of a node that disagree, too many nodes, a node without a user, no node at all.
+pub fn resolve(
+    drafts: &[Draft],
+    strongest: &NodeSettings,
+    weakest: &NodeSettings,
+) -> Result<Fleet, InventoryError> {
+    let mentions: usize = drafts.iter().map(|draft| draft.mentions.len()).sum();
+    if mentions > hosts::NODE_LIMIT {
+        let source = drafts.last().map(|draft| draft.source.clone());
+        return Err(InventoryError::of_file(
+            source.unwrap_or_default(),
+            hosts::too_many(),
+        ));
+    }
+    let mut nodes = Vec::new();
+    for joined in join(drafts)? {
+        nodes.push(joined.resolve(strongest, weakest)?);
+    }
+    // Names are unique after joining, so the one error left is an empty fleet.
+    Fleet::new(nodes).map_err(|error| {
+        let sources: Vec<_> = drafts.iter().map(|draft| draft.source.as_str()).collect();
+        InventoryError::of_file(
+            if sources.is_empty() {
+                "inventory".into()
+            } else {
+                sources.join(", ")
+            },
+            Fault::new(error.to_string())
+                .but("list nodes under \"nodes:\" or name them with --hosts"),
+        )
+    })
+}
+
+fn join(drafts: &[Draft]) -> Result<Vec<Joined<'_>>, InventoryError> {
+    let mut joined: Vec<Joined<'_>> = Vec::new();
+    let mut known: HashMap<&str, usize> = HashMap::new();
+    for draft in drafts {
+        for mention in &draft.mentions {
+            let index = *known.entry(&mention.name).or_insert_with(|| {
+                joined.push(Joined::new(&mention.name));
+                joined.len() - 1
+            });
+            joined[index].add(draft, mention)?;
+        }
+    }
+    Ok(joined)
+}
+
+impl<'a> Joined<'a> {
+    fn new(name: &'a str) -> Self {
+        Self {
+            name,
+            address: None,
+            settings: NodeSettings::default(),
+            groups: Vec::new(),
+            drafts: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, draft: &'a Draft, mention: &'a Mention) -> Result<(), InventoryError> {
+        let differs = self
+            .address
+            .zip(mention.address.as_deref())
+            .is_some_and(|(one, two)| one != two);
+        let joined = if differs {
+            Err("address".to_string())
+        } else {
+            self.settings.join(&mention.settings)
+        };
+        if let Err(key) = joined {
+            return Err(self.disagreement(draft, mention, &key));
+        }
+        self.address = self.address.or(mention.address.as_deref());
+        for &index in &mention.groups {
+            let group = (draft, &draft.groups[index]);
+            if !self
+                .groups
+                .iter()
+                .any(|(_, known)| std::ptr::eq(*known, group.1))
+            {
+                self.groups.push(group);
+            }
+        }
+        if !self
+            .drafts
+            .iter()
+            .any(|(known, _)| std::ptr::eq(*known, draft))
+        {
+            self.drafts.push((draft, mention.place));
+        }
+        Ok(())
+    }
+
+    fn disagreement(&self, draft: &Draft, mention: &Mention, key: &str) -> InventoryError {
+        let first = self
+            .drafts
+            .first()
+            .map_or_else(String::new, |(first, place)| {
+                format!(" ({}:{}:{})", first.source, place.line, place.column)
+            });
+        InventoryError::at(
+            &draft.source,
+            mention.place,
+            Fault::new(format!(
+                "the node \"{}\" was mentioned before{first} with another {key}",
+                self.name
+            ))
+            .but("say it once; two machines need two names: {name: ..., address: ..., port: ...}"),
+        )
+    }
+
+    fn resolve(
+        self,
+        strongest: &NodeSettings,
+        weakest: &NodeSettings,
+    ) -> Result<Node, InventoryError> {
+        let mut layers = vec![strongest, &self.settings];
+        layers.extend(self.groups.iter().map(|(_, group)| &group.settings));
+        layers.extend(self.drafts.iter().map(|(draft, _)| &draft.defaults));
+        layers.push(weakest);
+        let mut groups: Vec<String> = Vec::new();
+        for (_, group) in &self.groups {
+            if !groups.contains(&group.name) {
+                groups.push(group.name.clone());
+            }
+        }
+        let address = self.address.map(str::to_string);
+        levels::resolve(self.name.to_string(), address, groups, &layers).ok_or_else(|| {
+            let (source, place) = self
+                .drafts
+                .first()
+                .map_or_else(Default::default, |(draft, place)| {
+                    (draft.source.clone(), *place)
+                });
+            InventoryError::at(
+                source,
+                place,
+                Fault::new(format!("nobody says who logs in to \"{}\"", self.name))
+                    .but("add \"user:\" to the node or to \"defaults:\", or use --user"),
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mention(name: &str, line: u32, settings: NodeSettings) -> Mention {
+        Mention {
+            name: name.into(),
+            address: None,
+            settings,
+            groups: vec![],
+            place: Place { line, column: 3 },
+        }
+    }
+
+    fn draft(source: &str, mentions: Vec<Mention>) -> Draft {
+        Draft {
+            source: source.into(),
+            mentions,
+            ..Draft::default()
+        }
+    }
+
+    fn user(name: &str) -> NodeSettings {
+        NodeSettings {
+            user: Some(name.into()),
+            ..NodeSettings::default()
+        }
+    }
+
+    #[test]
+    fn mentions_in_two_sources_are_one_node() {
+        let one = draft(
+            "a.yml",
+            vec![mention("n", 1, user("ops")), mention("m", 2, user("ops"))],
+        );
+        let two = draft(
+            "b.yml",
+            vec![mention(
+                "n",
+                1,
+                NodeSettings {
+                    port: Some(2222),
+                    ..NodeSettings::default()
+                },
+            )],
+        );
+        let fleet = resolve(
+            &[one, two],
+            &NodeSettings::default(),
+            &NodeSettings::default(),
+        )
+        .unwrap();
+        let seen: Vec<_> = fleet
+            .nodes()
+            .iter()
+            .map(|node| (node.name.as_str(), node.user.as_str(), node.port))
+            .collect();
+        assert_eq!(seen, [("n", "ops", 2222), ("m", "ops", 22)]);
+    }
+
+    #[test]
+    fn mentions_that_disagree_are_an_error_with_both_places() {
+        let drafts = [
+            draft("a.yml", vec![mention("n", 4, user("ops"))]),
+            draft("b.yml", vec![mention("n", 7, user("root"))]),
+        ];
+        let error =
+            resolve(&drafts, &NodeSettings::default(), &NodeSettings::default()).unwrap_err();
+        let shown = error.to_string();
+        assert!(shown.starts_with("b.yml:7:3: "), "{shown}");
+        assert!(shown.contains("(a.yml:4:3) with another user"), "{shown}");
+    }
+
+    #[test]
+    fn a_node_without_a_user_is_an_error_at_its_place() {
+        let drafts = [draft(
+            "a.yml",
+            vec![mention("n", 4, NodeSettings::default())],
+        )];
+        let error =
+            resolve(&drafts, &NodeSettings::default(), &NodeSettings::default()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("a.yml:4:3: nobody says who logs in"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_command_line_beats_the_entry_and_the_built_in_is_last() {
+        let drafts = [draft("a.yml", vec![mention("n", 4, user("ops"))])];
+        let fleet = resolve(&drafts, &user("root"), &user("nobody")).unwrap();
+        assert_eq!(fleet.nodes()[0].user, "root");
+        let drafts = [draft(
+            "a.yml",
+            vec![mention("n", 4, NodeSettings::default())],
+        )];
+        let fleet = resolve(&drafts, &NodeSettings::default(), &user("nobody")).unwrap();
+        assert_eq!(fleet.nodes()[0].user, "nobody");
+    }
+
+    #[test]
+    fn no_node_at_all_is_an_error_that_names_the_source() {
+        let nothing = NodeSettings::default();
+        let error = resolve(&[draft("a.yml", vec![])], &nothing, &nothing).unwrap_err();
+        assert!(
+            error.to_string().starts_with("a.yml: the fleet is empty"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,478 @@
+//! Host expressions: `user@node[001-128,140].rack[1-4]:2222`, several separated by commas.
+//!
+//! Ranges follow what ClusterShell and pdsh users type: digits, `-`, commas and a step (`1-9/2`); a
+//! leading zero keeps its width. Their operators between expressions (`!`, `&`) are not read yet.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::error::Fault;
+
+/// The most nodes that one inventory may name: a typo in a range must not fill the memory.
+pub const NODE_LIMIT: usize = 100_000;
+/// The longest host name of the DNS, in characters.
+const NAME_LIMIT: usize = 253;
+/// The longest part of a host name between dots.
+const LABEL_LIMIT: usize = 63;
+/// Longer than any real login name.
+const USER_LIMIT: usize = 128;
+/// More digits than this do not fit an u64 for certain.
+const DIGIT_LIMIT: usize = 18;
+
+/// One host that an expression names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HostSpec {
+    /// Who logs in, where the expression says so.
+    pub user: Option<String>,
+    /// A host name or an IP address without brackets.
+    pub host: String,
+    /// The port, where the expression says so.
+    pub port: Option<u16>,
+}
+
+/// A fault in an expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpressionError {
+    /// Where, in characters from 0.
+    pub at: usize,
+    /// What.
+    pub fault: Fault,
+}
+
+impl std::fmt::Display for ExpressionError {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "column {}: {}", self.at + 1, self.fault)
+    }
+}
+
+impl std::error::Error for ExpressionError {}
+
+fn wrong<T>(at: usize, fault: Fault) -> Result<T, ExpressionError> {
+    Err(ExpressionError { at, fault })
+}
+
+/// All hosts that the expressions in `text` name, each once, in order.
+///
+/// # Errors
+/// An [`ExpressionError`] when something is no expression, or names more than [`NODE_LIMIT`] hosts.
+pub fn expand(text: &str) -> Result<Vec<HostSpec>, ExpressionError> {
+    expand_within(text, NODE_LIMIT)
+}
+
+/// Like [`expand`], for an inventory where only `room` nodes are left before the limit.
+pub(super) fn expand_within(text: &str, room: usize) -> Result<Vec<HostSpec>, ExpressionError> {
+    let mut found = Vec::new();
+    let mut seen = HashSet::new();
+    let mut named: usize = 0;
+    for piece in pieces(text)? {
+        let expression = Expression::parse(&piece)?;
+        named = named.saturating_add(expression.count());
+        if named > room {
+            return wrong(piece.at, too_many());
+        }
+        for host in expression.names(piece.at)? {
+            let spec = HostSpec {
+                user: expression.user.clone(),
+                host,
+                port: expression.port,
+            };
+            if seen.insert(spec.clone()) {
+                found.push(spec);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What is said when an inventory passes the limit.
+pub(super) fn too_many() -> Fault {
+    Fault::new(format!("this names more than {NODE_LIMIT} nodes"))
+        .but("is a range mistyped? split a fleet of that size")
+}
+
+/// One expression between commas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Piece<'a> {
+    /// Where it starts in the whole text, in characters.
+    pub at: usize,
+    /// Without the spaces around it; never empty.
+    pub text: &'a str,
+}
+
+/// The expressions between the commas that stand outside brackets.
+pub(super) fn pieces(text: &str) -> Result<Vec<Piece<'_>>, ExpressionError> {
+    let mut found = Vec::new();
+    let mut start = (0, 0);
+    let mut open = None;
+    for (at, (byte, character)) in text.char_indices().enumerate() {
+        match (character, open) {
+            ('[', None) => open = Some(at),
+            ('[', Some(_)) => return wrong(at, Fault::new("a [ inside brackets")),
+            (']', Some(_)) => open = None,
+            (']', None) => return wrong(at, Fault::new("a ] without its [")),
+            (',', None) => {
+                found.push(piece(&text[start.1..byte], start.0)?);
+                start = (at + 1, byte + 1);
+            }
+            _ => {}
+        }
+    }
+    if let Some(at) = open {
+        return wrong(
+            at,
+            Fault::new("a [ without its ]").but("close it, e.g. node[1-4]"),
+        );
+    }
+    found.push(piece(&text[start.1..], start.0)?);
+    Ok(found)
+}
+
+fn piece(raw: &str, start: usize) -> Result<Piece<'_>, ExpressionError> {
+    let text = raw.trim();
+    let at = start + raw.chars().take_while(|c| c.is_whitespace()).count();
+    if text.is_empty() {
+        return wrong(
+            start,
+            Fault::new("a host expression is missing here").but("write e.g. node[01-04].example"),
+        );
+    }
+    Ok(Piece { at, text })
+}
+
+/// `user@PATTERN:port`, read but not expanded.
+struct Expression<'a> {
+    user: Option<String>,
+    parts: Vec<Part<'a>>,
+    port: Option<u16>,
+}
+
+enum Part<'a> {
+    Literal(&'a str),
+    Numbers(Vec<Range>),
+}
+
+/// `first-last/step`, padded with zeros to `width`.
+struct Range {
+    first: u64,
+    last: u64,
+    step: u64,
+    width: usize,
+}
+
+impl Range {
+    fn count(&self) -> usize {
+        usize::try_from((self.last - self.first) / self.step)
+            .unwrap_or(usize::MAX)
+            .saturating_add(1)
+    }
+}
+
+impl<'a> Expression<'a> {
+    fn parse(piece: &Piece<'a>) -> Result<Self, ExpressionError> {
+        let (at, text) = (piece.at, piece.text);
+        if let Some(offset) = text.chars().position(|c| !c.is_ascii_graphic()) {
+            return wrong(
+                at + offset,
+                Fault::new("this character cannot stand in a host expression")
+                    .but("separate expressions with commas; names have letters, digits and - . _"),
+            );
+        }
+        // From here on everything is ASCII: bytes are characters.
+        if text.contains("://") {
+            return wrong(at, Fault::new("this is a URL").but("write user@host:port"));
+        }
+        if let Some(sign @ ('^' | '!' | '&' | '@')) = text.chars().next() {
+            return wrong(at, unreadable_sign(sign));
+        }
+        let (user, host_at, rest) = match text.split_once('@') {
+            Some((user, rest)) => {
+                check_user(user).or_else(|fault| wrong(at, fault))?;
+                (Some(user.to_string()), at + user.len() + 1, rest)
+            }
+            None => (None, at, text),
+        };
+        if rest.parse::<Ipv6Addr>().is_ok() {
+            return Ok(Self {
+                user,
+                parts: vec![Part::Literal(rest)],
+                port: None,
+            });
+        }
+        if let Some((address, after)) = bracketed_address(rest) {
+            let port = match after.strip_prefix(':') {
+                Some(port) => Some(
+                    parse_port(port)
+                        .or_else(|fault| wrong(host_at + rest.len() - port.len(), fault))?,
+                ),
+                None if after.is_empty() => None,
+                None => {
+                    return wrong(
+                        host_at + rest.len() - after.len(),
+                        Fault::new("after the ] of an IPv6 address comes :PORT or nothing"),
+                    );
+                }
+            };
+            return Ok(Self {
+                user,
+                parts: vec![Part::Literal(address)],
+                port,
+            });
+        }
+        Self::parse_pattern(user, host_at, rest)
+    }
+
+    fn parse_pattern(
+        user: Option<String>,
+        at: usize,
+        text: &'a str,
+    ) -> Result<Self, ExpressionError> {
+        let mut parts = Vec::new();
+        let mut port = None;
+        let mut rest = text;
+        while !rest.is_empty() {
+            let here = at + text.len() - rest.len();
+            if let Some(inside) = rest.strip_prefix('[') {
+                // `pieces` saw to it that every bracket is closed.
+                let (list, after) = inside.split_once(']').unwrap_or((inside, ""));
+                parts.push(Part::Numbers(parse_ranges(list, here + 1)?));
+                rest = after;
+            } else if let Some(digits) = rest.strip_prefix(':') {
+                if digits.contains(':') {
+                    return wrong(
+                        here,
+                        Fault::new("more than one colon, and no IPv6 address")
+                            .but("an IPv6 address with a port is written [2001:db8::7]:22"),
+                    );
+                }
+                port = Some(parse_port(digits).or_else(|fault| wrong(here + 1, fault))?);
+                rest = "";
+            } else {
+                let end = rest.find(['[', ':']).unwrap_or(rest.len());
+                let literal = &rest[..end];
+                if let Some(offset) = literal.find(|c: char| !is_name_character(c)) {
+                    return wrong(here + offset, bad_character(literal, offset));
+                }
+                parts.push(Part::Literal(literal));
+                rest = &rest[end..];
+            }
+        }
+        if parts.is_empty() {
+            return wrong(at, Fault::new("a host name is missing here"));
+        }
+        Ok(Self { user, parts, port })
+    }
+
+    /// How many names there will be, told without making one.
+    fn count(&self) -> usize {
+        self.parts
+            .iter()
+            .fold(1, |product: usize, part| match part {
+                Part::Literal(_) => product,
+                Part::Numbers(ranges) => product.saturating_mul(
+                    ranges
+                        .iter()
+                        .fold(0, |sum: usize, range| sum.saturating_add(range.count())),
+                ),
+            })
+    }
+
+    /// The names; the last range runs fastest.
+    fn names(&self, at: usize) -> Result<Vec<String>, ExpressionError> {
+        let mut names = vec![String::new()];
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => names.iter_mut().for_each(|name| name.push_str(text)),
+                Part::Numbers(ranges) => names = with_numbers(&names, ranges),
+            }
+            if names.iter().any(|name| name.len() > NAME_LIMIT) {
+                return wrong(
+                    at,
+                    Fault::new(format!("a name of more than {NAME_LIMIT} characters")),
+                );
+            }
+        }
+        for name in &names {
+            check_host(name).or_else(|fault| wrong(at, fault))?;
+        }
+        Ok(names)
+    }
+}
+
+fn with_numbers(names: &[String], ranges: &[Range]) -> Vec<String> {
+    let mut longer = Vec::new();
+    for name in names {
+        for range in ranges {
+            let mut number = range.first;
+            while number <= range.last {
+                longer.push(format!("{name}{number:0width$}", width = range.width));
+                number += range.step;
+            }
+        }
+    }
+    longer
+}
+
+fn parse_ranges(list: &str, at: usize) -> Result<Vec<Range>, ExpressionError> {
+    let mut ranges = Vec::new();
+    let mut here = at;
+    for item in list.split(',') {
+        ranges.push(parse_range(item).or_else(|fault| wrong(here, fault))?);
+        here += item.len() + 1;
+    }
+    Ok(ranges)
+}
+
+fn parse_range(item: &str) -> Result<Range, Fault> {
+    let bad = |what: &str| {
+        Fault::new(format!("\"{item}\" is no range: {what}"))
+            .but("write numbers, e.g. [001-128,140] or [1-9/2]")
+    };
+    let (numbers, step) = match item.split_once('/') {
+        Some((numbers, step)) => (numbers, parse_number(step).ok_or_else(|| bad("the step"))?),
+        None => (item, 1),
+    };
+    let (first_text, last_text) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let first = parse_number(first_text).ok_or_else(|| bad("its start is no number"))?;
+    let last = parse_number(last_text).ok_or_else(|| bad("its end is no number"))?;
+    if step == 0 {
+        return Err(bad("a step of 0 never ends"));
+    }
+    if last < first {
+        return Err(Fault::new(format!("the range \"{item}\" runs backwards"))
+            .but(format!("write [{last_text}-{first_text}]")));
+    }
+    let padded = |text: &str| text.len() > 1 && text.starts_with('0');
+    if (padded(first_text) || padded(last_text)) && first_text.len() > last_text.len()
+        || padded(last_text) && first_text.len() != last_text.len()
+    {
+        return Err(Fault::new(format!(
+            "start and end of \"{item}\" are padded differently"
+        ))
+        .but(format!(
+            "write [{first:0width$}-{last_text}]",
+            width = last_text.len()
+        )));
+    }
+    let width = if padded(first_text) {
+        first_text.len()
+    } else {
+        0
+    };
+    Ok(Range {
+        first,
+        last,
+        step,
+        width,
+    })
+}
+
+fn parse_number(digits: &str) -> Option<u64> {
+    let plain = !digits.is_empty()
+        && digits.len() <= DIGIT_LIMIT
+        && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if plain { digits.parse().ok() } else { None }
+}
+
+/// `[2001:db8::7]` and what follows it.
+fn bracketed_address(text: &str) -> Option<(&str, &str)> {
+    let (inside, after) = text.strip_prefix('[')?.split_once(']')?;
+    inside.parse::<Ipv6Addr>().ok()?;
+    Some((inside, after))
+}
+
+fn unreadable_sign(sign: char) -> Fault {
+    match sign {
+        '^' => Fault::new("a file of expressions (^FILE) can only be named by --hosts"),
+        '@' => Fault::new("a user is missing before the @").but("write user@host"),
+        _ => Fault::new(format!("the operator {sign} is not read here"))
+            .but("choose nodes with --limit and --exclude"),
+    }
+}
+
+fn is_name_character(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_')
+}
+
+fn bad_character(text: &str, offset: usize) -> Fault {
+    let found = text[offset..].chars().next().unwrap_or(' ');
+    Fault::new(format!("'{found}' cannot stand in a host name"))
+        .but("names have letters, digits and - . _")
+}
+
+/// A port from 1 to 65535 in plain digits.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_port(text: &str) -> Result<u16, Fault> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse::<u16>() {
+        Ok(port) if digits && port > 0 => Ok(port),
+        _ => {
+            Err(Fault::new(format!("\"{text}\" is no port")).but("write a number from 1 to 65535"))
+        }
+    }
+}
+
+/// Whether this is a host name or an IP address (without brackets) that may be dialled.
+///
+/// A leading `-` is refused because an ssh client would take it for an option.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_host(name: &str) -> Result<(), Fault> {
+    if name.parse::<Ipv6Addr>().is_ok() {
+        return Ok(());
+    }
+    let bad = |what: &str| Err(Fault::new(format!("\"{name}\" is no host name: {what}")));
+    if name.is_empty() {
+        return Err(Fault::new("a host name is missing here"));
+    }
+    if name.len() > NAME_LIMIT {
+        return Err(Fault::new(format!(
+            "a name of more than {NAME_LIMIT} characters"
+        )));
+    }
+    if let Some(offset) = name.find(|c| !is_name_character(c)) {
+        return Err(bad_character(name, offset));
+    }
+    if name.starts_with('-') {
+        return bad("it starts with -");
+    }
+    let labels = name.strip_suffix('.').unwrap_or(name).split('.');
+    for label in labels {
+        if label.is_empty() {
+            return bad("a part between its dots is empty");
+        }
+        if label.len() > LABEL_LIMIT {
+            return bad("a part between its dots is longer than 63 characters");
+        }
+    }
+    let numeric = name
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if numeric && name.parse::<Ipv4Addr>().is_err() {
+        return bad("only digits and dots, but no IPv4 address");
+    }
+    Ok(())
+}
+
+/// Whether this is a name to log in with.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_user(name: &str) -> Result<(), Fault> {
+    let allowed =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '+' | '$' | '\\');
+    if name.is_empty() {
+        return Err(Fault::new("a user name is missing here"));
+    }
+    if name.len() > USER_LIMIT || name.starts_with('-') || !name.chars().all(allowed) {
+        return Err(Fault::new(format!("\"{name}\" is no user name"))
+            .but("use letters, digits and . _ + $ \\ - (not first)"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "hosts_tests.rs"]
+mod tests;

@@ -1,0 +1,334 @@
+//! What may be said about a node at one level (command line, node, group, defaults), and who wins.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::error::Fault;
+use super::hosts::{self, HostSpec};
+use crate::model::{Hop, Node, RuntimeKind};
+
+/// The port where nobody says another one.
+const SSH_PORT: u16 = 22;
+/// The most hops of one chain: more is a mistake.
+const HOP_LIMIT: usize = 16;
+
+/// Everything that may be said about a node at one level; `None` is not said here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeSettings {
+    /// Who logs in.
+    pub user: Option<String>,
+    /// The SSH server's port.
+    pub port: Option<u16>,
+    /// Private key files; an empty list says that there are none.
+    pub identities: Option<Vec<PathBuf>>,
+    /// The hosts to go through; an empty list says that the node is reached directly.
+    pub jump: Option<Vec<JumpSpec>>,
+    /// What holds the images.
+    pub runtime: Option<RuntimeChoice>,
+    /// The runtime's socket.
+    pub endpoint: Option<String>,
+    /// Whether to become root through `sudo`.
+    pub become_root: Option<bool>,
+    /// Labels; those of all levels are joined, the strongest level's value wins.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Which runtime a level asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuntimeChoice {
+    /// Ask the node, whatever weaker levels say.
+    Auto,
+    /// This one.
+    Kind(RuntimeKind),
+}
+
+impl FromStr for RuntimeChoice {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            _ => RuntimeKind::from_str(text).map(Self::Kind).map_err(|_| {
+                Fault::new(format!("unknown runtime \"{text}\"")).but("use auto, docker or crictl")
+            }),
+        }
+    }
+}
+
+/// One host on the way, as it was said; user and port may come from the defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct JumpSpec {
+    /// Who logs in there; `None` is the node's own user.
+    pub user: Option<String>,
+    /// Host name or IP address without brackets.
+    pub host: String,
+    /// The port; `None` is 22.
+    pub port: Option<u16>,
+}
+
+/// Reads a jump chain as `ssh -J` takes it: `ops@bastion:2222,inner,[2001:db8::1]:22`. `none` is no jump.
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub fn parse_jump(text: &str) -> Result<Vec<JumpSpec>, String> {
+    jump_chain(text).map_err(|fault| fault.to_string())
+}
+
+/// [`parse_jump`] with the fault in two parts.
+pub(super) fn jump_chain(text: &str) -> Result<Vec<JumpSpec>, Fault> {
+    if text == "none" {
+        return Ok(Vec::new());
+    }
+    let pieces = hosts::pieces(text).map_err(|error| error.fault)?;
+    if pieces.len() > HOP_LIMIT {
+        return Err(Fault::new(format!(
+            "a jump chain of more than {HOP_LIMIT} hosts"
+        )));
+    }
+    pieces
+        .into_iter()
+        .map(|piece| jump_host(piece.text))
+        .collect()
+}
+
+pub(super) fn jump_host(text: &str) -> Result<JumpSpec, Fault> {
+    if text == "none" {
+        return Err(Fault::new("\"none\" stands alone, not in a chain"));
+    }
+    let HostSpec { user, host, port } = single_host(text)?;
+    Ok(JumpSpec { user, host, port })
+}
+
+/// An expression that must name exactly one host.
+pub(super) fn single_host(text: &str) -> Result<HostSpec, Fault> {
+    let mut found = hosts::expand_within(text, 1).map_err(|error| {
+        if error.fault == hosts::too_many() {
+            Fault::new(format!("\"{text}\" names more than one host")).but("name one")
+        } else {
+            error.fault
+        }
+    })?;
+    // An expression names at least one host; two are refused above.
+    found
+        .pop()
+        .ok_or_else(|| Fault::new("a host is missing here"))
+}
+
+/// A runtime's socket as docker and crictl take it: a URI; a bare path becomes a `unix://` one.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_endpoint(text: &str) -> Result<String, Fault> {
+    let uri = if text.starts_with('/') {
+        format!("unix://{text}")
+    } else {
+        text.to_string()
+    };
+    let known = ["unix:///", "tcp://", "npipe://"].iter().any(|scheme| {
+        uri.strip_prefix(scheme)
+            .is_some_and(|rest| !rest.is_empty())
+    });
+    if !known || !uri.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(Fault::new(format!("\"{text}\" is no runtime endpoint"))
+            .but("write e.g. unix:///run/containerd/containerd.sock"));
+    }
+    Ok(uri)
+}
+
+impl NodeSettings {
+    /// Joins what a second mention of the same node says.
+    ///
+    /// # Errors
+    /// The key about which the two mentions disagree.
+    pub(super) fn join(&mut self, other: &Self) -> Result<(), String> {
+        join_one(&mut self.user, &other.user, "user")?;
+        join_one(&mut self.port, &other.port, "port")?;
+        join_one(&mut self.identities, &other.identities, "identity")?;
+        join_one(&mut self.jump, &other.jump, "jump")?;
+        join_one(&mut self.runtime, &other.runtime, "runtime")?;
+        join_one(&mut self.endpoint, &other.endpoint, "runtime_endpoint")?;
+        join_one(&mut self.become_root, &other.become_root, "become")?;
+        for (key, value) in &other.labels {
+            if self.labels.get(key).is_some_and(|said| said != value) {
+                return Err(format!("label {key}"));
+            }
+            self.labels.insert(key.clone(), value.clone());
+        }
+        Ok(())
+    }
+}
+
+fn join_one<T: Clone + PartialEq>(
+    said: &mut Option<T>,
+    other: &Option<T>,
+    key: &str,
+) -> Result<(), String> {
+    match (&said, other) {
+        (Some(one), Some(two)) if one != two => Err(key.to_string()),
+        (None, Some(_)) => {
+            said.clone_from(other);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A node from the levels that speak about it, strongest first.
+///
+/// `None` when no level names a user.
+pub(super) fn resolve(
+    name: String,
+    address: Option<String>,
+    groups: Vec<String>,
+    levels: &[&NodeSettings],
+) -> Option<Node> {
+    let user = first(levels, |level| level.user.clone())?;
+    let jump = first(levels, |level| level.jump.as_ref())
+        .into_iter()
+        .flatten()
+        .map(|hop| Hop {
+            user: hop.user.clone().unwrap_or_else(|| user.clone()),
+            host: hop.host.clone(),
+            port: hop.port.unwrap_or(SSH_PORT),
+        })
+        .collect();
+    let mut labels = BTreeMap::new();
+    for level in levels.iter().rev() {
+        labels.extend(level.labels.clone());
+    }
+    Some(Node {
+        address: address.unwrap_or_else(|| name.clone()),
+        name,
+        port: first(levels, |level| level.port).unwrap_or(SSH_PORT),
+        identities: first(levels, |level| level.identities.clone()).unwrap_or_default(),
+        jump,
+        runtime: match first(levels, |level| level.runtime) {
+            Some(RuntimeChoice::Kind(kind)) => Some(kind),
+            Some(RuntimeChoice::Auto) | None => None,
+        },
+        endpoint: first(levels, |level| level.endpoint.clone()),
+        become_root: first(levels, |level| level.become_root).unwrap_or_default(),
+        labels,
+        groups,
+        user,
+    })
+}
+
+fn first<'a, T>(
+    levels: &[&'a NodeSettings],
+    read: impl Fn(&'a NodeSettings) -> Option<T>,
+) -> Option<T> {
+    levels.iter().find_map(|level| read(level))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_is_read_as_ssh_reads_it() {
+        let chain = parse_jump("ops@bastion:2222, inner,[2001:db8::1]:22").unwrap();
+        assert_eq!(
+            chain[0],
+            JumpSpec {
+                user: Some("ops".into()),
+                host: "bastion".into(),
+                port: Some(2222)
+            }
+        );
+        assert_eq!(
+            chain[1],
+            JumpSpec {
+                user: None,
+                host: "inner".into(),
+                port: None
+            }
+        );
+        assert_eq!(
+            (chain[2].host.as_str(), chain[2].port),
+            ("2001:db8::1", Some(22))
+        );
+        assert_eq!(parse_jump("none").unwrap(), []);
+    }
+
+    #[test]
+    fn a_bad_chain_is_told_in_words() {
+        for (text, part) in [
+            ("", "missing"),
+            ("a,,b", "missing"),
+            ("a,none", "stands alone"),
+            ("bastion[1-2]", "more than one host"),
+            ("ssh://bastion", "URL"),
+            ("-oProxyCommand=id", "'='"),
+            (&["a"; 17].join(","), "more than 16"),
+        ] {
+            let error = parse_jump(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_strongest_level_that_speaks_wins_and_labels_are_joined() {
+        let label = |value: &str| BTreeMap::from([("pool".to_string(), value.to_string())]);
+        let strong = NodeSettings {
+            port: Some(2200),
+            jump: Some(vec![JumpSpec {
+                user: None,
+                host: "b".into(),
+                port: None,
+            }]),
+            labels: label("gpu"),
+            ..NodeSettings::default()
+        };
+        let mut weak = NodeSettings {
+            user: Some("ops".into()),
+            port: Some(22),
+            runtime: Some(RuntimeChoice::Kind(RuntimeKind::Docker)),
+            labels: label("all"),
+            ..NodeSettings::default()
+        };
+        weak.labels.insert("site".into(), "x".into());
+        let node = resolve("n".into(), None, vec![], &[&strong, &weak]).unwrap();
+        assert_eq!(
+            (node.port, node.user.as_str(), node.address.as_str()),
+            (2200, "ops", "n")
+        );
+        assert_eq!(node.jump[0].to_string(), "ops@b:22");
+        assert_eq!(node.runtime, Some(RuntimeKind::Docker));
+        assert_eq!(node.labels["pool"], "gpu");
+        assert_eq!(node.labels["site"], "x");
+        assert!(resolve("n".into(), None, vec![], &[&strong]).is_none());
+    }
+
+    #[test]
+    fn auto_hides_what_weaker_levels_say() {
+        let say = |runtime| NodeSettings {
+            user: Some("ops".into()),
+            runtime: Some(runtime),
+            ..NodeSettings::default()
+        };
+        let (auto, docker) = (say(RuntimeChoice::Auto), say("docker".parse().unwrap()));
+        let node = resolve("n".into(), None, vec![], &[&auto, &docker]).unwrap();
+        assert_eq!(node.runtime, None);
+    }
+
+    #[test]
+    fn an_endpoint_is_a_uri_or_a_path() {
+        assert_eq!(
+            parse_endpoint("/run/crio/crio.sock").unwrap(),
+            "unix:///run/crio/crio.sock"
+        );
+        assert_eq!(parse_endpoint("unix:///a").unwrap(), "unix:///a");
+        for text in [
+            "",
+            "run/crio.sock",
+            "unix://",
+            "-H",
+            "unix:///a b",
+            "file:///x",
+        ] {
+            assert!(parse_endpoint(text).is_err(), "{text}");
+        }
+    }
+}

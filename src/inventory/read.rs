@@ -1,0 +1,101 @@
+//! Reading inventory files: bounded, and with errors that name the file.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::error::{Fault, InventoryError};
+use super::yaml;
+use crate::model::text::printable;
+
+/// Far beyond any real inventory; a wrong file must not fill the memory.
+const SIZE_LIMIT: u64 = 64 * 1024 * 1024;
+
+/// The text of a file.
+pub(super) fn file(path: &Path) -> Result<String, InventoryError> {
+    let name = path.display().to_string();
+    let wrong = |fault| InventoryError::of_file(&name, fault);
+    let input = File::open(path).map_err(|error| {
+        wrong(Fault::new(format!("cannot open the inventory: {error}")).but("check the path"))
+    })?;
+    if input.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(wrong(
+            Fault::new("this is a directory").but("name an inventory file in it"),
+        ));
+    }
+    text(input, &name, SIZE_LIMIT)
+}
+
+/// The text of standard input.
+pub(super) fn stdin(name: &str) -> Result<String, InventoryError> {
+    text(std::io::stdin().lock(), name, SIZE_LIMIT)
+}
+
+fn text(input: impl Read, name: &str, limit: u64) -> Result<String, InventoryError> {
+    let mut bytes = Vec::new();
+    input
+        .take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| {
+            InventoryError::of_file(
+                name,
+                Fault::new(format!("cannot read the inventory: {error}")),
+            )
+        })?;
+    if bytes.len() as u64 > limit {
+        return Err(InventoryError::of_file(
+            name,
+            Fault::new(format!("the file is larger than {limit} bytes"))
+                .but("is this the right file?"),
+        ));
+    }
+    match String::from_utf8(bytes) {
+        // Editors on Windows put a byte order mark in front.
+        Ok(text) => Ok(text
+            .strip_prefix('\u{feff}')
+            .map(str::to_string)
+            .unwrap_or(text)),
+        Err(error) => {
+            let valid = error.utf8_error().valid_up_to();
+            Err(yaml::not_utf8(error.as_bytes(), valid, &printable(name)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_text_file_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = file(&folder.path().join("no.yml")).unwrap_err().to_string();
+        assert!(
+            missing.contains("no.yml: cannot open the inventory"),
+            "{missing}"
+        );
+        let directory = file(folder.path()).unwrap_err().to_string();
+        assert!(directory.contains("this is a directory"), "{directory}");
+        let path = folder.path().join("latin1.yml");
+        std::fs::write(&path, b"nodes:\n  - caf\xe9\n").unwrap();
+        let latin = file(&path).unwrap_err();
+        assert_eq!((latin.line, latin.column), (2, 8));
+        assert!(latin.message.contains("not UTF-8"));
+    }
+
+    #[test]
+    fn a_file_beyond_the_limit_is_refused_and_a_mark_is_skipped() {
+        assert!(
+            text(&b"abcd"[..], "f", 3)
+                .unwrap_err()
+                .to_string()
+                .contains("larger than 3")
+        );
+        assert_eq!(text(&b"\xef\xbb\xbfabc"[..], "f", 10).unwrap(), "abc");
+    }
+
+    #[test]
+    fn an_endless_file_ends() {
+        assert!(text(std::io::repeat(b'x'), "f", 1000).is_err());
+    }
+}
