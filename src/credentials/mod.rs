@@ -138,7 +138,7 @@ impl Files {
                 return Ok(Some(login));
             }
         }
-        while let Some(path) = self.waiting.next() {
+        for path in self.waiting.by_ref() {
             if let Some(file) = AuthFile::read(&path)? {
                 let login = file.login(image);
                 self.read.push(file);
