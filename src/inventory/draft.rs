@@ -76,8 +76,9 @@ pub fn resolve(
         ));
     }
     let mut nodes = Vec::new();
+    let mut weight = 0;
     for joined in join(drafts)? {
-        nodes.push(joined.resolve(strongest, weakest)?);
+        nodes.push(joined.resolve(strongest, weakest, &mut weight)?);
     }
     // Names are unique after joining, so the one error left is an empty fleet.
     Fleet::new(nodes).map_err(|error| {
@@ -154,6 +155,14 @@ impl<'a> Joined<'a> {
         Ok(())
     }
 
+    fn first_place(&self) -> (&str, Place) {
+        self.drafts
+            .first()
+            .map_or_else(Default::default, |(draft, place)| {
+                (draft.source.as_str(), *place)
+            })
+    }
+
     fn disagreement(&self, draft: &Draft, mention: &Mention, key: &str) -> InventoryError {
         let first = self
             .drafts
@@ -176,11 +185,18 @@ impl<'a> Joined<'a> {
         self,
         strongest: &NodeSettings,
         weakest: &NodeSettings,
+        weight: &mut usize,
     ) -> Result<Node, InventoryError> {
         let mut layers = vec![strongest, &self.settings];
         layers.extend(self.groups.iter().map(|(_, group)| &group.settings));
         layers.extend(self.drafts.iter().map(|(draft, _)| &draft.defaults));
         layers.push(weakest);
+        let bytes = layers.iter().map(|level| level.weight()).sum::<usize>();
+        *weight = weight.saturating_add(bytes);
+        if *weight > levels::WEIGHT_LIMIT {
+            let (source, place) = self.first_place();
+            return Err(InventoryError::at(source, place, levels::too_heavy()));
+        }
         let mut groups: Vec<String> = Vec::new();
         for (_, group) in &self.groups {
             if !groups.contains(&group.name) {
@@ -189,12 +205,7 @@ impl<'a> Joined<'a> {
         }
         let address = self.address.map(str::to_string);
         levels::resolve(self.name.to_string(), address, groups, &layers).ok_or_else(|| {
-            let (source, place) = self
-                .drafts
-                .first()
-                .map_or_else(Default::default, |(draft, place)| {
-                    (draft.source.clone(), *place)
-                });
+            let (source, place) = self.first_place();
             InventoryError::at(
                 source,
                 place,

@@ -4,18 +4,15 @@
 //! leading zero keeps its width. Their operators between expressions (`!`, `&`) are not read yet.
 
 use std::collections::HashSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use super::error::Fault;
+use super::names::{
+    NAME_LIMIT, bad_character, check_host, check_user, is_name_character, parse_port,
+};
 
 /// The most nodes that one inventory may name: a typo in a range must not fill the memory.
 pub const NODE_LIMIT: usize = 100_000;
-/// The longest host name of the DNS, in characters.
-const NAME_LIMIT: usize = 253;
-/// The longest part of a host name between dots.
-const LABEL_LIMIT: usize = 63;
-/// Longer than any real login name.
-const USER_LIMIT: usize = 128;
 /// More digits than this do not fit an u64 for certain.
 const DIGIT_LIMIT: usize = 18;
 
@@ -387,90 +384,6 @@ fn unreadable_sign(sign: char) -> Fault {
         _ => Fault::new(format!("the operator {sign} is not read here"))
             .but("choose nodes with --limit and --exclude"),
     }
-}
-
-fn is_name_character(character: char) -> bool {
-    character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_')
-}
-
-fn bad_character(text: &str, offset: usize) -> Fault {
-    let found = text[offset..].chars().next().unwrap_or(' ');
-    Fault::new(format!("'{found}' cannot stand in a host name"))
-        .but("names have letters, digits and - . _")
-}
-
-/// A port from 1 to 65535 in plain digits.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn parse_port(text: &str) -> Result<u16, Fault> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse::<u16>() {
-        Ok(port) if digits && port > 0 => Ok(port),
-        _ => {
-            Err(Fault::new(format!("\"{text}\" is no port")).but("write a number from 1 to 65535"))
-        }
-    }
-}
-
-/// Whether this is a host name or an IP address (without brackets) that may be dialled.
-///
-/// A leading `-` is refused because an ssh client would take it for an option.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_host(name: &str) -> Result<(), Fault> {
-    if name.parse::<Ipv6Addr>().is_ok() {
-        return Ok(());
-    }
-    let bad = |what: &str| Err(Fault::new(format!("\"{name}\" is no host name: {what}")));
-    if name.is_empty() {
-        return Err(Fault::new("a host name is missing here"));
-    }
-    if name.len() > NAME_LIMIT {
-        return Err(Fault::new(format!(
-            "a name of more than {NAME_LIMIT} characters"
-        )));
-    }
-    if let Some(offset) = name.find(|c| !is_name_character(c)) {
-        return Err(bad_character(name, offset));
-    }
-    if name.starts_with('-') {
-        return bad("it starts with -");
-    }
-    let labels = name.strip_suffix('.').unwrap_or(name).split('.');
-    for label in labels {
-        if label.is_empty() {
-            return bad("a part between its dots is empty");
-        }
-        if label.len() > LABEL_LIMIT {
-            return bad("a part between its dots is longer than 63 characters");
-        }
-    }
-    let numeric = name
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.');
-    if numeric && name.parse::<Ipv4Addr>().is_err() {
-        return bad("only digits and dots, but no IPv4 address");
-    }
-    Ok(())
-}
-
-/// Whether this is a name to log in with.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_user(name: &str) -> Result<(), Fault> {
-    let allowed =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '+' | '$' | '\\');
-    if name.is_empty() {
-        return Err(Fault::new("a user name is missing here"));
-    }
-    if name.len() > USER_LIMIT || name.starts_with('-') || !name.chars().all(allowed) {
-        return Err(Fault::new(format!("\"{name}\" is no user name"))
-            .but("use letters, digits and . _ + $ \\ - (not first)"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -136,7 +136,43 @@ pub fn parse_endpoint(text: &str) -> Result<String, Fault> {
     Ok(uri)
 }
 
+/// Bytes of settings that all nodes of a fleet may hold together: every node has its own copy, so that
+/// one long label and one wide range could otherwise fill the memory.
+pub(super) const WEIGHT_LIMIT: usize = 256 * 1024 * 1024;
+
+/// What is said when a fleet passes [`WEIGHT_LIMIT`].
+pub(super) fn too_heavy() -> Fault {
+    Fault::new("the settings of all nodes together would take more than 256 MiB")
+        .but("shorten labels and lists of keys, or split the fleet")
+}
+
 impl NodeSettings {
+    /// About how many bytes a copy takes.
+    pub(super) fn weight(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let paths = self
+            .identities
+            .iter()
+            .flatten()
+            .map(|path| path.as_os_str().len());
+        let hops = self
+            .jump
+            .iter()
+            .flatten()
+            .map(|hop| hop.host.len() + text(&hop.user));
+        let labels = self
+            .labels
+            .iter()
+            .map(|(key, value)| key.len() + value.len());
+        // Each list element costs some bytes of its own.
+        let lists: usize = paths
+            .chain(hops)
+            .chain(labels)
+            .map(|bytes| bytes + 48)
+            .sum();
+        text(&self.user) + text(&self.endpoint) + lists
+    }
+
     /// Joins what a second mention of the same node says.
     ///
     /// # Errors

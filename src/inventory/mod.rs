@@ -8,6 +8,7 @@ mod error;
 pub mod hosts;
 mod levels;
 mod lines;
+mod names;
 mod native;
 mod read;
 mod suggest;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 pub use draft::{Draft, Group, Mention};
 pub use error::{Fault, InventoryError, Place};
 pub use levels::{JumpSpec, NodeSettings, RuntimeChoice, parse_endpoint, parse_jump};
+pub use names::{check_host, check_user, parse_port};
 pub use native::Origin;
 
 use crate::model::Fleet;

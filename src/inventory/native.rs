@@ -7,6 +7,7 @@ use super::draft::{Draft, Group, Mention};
 use super::error::{Fault, InventoryError, Place};
 use super::hosts::{self, NODE_LIMIT};
 use super::levels::{self, NodeSettings, RuntimeChoice};
+use super::names;
 use super::suggest;
 use super::yaml::{Key, Tree, Value};
 
@@ -23,6 +24,9 @@ const SETTING_KEYS: &[&str] = &[
     "become",
     "labels",
 ];
+
+/// Many more than any fleet has; joining a node's groups takes time for each pair of them.
+const GROUP_LIMIT: usize = 10_000;
 
 type Entries = [(Key, Tree)];
 
@@ -45,6 +49,7 @@ pub(super) fn read(tree: &Tree, origin: &Origin) -> Result<Draft, InventoryError
             source: origin.name.clone(),
             ..Draft::default()
         },
+        weight: 0,
     };
     reader.top(tree)?;
     Ok(reader.draft)
@@ -53,6 +58,8 @@ pub(super) fn read(tree: &Tree, origin: &Origin) -> Result<Draft, InventoryError
 struct Reader<'a> {
     origin: &'a Origin,
     draft: Draft,
+    /// Bytes of settings that entries gave to their nodes so far.
+    weight: usize,
 }
 
 impl Reader<'_> {
@@ -121,6 +128,12 @@ impl Reader<'_> {
         };
         self.check_keys(entries, &[GROUP_KEYS, SETTING_KEYS])?;
         let settings = self.settings(entries)?;
+        if self.draft.groups.len() == GROUP_LIMIT {
+            return self.wrong(
+                name.place,
+                Fault::new(format!("more than {GROUP_LIMIT} groups")),
+            );
+        }
         self.draft.groups.push(Group {
             name: name.text.clone(),
             settings,
@@ -202,6 +215,11 @@ impl Reader<'_> {
             Some(tree) => Some(self.address(tree)?),
             None => None,
         };
+        let weight = settings.weight().saturating_mul(found.len());
+        self.weight = self.weight.saturating_add(weight);
+        if self.weight > levels::WEIGHT_LIMIT {
+            return self.wrong(place, levels::too_heavy());
+        }
         for spec in found {
             self.mention(spec.host, address.clone(), settings.clone(), groups, place);
         }
@@ -250,10 +268,10 @@ impl Reader<'_> {
             match key.text.as_str() {
                 "user" => {
                     settings.user = Some(self.checked(tree, "user", |text| {
-                        hosts::check_user(text).map(|()| text.to_string())
+                        names::check_user(text).map(|()| text.to_string())
                     })?);
                 }
-                "port" => settings.port = Some(self.checked(tree, "port", hosts::parse_port)?),
+                "port" => settings.port = Some(self.checked(tree, "port", names::parse_port)?),
                 "identity" => settings.identities = Some(self.identities(tree)?),
                 "jump" => settings.jump = Some(self.jump(tree)?),
                 "runtime" => {

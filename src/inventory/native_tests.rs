@@ -308,6 +308,19 @@ fn too_many_nodes_are_refused_at_the_entry_that_makes_them_so() {
 }
 
 #[test]
+fn one_long_label_times_many_nodes_does_not_fill_the_memory() {
+    let long = "x".repeat(1_000_000);
+    for text in [
+        format!("nodes:\n  - name: a[1-100000]\n    labels: {{k: {long}}}\n"),
+        format!("defaults:\n  labels: {{k: {long}}}\nnodes: ['a[1-100000]']\n"),
+        format!("groups:\n  g:\n    labels: {{k: {long}}}\n    nodes: ['a[1-100000]']\n"),
+    ] {
+        let shown = refused(&text);
+        assert!(shown.contains("256 MiB"), "{shown}");
+    }
+}
+
+#[test]
 fn the_pure_entry_point_reads_no_environment() {
     let error = parse_yaml("nodes: [a]\ndefaults: {identity: ~/k}\n", "x").unwrap_err();
     assert!(error.to_string().contains("HOME is not set"), "{error}");

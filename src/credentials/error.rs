@@ -1,0 +1,115 @@
+//! Why a login cannot be had. No text in here ever comes out of a file or a prompt.
+
+use std::path::PathBuf;
+
+use crate::model::text::printable;
+
+/// Why a login cannot be had, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// Nobody can be asked.
+    #[error(
+        "cannot ask \"{}\": there is no terminal ({reason}); give a registry password with --registry-password-stdin, and log in to nodes with a key or ssh-agent",
+        printable(.question)
+    )]
+    NoTerminal {
+        /// What would have been asked.
+        question: String,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+    /// The operator pressed Ctrl-C or ended the input.
+    #[error("the question \"{}\" was not answered", printable(.question))]
+    NotAnswered {
+        /// What was asked.
+        question: String,
+    },
+    /// Reading standard input failed.
+    #[error("cannot read the password from standard input: {0}")]
+    Input(std::io::Error),
+    /// What was given is no password.
+    #[error("{problem}")]
+    Password {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// What was given is no user name for a registry.
+    #[error("\"{}\" cannot be a registry's user name: {problem}", printable(.name))]
+    UserName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// `--registry` names one that no image comes from.
+    #[error(
+        "--registry {}: none of the images comes from there; write the registry as it stands in the image",
+        printable(.registry)
+    )]
+    NoSuchRegistry {
+        /// What was given.
+        registry: String,
+    },
+    /// The named file is not there.
+    #[error("{}: there is no such file; check --auth-file", shown(.file))]
+    Missing {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file cannot be read.
+    #[error("{}: cannot read the registry logins: {reason}", shown(.file))]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+    /// The file is not what docker and podman write.
+    #[error(
+        "{}:{line}:{column}: {problem}; mend the file, name another with --auth-file, or use --no-auth",
+        shown(.file)
+    )]
+    NotAuthFile {
+        /// The file.
+        file: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1; 0 before the first character of a line.
+        column: usize,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// The entry of a needed registry cannot be used.
+    #[error(
+        "{}: the login for \"{}\" is broken: {problem}; log in again, or use --registry-user or --no-auth",
+        shown(.file),
+        printable(.key)
+    )]
+    BadEntry {
+        /// The file.
+        file: PathBuf,
+        /// The entry's key.
+        key: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// The login exists in a form that prepull does not read yet.
+    #[error(
+        "{}: the login for {} is kept by {}, which prepull cannot use yet; use --registry-user, --auth-file, or --no-auth for the nodes' own logins",
+        shown(.file),
+        printable(.registry),
+        printable(.keeper)
+    )]
+    Unsupported {
+        /// The file.
+        file: PathBuf,
+        /// The registry.
+        registry: String,
+        /// The helper's program, or what else keeps it.
+        keeper: String,
+    },
+}
+
+fn shown(path: &std::path::Path) -> String {
+    printable(&path.display().to_string()).into_owned()
+}

@@ -1,0 +1,377 @@
+//! Tests of registry logins: which one is found, and that none is ever shown.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SECRET: &str = "hunter2";
+
+fn image(text: &str) -> Image {
+    text.parse().unwrap()
+}
+
+/// base64 of `ci:hunter2`.
+const AUTH: &str = "Y2k6aHVudGVyMg==";
+
+fn file(text: &str) -> AuthFile {
+    AuthFile::parse(text.as_bytes(), Path::new("/c/config.json")).unwrap()
+}
+
+fn found(text: &str, reference: &str) -> Option<(String, Vec<u8>)> {
+    let login = file(text).login(&image(reference)).unwrap()?;
+    Some((login.username.clone(), login.password.expose().to_vec()))
+}
+
+fn refused(text: &str, reference: &str) -> String {
+    let result = AuthFile::parse(text.as_bytes(), Path::new("/c/config.json"))
+        .and_then(|file| file.login(&image(reference)));
+    let error = result.expect_err(text);
+    format!("{error} {error:?}")
+}
+
+#[test]
+fn both_forms_of_an_entry_are_read() {
+    let ci = Some(("ci".to_string(), SECRET.as_bytes().to_vec()));
+    let auth = format!(
+        r#"{{"auths":{{"reg.example:5000":{{"auth":"{AUTH}"}}}},"HttpHeaders":{{"a":1}}}}"#
+    );
+    assert_eq!(found(&auth, "reg.example:5000/app:v1"), ci);
+    assert_eq!(found(&auth, "reg.example/app:v1"), None);
+    assert_eq!(found(&auth.replace("==", ""), "reg.example:5000/app"), ci);
+    let plain = r#"{"auths":{"reg.example":{"username":"ci","password":"hunter2","auth":""}}}"#;
+    assert_eq!(found(plain, "reg.example/app"), ci);
+    let nul = r#"{"auths":{"reg.example":{"auth":"Y2k6aHVudGVyMgAA"}}}"#;
+    assert_eq!(found(nul, "reg.example/app"), ci);
+    let colons = r#"{"auths":{"reg.example":{"auth":"Y2k6YTpi"}}}"#;
+    assert_eq!(
+        found(colons, "reg.example/app"),
+        Some(("ci".into(), b"a:b".to_vec()))
+    );
+}
+
+#[test]
+fn keys_are_matched_as_docker_does() {
+    for key in [
+        "reg.example",
+        "https://reg.example",
+        "https://reg.example/v1/",
+        "http://reg.example/v2",
+        "reg.example/v1/",
+        "REG.example",
+        "https://reg.example/any/path",
+    ] {
+        let text = format!(r#"{{"auths":{{"{key}":{{"auth":"{AUTH}"}}}}}}"#);
+        assert!(found(&text, "reg.example/team/app").is_some(), "{key}");
+        assert!(found(&text, "reg.example.evil/team/app").is_none(), "{key}");
+        assert!(found(&text, "docker.io/team/app").is_none(), "{key}");
+    }
+    for key in [
+        "docker.io",
+        "index.docker.io",
+        "registry-1.docker.io",
+        "https://index.docker.io/v1/",
+    ] {
+        let text = format!(r#"{{"auths":{{"{key}":{{"auth":"{AUTH}"}}}}}}"#);
+        assert!(found(&text, "nginx").is_some(), "{key}");
+        assert!(found(&text, "reg.example/nginx").is_none(), "{key}");
+    }
+}
+
+#[test]
+fn the_longest_path_that_fits_wins() {
+    let text = r#"{"auths":{
+        "reg.example":{"username":"all","password":"x"},
+        "reg.example/team":{"username":"team","password":"x"},
+        "reg.example/team/app":{"username":"app","password":"x"},
+        "reg.example/team/empty":{}
+    }}"#;
+    for (reference, user) in [
+        ("reg.example/team/app:v1", "app"),
+        ("reg.example/team/app/part", "app"),
+        ("reg.example/team/apple", "team"),
+        ("reg.example/teams/app", "all"),
+        ("reg.example/team/empty", "team"),
+    ] {
+        assert_eq!(found(text, reference).unwrap().0, user, "{reference}");
+    }
+}
+
+#[test]
+fn a_login_kept_elsewhere_is_told_and_never_skipped() {
+    for (text, keeper) in [
+        (r#"{"credsStore":"desktop"}"#, "docker-credential-desktop"),
+        (
+            r#"{"auths":{"reg.example":{}},"credsStore":"pass"}"#,
+            "docker-credential-pass",
+        ),
+        (
+            r#"{"credHelpers":{"reg.example":"ecr-login"},"credsStore":"pass"}"#,
+            "docker-credential-ecr-login",
+        ),
+        (
+            r#"{"auths":{"reg.example":{"identitytoken":"hunter2"}}}"#,
+            "an identity token",
+        ),
+        (
+            r#"{"auths":{"reg.example":{"auth":"Y2k6","identitytoken":"hunter2"}}}"#,
+            "an identity token",
+        ),
+    ] {
+        let shown = refused(text, "reg.example/app");
+        for part in [
+            "/c/config.json",
+            "reg.example",
+            keeper,
+            "--registry-user",
+            "--no-auth",
+        ] {
+            assert!(shown.contains(part), "{shown}");
+        }
+        assert!(!shown.contains(SECRET), "{shown}");
+    }
+    let other = r#"{"credHelpers":{"other.example":"ecr-login"}}"#;
+    assert_eq!(found(other, "reg.example/app"), None);
+    let entry_wins =
+        format!(r#"{{"auths":{{"reg.example":{{"auth":"{AUTH}"}}}},"credsStore":"pass"}}"#);
+    assert!(found(&entry_wins, "reg.example/app").is_some());
+}
+
+#[test]
+fn a_broken_file_is_told_with_its_place_and_without_its_content() {
+    for (text, part) in [
+        ("", "/c/config.json:1:0: this is not JSON"),
+        ("{\n \"auths\": hunter2", "/c/config.json:2:"),
+        (r#"{"auths":"hunter2"}"#, "wrong type"),
+        (r#"["hunter2"]"#, "wrong type"),
+        (r#"{"auths":{"reg.example":"hunter2"}}"#, "wrong type"),
+        (r#"{"auths":{"reg.example":{"auth":7}}}"#, "wrong type"),
+        (
+            r#"{"auths":{"reg.example":{"auth":"hunter2!"}}}"#,
+            "not base64",
+        ),
+        (
+            r#"{"auths":{"reg.example":{"auth":"aHVudGVyMg=="}}}"#,
+            "no colon",
+        ),
+        (
+            r#"{"auths":{"reg.example":{"auth":"Y2k6"}}}"#,
+            "no password",
+        ),
+        (
+            r#"{"auths":{"reg.example":{"auth":"Omh1bnRlcjI="}}}"#,
+            "user name",
+        ),
+        (
+            r#"{"auths":{"reg.example":{"auth":"/zpodW50ZXIy"}}}"#,
+            "not UTF-8",
+        ),
+        (
+            r#"{"auths":{"reg.example":{"username":"a:b","password":"hunter2"}}}"#,
+            "user name",
+        ),
+        (
+            r#"{"auths":{"reg.example":{"username":"a","password":"hunter2\u0000x"}}}"#,
+            "NUL",
+        ),
+        (
+            r#"{"auths":{"reg.example":{"password":"hunter2"}}}"#,
+            "user name",
+        ),
+    ] {
+        let shown = refused(text, "reg.example/app");
+        assert!(shown.contains(part), "{text}: {shown}");
+        assert!(shown.contains("/c/config.json"), "{shown}");
+        assert!(
+            !shown.contains(SECRET) && !shown.contains("aHVudGVyMg"),
+            "{shown}"
+        );
+    }
+    assert!(refused(&"{\"x\":".repeat(100_000), "a").contains("not JSON"));
+    let unused = r#"{"auths":{"other.example":{"auth":"!"}}}"#;
+    assert_eq!(
+        found(unused, "reg.example/app"),
+        None,
+        "only what is needed is opened"
+    );
+    assert_eq!(found(r#"{"auths":null}"#, "reg.example/app"), None);
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let text = format!(
+        r#"{{"auths":{{"a":{{"auth":"{AUTH}"}},"b":{{"username":"u","password":"hunter2"}},"c":{{"identitytoken":"hunter2"}}}}}}"#
+    );
+    let file = file(&text);
+    let shown = format!("{file:?} {:?}", file.login(&image("b.example/x")));
+    assert!(!shown.contains(SECRET) && !shown.contains(AUTH), "{shown}");
+}
+
+#[test]
+fn the_default_files_follow_the_environment() {
+    let env = |pairs: &'static [(&str, &str)]| {
+        default_auth_files(move |name| {
+            let (_, value) = pairs.iter().find(|(key, _)| *key == name)?;
+            Some(OsString::from(value))
+        })
+    };
+    assert_eq!(
+        env(&[("HOME", "/h")]),
+        [PathBuf::from("/h/.docker/config.json")]
+    );
+    assert_eq!(
+        env(&[
+            ("HOME", "/h"),
+            ("DOCKER_CONFIG", "/d"),
+            ("REGISTRY_AUTH_FILE", "/r.json")
+        ]),
+        [PathBuf::from("/r.json"), PathBuf::from("/d/config.json")]
+    );
+    assert_eq!(env(&[("REGISTRY_AUTH_FILE", "")]), [] as [PathBuf; 0]);
+}
+
+fn user(name: &str) -> Option<(String, Secret)> {
+    Some((name.into(), Secret::new(SECRET)))
+}
+
+fn names(sources: &LoginSources, images: &[&str], files: &[PathBuf]) -> Vec<Option<String>> {
+    let images: Vec<_> = images.iter().map(|text| image(text)).collect();
+    let logins = logins(sources, &images, files).unwrap();
+    logins
+        .into_iter()
+        .map(|login| Some(login?.username))
+        .collect()
+}
+
+#[test]
+fn a_given_user_is_for_the_named_registries_and_files_for_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    std::fs::write(
+        &path,
+        format!(r#"{{"auths":{{"b.example":{{"auth":"{AUTH}"}}}}}}"#),
+    )
+    .unwrap();
+    let files = [folder.path().join("none.json"), path.clone()];
+    let images = ["a.example/x", "b.example/y", "nginx"];
+    let some = |name: &str| Some(name.to_string());
+
+    let all = LoginSources {
+        user: user("me"),
+        ..LoginSources::default()
+    };
+    assert_eq!(
+        names(&all, &images, &files),
+        [some("me"), some("me"), some("me")]
+    );
+    let one = LoginSources {
+        registries: vec!["a.example".into()],
+        ..all.clone()
+    };
+    assert_eq!(names(&one, &images, &files), [some("me"), some("ci"), None]);
+    let hub = LoginSources {
+        registries: vec!["index.docker.io".into()],
+        no_auth: true,
+        ..all.clone()
+    };
+    assert_eq!(names(&hub, &images, &files), [None, None, some("me")]);
+    let only = LoginSources {
+        registries: vec!["a.example".into()],
+        ..LoginSources::default()
+    };
+    assert_eq!(names(&only, &images, &files), [None, None, None]);
+    let none = LoginSources {
+        no_auth: true,
+        ..LoginSources::default()
+    };
+    assert_eq!(names(&none, &images, &files), [None, None, None]);
+    let named = LoginSources {
+        auth_file: Some(path),
+        ..LoginSources::default()
+    };
+    assert_eq!(names(&named, &images, &[]), [None, some("ci"), None]);
+}
+
+#[test]
+fn wrong_sources_are_told() {
+    let images = [image("a.example/x")];
+    let fails = |sources: LoginSources| logins(&sources, &images, &[]).unwrap_err().to_string();
+    let missing = fails(LoginSources {
+        auth_file: Some("/no/such".into()),
+        ..LoginSources::default()
+    });
+    assert!(
+        missing.contains("/no/such") && missing.contains("--auth-file"),
+        "{missing}"
+    );
+    let colon = fails(LoginSources {
+        user: user("a:b"),
+        ..LoginSources::default()
+    });
+    assert!(colon.contains("colon"), "{colon}");
+    let registry = fails(LoginSources {
+        user: user("a"),
+        registries: vec!["b.example".into()],
+        ..LoginSources::default()
+    });
+    assert!(registry.contains("--registry b.example"), "{registry}");
+    let folder = tempfile::tempdir().unwrap();
+    let directory = fails(LoginSources {
+        auth_file: Some(folder.path().into()),
+        ..LoginSources::default()
+    });
+    assert!(
+        directory.contains("cannot read the registry logins"),
+        "{directory}"
+    );
+}
+
+#[test]
+fn a_second_file_is_read_only_when_it_is_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (good, bad) = (folder.path().join("good"), folder.path().join("bad"));
+    std::fs::write(
+        &good,
+        format!(r#"{{"auths":{{"a.example":{{"auth":"{AUTH}"}}}}}}"#),
+    )
+    .unwrap();
+    std::fs::write(&bad, "{").unwrap();
+    let files = [good, bad];
+    let sources = LoginSources::default();
+    assert!(logins(&sources, &[image("a.example/x")], &files).is_ok());
+    assert!(logins(&sources, &[image("b.example/x")], &files).is_err());
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        if let Ok(file) = AuthFile::parse(&bytes, Path::new("x")) {
+            let _ = file.login(&image("nginx"));
+        }
+    }
+
+    #[test]
+    fn no_error_shows_what_an_entry_holds(
+        key in "(https://)?reg\\.example(/[a-z]{0,3}){0,2}",
+        field in "auth|username|password|identitytoken|other",
+        prefix in "[a-zA-Z0-9+/=:]{0,6}",
+    ) {
+        let marker = "QZJXKWVQ";
+        let text = format!(r#"{{"auths":{{"{key}":{{"{field}":"{prefix}{marker}"}}}}}}"#);
+        let file = AuthFile::parse(text.as_bytes(), Path::new("x")).unwrap();
+        if let Err(error) = file.login(&image("reg.example/app")) {
+            let shown = format!("{error} {error:?}");
+            prop_assert!(!shown.contains(marker));
+        }
+    }
+
+    #[test]
+    fn any_user_and_password_survive_the_way_through_a_file(user in "[^:\\x00-\\x1f\\x7f-\\x9f]{1,20}", password in "[^\\x00]{1,40}") {
+        let login = RegistryLogin { username: user, password: Secret::new(password) };
+        let auth = String::from_utf8(login.basic().expose().to_vec()).unwrap();
+        let text = format!(r#"{{"auths":{{"reg.example":{{"auth":"{auth}"}}}}}}"#);
+        let found = AuthFile::parse(text.as_bytes(), Path::new("x")).unwrap().login(&image("reg.example/a"));
+        prop_assert_eq!(found.unwrap(), Some(login));
+    }
+}

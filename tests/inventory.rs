@@ -1,0 +1,202 @@
+//! Inventories as an operator has them: the examples, sources together, and a fleet of ten thousand.
+
+#![allow(clippy::unwrap_used)] // a test file: a panic is a failed test
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use prepull::inventory::{InventoryError, NodeSettings, Source, load};
+use prepull::model::{Fleet, Node, RuntimeKind};
+
+fn built_in() -> NodeSettings {
+    NodeSettings {
+        user: Some("me".into()),
+        port: Some(22),
+        ..NodeSettings::default()
+    }
+}
+
+fn fleet_of(sources: &[Source]) -> Result<Fleet, InventoryError> {
+    load(sources, &NodeSettings::default(), &built_in())
+}
+
+fn find<'a>(nodes: &'a [Node], name: &str) -> &'a Node {
+    nodes.iter().find(|node| node.name == name).unwrap()
+}
+
+fn jump(node: &Node) -> Vec<String> {
+    node.jump.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn every_example_means_what_its_comments_say() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("inventory");
+    let mut seen = Vec::new();
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_string();
+        let fleet = fleet_of(&[Source::File(path)]).unwrap_or_else(|error| panic!("{error}"));
+        let nodes = fleet.nodes();
+        match name.as_str() {
+            "minimal.yml" => {
+                assert_eq!(nodes.len(), 2);
+                assert_eq!((nodes[0].user.as_str(), nodes[0].port), ("me", 22));
+            }
+            "groups.yml" => groups(nodes),
+            "bastion.yml" => bastion(nodes, &folder),
+            "mixed-runtimes.yml" => mixed_runtimes(nodes),
+            other => panic!("inventory/{other} has no assertion here"),
+        }
+        seen.push(name);
+    }
+    assert_eq!(seen.len(), 4, "{seen:?}");
+}
+
+fn groups(nodes: &[Node]) {
+    assert_eq!(nodes.len(), 20);
+    assert_eq!(nodes[0].name, "gpu01.dc1.example");
+    assert_eq!(jump(&nodes[0]), ["ops@bastion.example:22"]);
+    assert!(
+        nodes
+            .iter()
+            .all(|node| node.user == "ops" && node.become_root)
+    );
+    assert!(
+        nodes
+            .iter()
+            .all(|node| node.identities[0].ends_with(".ssh/fleet_ed25519"))
+    );
+    let last = find(nodes, "gpu17");
+    assert_eq!((last.address.as_str(), last.port), ("10.0.7.17", 2222));
+    assert_eq!(last.labels["pool"], "gpu");
+    assert_eq!(last.runtime, Some(RuntimeKind::Crictl));
+    assert_eq!(find(nodes, "10.0.8.10").runtime, Some(RuntimeKind::Docker));
+    assert_eq!(nodes[19].name, "edge-1.example");
+}
+
+fn bastion(nodes: &[Node], folder: &Path) {
+    assert_eq!(nodes.len(), 10);
+    assert_eq!(
+        jump(&nodes[0]),
+        ["jumper@gate.example:2022", "ops@inner.site:22"]
+    );
+    assert_eq!(nodes[0].identities[1], folder.join("keys/old_site_rsa"));
+    assert_eq!(find(nodes, "2001:db8::17").port, 2222);
+    let second = find(nodes, "node1.rack2.site");
+    assert_eq!(jump(second), ["ops@gate.example:22", "ops@rack2.site:22"]);
+    assert_eq!(second.labels["rack"], "2");
+    assert!(find(nodes, "front").jump.is_empty());
+}
+
+fn mixed_runtimes(nodes: &[Node]) {
+    assert_eq!(nodes.len(), 9);
+    let both = find(nodes, "k8s-worker-03");
+    assert_eq!(both.groups, ["containerd", "arm"]);
+    assert_eq!(both.labels["arch"], "arm64");
+    assert_eq!(
+        both.endpoint.as_deref(),
+        Some("unix:///run/containerd/containerd.sock")
+    );
+    assert_eq!(find(nodes, "build-9").runtime, Some(RuntimeKind::Docker));
+    let legacy = find(nodes, "legacy.example");
+    assert_eq!(
+        (legacy.runtime, legacy.user.as_str(), legacy.port),
+        (None, "admin", 2200)
+    );
+}
+
+#[test]
+fn files_and_expressions_together_are_one_fleet_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| -> PathBuf {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let file = write("fleet.yml", "nodes: [b, {name: a, port: 2222}]\n");
+    let list = write("hosts.txt", "# more\nd\nc # and one\n");
+    let sources = [
+        Source::Hosts(format!("ops@a,^{},e", list.display())),
+        Source::File(file),
+    ];
+    let strongest = NodeSettings {
+        become_root: Some(true),
+        ..NodeSettings::default()
+    };
+    let fleet = load(&sources, &strongest, &built_in()).unwrap();
+    let seen: Vec<_> = fleet
+        .nodes()
+        .iter()
+        .map(|node| (node.name.as_str(), node.user.as_str(), node.port))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("a", "ops", 2222),
+            ("d", "me", 22),
+            ("c", "me", 22),
+            ("e", "me", 22),
+            ("b", "me", 22)
+        ]
+    );
+    assert!(fleet.nodes().iter().all(|node| node.become_root));
+}
+
+#[test]
+fn faults_of_sources_name_the_source() {
+    for (source, part) in [
+        (
+            Source::File("/no/such.yml".into()),
+            "/no/such.yml: cannot open",
+        ),
+        (
+            Source::File(env!("CARGO_MANIFEST_DIR").into()),
+            "this is a directory",
+        ),
+        (
+            Source::Hosts("a,b[".into()),
+            "--hosts:1:4: a [ without its ]",
+        ),
+        (
+            Source::Hosts(String::new()),
+            "--hosts:1:1: a host expression is missing",
+        ),
+        (
+            Source::Hosts("^/no/such.txt".into()),
+            "/no/such.txt: cannot open",
+        ),
+    ] {
+        let shown = fleet_of(&[source]).unwrap_err().to_string();
+        assert!(shown.contains(part), "{shown}");
+    }
+    let nothing = fleet_of(&[]).unwrap_err().to_string();
+    assert!(nothing.contains("the fleet is empty"), "{nothing}");
+}
+
+/// The budget in a release build is 150 ms; an unoptimised one, on a machine that does other things
+/// too, gets much more: what this is to catch is work that grows with the square of the fleet.
+#[test]
+fn ten_thousand_nodes_resolve_quickly() {
+    let mut text =
+        String::from("defaults: {user: ops, identity: ~/.ssh/id, labels: {a: b}}\ngroups:\n");
+    for group in 0..100 {
+        text.push_str(&format!(
+            "  g{group}:\n    labels: {{pool: p{group}}}\n    nodes:\n"
+        ));
+        for node in 0..100 {
+            text.push_str(&format!(
+                "      - {{name: node-{group}-{node}, address: 10.{group}.0.{node}, port: 2222}}\n"
+            ));
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("big.yml");
+    fs::write(&path, text).unwrap();
+    let started = Instant::now();
+    let fleet = fleet_of(&[Source::File(path)]).unwrap();
+    let spent = started.elapsed();
+    assert_eq!(fleet.nodes().len(), 10_000);
+    let budget = if cfg!(debug_assertions) { 4_000 } else { 150 };
+    assert!(spent.as_millis() < budget, "{spent:?}");
+}
