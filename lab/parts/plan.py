@@ -1,0 +1,81 @@
+"""Who is in a lab: names, addresses, users, runtimes, and the files that tell prepull and the tests about them."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+
+OPERATOR_ADDRESS = "10.77.0.1"
+REGISTRY_ADDRESS = "10.77.0.2"
+DEAD_ADDRESS = "10.77.9.9"
+REGISTRY = "registry.lab:5000"
+
+
+@dataclass
+class Node:
+    """One machine of the lab. `runtime` is docker, containerd, none, or registry for the registry's own machine."""
+
+    name: str
+    address: str
+    user: str
+    runtime: str
+
+
+def fleet(count, bare):
+    """Docker and containerd in turn; the second of each kind is reached as an ordinary user with sudo."""
+    nodes = []
+    for number in range(1, count + 1):
+        runtime = "docker" if number % 2 else "containerd"
+        user = "ops" if number in (3, 4) else "root"
+        nodes.append(Node(f"node-{number}", f"10.77.1.{number}", user, runtime))
+    if bare:
+        nodes.append(Node("node-bare", "10.77.2.1", "root", "none"))
+    return nodes
+
+
+def registry():
+    """The machine that holds the registry."""
+    return Node("registry", REGISTRY_ADDRESS, "root", "registry")
+
+
+def hosts(nodes):
+    """/etc/hosts for the operator and every node."""
+    lines = ["127.0.0.1 localhost", "::1 localhost", f"{OPERATOR_ADDRESS} operator", f"{REGISTRY_ADDRESS} registry.lab"]
+    lines += [f"{node.address} {node.name}" for node in nodes]
+    return "\n".join([*lines, f"{DEAD_ADDRESS} node-dead"]) + "\n"
+
+
+def _entry(node):
+    become = ", become: true" if node.user != "root" else ""
+    return f"      - {{name: {node.name}, address: {node.address}, user: {node.user}{become}}}"
+
+
+def inventory(state, nodes):
+    """prepull's own YAML. The containerd group leaves the runtime to prepull's probe."""
+    lines = ["defaults:", f"  identity: {json.dumps(os.path.join(state, 'id_ed25519'))}", "groups:"]
+    for runtime, setting in (("docker", "    runtime: docker\n"), ("containerd", "")):
+        members = [_entry(node) for node in nodes if node.runtime == runtime]
+        if members:
+            lines.append(f"  {runtime}:\n{setting}    nodes:")
+            lines += members
+    return "\n".join(lines) + "\n"
+
+
+def faulty_inventory(state, nodes):
+    """The good nodes, the node without a runtime where there is one, and a node that never answers."""
+    extra = [node for node in nodes if node.runtime == "none"] + [Node("node-dead", DEAD_ADDRESS, "root", "none")]
+    return inventory(state, nodes) + "\n".join(["  faulty:", "    nodes:", *(_entry(node) for node in extra)]) + "\n"
+
+
+def write(state, nodes):
+    """Write the files that need nothing but the plan."""
+    for name, text in (("hosts", hosts(nodes)), ("inventory.yml", inventory(state, nodes)),
+                       ("faulty.yml", faulty_inventory(state, nodes)),
+                       ("nodes.json", json.dumps([asdict(node) for node in nodes], indent=2) + "\n")):
+        with open(os.path.join(state, name), "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def read(state):
+    """The nodes of a lab, from its state folder."""
+    with open(os.path.join(state, "nodes.json"), encoding="utf-8") as file:
+        return [Node(**entry) for entry in json.load(file)]
