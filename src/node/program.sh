@@ -70,9 +70,11 @@ in_memory() {
 make_directory() {
     memory=yes
     for base in /dev/shm /run "${XDG_RUNTIME_DIR:-/nowhere}" "/run/user/$(id -u 2>/dev/null)"; do
+        in_memory "$base" && dir=$(mktemp -d "$base/prepull.XXXXXX" 2>/dev/null) && return
     done
     memory=no
     for base in "${TMPDIR:-/tmp}" /tmp /var/tmp; do
+        dir=$(mktemp -d "$base/prepull.XXXXXX" 2>/dev/null) && return
     done
     refuse directory
 }
