@@ -125,6 +125,7 @@ impl Place {
     }
 
     pub fn write(&self, name: &str, text: &str) {
+        assert!(!self.path(name).is_symlink(), "{name} leads elsewhere");
         fs::write(self.path(name), text).unwrap();
     }
 
@@ -140,9 +141,19 @@ impl Place {
         self.path(name).exists()
     }
 
+    /// An executable script. Another process writes it: a descriptor of ours could be open for writing
+    /// in a child that another test forks just now, and then nobody may execute the file.
     pub fn program(&self, name: &str, text: &str) {
+        let source = self.path("script");
+        self.write("script", text);
         let file = self.path("bin").join(name);
-        fs::write(&file, text).unwrap();
+        // Never write through a link: it leads to a program of this machine.
+        let _ = fs::remove_file(&file);
+        let made = std::process::Command::new("cp")
+            .arg("--remove-destination")
+            .args([&source, &file])
+            .status();
+        assert!(made.unwrap().success());
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
