@@ -87,8 +87,10 @@ impl Reader {
     }
 
     /// What start-up files printed, as far as it was kept.
-    pub(super) fn words(&self) -> &[u8] {
-        &self.words
+    pub(super) fn words(&self) -> Vec<u8> {
+        // What may be the beginning of the mark is not when nothing follows.
+        let rest: &[u8] = if self.begun { &[] } else { &self.buffer };
+        [&self.words, rest].concat()
     }
 
     /// Takes what arrived.

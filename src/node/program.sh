@@ -70,9 +70,11 @@ in_memory() {
 make_directory() {
     memory=yes
     for base in /dev/shm /run "${XDG_RUNTIME_DIR:-/nowhere}" "/run/user/$(id -u 2>/dev/null)"; do
+        in_memory "$base" && dir=$(mktemp -d "$base/prepull.XXXXXX" 2>/dev/null) && return
     done
     memory=no
     for base in "${TMPDIR:-/tmp}" /tmp /var/tmp; do
+        dir=$(mktemp -d "$base/prepull.XXXXXX" 2>/dev/null) && return
     done
     refuse directory
 }
@@ -144,9 +146,11 @@ become() {
     exec "$@"
 }
 
-# Keeps one byte more than limit $1, which tells that something was cut; the rest is read and dropped.
+# Keeps at least one byte more than limit $1, which tells that something was cut; the rest is read and
+# dropped. head would be shorter, but holds back what it has read until its buffer is full.
 keep() {
-    head -c $(($1 + 1))
+    # In blocks of 512 bytes, which some shells take for 1024; cat is ended by the signal XFSZ there.
+    (ulimit -c 0; ulimit -f $(($1 / 512 + 1)); exec cat)
     exec cat >/dev/null
 }
 
@@ -182,7 +186,7 @@ perform() {
         # A client leaves nothing behind.
         kill -s KILL -- "-$client" 2>/dev/null
     fi
-    wait $readers 2>/dev/null
+    wait $readers
     rm -f "$dir/leader" "$dir/readers"
     stopped && finish
     cut=0

@@ -120,7 +120,14 @@ impl<C: Channel> Talk<C> {
                     self.finish().await;
                     return Err(failure);
                 }
-                Frame::Hello | Frame::End => {
+                Frame::End => {
+                    return Err(Failure::new(
+                        FailureKind::ConnectionLost,
+                        self.stage,
+                        "the node saw our side of the connection end, and stopped",
+                    ));
+                }
+                Frame::Hello => {
                     return Err(self.broken(&"a line came where another was due"));
                 }
             }
@@ -242,7 +249,7 @@ impl<C: Channel> Talk<C> {
     fn words(&self) -> String {
         let mut bytes = self.stderr.clone();
         if !self.reader.begun() {
-            bytes.extend_from_slice(self.reader.words());
+            bytes.extend_from_slice(&self.reader.words());
         }
         let words = capped(&bytes, WORDS_SHOWN);
         if words.trim().is_empty() {

@@ -1,0 +1,114 @@
+//! A runtime for tests: asks the fake clients, and reads what they print.
+
+use prepull::model::{
+    CommandOutput, Failure, FailureKind, Held, Image, RuntimeKind, Secret, Stage,
+};
+use prepull::ports::{NodeCommand, PullRequest, Runtime, SecretDelivery};
+
+/// Asks `client`, which is called like the kind unless a test wants it missing.
+pub struct FakeRuntime {
+    pub kind: RuntimeKind,
+    pub client: &'static str,
+    /// docker's way (a directory) or crictl's (a variable).
+    pub secret: Option<Secret>,
+    pub stdin: Vec<u8>,
+}
+
+impl FakeRuntime {
+    pub fn new(kind: RuntimeKind) -> Self {
+        Self {
+            kind,
+            client: kind.as_str(),
+            secret: None,
+            stdin: vec![],
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> NodeCommand {
+        NodeCommand {
+            argv: std::iter::once(self.client)
+                .chain(arguments.iter().copied())
+                .map(String::from)
+                .collect(),
+            environment: vec![("PLAIN".into(), "it's $(id) `x`\n\"é\"".into())],
+            secret: None,
+            stdin: vec![],
+        }
+    }
+}
+
+fn words(output: &CommandOutput) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+impl Runtime for FakeRuntime {
+    fn kind(&self) -> RuntimeKind {
+        self.kind
+    }
+
+    fn version(&self, _: Option<&str>) -> NodeCommand {
+        self.command(&["version"])
+    }
+
+    fn read_version(&self, output: &CommandOutput) -> Result<String, Failure> {
+        let kind = match output.exit {
+            prepull::model::ExitStatus::Code(0) => return Ok(String::new()),
+            prepull::model::ExitStatus::Code(127) => FailureKind::RuntimeMissing,
+            _ => FailureKind::RuntimeDown,
+        };
+        Err(Failure::new(kind, Stage::Probe, words(output)))
+    }
+
+    fn inspect(&self, image: &Image, _: Option<&str>) -> NodeCommand {
+        self.command(&["inspect", &image.to_string()])
+    }
+
+    fn read_inspect(
+        &self,
+        _: &Image,
+        output: &CommandOutput,
+        stage: Stage,
+    ) -> Result<Option<Held>, Failure> {
+        if output.success() {
+            let digest = String::from_utf8_lossy(&output.stdout).trim().to_string();
+            return Ok(Some(Held {
+                digest: Some(digest),
+                image_id: None,
+                bytes: None,
+                platform: None,
+            }));
+        }
+        if words(output).contains("no such image") {
+            return Ok(None);
+        }
+        Err(Failure::new(FailureKind::RuntimeDown, stage, words(output)))
+    }
+
+    fn pull(&self, request: &PullRequest<'_>) -> Result<NodeCommand, Failure> {
+        let mut command = self.command(&["pull", &request.image.to_string()]);
+        command.stdin.clone_from(&self.stdin);
+        command.secret = self.secret.clone().map(|secret| match self.kind {
+            RuntimeKind::Docker => SecretDelivery::Directory {
+                variable: "DOCKER_CONFIG",
+                file: "config.json",
+                content: secret,
+            },
+            RuntimeKind::Crictl => SecretDelivery::Environment {
+                variable: "CRICTL_AUTH",
+                value: secret,
+            },
+        });
+        Ok(command)
+    }
+
+    fn read_pull(&self, _: &Image, output: &CommandOutput) -> Result<(), Failure> {
+        if output.success() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            FailureKind::RegistryAuth,
+            Stage::Pull,
+            words(output),
+        ))
+    }
+}

@@ -1,0 +1,360 @@
+//! What every shell has to pass, each with a node of its own that must be clean afterwards.
+
+use std::fs;
+use std::future::{Future, pending};
+use std::time::{Duration, Instant};
+
+use prepull::model::{
+    CommandOutput, ExitStatus, Failure, FailureKind, Outcome, PullWhen, RuntimeKind, Secret, Stage,
+};
+use prepull::node::{self as call, Ended, PullJob};
+use prepull::ports::PullRequest;
+
+use super::runtime::FakeRuntime;
+use super::{Place, Shells, contains, node, processes, signal};
+
+const IMAGE: &str = "reg.example:5000/team/app:v1";
+
+/// Quotes, expansions, newlines, control bytes of dash's own, and 4 KB.
+pub fn hostile() -> String {
+    let quoted = "'\"$(touch /tmp/x) `id` ${HOME} \\ \\n !! * ; & | < > # ~ é \u{81}\u{88}日本 \t";
+    format!("-n {quoted}\n\n -leading\n{}\n", "p@ss'word\\ ".repeat(370))
+}
+
+async fn pull(
+    place: &Place,
+    runtime: &FakeRuntime,
+    timeout: Option<Duration>,
+    cancel: impl Future<Output = ()> + Send,
+) -> Result<Ended<Outcome>, Failure> {
+    let image = IMAGE.parse().unwrap();
+    let job = PullJob {
+        runtime,
+        request: PullRequest {
+            image: &image,
+            endpoint: None,
+            platform: None,
+            login: None,
+        },
+        when: PullWhen::Missing,
+        timeout,
+    };
+    call::pull(&mut place.session(), &node(false), &job, &|_| {}, cancel).await
+}
+
+fn docker_with(secret: &str) -> FakeRuntime {
+    FakeRuntime {
+        secret: Some(Secret::new(secret)),
+        ..FakeRuntime::new(RuntimeKind::Docker)
+    }
+}
+
+async fn run(place: &Place, argv: &[&str]) -> CommandOutput {
+    let argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
+    match call::run(&mut place.session(), &node(false), &argv, pending()).await {
+        Ok(Ended::Done(output)) => output,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub async fn present_image_is_left_alone(shells: &Shells) {
+    let place = Place::new(shells).noisy();
+    place.write("fake/held", "sha256:0123\n");
+    let ended = pull(
+        &place,
+        &FakeRuntime::new(RuntimeKind::Docker),
+        None,
+        pending(),
+    )
+    .await;
+    let Ok(Ended::Done(Outcome::Present(held))) = ended else {
+        panic!("{shells:?}: {ended:?}");
+    };
+    assert_eq!(held.digest.as_deref(), Some("sha256:0123"));
+    assert_eq!(place.text("fake/log"), format!("docker inspect {IMAGE}\n"));
+    place.assert_clean().await;
+}
+
+/// The credentials arrive unchanged, in memory, for the user alone, in nobody's arguments, and go.
+pub async fn docker_gets_its_credentials_in_memory_and_they_go(shells: &Shells) {
+    let place = Place::new(shells).noisy();
+    let secret = format!("{}{}", "unseen-".repeat(4), hostile());
+    place.write(
+        "fake/pull",
+        r#"cat "$DOCKER_CONFIG/config.json" >"$FAKE/secret"
+stat -c %a "$DOCKER_CONFIG" "$DOCKER_CONFIG/config.json" >"$FAKE/modes"
+stat -f -c %T "$DOCKER_CONFIG" >"$FAKE/memory"
+printf %s "$PLAIN" >"$FAKE/plain"
+echo "$LC_ALL" >"$FAKE/locale"
+cat >"$FAKE/stdin"
+touch "$FAKE/started"
+while ! [ -e "$FAKE/go" ]; do sleep 0.05; done
+"#,
+    );
+    let mut runtime = docker_with(&secret);
+    runtime.stdin = b"\nanswer without end".to_vec();
+    let watching = async {
+        place.started().await;
+        assert!(place.processes().len() > 1);
+        let seen = processes(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            contains(&line, b"unseen-unseen-unseen")
+        });
+        assert_eq!(seen, []);
+        assert_eq!(place.folders().len(), 1);
+        place.write("fake/go", "");
+    };
+    let (ended, ()) = tokio::join!(pull(&place, &runtime, None, pending()), watching);
+    assert!(
+        matches!(ended, Ok(Ended::Done(Outcome::Pulled(_)))),
+        "{shells:?}: {ended:?}"
+    );
+    assert_eq!(place.read("fake/secret"), secret.as_bytes());
+    assert_eq!(place.text("fake/modes"), "700\n600\n");
+    assert_eq!(place.text("fake/memory"), "tmpfs\n");
+    assert_eq!(place.text("fake/plain"), "it's $(id) `x`\n\"é\"");
+    assert_eq!(place.text("fake/locale"), "C\n");
+    assert_eq!(place.read("fake/stdin"), b"\nanswer without end");
+    assert_eq!(
+        place.text("fake/log"),
+        format!("docker inspect {IMAGE}\ndocker pull {IMAGE}\ndocker inspect {IMAGE}\n")
+    );
+    place.assert_clean().await;
+}
+
+/// Only the pull sees the variable; inspecting does not.
+pub async fn crictl_gets_its_credentials_in_its_environment(shells: &Shells) {
+    let place = Place::new(shells);
+    let secret = format!("unseen-unseen-unseen {}", hostile().replace('\n', " "));
+    place.write(
+        "fake/pull",
+        r#"printf %s "$CRICTL_AUTH" >"$FAKE/secret"
+touch "$FAKE/started"
+while ! [ -e "$FAKE/go" ]; do sleep 0.05; done
+"#,
+    );
+    let runtime = FakeRuntime {
+        secret: Some(Secret::new(secret.clone())),
+        ..FakeRuntime::new(RuntimeKind::Crictl)
+    };
+    let watching = async {
+        place.started().await;
+        let seen = processes(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            contains(&line, b"unseen-unseen-unseen")
+        });
+        assert_eq!(seen, []);
+        place.write("fake/go", "");
+    };
+    let (ended, ()) = tokio::join!(pull(&place, &runtime, None, pending()), watching);
+    assert!(
+        matches!(ended, Ok(Ended::Done(Outcome::Pulled(_)))),
+        "{shells:?}: {ended:?}"
+    );
+    assert_eq!(place.read("fake/secret"), secret.as_bytes());
+    place.assert_clean().await;
+}
+
+pub async fn a_failing_pull_keeps_the_clients_words(shells: &Shells) {
+    let place = Place::new(shells);
+    place.write("fake/pull", "echo 'no basic auth credentials' >&2; exit 1");
+    let failure = pull(&place, &docker_with("s3cret"), None, pending())
+        .await
+        .unwrap_err();
+    assert_eq!(failure.kind, FailureKind::RegistryAuth);
+    assert_eq!(failure.detail, "no basic auth credentials\n");
+    place.assert_clean().await;
+}
+
+const HANGS: &str = "sleep 1000 & touch \"$FAKE/started\"; sleep 1000; wait";
+const HANGS_WELL: &str =
+    "trap '' TERM HUP INT; sleep 1000 & touch \"$FAKE/started\"; while :; do sleep 1; done";
+
+pub async fn a_hanging_pull_is_ended_by_the_time_out(shells: &Shells) {
+    for (script, most) in [(HANGS, 4), (HANGS_WELL, 9)] {
+        let place = Place::new(shells);
+        place.write("fake/pull", script);
+        let limit = Some(Duration::from_millis(1500));
+        let began = Instant::now();
+        let failure = pull(&place, &docker_with("s3cret"), limit, pending())
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (failure.kind, failure.stage),
+            (FailureKind::TimedOut, Stage::Pull)
+        );
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(most), "{shells:?}: {took:?}");
+        // The node said that it has cleaned up: now, not some time later.
+        assert_eq!(place.folders().len(), 0);
+        place.assert_clean().await;
+    }
+}
+
+pub async fn a_cancelled_pull_leaves_nothing(shells: &Shells) {
+    let place = Place::new(shells);
+    place.write("fake/pull", HANGS);
+    let ended = pull(&place, &docker_with("s3cret"), None, place.started()).await;
+    assert_eq!(ended, Ok(Ended::Cancelled));
+    assert!(!place.exists("fake/held"));
+    assert_eq!(place.folders().len(), 0);
+    place.assert_clean().await;
+}
+
+/// We vanish in the middle of a pull, as a lost connection does.
+pub async fn a_lost_connection_leaves_nothing(shells: &Shells) {
+    for script in [HANGS, HANGS_WELL] {
+        let place = Place::new(shells);
+        place.write("fake/pull", script);
+        let runtime = docker_with("s3cret");
+        tokio::select! {
+            ended = pull(&place, &runtime, None, pending()) => panic!("{ended:?}"),
+            () = place.started() => {}
+        }
+        place.assert_clean().await;
+    }
+}
+
+/// Somebody ends our program on the node, politely or not.
+pub async fn a_killed_program_leaves_nothing(shells: &Shells) {
+    for name in ["KILL", "TERM", "HUP"] {
+        let place = Place::new(shells);
+        place.write("fake/pull", HANGS);
+        let runtime = docker_with("s3cret");
+        let killing = async {
+            place.started().await;
+            signal(place.main_shell(), name);
+        };
+        let (ended, ()) = tokio::join!(pull(&place, &runtime, None, pending()), killing);
+        let failure = ended.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Unknown, "{shells:?}: {failure}");
+        assert!(failure.detail.contains("from outside"), "{failure}");
+        place.assert_clean().await;
+    }
+}
+
+pub async fn output_without_end_is_bounded(shells: &Shells) {
+    let place = Place::new(shells);
+    let output = run(&place, &["head", "-c", "1000000000", "/dev/zero"]).await;
+    assert_eq!(output.exit, ExitStatus::Code(0));
+    assert_eq!((output.stdout.len(), output.truncated), (1 << 20, true));
+
+    place.write("fake/pull", "touch \"$FAKE/started\"; exec yes");
+    let limit = Some(Duration::from_secs(1));
+    let failure = pull(&place, &docker_with("s3cret"), limit, pending())
+        .await
+        .unwrap_err();
+    assert_eq!(failure.kind, FailureKind::TimedOut);
+    place.assert_clean().await;
+}
+
+pub async fn commands_run_as_they_stand(shells: &Shells) {
+    let place = Place::new(shells).noisy();
+    let hostile = hostile();
+    let given = [hostile.as_str(), "", "-c", "--", "a b", "\n", "*", "日本"];
+    let mut argv = vec!["printf", "%s\\0"];
+    argv.extend(given);
+    let output = run(&place, &argv).await;
+    let expected: Vec<u8> = given
+        .iter()
+        .flat_map(|value| [value.as_bytes(), b"\0"].concat())
+        .collect();
+    assert_eq!(output.stdout, expected, "{shells:?}");
+
+    let every_byte =
+        "i=0; while [ $i -lt 256 ]; do printf \"\\\\$(printf %o $i)\"; i=$((i+1)); done";
+    let output = run(&place, &["sh", "-c", every_byte]).await;
+    assert_eq!(output.stdout, (0..=255).collect::<Vec<u8>>(), "{shells:?}");
+
+    let output = run(
+        &place,
+        &["sh", "-c", "cat; echo $LC_ALL; echo no >&2; exit 7"],
+    )
+    .await;
+    assert_eq!(
+        output,
+        CommandOutput {
+            exit: ExitStatus::Code(7),
+            stdout: b"C.UTF-8\n".to_vec(),
+            stderr: b"no\n".to_vec(),
+            truncated: false
+        }
+    );
+    let output = run(&place, &["sh", "-c", "kill -s KILL $$"]).await;
+    assert_eq!(output.exit, ExitStatus::Signal("KILL".into()));
+    let output = run(&place, &["prepull-no-such-command"]).await;
+    assert_eq!(output.exit, ExitStatus::Code(127));
+    assert!(contains(&output.stderr, b"not found"), "{output:?}");
+    place.assert_clean().await;
+}
+
+pub async fn a_command_may_leave_something_running(shells: &Shells) {
+    let place = Place::new(shells);
+    let began = Instant::now();
+    let output = run(&place, &["sh", "-c", "sleep 1000 & echo hi"]).await;
+    assert_eq!(output.stdout, b"hi\n");
+    assert!(began.elapsed() < Duration::from_secs(8));
+    let mut left = place.processes();
+    left.retain(|(_, line)| line.contains("sleep 1000"));
+    assert_eq!(left.len(), 1);
+    signal(left[0].0, "KILL");
+    place.assert_clean().await;
+}
+
+pub async fn a_cancelled_command_is_ended(shells: &Shells) {
+    let place = Place::new(shells);
+    let argv = ["sh", "-c", "touch $FAKE/started; sleep 1000 | sleep 1000"];
+    let argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
+    let mut session = place.session();
+    let ended = call::run(&mut session, &node(false), &argv, place.started()).await;
+    assert_eq!(ended, Ok(Ended::Cancelled));
+    place.assert_clean().await;
+}
+
+pub async fn a_probe_finds_what_is_there(shells: &Shells) {
+    let place = Place::new(shells).noisy();
+    let docker = FakeRuntime::new(RuntimeKind::Docker);
+    let crictl = FakeRuntime::new(RuntimeKind::Crictl);
+    let no_crictl = FakeRuntime {
+        client: "prepull-no-crictl",
+        ..FakeRuntime::new(RuntimeKind::Crictl)
+    };
+    let no_docker = FakeRuntime {
+        client: "prepull-no-docker",
+        ..FakeRuntime::new(RuntimeKind::Docker)
+    };
+    let ask = async |a: &FakeRuntime, b: &FakeRuntime| {
+        call::probe(&mut place.session(), &node(false), &[a, b], pending()).await
+    };
+    assert_eq!(
+        ask(&docker, &crictl).await,
+        Ok(Ended::Done(RuntimeKind::Crictl))
+    );
+    assert_eq!(
+        ask(&docker, &no_crictl).await,
+        Ok(Ended::Done(RuntimeKind::Docker))
+    );
+    let failure = ask(&no_docker, &no_crictl).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::RuntimeMissing);
+    place.write("fake/version-exit", "1");
+    let failure = ask(&docker, &no_crictl).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::RuntimeDown);
+    place.assert_clean().await;
+}
+
+/// All of them, one after the other.
+pub async fn all(shells: &Shells) {
+    present_image_is_left_alone(shells).await;
+    docker_gets_its_credentials_in_memory_and_they_go(shells).await;
+    crictl_gets_its_credentials_in_its_environment(shells).await;
+    a_failing_pull_keeps_the_clients_words(shells).await;
+    a_hanging_pull_is_ended_by_the_time_out(shells).await;
+    a_cancelled_pull_leaves_nothing(shells).await;
+    a_lost_connection_leaves_nothing(shells).await;
+    a_killed_program_leaves_nothing(shells).await;
+    output_without_end_is_bounded(shells).await;
+    commands_run_as_they_stand(shells).await;
+    a_command_may_leave_something_running(shells).await;
+    a_cancelled_command_is_ended(shells).await;
+    a_probe_finds_what_is_there(shells).await;
+}

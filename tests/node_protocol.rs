@@ -1,0 +1,194 @@
+//! The node protocol against real shells that every machine has: the program, its clean-up, its refusals.
+
+#![allow(clippy::unwrap_used)] // a test file: a panic is a failed test
+
+mod local_node;
+
+use std::future::pending;
+
+use local_node::{DASH, Place, Shells, find, node, scenarios};
+use prepull::model::{Failure, FailureKind, Stage};
+use prepull::node::run;
+
+/// Debian's `sh` is dash; elsewhere `sh` may be bash, which the second round runs under its own name.
+const SHELLS: [Shells; 2] = [
+    DASH,
+    Shells {
+        login: "bash",
+        sh: &["bash"],
+    },
+];
+
+#[tokio::test]
+async fn present_image_is_left_alone() {
+    for shells in &SHELLS {
+        scenarios::present_image_is_left_alone(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn docker_gets_its_credentials_in_memory_and_they_go() {
+    for shells in &SHELLS {
+        scenarios::docker_gets_its_credentials_in_memory_and_they_go(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn crictl_gets_its_credentials_in_its_environment() {
+    for shells in &SHELLS {
+        scenarios::crictl_gets_its_credentials_in_its_environment(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_failing_pull_keeps_the_clients_words() {
+    for shells in &SHELLS {
+        scenarios::a_failing_pull_keeps_the_clients_words(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_hanging_pull_is_ended_by_the_time_out() {
+    for shells in &SHELLS {
+        scenarios::a_hanging_pull_is_ended_by_the_time_out(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_pull_leaves_nothing() {
+    for shells in &SHELLS {
+        scenarios::a_cancelled_pull_leaves_nothing(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_connection_leaves_nothing() {
+    for shells in &SHELLS {
+        scenarios::a_lost_connection_leaves_nothing(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_killed_program_leaves_nothing() {
+    for shells in &SHELLS {
+        scenarios::a_killed_program_leaves_nothing(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn output_without_end_is_bounded() {
+    for shells in &SHELLS {
+        scenarios::output_without_end_is_bounded(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn commands_run_as_they_stand() {
+    for shells in &SHELLS {
+        scenarios::commands_run_as_they_stand(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_command_may_leave_something_running() {
+    for shells in &SHELLS {
+        scenarios::a_command_may_leave_something_running(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_command_is_ended() {
+    for shells in &SHELLS {
+        scenarios::a_cancelled_command_is_ended(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_probe_finds_what_is_there() {
+    for shells in &SHELLS {
+        scenarios::a_probe_finds_what_is_there(shells).await;
+    }
+}
+
+async fn refused(place: &Place, become_root: bool) -> Failure {
+    let argv = ["true".to_string()];
+    let mut session = place.session();
+    run(&mut session, &node(become_root), &argv, pending())
+        .await
+        .unwrap_err()
+}
+
+#[tokio::test]
+async fn a_sudo_that_refuses_is_a_matter_of_privilege_in_its_own_words() {
+    for words in [
+        "sudo: a password is required",
+        "ops is not in the sudoers file.",
+        "sudo: sorry, you must have a tty to run sudo",
+        "Sorry, user ops is not allowed to execute '/bin/sh' as root on node-1.",
+        "/etc/sudoers.d/lab:1:18: syntax error",
+    ] {
+        let place = Place::new(&DASH);
+        place.write("words", words);
+        let text = format!(
+            "#!/bin/sh\ncat '{}' >&2\nexit 1\n",
+            place.path("words").display()
+        );
+        place.program("sudo", &text);
+        let failure = refused(&place, true).await;
+        assert_eq!(
+            (failure.kind, failure.stage),
+            (FailureKind::Privilege, Stage::Start)
+        );
+        assert!(failure.detail.contains(words), "{failure}");
+        place.assert_clean().await;
+    }
+}
+
+#[tokio::test]
+async fn sudo_that_agrees_only_warns() {
+    let place = Place::new(&DASH);
+    place.program(
+        "sudo",
+        "#!/bin/sh\n[ \"$1\" = -n ] || exit 1\nshift\necho 'sudo: unable to resolve host' >&2\nexec \"$@\"\n",
+    );
+    let argv = ["true".to_string()];
+    let ended = run(&mut place.session(), &node(true), &argv, pending()).await;
+    assert!(matches!(ended, Ok(prepull::node::Ended::Done(output)) if output.success()));
+    place.assert_clean().await;
+}
+
+#[tokio::test]
+async fn an_account_without_a_shell_is_a_matter_of_the_nodes_set_up() {
+    find("nologin", "login");
+    for become_root in [false, true] {
+        let place = Place::new(&Shells {
+            login: "nologin",
+            sh: &["dash"],
+        });
+        let failure = refused(&place, become_root).await;
+        assert_eq!(
+            (failure.kind, failure.stage),
+            (FailureKind::NodeSetup, Stage::Start)
+        );
+        assert!(
+            failure
+                .detail
+                .contains("This account is currently not available."),
+            "{failure}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_tools_fail_is_told_apart_from_a_failed_command() {
+    let place = Place::new(&DASH);
+    // mkfifo stands for all that the private directory needs.
+    place.program("mkfifo", "#!/bin/sh\nexit 1\n");
+    let failure = refused(&place, false).await;
+    assert_eq!(
+        (failure.kind, failure.stage),
+        (FailureKind::NodeSetup, Stage::Run)
+    );
+    assert!(failure.detail.contains("temporary directory"), "{failure}");
+    place.assert_clean().await;
+}

@@ -1,0 +1,103 @@
+//! The node protocol against every login shell and every `sh`, as root on Debian: feature `lab`.
+
+#![allow(clippy::unwrap_used)] // a test file: a panic is a failed test
+
+mod local_node;
+
+use std::future::pending;
+
+use local_node::runtime::FakeRuntime;
+use local_node::{DASH, Place, Shells, node, scenarios};
+use prepull::model::{FailureKind, PullWhen, RuntimeKind, Secret};
+use prepull::node::{PullJob, pull};
+use prepull::ports::PullRequest;
+
+const BUSYBOX: &[&str] = &["busybox"];
+
+#[tokio::test]
+async fn busybox_passes_every_scenario() {
+    scenarios::all(&Shells {
+        login: "dash",
+        sh: BUSYBOX,
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn bash_in_posix_mode_passes_every_scenario() {
+    scenarios::all(&Shells {
+        login: "bash",
+        sh: &["bash", "--posix"],
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn zsh_passes_every_scenario_as_login_shell() {
+    scenarios::all(&Shells {
+        login: "zsh",
+        sh: &["dash"],
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn fish_passes_every_scenario_as_login_shell() {
+    scenarios::all(&Shells {
+        login: "fish",
+        sh: &["dash"],
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tcsh_passes_every_scenario_as_login_shell() {
+    scenarios::all(&Shells {
+        login: "tcsh",
+        sh: BUSYBOX,
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn credentials_are_never_put_on_a_disk() {
+    let place = Place::new(&DASH);
+    // A mount namespace in which the usual memory file systems are folders of a disk.
+    place.program(
+        "sh",
+        "#!/bin/sh\nexec unshare --mount /bin/sh -c 'mkdir -p $FAKE/disk && \
+         mount --bind $FAKE/disk /dev/shm && mount --bind $FAKE/disk /run && exec dash \"$@\"' sh \"$@\"\n",
+    );
+    let image = "reg.example/app:v1".parse().unwrap();
+    for (secret, refused) in [(Some(Secret::new("s3cret")), true), (None, false)] {
+        let runtime = FakeRuntime {
+            secret,
+            ..FakeRuntime::new(RuntimeKind::Docker)
+        };
+        let job = PullJob {
+            runtime: &runtime,
+            request: PullRequest {
+                image: &image,
+                endpoint: None,
+                platform: None,
+                login: None,
+            },
+            when: PullWhen::Missing,
+            timeout: None,
+        };
+        let ended = pull(&mut place.session(), &node(false), &job, &|_| {}, pending()).await;
+        if refused {
+            let failure = ended.unwrap_err();
+            assert_eq!(failure.kind, FailureKind::NodeSetup, "{failure}");
+            assert!(
+                failure
+                    .detail
+                    .starts_with("refusing to put credentials on a disk"),
+                "{failure}"
+            );
+        } else {
+            assert!(ended.is_ok(), "{ended:?}");
+        }
+    }
+    place.assert_clean().await;
+}
