@@ -1,0 +1,334 @@
+//! docker: the `docker` client on the node and the daemon behind it.
+//!
+//! What is read here was seen from docker CLI 20.10 and 28 with dockerd 20.10 and 28
+//! (`tests/fixtures/transcripts/docker*`).
+
+use serde::{Deserialize, Serialize};
+
+use super::cause::Rule;
+use super::{Complaint, explain, held, name_of, words};
+use crate::model::FailureKind::{
+    self, NodeSetup, Privilege, RegistryRefused, RuntimeAbsent, RuntimeDown,
+};
+use crate::model::{
+    CommandOutput, Failure, Held, Image, RegistryLogin, RuntimeKind, Secret, Stage, text,
+};
+use crate::ports::{NodeCommand, PullRequest, Runtime, SecretDelivery};
+
+/// The docker daemon, through the `docker` client.
+#[derive(Debug, Clone, Copy)]
+pub struct Docker;
+
+/// What only docker's client and daemon say; the shared causes are in [`super::cause`].
+const RULES: &[Rule] = &[
+    Rule(
+        Privilege,
+        &["permission denied while trying to connect"],
+    ),
+    Rule(
+        RuntimeAbsent,
+        &[
+            "cannot connect to the docker daemon",
+            "failed to connect to the docker api",
+            "error during connect*dial",
+            "error during connect*no such host",
+        ],
+    ),
+    Rule(RuntimeDown, &["error during connect"]),
+    Rule(
+        NodeSetup,
+        &[
+            "client version*is too",
+            "client is newer than server",
+            "requires api version",
+            "is only supported on a docker daemon with experimental",
+            "unable to parse docker host",
+            "unable to resolve docker endpoint",
+            "context*not found",
+            "unknown flag",
+            "unknown shorthand flag",
+            "flag provided but not defined",
+        ],
+    ),
+    // Our own parser let a reference through that docker does not: that is prepull's fault.
+    Rule(FailureKind::Internal, &["invalid reference format"]),
+    // A 4xx whose empty body tells nothing (a proxy's 407, for one). With a body, the body is classified.
+    Rule(RegistryRefused, &["error response from daemon: unknown:$"]),
+];
+
+/// How `docker image inspect` says that an image is not there; podman's stand-in says the last.
+const ABSENT: [&str; 3] = ["no such image", "no such object", "image not known"];
+
+/// Docker Hub's key in docker's `config.json`.
+const HUB_KEY: &str = "https://index.docker.io/v1/";
+
+impl Docker {
+    fn command(endpoint: Option<&str>, arguments: &[&str]) -> NodeCommand {
+        let mut argv = vec!["docker".to_string()];
+        if let Some(endpoint) = endpoint {
+            argv.extend(["-H".to_string(), endpoint.to_string()]);
+        }
+        argv.extend(arguments.iter().map(ToString::to_string));
+        NodeCommand {
+            argv,
+            environment: Vec::new(),
+            secret: None,
+            stdin: Vec::new(),
+        }
+    }
+
+    fn failure(stage: Stage, image: Option<&Image>, output: &CommandOutput) -> Failure {
+        explain(
+            RuntimeKind::Docker,
+            RULES,
+            stage,
+            image,
+            output,
+            &complaint(output),
+        )
+    }
+}
+
+impl Runtime for Docker {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Docker
+    }
+
+    fn version(&self, endpoint: Option<&str>) -> NodeCommand {
+        Self::command(endpoint, &["version", "--format", "{{json .}}"])
+    }
+
+    fn read_version(&self, output: &CommandOutput) -> Result<String, Failure> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Answer {
+            server: Option<Server>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Server {
+            version: String,
+        }
+        if !output.success() {
+            return Err(Self::failure(Stage::Probe, None, output));
+        }
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let answer = printed
+            .lines()
+            .find_map(|line| serde_json::from_str::<Answer>(line.trim()).ok());
+        match answer {
+            Some(Answer {
+                server: Some(server),
+            }) => Ok(text::capped(server.version.as_bytes(), 100)),
+            // Some clients exit with 0 although the daemon's part of the answer is missing.
+            Some(Answer { server: None }) => Err(Failure::new(
+                RuntimeAbsent,
+                Stage::Probe,
+                words::detail(&[
+                    vec!["docker version names no server".to_string()],
+                    words::lines(&output.stderr),
+                ]
+                .concat()),
+            )),
+            None => Err(Failure::new(
+                FailureKind::Unknown,
+                Stage::Probe,
+                words::detail(&[
+                    vec!["docker version printed no JSON that names a server".to_string()],
+                    words::lines(&output.stdout),
+                ]
+                .concat()),
+            )),
+        }
+    }
+
+    fn inspect(&self, image: &Image, endpoint: Option<&str>) -> NodeCommand {
+        Self::command(
+            endpoint,
+            &[
+                "image",
+                "inspect",
+                "--format",
+                "{{json .RepoDigests}} {{.Os}}/{{.Architecture}} {{.Size}} {{.Id}}",
+                &name_of(image),
+            ],
+        )
+    }
+
+    fn read_inspect(
+        &self,
+        image: &Image,
+        output: &CommandOutput,
+        stage: Stage,
+    ) -> Result<Option<Held>, Failure> {
+        if !output.success() {
+            let said = String::from_utf8_lossy(&output.stderr).to_ascii_lowercase();
+            if ABSENT.iter().any(|absent| said.contains(absent)) {
+                return Ok(None);
+            }
+            return Err(Self::failure(stage, Some(image), output));
+        }
+        let printed = String::from_utf8_lossy(&output.stdout);
+        printed
+            .lines()
+            .find_map(|line| read_held(image, line.trim()))
+            .map(Some)
+            .ok_or_else(|| {
+                Failure::new(
+                    FailureKind::Unknown,
+                    stage,
+                    words::detail(&[
+                        vec!["docker image inspect printed something else than asked for".into()],
+                        words::lines(&output.stdout),
+                    ]
+                    .concat()),
+                )
+            })
+    }
+
+    fn pull(&self, request: &PullRequest<'_>) -> Result<NodeCommand, Failure> {
+        let name = name_of(request.image);
+        let mut arguments = vec!["pull"];
+        if let Some(platform) = request.platform {
+            arguments.extend(["--platform", platform]);
+        }
+        arguments.push(&name);
+        let secret = request
+            .login
+            .map(|login| config_json(request.image, login))
+            .transpose()?
+            // The folder replaces the node's own config.json, its credential helpers and contexts with it:
+            // a mix of the operator's login and whatever the node has could use the wrong one unseen.
+            .map(|content| SecretDelivery::Directory {
+                variable: "DOCKER_CONFIG",
+                file: "config.json",
+                content,
+            });
+        Ok(NodeCommand {
+            secret,
+            // CLI 28 asks for a login when the registry refuses the one it has, and waits for ever on
+            // /dev/null or a closed input; at an empty line on a pipe it gives up at once.
+            stdin: b"\n".to_vec(),
+            ..Self::command(request.endpoint, &arguments)
+        })
+    }
+
+    fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {
+        let stdout = words::lines(&output.stdout);
+        // Exit status 0 is no proof: CLI 28, ended while it asks for a login, exits with 0.
+        if let Some(asked) = stdout
+            .iter()
+            .position(|line| line.starts_with("Login prior to pull"))
+        {
+            let mut said =
+                vec!["the registry refused the login and docker asked for another one".to_string()];
+            said.extend(stdout[asked..].iter().take(1).cloned());
+            said.extend(words::lines(&output.stderr));
+            return Err(Failure::new(
+                FailureKind::RegistryAuth,
+                Stage::Pull,
+                words::detail(&said),
+            ));
+        }
+        if !output.success() {
+            return Err(Self::failure(Stage::Pull, Some(image), output));
+        }
+        // The status line is the last but one: a cut output may have lost it, and the image is inspected
+        // afterwards in any case.
+        if output.truncated || stdout.iter().any(|line| line.starts_with("Status: ")) {
+            return Ok(());
+        }
+        let mut said =
+            vec!["docker pull ended with status 0 but not with its status line".to_string()];
+        said.extend(complaint(output).lines);
+        Err(Failure::new(
+            FailureKind::Unknown,
+            Stage::Pull,
+            words::detail(&said),
+        ))
+    }
+}
+
+/// docker's telling lines.
+///
+/// Errors before the first layer are `Error response from daemon: ...` on stderr; once layers are on
+/// their way the same error has no prefix. A warning about the node's config.json is kept beside the error
+/// because it explains a pull that went on without a login. Under a pty everything is on stdout.
+fn complaint(output: &CommandOutput) -> Complaint {
+    let mut lines = words::lines(&output.stderr);
+    if lines.is_empty() {
+        lines = words::lines(&output.stdout);
+        lines.retain(|line| !is_progress(line));
+    }
+    lines.retain(|line| !line.starts_with("Run 'docker") && !line.starts_with("See 'docker"));
+    let is_prefixed = lines.iter().any(|line| line.contains("from daemon: "));
+    let is_started = words::lines(&output.stdout)
+        .iter()
+        .any(|line| is_progress(line));
+    // Without a prefix and after progress, a lost connection is the client's to the daemon, unless the
+    // daemon had announced tries of its own at a layer.
+    let only_eof = lines.len() == 1 && matches!(lines[0].as_str(), "unexpected EOF" | "EOF");
+    let tried_again = String::from_utf8_lossy(&output.stdout).contains(": Retrying in ");
+    if only_eof && !tried_again {
+        lines[0] = format!("error during connect: {}", lines[0]);
+    }
+    Complaint {
+        in_layers: is_started && !is_prefixed,
+        lines,
+    }
+}
+
+/// `c5a04032aca7: Pull complete`, `v1: Pulling from team/app`, the two last lines, and JSON answers.
+fn is_progress(line: &str) -> bool {
+    let is_layer = line.split_once(": ").is_some_and(|(id, _)| {
+        id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit())
+    });
+    is_layer
+        || line.contains(": Pulling from ")
+        || line.starts_with("Digest: ")
+        || line.starts_with("Status: ")
+        || line.starts_with(['{', '['])
+}
+
+/// Reads `["REPOSITORY@DIGEST",...] OS/ARCHITECTURE SIZE ID`, the format that [`Docker::inspect`] asks for.
+fn read_held(image: &Image, line: &str) -> Option<Held> {
+    let mut json = serde_json::Deserializer::from_str(line).into_iter::<Option<Vec<String>>>();
+    let repo_digests = json.next()?.ok()?.unwrap_or_default();
+    let mut rest = line[json.byte_offset()..].split_whitespace();
+    let platform = rest.next()?.to_string();
+    let bytes = rest.next()?.parse().ok()?;
+    let image_id = rest.next()?.to_string();
+    Some(Held {
+        digest: held::digest_of(image, repo_digests.iter().map(String::as_str)),
+        image_id: Some(image_id),
+        bytes: Some(bytes),
+        platform: Some(platform),
+    })
+}
+
+/// docker's `config.json` with one login.
+fn config_json(image: &Image, login: &RegistryLogin) -> Result<Secret, Failure> {
+    #[derive(Serialize)]
+    struct Config<'a> {
+        auths: std::collections::BTreeMap<&'a str, Auth<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Auth<'a> {
+        auth: &'a str,
+    }
+    let impossible =
+        || Failure::new(FailureKind::Internal, Stage::Pull, "cannot write docker's config.json");
+    let key = match image.registry() {
+        "docker.io" => HUB_KEY,
+        other => other,
+    };
+    let basic = login.basic();
+    let auth = std::str::from_utf8(basic.expose()).map_err(|_| impossible())?;
+    // Large enough from the start: a buffer that grows leaves copies of the secret behind.
+    let mut json = Vec::with_capacity(key.len() + auth.len() + 64);
+    let config = Config {
+        auths: [(key, Auth { auth })].into(),
+    };
+    serde_json::to_writer(&mut json, &config).map_err(|_| impossible())?;
+    Ok(Secret::new(json))
+}
