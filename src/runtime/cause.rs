@@ -105,7 +105,7 @@ const LOCAL_AND_SPECIFIC: &[Rule] = &[
             "stale nfs file handle",
             "operation not permitted",
             "operation not supported",
-            "cannot be mapped to a host id",
+            "cannot be mapped to",
             "subordinate ids",
             "error creating overlay mount",
             "failed to mount",
@@ -163,6 +163,7 @@ const LOCAL_AND_SPECIFIC: &[Rule] = &[
             "short read",
             "digest did not match",
             "digest mismatch",
+            "does not match provided manifest digest",
             "hash mismatch",
             "unexpected size",
             "failed precondition",
@@ -197,6 +198,7 @@ const LOCAL_AND_SPECIFIC: &[Rule] = &[
             "schema 1",
             "schema version 1",
             "docker image format v1",
+            "is no longer supported",
             "duplicates of file paths",
             "failed to register layer",
         ],
@@ -243,7 +245,11 @@ const LOCAL_AND_SPECIFIC: &[Rule] = &[
     ),
     Rule(
         RegistryRefused,
-        &["due to configured policy", "policy violation", "blocked by policy"],
+        &[
+            "due to configured policy",
+            "policy violation",
+            "blocked by policy",
+        ],
     ),
 ];
 
@@ -301,7 +307,8 @@ const WORDS: &[Rule] = &[
             "method not allowed",
             "operation is unsupported",
             "name invalid",
-            "tag invalid",
+            "tag invalid:",
+            "tag invalid$",
             "digest invalid",
             "unknown: <",
             "is not a registry",
@@ -334,7 +341,10 @@ const WORDS: &[Rule] = &[
             "no address associated",
         ],
     ),
-    Rule(RuntimeDown, &["code = unavailable", "error reading from server"]),
+    Rule(
+        RuntimeDown,
+        &["code = unavailable", "error reading from server"],
+    ),
     Rule(
         RegistryUnavailable,
         &[
@@ -398,7 +408,8 @@ pub(super) fn of(plain: &str, in_layers: bool) -> Option<FailureKind> {
         .or_else(|| http_status(plain).map(|status| of_status(status, plain)))
         .or_else(|| first_match(WORDS, plain))?;
     // The manifest was given to this login; a layer that then is refused has an outdated token or address.
-    if kind == RegistryAuth && in_layers && !MANIFEST_WORDS.iter().any(|word| plain.contains(word)) {
+    if kind == RegistryAuth && in_layers && !MANIFEST_WORDS.iter().any(|word| plain.contains(word))
+    {
         return Some(RegistryAuthExpired);
     }
     Some(kind)
@@ -477,9 +488,9 @@ fn http_status(plain: &str) -> Option<u16> {
                 .parse()
                 .ok()
                 .filter(|status| (300..600).contains(status))?;
-            let is_announced = words[at.saturating_sub(8)..at]
-                .iter()
-                .any(|word| ["status", "http", "code"].contains(&word.trim_end_matches(':')));
+            let is_announced = words[at.saturating_sub(8)..at].iter().any(|word| {
+                ["status", "http", "code", "statuscode"].contains(&word.trim_end_matches(':'))
+            });
             let after = words[at + 1..].join(" ");
             let is_followed = reason_phrase(status)
                 .is_some_and(|phrase| after.trim_start_matches('(').starts_with(phrase));
@@ -533,26 +544,53 @@ mod tests {
 
     #[test]
     fn patterns_know_starts_ends_and_gaps() {
-        assert!(is_in("dial unix ~: connect: permission denied", "dial unix*permission denied"));
-        assert!(!is_in("permission denied: dial unix ~", "dial unix*permission denied"));
+        assert!(is_in(
+            "dial unix ~: connect: permission denied",
+            "dial unix*permission denied"
+        ));
+        assert!(!is_in(
+            "permission denied: dial unix ~",
+            "dial unix*permission denied"
+        ));
         assert!(is_in("head ~: forbidden", "~: forbidden$"));
         assert!(!is_in("head ~: forbidden fruit", "~: forbidden$"));
         assert!(is_in("denied: no", "^denied"));
         assert!(!is_in("is denied", "^denied"));
-        assert!(is_in("sudo: docker: command not found", "^sudo: *: command not found$"));
-        assert!(!is_in("sudo: command not found", "^sudo: *: command not found$"));
+        assert!(is_in(
+            "sudo: docker: command not found",
+            "^sudo: *: command not found$"
+        ));
+        assert!(!is_in(
+            "sudo: command not found",
+            "^sudo: *: command not found$"
+        ));
         assert!(is_in("eof", "^eof$"));
     }
 
     #[test]
     fn statuses_are_found_in_every_wording_and_numbers_alone_are_none() {
         for (text, status) in [
-            ("received unexpected http status: 503 service unavailable", Some(503)),
-            ("error parsing http 429 response body: invalid character", Some(429)),
-            ("failed with status code [manifests ~: 401 unauthorized", Some(401)),
-            ("unexpected status from head request to ~: 502 bad gateway", Some(502)),
+            (
+                "received unexpected http status: 503 service unavailable",
+                Some(503),
+            ),
+            (
+                "error parsing http 429 response body: invalid character",
+                Some(429),
+            ),
+            (
+                "failed with status code [manifests ~: 401 unauthorized",
+                Some(401),
+            ),
+            (
+                "unexpected status from head request to ~: 502 bad gateway",
+                Some(502),
+            ),
             ("unexpected status code ~: 520 ", Some(520)),
-            ("invalid status code from registry 403 (forbidden)", Some(403)),
+            (
+                "invalid status code from registry 403 (forbidden)",
+                Some(403),
+            ),
             ("statuscode: 404 not found", Some(404)),
             ("expected 503 bytes but got 429", None),
             ("exit status 125", None),
@@ -565,12 +603,24 @@ mod tests {
     #[test]
     fn the_first_cause_wins() {
         assert_eq!(
-            of("failed to extract layer ~: write ~: no space left on device: unknown", false),
+            of(
+                "failed to extract layer ~: write ~: no space left on device: unknown",
+                false
+            ),
             Some(DiskFull)
         );
-        assert_eq!(of("connect: connection refused", false), Some(RegistryUnavailable));
-        assert_eq!(of("dial unix ~: connect: connection refused", false), Some(RuntimeAbsent));
-        assert_eq!(of("no match for platform in manifest ~: not found", false), Some(Platform));
+        assert_eq!(
+            of("connect: connection refused", false),
+            Some(RegistryUnavailable)
+        );
+        assert_eq!(
+            of("dial unix ~: connect: connection refused", false),
+            Some(RuntimeAbsent)
+        );
+        assert_eq!(
+            of("no match for platform in manifest ~: not found", false),
+            Some(Platform)
+        );
         assert_eq!(of("unauthorized", true), Some(RegistryAuthExpired));
         assert_eq!(of("unauthorized", false), Some(RegistryAuth));
         assert_eq!(of("something new", false), None);

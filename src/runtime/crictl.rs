@@ -22,7 +22,7 @@ const RULES: &[Rule] = &[
         &[
             "load config file",
             "get server config",
-            "protocol*not supported",
+            "^protocol \"",
             "invalid endpoint",
             "code = unimplemented",
             "unknown service",
@@ -32,7 +32,10 @@ const RULES: &[Rule] = &[
     ),
     Rule(
         FailureKind::Privilege,
-        &["dial unix*permission denied", "connect endpoint*permission denied"],
+        &[
+            "dial unix*permission denied",
+            "connect endpoint*permission denied",
+        ],
     ),
     Rule(
         RuntimeAbsent,
@@ -57,7 +60,11 @@ const RULES: &[Rule] = &[
     // Our own parser let a reference through that the runtime does not: that is prepull's fault.
     Rule(
         FailureKind::Internal,
-        &["invalid reference format", "image name cannot be empty"],
+        &[
+            "invalid reference format",
+            "must be lowercase",
+            "image name cannot be empty",
+        ],
     ),
 ];
 
@@ -175,7 +182,9 @@ impl Runtime for Crictl {
         {
             return Ok(());
         }
-        let mut said = vec!["crictl pull ended with status 0 but did not say that the image is there".to_string()];
+        let mut said = vec![
+            "crictl pull ended with status 0 but did not say that the image is there".to_string(),
+        ];
         said.extend(messages(output));
         Err(Failure::new(
             FailureKind::Unknown,
@@ -195,7 +204,10 @@ fn messages(output: &CommandOutput) -> Vec<String> {
     if lines.is_empty() {
         lines = words::lines(&output.stdout);
     }
-    let errors: Vec<String> = lines.iter().filter_map(|line| error_message(line)).collect();
+    let errors: Vec<String> = lines
+        .iter()
+        .filter_map(|line| error_message(line))
+        .collect();
     if !errors.is_empty() {
         return errors;
     }
@@ -218,7 +230,8 @@ fn error_message(line: &str) -> Option<String> {
     let rest = line
         .strip_prefix("ERRO[")
         .or_else(|| line.strip_prefix("FATA["))?;
-    rest.split_once("] ").map(|(_, message)| message.to_string())
+    rest.split_once("] ")
+        .map(|(_, message)| message.to_string())
 }
 
 /// Takes Go's quoting (`%q`) away: the text between the quotes, newlines as spaces.
@@ -265,4 +278,162 @@ fn read_held(image: &Image, answer: &Value) -> Option<Held> {
             _ => None,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ExitStatus, RegistryLogin, Secret};
+
+    fn image(name: &str) -> Image {
+        name.parse().unwrap()
+    }
+
+    fn output(code: u32, stdout: &str, stderr: &str) -> CommandOutput {
+        CommandOutput {
+            exit: ExitStatus::Code(code),
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+            truncated: false,
+        }
+    }
+
+    #[test]
+    fn the_endpoint_and_the_login_go_by_environment() {
+        let image = image("reg.example/app:v1");
+        let login = RegistryLogin {
+            username: "ci".into(),
+            password: Secret::new("hunter2"),
+        };
+        let command = Crictl
+            .pull(&PullRequest {
+                image: &image,
+                endpoint: Some("unix:///run/crio/crio.sock"),
+                platform: None,
+                login: Some(&login),
+            })
+            .unwrap();
+        assert_eq!(command.argv, ["crictl", "pull", "reg.example/app:v1"]);
+        assert_eq!(
+            command.environment,
+            [
+                (
+                    "CONTAINER_RUNTIME_ENDPOINT".to_string(),
+                    "unix:///run/crio/crio.sock".to_string()
+                ),
+                (
+                    "IMAGE_SERVICE_ENDPOINT".to_string(),
+                    "unix:///run/crio/crio.sock".to_string()
+                ),
+            ]
+        );
+        assert_eq!(
+            command.secret,
+            Some(SecretDelivery::Environment {
+                variable: "CRICTL_AUTH",
+                value: login.basic(),
+            })
+        );
+        assert!(!format!("{command:?}").contains("hunter2"));
+        assert_eq!(
+            Crictl.inspect(&image, None).argv,
+            ["crictl", "inspecti", "-o", "json", "reg.example/app:v1"]
+        );
+        assert_eq!(Crictl.version(None).environment, []);
+    }
+
+    #[test]
+    fn a_platform_cannot_be_asked_for() {
+        let image = image("reg.example/app:v1");
+        let failure = Crictl
+            .pull(&PullRequest {
+                image: &image,
+                endpoint: None,
+                platform: Some("linux/arm64"),
+                login: None,
+            })
+            .unwrap_err();
+        assert_eq!((failure.kind, failure.stage), (Platform, Stage::Pull));
+        assert!(failure.detail.contains("linux/arm64"), "{failure}");
+    }
+
+    #[test]
+    fn inspections_of_every_runtime_are_read() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let answer = format!(
+            "{{\"status\":{{\"id\":\"0b9a\",\"repoTags\":[],\"repoDigests\":[\"other.example/app@sha256:{}\",\"reg.example/app@{digest}\"],\"size\":\"42\"}},\"info\":{{}}}}",
+            "b".repeat(64)
+        );
+        let read = |stdout: &str| {
+            Crictl.read_inspect(
+                &image("reg.example/app:v1"),
+                &output(0, stdout, ""),
+                Stage::Verify,
+            )
+        };
+        assert_eq!(
+            read(&answer).unwrap(),
+            Some(Held {
+                digest: Some(digest),
+                image_id: Some("0b9a".into()),
+                bytes: Some(42),
+                platform: None,
+            })
+        );
+        for absent in ["{\"status\":null}", "{}", "{\"status\":{\"id\":\"\"}}"] {
+            assert_eq!(read(absent).unwrap(), None, "{absent}");
+        }
+        assert_eq!(read("").unwrap_err().kind, FailureKind::Unknown);
+    }
+
+    #[test]
+    fn an_image_that_is_not_there_is_no_failure() {
+        for said in [
+            "time=\"x\" level=error msg=\"no such image \\\"reg.example/app:v1\\\" present\"",
+            "FATA[0000] no such image \"reg.example/app:v1\" present",
+            "time=\"x\" level=fatal msg=\"image status: rpc error: code = NotFound desc = no\"",
+        ] {
+            let answer = Crictl.read_inspect(
+                &image("reg.example/app:v1"),
+                &output(1, "", said),
+                Stage::Inspect,
+            );
+            assert_eq!(answer.unwrap(), None, "{said}");
+        }
+        let failure = Crictl
+            .read_inspect(
+                &image("reg.example/app:v1"),
+                &output(1, "", "FATA[0002] connect: connect endpoint 'unix:///x.sock': context deadline exceeded"),
+                Stage::Inspect,
+            )
+            .unwrap_err();
+        assert_eq!(failure.kind, RuntimeAbsent);
+    }
+
+    #[test]
+    fn a_probe_counts_images_as_a_sign_of_life() {
+        assert_eq!(
+            Crictl
+                .read_version(&output(0, "sha256:a\nsha256:b\n", ""))
+                .unwrap(),
+            "CRI, 2 images held"
+        );
+        let failure = Crictl
+            .read_version(&output(127, "", "sh: crictl: not found"))
+            .unwrap_err();
+        assert_eq!(
+            (failure.kind, failure.stage),
+            (FailureKind::RuntimeMissing, Stage::Probe)
+        );
+    }
+
+    #[test]
+    fn gos_quoting_is_taken_away_and_control_bytes_stay_escaped() {
+        assert_eq!(
+            unquoted(r#""a \"b\" c\nd \\ \x1b" rest"#),
+            r#"a "b" c d \ \x1b"#
+        );
+        assert_eq!(unquoted("bare words"), "bare words");
+        assert_eq!(unquoted("\"open end\\"), "open end");
+    }
 }

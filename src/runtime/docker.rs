@@ -21,10 +21,7 @@ pub struct Docker;
 
 /// What only docker's client and daemon say; the shared causes are in [`super::cause`].
 const RULES: &[Rule] = &[
-    Rule(
-        Privilege,
-        &["permission denied while trying to connect"],
-    ),
+    Rule(Privilege, &["permission denied while trying to connect"]),
     Rule(
         RuntimeAbsent,
         &[
@@ -124,20 +121,24 @@ impl Runtime for Docker {
             Some(Answer { server: None }) => Err(Failure::new(
                 RuntimeAbsent,
                 Stage::Probe,
-                words::detail(&[
-                    vec!["docker version names no server".to_string()],
-                    words::lines(&output.stderr),
-                ]
-                .concat()),
+                words::detail(
+                    &[
+                        vec!["docker version names no server".to_string()],
+                        words::lines(&output.stderr),
+                    ]
+                    .concat(),
+                ),
             )),
             None => Err(Failure::new(
                 FailureKind::Unknown,
                 Stage::Probe,
-                words::detail(&[
-                    vec!["docker version printed no JSON that names a server".to_string()],
-                    words::lines(&output.stdout),
-                ]
-                .concat()),
+                words::detail(
+                    &[
+                        vec!["docker version printed no JSON that names a server".to_string()],
+                        words::lines(&output.stdout),
+                    ]
+                    .concat(),
+                ),
             )),
         }
     }
@@ -177,11 +178,15 @@ impl Runtime for Docker {
                 Failure::new(
                     FailureKind::Unknown,
                     stage,
-                    words::detail(&[
-                        vec!["docker image inspect printed something else than asked for".into()],
-                        words::lines(&output.stdout),
-                    ]
-                    .concat()),
+                    words::detail(
+                        &[
+                            vec![
+                                "docker image inspect printed something else than asked for".into(),
+                            ],
+                            words::lines(&output.stdout),
+                        ]
+                        .concat(),
+                    ),
                 )
             })
     }
@@ -280,9 +285,9 @@ fn complaint(output: &CommandOutput) -> Complaint {
 
 /// `c5a04032aca7: Pull complete`, `v1: Pulling from team/app`, the two last lines, and JSON answers.
 fn is_progress(line: &str) -> bool {
-    let is_layer = line.split_once(": ").is_some_and(|(id, _)| {
-        id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit())
-    });
+    let is_layer = line
+        .split_once(": ")
+        .is_some_and(|(id, _)| id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit()));
     is_layer
         || line.contains(": Pulling from ")
         || line.starts_with("Digest: ")
@@ -316,8 +321,13 @@ fn config_json(image: &Image, login: &RegistryLogin) -> Result<Secret, Failure> 
     struct Auth<'a> {
         auth: &'a str,
     }
-    let impossible =
-        || Failure::new(FailureKind::Internal, Stage::Pull, "cannot write docker's config.json");
+    let impossible = || {
+        Failure::new(
+            FailureKind::Internal,
+            Stage::Pull,
+            "cannot write docker's config.json",
+        )
+    };
     let key = match image.registry() {
         "docker.io" => HUB_KEY,
         other => other,
@@ -331,4 +341,210 @@ fn config_json(image: &Image, login: &RegistryLogin) -> Result<Secret, Failure> 
     };
     serde_json::to_writer(&mut json, &config).map_err(|_| impossible())?;
     Ok(Secret::new(json))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ExitStatus;
+
+    fn image(name: &str) -> Image {
+        name.parse().unwrap()
+    }
+
+    fn output(code: u32, stdout: &str, stderr: &str) -> CommandOutput {
+        CommandOutput {
+            exit: ExitStatus::Code(code),
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+            truncated: false,
+        }
+    }
+
+    fn request(image: &Image) -> PullRequest<'_> {
+        PullRequest {
+            image,
+            endpoint: None,
+            platform: None,
+            login: None,
+        }
+    }
+
+    #[test]
+    fn commands_name_endpoint_platform_and_the_full_image() {
+        let nginx = image("nginx");
+        let command = Docker
+            .pull(&PullRequest {
+                endpoint: Some("unix:///run/user/1000/docker.sock"),
+                platform: Some("linux/arm64"),
+                ..request(&nginx)
+            })
+            .unwrap();
+        assert_eq!(
+            command.argv,
+            [
+                "docker",
+                "-H",
+                "unix:///run/user/1000/docker.sock",
+                "pull",
+                "--platform",
+                "linux/arm64",
+                "docker.io/library/nginx:latest"
+            ]
+        );
+        assert_eq!(command.stdin, b"\n", "so that no login prompt waits");
+        assert_eq!(command.secret, None, "the node's own login is used");
+        assert_eq!(command.environment, []);
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let pinned = image(&format!("reg.example/app:v1@{digest}"));
+        assert_eq!(
+            Docker.inspect(&pinned, None).argv,
+            [
+                "docker",
+                "image",
+                "inspect",
+                "--format",
+                "{{json .RepoDigests}} {{.Os}}/{{.Architecture}} {{.Size}} {{.Id}}",
+                &format!("reg.example/app@{digest}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_login_travels_as_a_config_file_and_nowhere_else() {
+        let login = RegistryLogin {
+            username: "c\"i".into(),
+            password: Secret::new("hunter2"),
+        };
+        let basic = String::from_utf8(login.basic().expose().to_vec()).unwrap();
+        for (name, key) in [
+            ("reg.example:5000/app", "reg.example:5000"),
+            ("nginx", "https://index.docker.io/v1/"),
+        ] {
+            let image = image(name);
+            let command = Docker
+                .pull(&PullRequest {
+                    login: Some(&login),
+                    ..request(&image)
+                })
+                .unwrap();
+            let shown = format!("{command:?}");
+            assert!(
+                !shown.contains(&basic) && !shown.contains("hunter2"),
+                "{shown}"
+            );
+            let Some(SecretDelivery::Directory {
+                variable,
+                file,
+                content,
+            }) = command.secret
+            else {
+                panic!("no config file");
+            };
+            assert_eq!((variable, file), ("DOCKER_CONFIG", "config.json"));
+            let json: serde_json::Value = serde_json::from_slice(content.expose()).unwrap();
+            assert_eq!(
+                json,
+                serde_json::json!({"auths": {key: {"auth": basic.as_str()}}})
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_held_is_read_from_the_line_that_was_asked_for() {
+        let digest = format!("sha256:{}", "b".repeat(64));
+        let line = format!(
+            "noise of a start-up file\n[\"other/nginx@sha256:{}\",\"nginx@{digest}\"] linux/arm64 123 sha256:id\n",
+            "a".repeat(64)
+        );
+        let held = Docker
+            .read_inspect(&image("nginx"), &output(0, &line, ""), Stage::Verify)
+            .unwrap();
+        assert_eq!(
+            held,
+            Some(Held {
+                digest: Some(digest),
+                image_id: Some("sha256:id".into()),
+                bytes: Some(123),
+                platform: Some("linux/arm64".into()),
+            })
+        );
+        for never_pushed in ["[] linux/amd64 1 x\n", "null linux/amd64 1 x\n"] {
+            let held = Docker
+                .read_inspect(&image("nginx"), &output(0, never_pushed, ""), Stage::Verify)
+                .unwrap();
+            assert_eq!(held.unwrap().digest, None);
+        }
+        let failure = Docker
+            .read_inspect(&image("nginx"), &output(0, "hello", ""), Stage::Inspect)
+            .unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Unknown);
+        assert_eq!(failure.stage, Stage::Inspect);
+    }
+
+    #[test]
+    fn absent_images_are_no_failure_and_everything_else_is() {
+        let read = |stderr: &str| {
+            Docker.read_inspect(&image("nginx"), &output(1, "\n", stderr), Stage::Inspect)
+        };
+        for absent in [
+            "Error: No such image: nginx",
+            "Error response from daemon: No such image: nginx:latest",
+            "Error response from daemon: no such image: nginx: No such image: nginx:latest",
+            "Error: nginx: image not known",
+        ] {
+            assert_eq!(read(absent).unwrap(), None, "{absent}");
+        }
+        for (said, kind) in [
+            (
+                "Cannot connect to the Docker daemon at unix:///x.sock. Is the docker daemon running?",
+                RuntimeAbsent,
+            ),
+            (
+                "permission denied while trying to connect to the docker API at unix:///x.sock",
+                Privilege,
+            ),
+            ("context deadline exceeded", RuntimeDown),
+            ("sudo: a password is required", Privilege),
+        ] {
+            assert_eq!(read(said).unwrap_err().kind, kind, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_version_without_a_server_is_a_daemon_that_is_not_there() {
+        let client = "{\"Client\":{\"Version\":\"28.2.2\"},\"Server\":null}\n";
+        let failure = Docker.read_version(&output(0, client, "")).unwrap_err();
+        assert_eq!((failure.kind, failure.stage), (RuntimeAbsent, Stage::Probe));
+        let failure = Docker
+            .read_version(&output(
+                1,
+                client,
+                "Cannot connect to the Docker daemon at unix:///x.sock. Is the docker daemon running?",
+            ))
+            .unwrap_err();
+        assert_eq!(failure.kind, RuntimeAbsent);
+        assert!(!failure.detail.contains("28.2.2"), "{failure}");
+        let both = "{\"Client\":{},\"Server\":{\"Version\":\"28.5.2\"}}\n";
+        assert_eq!(Docker.read_version(&output(0, both, "")).unwrap(), "28.5.2");
+        let failure = Docker
+            .read_version(&output(127, "", "sh: 1: docker: not found"))
+            .unwrap_err();
+        assert_eq!(failure.kind, FailureKind::RuntimeMissing);
+    }
+
+    #[test]
+    fn a_layers_lost_connection_is_told_from_the_daemons() {
+        let pull = |stdout: &str| {
+            Docker
+                .read_pull(&image("nginx"), &output(1, stdout, "unexpected EOF\n"))
+                .unwrap_err()
+                .kind
+        };
+        assert_eq!(pull("latest: Pulling from library/nginx\n"), RuntimeDown);
+        assert_eq!(
+            pull("latest: Pulling from library/nginx\nc5a04032aca7: Retrying in 5 seconds\n"),
+            FailureKind::RegistryUnavailable
+        );
+    }
 }

@@ -42,12 +42,8 @@ mod tests {
             format!("team/app@{}", digest('c')),
             "<none>@<none>".to_string(),
         ];
-        let found = |name: &str| {
-            digest_of(
-                &name.parse().unwrap(),
-                entries.iter().map(String::as_str),
-            )
-        };
+        let found =
+            |name: &str| digest_of(&name.parse().unwrap(), entries.iter().map(String::as_str));
         assert_eq!(found("nginx:1.27"), Some(digest('b')));
         assert_eq!(found("docker.io/team/app"), Some(digest('c')));
         assert_eq!(found("mirror.example/library/nginx"), Some(digest('a')));
@@ -61,7 +57,9 @@ mod tests {
             format!("reg.example/app@{}", digest('b')),
         ];
         let list = || entries.iter().map(String::as_str);
-        let pinned: Image = format!("reg.example/app:v1@{}", digest('b')).parse().unwrap();
+        let pinned: Image = format!("reg.example/app:v1@{}", digest('b'))
+            .parse()
+            .unwrap();
         assert_eq!(digest_of(&pinned, list()), Some(digest('b')));
         assert_eq!(
             digest_of(&"reg.example/app:v1".parse().unwrap(), list()),

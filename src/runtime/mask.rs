@@ -26,14 +26,18 @@ const KEPT: [&str; 6] = [
 /// `[manifests TAG]`.
 const BEFORE_ANY_NAME: [&str; 3] = ["lookup", "host", "[manifests"];
 
-/// After these words a word that is a part of the image's own name is that name.
+/// The same for pairs of words: `pull access denied for NAME`, `reading manifest TAG in NAME`.
+const PAIRS_BEFORE_ANY_NAME: [[&str; 2]; 2] = [["denied", "for"], ["reading", "manifest"]];
+
+/// After these words a word that is a part of the image's own name is that name, unless the two together
+/// are a cause (`name unknown`, `tag invalid`).
 const BEFORE_OWN_NAME: [&str; 9] = [
     "artifact",
+    "by",
     "for",
     "from",
     "image",
     "in",
-    "manifest",
     "name",
     "repository",
     "tag",
@@ -98,15 +102,11 @@ fn mask_word(word: &str, before: [&str; 2], own: &[String], out: &mut String) {
         return;
     }
     let core = word.trim_matches(|c: char| "()[]{}<>\"'`:;,.!?=".contains(c));
-    let is_quoted = word.starts_with(['"', '\'', '`'])
-        && word
-            .trim_end_matches([':', ',', ';', '.', ')'])
-            .ends_with(['"', '\'', '`']);
-    let is_own = own.iter().any(|part| part == core);
+    let is_own = own.iter().any(|part| part == core) && !["unknown", "invalid"].contains(&core);
     let is_name = (looks_like_name(core) && !KEPT.contains(&core))
         || BEFORE_ANY_NAME.contains(&before[1])
-        || before == ["denied", "for"]
-        || (is_own && (is_quoted || BEFORE_OWN_NAME.contains(&before[1])));
+        || PAIRS_BEFORE_ANY_NAME.contains(&before)
+        || (is_own && BEFORE_OWN_NAME.contains(&before[1]));
     if core.is_empty() || !is_name {
         out.push_str(word);
         return;

@@ -15,9 +15,7 @@ mod words;
 pub use crictl::Crictl;
 pub use docker::Docker;
 
-use crate::model::{
-    CommandOutput, ExitStatus, Failure, FailureKind, Image, RuntimeKind, Stage,
-};
+use crate::model::{CommandOutput, ExitStatus, Failure, FailureKind, Image, RuntimeKind, Stage};
 use crate::ports::Runtime;
 
 /// Every runtime, in the order in which a probe asks for them.
@@ -93,6 +91,7 @@ fn not_started(plain: &str, exit: &ExitStatus) -> Option<FailureKind> {
 
 /// The node's own words, and how the client ended where that is no plain exit.
 fn detail(runtime: RuntimeKind, output: &CommandOutput, lines: &[String]) -> String {
+    let said = words::detail(lines);
     let ended = match &output.exit {
         ExitStatus::Signal(name) => Some(format!("{runtime} was ended by signal {name}")),
         // A shell in between turns signal n into status 128 + n.
@@ -100,16 +99,14 @@ fn detail(runtime: RuntimeKind, output: &CommandOutput, lines: &[String]) -> Str
             "{runtime} was ended by signal number {}",
             code - 128
         )),
-        ExitStatus::Code(code) if lines.is_empty() => Some(format!(
+        ExitStatus::Code(code) if said.trim().is_empty() => Some(format!(
             "{runtime} ended with status {code} and did not say why"
         )),
         ExitStatus::Code(_) => None,
     };
-    let said = words::detail(lines);
     match ended {
-        Some(ended) if said.is_empty() => ended,
+        Some(ended) if said.trim().is_empty() => ended,
         Some(ended) => format!("{ended}; {said}"),
         None => said,
     }
 }
-

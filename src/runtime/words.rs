@@ -73,7 +73,8 @@ fn without_secrets(line: &str) -> String {
             // `Authorization: Basic VALUE`; "basic auth credentials" is a common message, not a value.
             hide_next = lower.ends_with("bearer")
                 || lower == "\"auth\":"
-                || (lower.ends_with("basic") && line.to_ascii_lowercase().contains("authorization:"));
+                || (lower.ends_with("basic")
+                    && line.to_ascii_lowercase().contains("authorization:"));
             for key in ["crictl_auth=", "crictl_creds=", "\"auth\":\""] {
                 if let Some(at) = lower.find(key) {
                     return format!("{}[redacted]", &word[..at + key.len()]);
@@ -142,7 +143,9 @@ mod tests {
 
     #[test]
     fn a_long_page_is_cut() {
-        let page: Vec<String> = (0..50).map(|n| format!("{n} {}", "x".repeat(900))).collect();
+        let page: Vec<String> = (0..50)
+            .map(|n| format!("{n} {}", "x".repeat(900)))
+            .collect();
         let shown = detail(&page);
         assert!(shown.len() < 2100, "{}", shown.len());
         assert!(shown.ends_with("[cut]"));
