@@ -223,7 +223,7 @@ fn a_detail_reads_as_the_node_said_it() {
         (
             "docker-cli20",
             "config-malformed-json",
-            "WARNING: Error loading config file: /run/imgcfg/bad/config.json: unexpected EOF; Error response from daemon: Head \"http://127.0.0.1:5000/v2/team/app/manifests/v1\": no basic auth credentials",
+            "Error response from daemon: Head \"http://127.0.0.1:5000/v2/team/app/manifests/v1\": no basic auth credentials; WARNING: Error loading config file: /run/imgcfg/bad/config.json: unexpected EOF",
         ),
         (
             "docker",

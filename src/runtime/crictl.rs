@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::cause::Rule;
+use super::rules::Rule;
 use super::{Complaint, explain, held, name_of, words};
 use crate::model::FailureKind::{self, NodeSetup, Platform, RuntimeAbsent, RuntimeDown};
 use crate::model::{CommandOutput, Failure, Held, Image, RuntimeKind, Stage, text};
@@ -15,7 +15,7 @@ use crate::ports::{NodeCommand, PullRequest, Runtime, SecretDelivery};
 #[derive(Debug, Clone, Copy)]
 pub struct Crictl;
 
-/// What only crictl and the CRI's server say; the shared causes are in [`super::cause`].
+/// What only crictl and the CRI's server say; the shared causes are in [`super::rules`].
 const RULES: &[Rule] = &[
     Rule(
         NodeSetup,
@@ -32,10 +32,7 @@ const RULES: &[Rule] = &[
     ),
     Rule(
         FailureKind::Privilege,
-        &[
-            "dial unix*permission denied",
-            "connect endpoint*permission denied",
-        ],
+        &["connect endpoint*permission denied"],
     ),
     Rule(
         RuntimeAbsent,
@@ -51,7 +48,6 @@ const RULES: &[Rule] = &[
     Rule(
         RuntimeDown,
         &[
-            "error reading from server",
             "transport is closing",
             "server is not initialized yet",
             "code = unavailable",

@@ -5,11 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::cause::Rule;
+use super::rules::Rule;
 use super::{Complaint, explain, held, name_of, words};
-use crate::model::FailureKind::{
-    self, NodeSetup, Privilege, RegistryRefused, RuntimeAbsent, RuntimeDown,
-};
+use crate::model::FailureKind::{self, NodeSetup, RegistryRefused, RuntimeAbsent, RuntimeDown};
 use crate::model::{
     CommandOutput, Failure, Held, Image, RegistryLogin, RuntimeKind, Secret, Stage, text,
 };
@@ -19,19 +17,19 @@ use crate::ports::{NodeCommand, PullRequest, Runtime, SecretDelivery};
 #[derive(Debug, Clone, Copy)]
 pub struct Docker;
 
-/// What only docker's client and daemon say; the shared causes are in [`super::cause`].
+/// What only docker's client and daemon say; the shared causes are in [`super::rules`].
 const RULES: &[Rule] = &[
-    Rule(Privilege, &["permission denied while trying to connect"]),
     Rule(
         RuntimeAbsent,
         &[
-            "cannot connect to the docker daemon",
-            "failed to connect to the docker api",
             "error during connect*dial",
             "error during connect*no such host",
         ],
     ),
-    Rule(RuntimeDown, &["error during connect"]),
+    Rule(
+        RuntimeDown,
+        &["error during connect", "for api route and version"],
+    ),
     Rule(
         NodeSetup,
         &[
@@ -48,7 +46,10 @@ const RULES: &[Rule] = &[
         ],
     ),
     // Our own parser let a reference through that docker does not: that is prepull's fault.
-    Rule(FailureKind::Internal, &["invalid reference format"]),
+    Rule(
+        FailureKind::Internal,
+        &["invalid reference format", "requires exactly 1 argument"],
+    ),
     // A 4xx whose empty body tells nothing (a proxy's 407, for one). With a body, the body is classified.
     Rule(RegistryRefused, &["error response from daemon: unknown:$"]),
 ];
@@ -257,7 +258,7 @@ impl Runtime for Docker {
 /// docker's telling lines.
 ///
 /// Errors before the first layer are `Error response from daemon: ...` on stderr; once layers are on
-/// their way the same error has no prefix. A warning about the node's config.json is kept beside the error
+/// their way the same error has no prefix. A warning about the node's config.json is kept after the error
 /// because it explains a pull that went on without a login. Under a pty everything is on stdout.
 fn complaint(output: &CommandOutput) -> Complaint {
     let mut lines = words::lines(&output.stderr);
@@ -266,7 +267,13 @@ fn complaint(output: &CommandOutput) -> Complaint {
         lines.retain(|line| !is_progress(line));
     }
     lines.retain(|line| !line.starts_with("Run 'docker") && !line.starts_with("See 'docker"));
-    let is_prefixed = lines.iter().any(|line| line.contains("from daemon: "));
+    let (warnings, mut lines): (Vec<String>, Vec<String>) =
+        lines.into_iter().partition(|line| super::is_warning(line));
+    // What a shell's start-up files print comes before the error, an HTML page after it.
+    let prefixed = lines
+        .iter()
+        .position(|line| line.contains("rror response from daemon: "));
+    lines.drain(..prefixed.unwrap_or_default());
     let is_started = words::lines(&output.stdout)
         .iter()
         .any(|line| is_progress(line));
@@ -278,8 +285,8 @@ fn complaint(output: &CommandOutput) -> Complaint {
         lines[0] = format!("error during connect: {}", lines[0]);
     }
     Complaint {
-        in_layers: is_started && !is_prefixed,
-        lines,
+        in_layers: is_started && prefixed.is_none(),
+        lines: [lines, warnings].concat(),
     }
 }
 
@@ -347,6 +354,7 @@ fn config_json(image: &Image, login: &RegistryLogin) -> Result<Secret, Failure> 
 mod tests {
     use super::*;
     use crate::model::ExitStatus;
+    use crate::model::FailureKind::Privilege;
 
     fn image(name: &str) -> Image {
         name.parse().unwrap()

@@ -3,13 +3,14 @@
 //! One file per runtime. What a runtime prints goes three steps: [`words`] picks the telling lines,
 //! [`mask`] takes every name out of them, and [`cause`] finds the kind. A message that only one runtime
 //! prints is a rule in that runtime's file; one that a registry, the network, a disk or sudo causes is a
-//! rule in [`cause`].
+//! rule in [`rules`].
 
 mod cause;
 mod crictl;
 mod docker;
 mod held;
 mod mask;
+mod rules;
 mod words;
 
 pub use crictl::Crictl;
@@ -55,18 +56,24 @@ struct Complaint {
 
 /// Makes a failure of a command that did not succeed.
 ///
-/// `rules` are the runtime's own, which win over the shared ones.
+/// `own_rules` are the runtime's, which win over the shared ones.
 fn explain(
     runtime: RuntimeKind,
-    rules: &[cause::Rule],
+    own_rules: &[rules::Rule],
     stage: Stage,
     image: Option<&Image>,
     output: &CommandOutput,
     complaint: &Complaint,
 ) -> Failure {
-    let plain = mask::plain(&complaint.lines.join("\n"), image);
-    let found = not_started(&plain, &output.exit)
-        .or_else(|| cause::first_match(rules, &plain))
+    let errors: Vec<&str> = complaint
+        .lines
+        .iter()
+        .map(String::as_str)
+        .filter(|line| !is_warning(line))
+        .collect();
+    let plain = mask::plain(&errors.join("\n"), image);
+    let found = not_reached(&plain, &output.exit)
+        .or_else(|| cause::first_match(own_rules, &plain))
         .or_else(|| cause::of(&plain, complaint.in_layers));
     let kind = match found {
         // Only a pull talks to a registry: in any other stage it is the runtime that cannot be reached.
@@ -81,9 +88,15 @@ fn explain(
     Failure::new(kind, stage, detail(runtime, output, &complaint.lines))
 }
 
-/// Whether the client never ran. The shell's statuses: 127 for "not found", 126 for "cannot be run".
-fn not_started(plain: &str, exit: &ExitStatus) -> Option<FailureKind> {
-    cause::first_match(cause::NOT_STARTED, plain).or(match exit {
+/// Whether a line tells of something the client lived with (an unreadable config.json, for one): shown,
+/// but no reason for the failure.
+fn is_warning(line: &str) -> bool {
+    line.starts_with("WARNING") || line.starts_with("Warning:")
+}
+
+/// Whether the command never got to the runtime. The shell's statuses: 127 for "not found", 126 for "cannot be run".
+fn not_reached(plain: &str, exit: &ExitStatus) -> Option<FailureKind> {
+    cause::first_match(rules::NOT_REACHED, plain).or(match exit {
         ExitStatus::Code(126 | 127) => Some(FailureKind::RuntimeMissing),
         _ => None,
     })
