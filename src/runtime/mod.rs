@@ -1,1 +1,125 @@
 //! What is particular to each container runtime: its commands and how to read what it prints. Pure, no I/O.
+//!
+//! One file per runtime. What a runtime prints goes three steps: [`words`] picks the telling lines,
+//! [`mask`] takes every name out of them, and [`cause`] finds the kind. A message that only one runtime
+//! prints is a rule in that runtime's file; one that a registry, the network, a disk or sudo causes is a
+//! rule in [`rules`].
+
+mod cause;
+mod crictl;
+mod docker;
+mod held;
+mod mask;
+mod rules;
+mod words;
+
+pub use crictl::Crictl;
+pub use docker::Docker;
+
+use crate::model::{CommandOutput, ExitStatus, Failure, FailureKind, Image, RuntimeKind, Stage};
+use crate::ports::Runtime;
+
+/// Every runtime, in the order in which a probe asks for them.
+///
+/// docker comes first: a node with docker has a containerd (and perhaps a crictl) beside it that does not
+/// see docker's images.
+pub fn all() -> [&'static dyn Runtime; 2] {
+    [&Docker, &Crictl]
+}
+
+/// The runtime of this kind.
+pub fn of_kind(kind: RuntimeKind) -> &'static dyn Runtime {
+    match kind {
+        RuntimeKind::Docker => &Docker,
+        RuntimeKind::Crictl => &Crictl,
+    }
+}
+
+/// How an image is named to a runtime: fully, and by digest alone where there is one.
+///
+/// Full names (`docker.io/library/nginx:latest`) mean the same to every runtime, whatever its search list.
+/// A tag beside a digest is left out: docker and containerd ignore it, and CRI-O refuses the pair.
+fn name_of(image: &Image) -> String {
+    match image.digest() {
+        Some(digest) => format!("{}@{digest}", image.name()),
+        None => image.to_string(),
+    }
+}
+
+/// What a failed command said.
+struct Complaint {
+    /// The telling lines, in order.
+    lines: Vec<String>,
+    /// Whether it was said while layers were on their way.
+    in_layers: bool,
+}
+
+/// Makes a failure of a command that did not succeed.
+///
+/// `own_rules` are the runtime's, which win over the shared ones.
+fn explain(
+    runtime: RuntimeKind,
+    own_rules: &[rules::Rule],
+    stage: Stage,
+    image: Option<&Image>,
+    output: &CommandOutput,
+    complaint: &Complaint,
+) -> Failure {
+    let errors: Vec<&str> = complaint
+        .lines
+        .iter()
+        .map(String::as_str)
+        .filter(|line| !is_warning(line))
+        .collect();
+    let plain = mask::plain(&errors.join("\n"), image);
+    let found = not_reached(&plain, &output.exit)
+        .or_else(|| cause::first_match(own_rules, &plain))
+        .or_else(|| cause::of(&plain, complaint.in_layers));
+    let kind = match found {
+        // Only a pull talks to a registry: in any other stage it is the runtime that cannot be reached.
+        Some(FailureKind::RegistryUnavailable | FailureKind::RegistryUnresolved)
+            if stage != Stage::Pull =>
+        {
+            FailureKind::RuntimeDown
+        }
+        Some(kind) => kind,
+        None => FailureKind::Unknown,
+    };
+    Failure::new(kind, stage, detail(runtime, output, &complaint.lines))
+}
+
+/// Whether a line tells of something the client lived with (an unreadable config.json, for one): shown,
+/// but no reason for the failure.
+fn is_warning(line: &str) -> bool {
+    line.starts_with("WARNING") || line.starts_with("Warning:")
+}
+
+/// Whether the command never got to the runtime. The shell's statuses: 127 for "not found", 126 for "cannot be run".
+fn not_reached(plain: &str, exit: &ExitStatus) -> Option<FailureKind> {
+    cause::first_match(rules::NOT_REACHED, plain).or(match exit {
+        ExitStatus::Code(126 | 127) => Some(FailureKind::RuntimeMissing),
+        _ => None,
+    })
+}
+
+/// The node's own words, and how the client ended where that is no plain exit.
+fn detail(runtime: RuntimeKind, output: &CommandOutput, lines: &[String]) -> String {
+    let said = words::detail(lines);
+    let ended = match &output.exit {
+        ExitStatus::Signal(name) => Some(format!("{runtime} was ended by signal {name}")),
+        // A shell in between turns signal n into status 128 + n.
+        ExitStatus::Code(code @ 129..=192) => Some(format!(
+            "{runtime} was ended by signal number {}",
+            code - 128
+        )),
+        ExitStatus::Code(code) if said.trim().is_empty() => Some(format!(
+            "{runtime} ended with status {code} and did not say why"
+        )),
+        ExitStatus::Code(_) => None,
+    };
+    match ended {
+        Some(ended) if said.trim().is_empty() => ended,
+        Some(ended) => format!("{ended}; {said}"),
+        None => said,
+    }
+}

@@ -1,0 +1,435 @@
+//! crictl: any CRI runtime (containerd, CRI-O, cri-dockerd) through the `crictl` client on the node.
+//!
+//! What is read here was seen from crictl with containerd 1.6, 1.7 and 2.1
+//! (`tests/fixtures/transcripts/crictl*`); CRI-O's texts are those of containers/image.
+
+use serde_json::Value;
+
+use super::rules::Rule;
+use super::{Complaint, explain, held, name_of, words};
+use crate::model::FailureKind::{self, NodeSetup, Platform, RuntimeAbsent, RuntimeDown};
+use crate::model::{CommandOutput, Failure, Held, Image, RuntimeKind, Stage, text};
+use crate::ports::{NodeCommand, PullRequest, Runtime, SecretDelivery};
+
+/// Any CRI runtime, through `crictl`.
+#[derive(Debug, Clone, Copy)]
+pub struct Crictl;
+
+/// What only crictl and the CRI's server say; the shared causes are in [`super::rules`].
+const RULES: &[Rule] = &[
+    Rule(
+        NodeSetup,
+        &[
+            "load config file",
+            "get server config",
+            "^protocol \"",
+            "invalid endpoint",
+            "code = unimplemented",
+            "unknown service",
+            "flag provided but not defined",
+            "specify only one of",
+        ],
+    ),
+    Rule(
+        FailureKind::Privilege,
+        &["connect endpoint*permission denied"],
+    ),
+    Rule(
+        RuntimeAbsent,
+        &[
+            "validate service connection",
+            "unable to determine runtime api version",
+            "unable to determine image api version",
+            "connect endpoint",
+            "make sure you are running as root",
+            "error while dialing",
+        ],
+    ),
+    Rule(
+        RuntimeDown,
+        &[
+            "transport is closing",
+            "server is not initialized yet",
+            "code = unavailable",
+        ],
+    ),
+    // Our own parser let a reference through that the runtime does not: that is prepull's fault.
+    Rule(
+        FailureKind::Internal,
+        &[
+            "invalid reference format",
+            "must be lowercase",
+            "image name cannot be empty",
+        ],
+    ),
+];
+
+impl Crictl {
+    /// The endpoint goes by environment. `CONTAINER_RUNTIME_ENDPOINT` alone would lose against an
+    /// `image-endpoint` in the node's crictl.yaml, and images are what we ask for.
+    fn command(endpoint: Option<&str>, arguments: &[&str]) -> NodeCommand {
+        let environment = endpoint.map_or_else(Vec::new, |endpoint| {
+            ["CONTAINER_RUNTIME_ENDPOINT", "IMAGE_SERVICE_ENDPOINT"]
+                .map(|variable| (variable.to_string(), endpoint.to_string()))
+                .to_vec()
+        });
+        let mut argv = vec!["crictl".to_string()];
+        argv.extend(arguments.iter().map(ToString::to_string));
+        NodeCommand {
+            argv,
+            environment,
+            secret: None,
+            stdin: Vec::new(),
+        }
+    }
+
+    fn failure(stage: Stage, image: Option<&Image>, output: &CommandOutput) -> Failure {
+        let complaint = Complaint {
+            lines: messages(output),
+            // crictl's texts name the layer's transfer themselves.
+            in_layers: false,
+        };
+        explain(RuntimeKind::Crictl, RULES, stage, image, output, &complaint)
+    }
+}
+
+impl Runtime for Crictl {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Crictl
+    }
+
+    /// `crictl images -q` and not `crictl version`: the latter asks the runtime service, which may answer
+    /// where the image service (another socket, a disabled plugin) does not; and not `imagefsinfo`,
+    /// which some runtimes answer only after they have counted all their bytes.
+    fn version(&self, endpoint: Option<&str>) -> NodeCommand {
+        Self::command(endpoint, &["images", "-q"])
+    }
+
+    fn read_version(&self, output: &CommandOutput) -> Result<String, Failure> {
+        if !output.success() {
+            return Err(Self::failure(Stage::Probe, None, output));
+        }
+        let images = words::lines(&output.stdout).len();
+        let at_least = if output.truncated { "at least " } else { "" };
+        Ok(format!(
+            "CRI, {at_least}{} held",
+            text::count(images, "image")
+        ))
+    }
+
+    fn inspect(&self, image: &Image, endpoint: Option<&str>) -> NodeCommand {
+        Self::command(endpoint, &["inspecti", "-o", "json", &name_of(image)])
+    }
+
+    fn read_inspect(
+        &self,
+        image: &Image,
+        output: &CommandOutput,
+        stage: Stage,
+    ) -> Result<Option<Held>, Failure> {
+        if !output.success() {
+            let said = messages(output).join("\n").to_ascii_lowercase();
+            if said.contains("no such image") || said.contains("code = notfound") {
+                return Ok(None);
+            }
+            return Err(Self::failure(stage, Some(image), output));
+        }
+        let start = output.stdout.iter().position(|byte| *byte == b'{');
+        let answer: Value = start
+            .and_then(|start| serde_json::from_slice(&output.stdout[start..]).ok())
+            .ok_or_else(|| {
+                let mut said = vec!["crictl inspecti printed no JSON".to_string()];
+                said.extend(words::lines(&output.stdout));
+                Failure::new(FailureKind::Unknown, stage, words::detail(&said))
+            })?;
+        Ok(read_held(image, &answer))
+    }
+
+    fn pull(&self, request: &PullRequest<'_>) -> Result<NodeCommand, Failure> {
+        if let Some(platform) = request.platform {
+            return Err(Failure::new(
+                Platform,
+                Stage::Pull,
+                format!(
+                    "crictl cannot ask for platform {platform}: a CRI runtime pulls for its own node; leave --platform out for this node"
+                ),
+            ));
+        }
+        let secret = request.login.map(|login| SecretDelivery::Environment {
+            variable: "CRICTL_AUTH",
+            value: login.basic(),
+        });
+        Ok(NodeCommand {
+            secret,
+            ..Self::command(request.endpoint, &["pull", &name_of(request.image)])
+        })
+    }
+
+    fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {
+        if !output.success() {
+            return Err(Self::failure(Stage::Pull, Some(image), output));
+        }
+        // The line is the same for a fresh pull and a present image, and its digest is the image's ID:
+        // only the inspection afterwards tells what is there.
+        if output.truncated
+            || words::lines(&output.stdout)
+                .iter()
+                .any(|line| line.starts_with("Image is up to date for "))
+        {
+            return Ok(());
+        }
+        let mut said = vec![
+            "crictl pull ended with status 0 but did not say that the image is there".to_string(),
+        ];
+        said.extend(messages(output));
+        Err(Failure::new(
+            FailureKind::Unknown,
+            Stage::Pull,
+            words::detail(&said),
+        ))
+    }
+}
+
+/// crictl's telling lines: the message of its error, once.
+///
+/// It prints three layers: warnings (on success too), the CRI client's klog line, and
+/// `time=... level=error msg="..."`, which under a pty reads `ERRO[0000] ...` (`FATA` in older versions).
+/// Without the last, whatever else is there is taken: sudo's or the shell's words, or the klog line.
+fn messages(output: &CommandOutput) -> Vec<String> {
+    let mut lines = words::lines(&output.stderr);
+    if lines.is_empty() {
+        lines = words::lines(&output.stdout);
+    }
+    let errors: Vec<String> = lines
+        .iter()
+        .filter_map(|line| error_message(line))
+        .collect();
+    if !errors.is_empty() {
+        return errors;
+    }
+    let is_warning = |line: &String| {
+        line.contains("level=warning") || line.contains("level=info") || line.starts_with("WARN[")
+    };
+    let (klog, other): (Vec<String>, Vec<String>) = lines
+        .into_iter()
+        .filter(|line| !is_warning(line))
+        .partition(|line| line.contains(".go:") && line.starts_with(['E', 'W', 'I']));
+    if other.is_empty() { klog } else { other }
+}
+
+fn error_message(line: &str) -> Option<String> {
+    for level in ["level=error msg=", "level=fatal msg="] {
+        if let Some((_, message)) = line.split_once(level) {
+            return Some(unquoted(message));
+        }
+    }
+    let rest = line
+        .strip_prefix("ERRO[")
+        .or_else(|| line.strip_prefix("FATA["))?;
+    rest.split_once("] ")
+        .map(|(_, message)| message.to_string())
+}
+
+/// Takes Go's quoting (`%q`) away: the text between the quotes, newlines as spaces.
+fn unquoted(message: &str) -> String {
+    let Some(quoted) = message.strip_prefix('"') else {
+        return message.to_string();
+    };
+    let mut out = String::with_capacity(quoted.len());
+    let mut characters = quoted.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => break,
+            '\\' => match characters.next() {
+                Some('n' | 't' | 'r') => out.push(' '),
+                Some(plain @ ('"' | '\\')) => out.push(plain),
+                // Other escapes stay as they are: they stand for bytes nobody should see raw.
+                Some(other) => out.extend(['\\', other]),
+                None => break,
+            },
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// Reads `crictl inspecti -o json`; `None` when it says that there is no image.
+fn read_held(image: &Image, answer: &Value) -> Option<Held> {
+    let status = &answer["status"];
+    let id = status["id"].as_str().filter(|id| !id.is_empty())?;
+    let repo_digests = status["repoDigests"].as_array();
+    let spec = &answer["info"]["imageSpec"];
+    Some(Held {
+        digest: held::digest_of(
+            image,
+            repo_digests.into_iter().flatten().filter_map(Value::as_str),
+        ),
+        image_id: Some(id.to_string()),
+        // A 64-bit number in protobuf's JSON is a string.
+        bytes: status["size"]
+            .as_u64()
+            .or_else(|| status["size"].as_str()?.parse().ok()),
+        platform: match (spec["os"].as_str(), spec["architecture"].as_str()) {
+            (Some(os), Some(architecture)) => Some(format!("{os}/{architecture}")),
+            _ => None,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ExitStatus, RegistryLogin, Secret};
+
+    fn image(name: &str) -> Image {
+        name.parse().unwrap()
+    }
+
+    fn output(code: u32, stdout: &str, stderr: &str) -> CommandOutput {
+        CommandOutput {
+            exit: ExitStatus::Code(code),
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+            truncated: false,
+        }
+    }
+
+    #[test]
+    fn the_endpoint_and_the_login_go_by_environment() {
+        let image = image("reg.example/app:v1");
+        let login = RegistryLogin {
+            username: "ci".into(),
+            password: Secret::new("hunter2"),
+        };
+        let command = Crictl
+            .pull(&PullRequest {
+                image: &image,
+                endpoint: Some("unix:///run/crio/crio.sock"),
+                platform: None,
+                login: Some(&login),
+            })
+            .unwrap();
+        assert_eq!(command.argv, ["crictl", "pull", "reg.example/app:v1"]);
+        assert_eq!(
+            command.environment,
+            [
+                (
+                    "CONTAINER_RUNTIME_ENDPOINT".to_string(),
+                    "unix:///run/crio/crio.sock".to_string()
+                ),
+                (
+                    "IMAGE_SERVICE_ENDPOINT".to_string(),
+                    "unix:///run/crio/crio.sock".to_string()
+                ),
+            ]
+        );
+        assert_eq!(
+            command.secret,
+            Some(SecretDelivery::Environment {
+                variable: "CRICTL_AUTH",
+                value: login.basic(),
+            })
+        );
+        assert!(!format!("{command:?}").contains("hunter2"));
+        assert_eq!(
+            Crictl.inspect(&image, None).argv,
+            ["crictl", "inspecti", "-o", "json", "reg.example/app:v1"]
+        );
+        assert_eq!(Crictl.version(None).environment, []);
+    }
+
+    #[test]
+    fn a_platform_cannot_be_asked_for() {
+        let image = image("reg.example/app:v1");
+        let failure = Crictl
+            .pull(&PullRequest {
+                image: &image,
+                endpoint: None,
+                platform: Some("linux/arm64"),
+                login: None,
+            })
+            .unwrap_err();
+        assert_eq!((failure.kind, failure.stage), (Platform, Stage::Pull));
+        assert!(failure.detail.contains("linux/arm64"), "{failure}");
+    }
+
+    #[test]
+    fn inspections_of_every_runtime_are_read() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let answer = format!(
+            "{{\"status\":{{\"id\":\"0b9a\",\"repoTags\":[],\"repoDigests\":[\"other.example/app@sha256:{}\",\"reg.example/app@{digest}\"],\"size\":\"42\"}},\"info\":{{}}}}",
+            "b".repeat(64)
+        );
+        let read = |stdout: &str| {
+            Crictl.read_inspect(
+                &image("reg.example/app:v1"),
+                &output(0, stdout, ""),
+                Stage::Verify,
+            )
+        };
+        assert_eq!(
+            read(&answer).unwrap(),
+            Some(Held {
+                digest: Some(digest),
+                image_id: Some("0b9a".into()),
+                bytes: Some(42),
+                platform: None,
+            })
+        );
+        for absent in ["{\"status\":null}", "{}", "{\"status\":{\"id\":\"\"}}"] {
+            assert_eq!(read(absent).unwrap(), None, "{absent}");
+        }
+        assert_eq!(read("").unwrap_err().kind, FailureKind::Unknown);
+    }
+
+    #[test]
+    fn an_image_that_is_not_there_is_no_failure() {
+        for said in [
+            "time=\"x\" level=error msg=\"no such image \\\"reg.example/app:v1\\\" present\"",
+            "FATA[0000] no such image \"reg.example/app:v1\" present",
+            "time=\"x\" level=fatal msg=\"image status: rpc error: code = NotFound desc = no\"",
+        ] {
+            let answer = Crictl.read_inspect(
+                &image("reg.example/app:v1"),
+                &output(1, "", said),
+                Stage::Inspect,
+            );
+            assert_eq!(answer.unwrap(), None, "{said}");
+        }
+        let failure = Crictl
+            .read_inspect(
+                &image("reg.example/app:v1"),
+                &output(1, "", "FATA[0002] connect: connect endpoint 'unix:///x.sock': context deadline exceeded"),
+                Stage::Inspect,
+            )
+            .unwrap_err();
+        assert_eq!(failure.kind, RuntimeAbsent);
+    }
+
+    #[test]
+    fn a_probe_counts_images_as_a_sign_of_life() {
+        assert_eq!(
+            Crictl
+                .read_version(&output(0, "sha256:a\nsha256:b\n", ""))
+                .unwrap(),
+            "CRI, 2 images held"
+        );
+        let failure = Crictl
+            .read_version(&output(127, "", "sh: crictl: not found"))
+            .unwrap_err();
+        assert_eq!(
+            (failure.kind, failure.stage),
+            (FailureKind::RuntimeMissing, Stage::Probe)
+        );
+    }
+
+    #[test]
+    fn gos_quoting_is_taken_away_and_control_bytes_stay_escaped() {
+        assert_eq!(
+            unquoted(r#""a \"b\" c\nd \\ \x1b" rest"#),
+            r#"a "b" c d \ \x1b"#
+        );
+        assert_eq!(unquoted("bare words"), "bare words");
+        assert_eq!(unquoted("\"open end\\"), "open end");
+    }
+}

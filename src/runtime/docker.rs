@@ -1,0 +1,558 @@
+//! docker: the `docker` client on the node and the daemon behind it.
+//!
+//! What is read here was seen from docker CLI 20.10 and 28 with dockerd 20.10 and 28
+//! (`tests/fixtures/transcripts/docker*`).
+
+use serde::{Deserialize, Serialize};
+
+use super::rules::Rule;
+use super::{Complaint, explain, held, name_of, words};
+use crate::model::FailureKind::{self, NodeSetup, RegistryRefused, RuntimeAbsent, RuntimeDown};
+use crate::model::{
+    CommandOutput, Failure, Held, Image, RegistryLogin, RuntimeKind, Secret, Stage, text,
+};
+use crate::ports::{NodeCommand, PullRequest, Runtime, SecretDelivery};
+
+/// The docker daemon, through the `docker` client.
+#[derive(Debug, Clone, Copy)]
+pub struct Docker;
+
+/// What only docker's client and daemon say; the shared causes are in [`super::rules`].
+const RULES: &[Rule] = &[
+    Rule(
+        RuntimeAbsent,
+        &[
+            "error during connect*dial",
+            "error during connect*no such host",
+        ],
+    ),
+    Rule(
+        RuntimeDown,
+        &["error during connect", "for api route and version"],
+    ),
+    Rule(
+        NodeSetup,
+        &[
+            "client version*is too",
+            "client is newer than server",
+            "requires api version",
+            "is only supported on a docker daemon with experimental",
+            "unable to parse docker host",
+            "unable to resolve docker endpoint",
+            "context*not found",
+            "unknown flag",
+            "unknown shorthand flag",
+            "flag provided but not defined",
+        ],
+    ),
+    // Our own parser let a reference through that docker does not: that is prepull's fault.
+    Rule(
+        FailureKind::Internal,
+        &["invalid reference format", "requires exactly 1 argument"],
+    ),
+    // A 4xx whose empty body tells nothing (a proxy's 407, for one). With a body, the body is classified.
+    Rule(RegistryRefused, &["error response from daemon: unknown:$"]),
+];
+
+/// How `docker image inspect` says that an image is not there; podman's stand-in says the last.
+const ABSENT: [&str; 3] = ["no such image", "no such object", "image not known"];
+
+/// Docker Hub's key in docker's `config.json`.
+const HUB_KEY: &str = "https://index.docker.io/v1/";
+
+impl Docker {
+    fn command(endpoint: Option<&str>, arguments: &[&str]) -> NodeCommand {
+        let mut argv = vec!["docker".to_string()];
+        if let Some(endpoint) = endpoint {
+            argv.extend(["-H".to_string(), endpoint.to_string()]);
+        }
+        argv.extend(arguments.iter().map(ToString::to_string));
+        NodeCommand {
+            argv,
+            environment: Vec::new(),
+            secret: None,
+            stdin: Vec::new(),
+        }
+    }
+
+    fn failure(stage: Stage, image: Option<&Image>, output: &CommandOutput) -> Failure {
+        explain(
+            RuntimeKind::Docker,
+            RULES,
+            stage,
+            image,
+            output,
+            &complaint(output),
+        )
+    }
+}
+
+impl Runtime for Docker {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Docker
+    }
+
+    fn version(&self, endpoint: Option<&str>) -> NodeCommand {
+        Self::command(endpoint, &["version", "--format", "{{json .}}"])
+    }
+
+    fn read_version(&self, output: &CommandOutput) -> Result<String, Failure> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Answer {
+            server: Option<Server>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Server {
+            version: String,
+        }
+        if !output.success() {
+            return Err(Self::failure(Stage::Probe, None, output));
+        }
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let answer = printed
+            .lines()
+            .find_map(|line| serde_json::from_str::<Answer>(line.trim()).ok());
+        match answer {
+            Some(Answer {
+                server: Some(server),
+            }) => Ok(text::capped(server.version.as_bytes(), 100)),
+            // Some clients exit with 0 although the daemon's part of the answer is missing.
+            Some(Answer { server: None }) => Err(Failure::new(
+                RuntimeAbsent,
+                Stage::Probe,
+                words::detail(
+                    &[
+                        vec!["docker version names no server".to_string()],
+                        words::lines(&output.stderr),
+                    ]
+                    .concat(),
+                ),
+            )),
+            None => Err(Failure::new(
+                FailureKind::Unknown,
+                Stage::Probe,
+                words::detail(
+                    &[
+                        vec!["docker version printed no JSON that names a server".to_string()],
+                        words::lines(&output.stdout),
+                    ]
+                    .concat(),
+                ),
+            )),
+        }
+    }
+
+    fn inspect(&self, image: &Image, endpoint: Option<&str>) -> NodeCommand {
+        Self::command(
+            endpoint,
+            &[
+                "image",
+                "inspect",
+                "--format",
+                "{{json .RepoDigests}} {{.Os}}/{{.Architecture}} {{.Size}} {{.Id}}",
+                &name_of(image),
+            ],
+        )
+    }
+
+    fn read_inspect(
+        &self,
+        image: &Image,
+        output: &CommandOutput,
+        stage: Stage,
+    ) -> Result<Option<Held>, Failure> {
+        if !output.success() {
+            let said = String::from_utf8_lossy(&output.stderr).to_ascii_lowercase();
+            if ABSENT.iter().any(|absent| said.contains(absent)) {
+                return Ok(None);
+            }
+            return Err(Self::failure(stage, Some(image), output));
+        }
+        let printed = String::from_utf8_lossy(&output.stdout);
+        printed
+            .lines()
+            .find_map(|line| read_held(image, line.trim()))
+            .map(Some)
+            .ok_or_else(|| {
+                Failure::new(
+                    FailureKind::Unknown,
+                    stage,
+                    words::detail(
+                        &[
+                            vec![
+                                "docker image inspect printed something else than asked for".into(),
+                            ],
+                            words::lines(&output.stdout),
+                        ]
+                        .concat(),
+                    ),
+                )
+            })
+    }
+
+    fn pull(&self, request: &PullRequest<'_>) -> Result<NodeCommand, Failure> {
+        let name = name_of(request.image);
+        let mut arguments = vec!["pull"];
+        if let Some(platform) = request.platform {
+            arguments.extend(["--platform", platform]);
+        }
+        arguments.push(&name);
+        let secret = request
+            .login
+            .map(|login| config_json(request.image, login))
+            .transpose()?
+            // The folder replaces the node's own config.json, its credential helpers and contexts with it:
+            // a mix of the operator's login and whatever the node has could use the wrong one unseen.
+            .map(|content| SecretDelivery::Directory {
+                variable: "DOCKER_CONFIG",
+                file: "config.json",
+                content,
+            });
+        Ok(NodeCommand {
+            secret,
+            // CLI 28 asks for a login when the registry refuses the one it has, and waits for ever on
+            // /dev/null or a closed input; at an empty line on a pipe it gives up at once.
+            stdin: b"\n".to_vec(),
+            ..Self::command(request.endpoint, &arguments)
+        })
+    }
+
+    fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {
+        let stdout = words::lines(&output.stdout);
+        // Exit status 0 is no proof: CLI 28, ended while it asks for a login, exits with 0.
+        if let Some(asked) = stdout
+            .iter()
+            .position(|line| line.starts_with("Login prior to pull"))
+        {
+            let mut said =
+                vec!["the registry refused the login and docker asked for another one".to_string()];
+            said.extend(stdout[asked..].iter().take(1).cloned());
+            said.extend(words::lines(&output.stderr));
+            return Err(Failure::new(
+                FailureKind::RegistryAuth,
+                Stage::Pull,
+                words::detail(&said),
+            ));
+        }
+        if !output.success() {
+            return Err(Self::failure(Stage::Pull, Some(image), output));
+        }
+        // The status line is the last but one: a cut output may have lost it, and the image is inspected
+        // afterwards in any case.
+        if output.truncated || stdout.iter().any(|line| line.starts_with("Status: ")) {
+            return Ok(());
+        }
+        let mut said =
+            vec!["docker pull ended with status 0 but not with its status line".to_string()];
+        said.extend(complaint(output).lines);
+        Err(Failure::new(
+            FailureKind::Unknown,
+            Stage::Pull,
+            words::detail(&said),
+        ))
+    }
+}
+
+/// docker's telling lines.
+///
+/// Errors before the first layer are `Error response from daemon: ...` on stderr; once layers are on
+/// their way the same error has no prefix. A warning about the node's config.json is kept after the error
+/// because it explains a pull that went on without a login. Under a pty everything is on stdout.
+fn complaint(output: &CommandOutput) -> Complaint {
+    let mut lines = words::lines(&output.stderr);
+    if lines.is_empty() {
+        lines = words::lines(&output.stdout);
+        lines.retain(|line| !is_progress(line));
+    }
+    lines.retain(|line| !line.starts_with("Run 'docker") && !line.starts_with("See 'docker"));
+    let (warnings, mut lines): (Vec<String>, Vec<String>) =
+        lines.into_iter().partition(|line| super::is_warning(line));
+    // What a shell's start-up files print comes before the error, an HTML page after it.
+    let prefixed = lines
+        .iter()
+        .position(|line| line.contains("rror response from daemon: "));
+    lines.drain(..prefixed.unwrap_or_default());
+    let is_started = words::lines(&output.stdout)
+        .iter()
+        .any(|line| is_progress(line));
+    // Without a prefix and after progress, a lost connection is the client's to the daemon, unless the
+    // daemon had announced tries of its own at a layer.
+    let only_eof = lines.len() == 1 && matches!(lines[0].as_str(), "unexpected EOF" | "EOF");
+    let tried_again = String::from_utf8_lossy(&output.stdout).contains(": Retrying in ");
+    if only_eof && !tried_again {
+        lines[0] = format!("error during connect: {}", lines[0]);
+    }
+    Complaint {
+        in_layers: is_started && prefixed.is_none(),
+        lines: [lines, warnings].concat(),
+    }
+}
+
+/// `c5a04032aca7: Pull complete`, `v1: Pulling from team/app`, the two last lines, and JSON answers.
+fn is_progress(line: &str) -> bool {
+    let is_layer = line
+        .split_once(": ")
+        .is_some_and(|(id, _)| id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit()));
+    is_layer
+        || line.contains(": Pulling from ")
+        || line.starts_with("Digest: ")
+        || line.starts_with("Status: ")
+        || line.starts_with(['{', '['])
+}
+
+/// Reads `["REPOSITORY@DIGEST",...] OS/ARCHITECTURE SIZE ID`, the format that [`Docker::inspect`] asks for.
+fn read_held(image: &Image, line: &str) -> Option<Held> {
+    let mut json = serde_json::Deserializer::from_str(line).into_iter::<Option<Vec<String>>>();
+    let repo_digests = json.next()?.ok()?.unwrap_or_default();
+    let mut rest = line[json.byte_offset()..].split_whitespace();
+    let platform = rest.next()?.to_string();
+    let bytes = rest.next()?.parse().ok()?;
+    let image_id = rest.next()?.to_string();
+    Some(Held {
+        digest: held::digest_of(image, repo_digests.iter().map(String::as_str)),
+        image_id: Some(image_id),
+        bytes: Some(bytes),
+        platform: Some(platform),
+    })
+}
+
+/// docker's `config.json` with one login.
+fn config_json(image: &Image, login: &RegistryLogin) -> Result<Secret, Failure> {
+    #[derive(Serialize)]
+    struct Config<'a> {
+        auths: std::collections::BTreeMap<&'a str, Auth<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Auth<'a> {
+        auth: &'a str,
+    }
+    let impossible = || {
+        Failure::new(
+            FailureKind::Internal,
+            Stage::Pull,
+            "cannot write docker's config.json",
+        )
+    };
+    let key = match image.registry() {
+        "docker.io" => HUB_KEY,
+        other => other,
+    };
+    let basic = login.basic();
+    let auth = std::str::from_utf8(basic.expose()).map_err(|_| impossible())?;
+    // Large enough from the start: a buffer that grows leaves copies of the secret behind.
+    let mut json = Vec::with_capacity(key.len() + auth.len() + 64);
+    let config = Config {
+        auths: [(key, Auth { auth })].into(),
+    };
+    serde_json::to_writer(&mut json, &config).map_err(|_| impossible())?;
+    Ok(Secret::new(json))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ExitStatus;
+    use crate::model::FailureKind::Privilege;
+
+    fn image(name: &str) -> Image {
+        name.parse().unwrap()
+    }
+
+    fn output(code: u32, stdout: &str, stderr: &str) -> CommandOutput {
+        CommandOutput {
+            exit: ExitStatus::Code(code),
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+            truncated: false,
+        }
+    }
+
+    fn request(image: &Image) -> PullRequest<'_> {
+        PullRequest {
+            image,
+            endpoint: None,
+            platform: None,
+            login: None,
+        }
+    }
+
+    #[test]
+    fn commands_name_endpoint_platform_and_the_full_image() {
+        let nginx = image("nginx");
+        let command = Docker
+            .pull(&PullRequest {
+                endpoint: Some("unix:///run/user/1000/docker.sock"),
+                platform: Some("linux/arm64"),
+                ..request(&nginx)
+            })
+            .unwrap();
+        assert_eq!(
+            command.argv,
+            [
+                "docker",
+                "-H",
+                "unix:///run/user/1000/docker.sock",
+                "pull",
+                "--platform",
+                "linux/arm64",
+                "docker.io/library/nginx:latest"
+            ]
+        );
+        assert_eq!(command.stdin, b"\n", "so that no login prompt waits");
+        assert_eq!(command.secret, None, "the node's own login is used");
+        assert_eq!(command.environment, []);
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let pinned = image(&format!("reg.example/app:v1@{digest}"));
+        assert_eq!(
+            Docker.inspect(&pinned, None).argv,
+            [
+                "docker",
+                "image",
+                "inspect",
+                "--format",
+                "{{json .RepoDigests}} {{.Os}}/{{.Architecture}} {{.Size}} {{.Id}}",
+                &format!("reg.example/app@{digest}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_login_travels_as_a_config_file_and_nowhere_else() {
+        let login = RegistryLogin {
+            username: "c\"i".into(),
+            password: Secret::new("hunter2"),
+        };
+        let basic = String::from_utf8(login.basic().expose().to_vec()).unwrap();
+        for (name, key) in [
+            ("reg.example:5000/app", "reg.example:5000"),
+            ("nginx", "https://index.docker.io/v1/"),
+        ] {
+            let image = image(name);
+            let command = Docker
+                .pull(&PullRequest {
+                    login: Some(&login),
+                    ..request(&image)
+                })
+                .unwrap();
+            let shown = format!("{command:?}");
+            assert!(
+                !shown.contains(&basic) && !shown.contains("hunter2"),
+                "{shown}"
+            );
+            let Some(SecretDelivery::Directory {
+                variable,
+                file,
+                content,
+            }) = command.secret
+            else {
+                panic!("no config file");
+            };
+            assert_eq!((variable, file), ("DOCKER_CONFIG", "config.json"));
+            let json: serde_json::Value = serde_json::from_slice(content.expose()).unwrap();
+            assert_eq!(
+                json,
+                serde_json::json!({"auths": {key: {"auth": basic.as_str()}}})
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_held_is_read_from_the_line_that_was_asked_for() {
+        let digest = format!("sha256:{}", "b".repeat(64));
+        let line = format!(
+            "noise of a start-up file\n[\"other/nginx@sha256:{}\",\"nginx@{digest}\"] linux/arm64 123 sha256:id\n",
+            "a".repeat(64)
+        );
+        let held = Docker
+            .read_inspect(&image("nginx"), &output(0, &line, ""), Stage::Verify)
+            .unwrap();
+        assert_eq!(
+            held,
+            Some(Held {
+                digest: Some(digest),
+                image_id: Some("sha256:id".into()),
+                bytes: Some(123),
+                platform: Some("linux/arm64".into()),
+            })
+        );
+        for never_pushed in ["[] linux/amd64 1 x\n", "null linux/amd64 1 x\n"] {
+            let held = Docker
+                .read_inspect(&image("nginx"), &output(0, never_pushed, ""), Stage::Verify)
+                .unwrap();
+            assert_eq!(held.unwrap().digest, None);
+        }
+        let failure = Docker
+            .read_inspect(&image("nginx"), &output(0, "hello", ""), Stage::Inspect)
+            .unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Unknown);
+        assert_eq!(failure.stage, Stage::Inspect);
+    }
+
+    #[test]
+    fn absent_images_are_no_failure_and_everything_else_is() {
+        let read = |stderr: &str| {
+            Docker.read_inspect(&image("nginx"), &output(1, "\n", stderr), Stage::Inspect)
+        };
+        for absent in [
+            "Error: No such image: nginx",
+            "Error response from daemon: No such image: nginx:latest",
+            "Error response from daemon: no such image: nginx: No such image: nginx:latest",
+            "Error: nginx: image not known",
+        ] {
+            assert_eq!(read(absent).unwrap(), None, "{absent}");
+        }
+        for (said, kind) in [
+            (
+                "Cannot connect to the Docker daemon at unix:///x.sock. Is the docker daemon running?",
+                RuntimeAbsent,
+            ),
+            (
+                "permission denied while trying to connect to the docker API at unix:///x.sock",
+                Privilege,
+            ),
+            ("context deadline exceeded", RuntimeDown),
+            ("sudo: a password is required", Privilege),
+        ] {
+            assert_eq!(read(said).unwrap_err().kind, kind, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_version_without_a_server_is_a_daemon_that_is_not_there() {
+        let client = "{\"Client\":{\"Version\":\"28.2.2\"},\"Server\":null}\n";
+        let failure = Docker.read_version(&output(0, client, "")).unwrap_err();
+        assert_eq!((failure.kind, failure.stage), (RuntimeAbsent, Stage::Probe));
+        let failure = Docker
+            .read_version(&output(
+                1,
+                client,
+                "Cannot connect to the Docker daemon at unix:///x.sock. Is the docker daemon running?",
+            ))
+            .unwrap_err();
+        assert_eq!(failure.kind, RuntimeAbsent);
+        assert!(!failure.detail.contains("28.2.2"), "{failure}");
+        let both = "{\"Client\":{},\"Server\":{\"Version\":\"28.5.2\"}}\n";
+        assert_eq!(Docker.read_version(&output(0, both, "")).unwrap(), "28.5.2");
+        let failure = Docker
+            .read_version(&output(127, "", "sh: 1: docker: not found"))
+            .unwrap_err();
+        assert_eq!(failure.kind, FailureKind::RuntimeMissing);
+    }
+
+    #[test]
+    fn a_layers_lost_connection_is_told_from_the_daemons() {
+        let pull = |stdout: &str| {
+            Docker
+                .read_pull(&image("nginx"), &output(1, stdout, "unexpected EOF\n"))
+                .unwrap_err()
+                .kind
+        };
+        assert_eq!(pull("latest: Pulling from library/nginx\n"), RuntimeDown);
+        assert_eq!(
+            pull("latest: Pulling from library/nginx\nc5a04032aca7: Retrying in 5 seconds\n"),
+            FailureKind::RegistryUnavailable
+        );
+    }
+}

@@ -1,0 +1,293 @@
+//! Walks every recorded run of docker and crictl and checks what prepull makes of it: the kind of failure,
+//! how often that is retried, and that the detail is short and shows no progress lines.
+
+#![allow(clippy::unwrap_used)] // a test file: a panic is a failed test
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use prepull::model::{
+    CommandOutput, ExitStatus, Failure, FailureKind, Image, Retry, RuntimeKind, Stage,
+};
+use prepull::ports::Runtime;
+use prepull::runtime::{Docker, of_kind};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// One row of `expected.tsv`.
+struct Expected {
+    tool: String,
+    case: String,
+    asked: String,
+    kind: String,
+    retry: String,
+}
+
+fn expected() -> Vec<Expected> {
+    rows(&fixtures().join("transcripts/expected.tsv"), 5)
+        .into_iter()
+        .map(|row| {
+            let mut cells = row.into_iter();
+            let mut next = || cells.next().unwrap();
+            Expected {
+                tool: next(),
+                case: next(),
+                asked: next(),
+                kind: next(),
+                retry: next(),
+            }
+        })
+        .collect()
+}
+
+/// The rows of a table with tabs between its cells and `#` before its comments.
+fn rows(path: &Path, cells: usize) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| {
+            let row: Vec<String> = line.split('\t').map(str::to_string).collect();
+            assert_eq!(row.len(), cells, "{}: {line}", path.display());
+            row
+        })
+        .collect()
+}
+
+fn output_of(folder: &Path) -> CommandOutput {
+    let read = |name: &str| fs::read(folder.join(name)).unwrap();
+    let exit = String::from_utf8(read("exit")).unwrap();
+    CommandOutput {
+        exit: ExitStatus::Code(exit.trim().parse().unwrap()),
+        stdout: read("stdout"),
+        stderr: read("stderr"),
+        truncated: false,
+    }
+}
+
+/// The image that the recorded command names; any other where it names none that is valid.
+fn image_of(folder: &Path) -> Image {
+    let command = fs::read_to_string(folder.join("cmd")).unwrap();
+    command
+        .split_whitespace()
+        .filter(|word| word.contains('/'))
+        .map(|word| word.trim_matches(|c| c == '\'' || c == '"'))
+        .filter_map(|word| word.parse().ok())
+        .next_back()
+        .unwrap_or_else(|| "reg.example/team/app:v1".parse().unwrap())
+}
+
+fn retry_word(retry: Retry) -> &'static str {
+    match retry {
+        Retry::Never => "never",
+        Retry::Few => "few",
+        Retry::Yes => "yes",
+        Retry::Paused => "paused",
+    }
+}
+
+/// What prepull makes of a run: `ok`, `absent`, or the failure.
+fn judged(row: &Expected) -> Result<&'static str, Failure> {
+    let folder = fixtures()
+        .join("transcripts")
+        .join(&row.tool)
+        .join(&row.case);
+    let output = output_of(&folder);
+    let image = image_of(&folder);
+    let runtime: &dyn Runtime = if row.tool.starts_with("docker") {
+        of_kind(RuntimeKind::Docker)
+    } else {
+        of_kind(RuntimeKind::Crictl)
+    };
+    match row.asked.as_str() {
+        "pull" => runtime.read_pull(&image, &output).map(|()| "ok"),
+        "version" => runtime.read_version(&output).map(|_| "ok"),
+        "inspect" => Ok(
+            match runtime.read_inspect(&image, &output, Stage::Verify)? {
+                Some(held) => {
+                    assert!(held.digest.unwrap().starts_with("sha256:"));
+                    assert!(held.image_id.unwrap().starts_with("sha256:"));
+                    assert_eq!(held.platform.unwrap(), "linux/amd64");
+                    assert!(held.bytes.unwrap() > 80_000_000 - 1);
+                    "ok"
+                }
+                None => "absent",
+            },
+        ),
+        "cause" => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            let last = text
+                .lines()
+                .rfind(|line| line.starts_with("ctr: ") || line.starts_with("Error: "))
+                .unwrap();
+            let said = CommandOutput {
+                exit: ExitStatus::Code(1),
+                stdout: Vec::new(),
+                stderr: last.into(),
+                truncated: false,
+            };
+            runtime.read_pull(&image, &said).map(|()| "ok")
+        }
+        other => panic!("{other}: no such question"),
+    }
+}
+
+#[test]
+fn every_recorded_run_gets_its_kind_and_its_retries() {
+    let table = expected();
+    assert!(table.len() > 600, "only {} rows", table.len());
+    let mut wrong = Vec::new();
+    for row in &table {
+        let (kind, retry, detail) = match judged(row) {
+            Ok(word) => (word, "-", String::new()),
+            Err(failure) => (
+                failure.kind.as_str(),
+                retry_word(failure.kind.retry()),
+                failure.detail,
+            ),
+        };
+        let retry_is_right = row.retry == "-" || row.retry == retry;
+        if kind != row.kind || !retry_is_right {
+            wrong.push(format!(
+                "{}/{}: {kind} {retry}, expected {} {}: {detail}",
+                row.tool, row.case, row.kind, row.retry
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn no_recorded_run_is_left_out_of_the_table() {
+    let listed: BTreeSet<String> = expected()
+        .iter()
+        .map(|row| format!("{}/{}", row.tool, row.case))
+        .collect();
+    let mut found = BTreeSet::new();
+    for tool in fs::read_dir(fixtures().join("transcripts")).unwrap() {
+        let tool = tool.unwrap().path();
+        if tool.is_dir() {
+            for case in fs::read_dir(&tool).unwrap() {
+                let case = case.unwrap().path();
+                found.insert(format!(
+                    "{}/{}",
+                    tool.file_name().unwrap().to_str().unwrap(),
+                    case.file_name().unwrap().to_str().unwrap()
+                ));
+            }
+        }
+    }
+    assert_eq!(listed, found);
+}
+
+#[test]
+fn details_are_the_telling_lines_alone() {
+    for row in expected() {
+        if let Err(failure) = judged(&row) {
+            let detail = &failure.detail;
+            let at = format!("{}/{}: {detail}", row.tool, row.case);
+            assert!(!detail.is_empty(), "{at}");
+            assert!(detail.len() < 2100, "{at}");
+            for noise in [
+                "Pulling fs layer",
+                "Pull complete",
+                "Downloading",
+                "level=",
+                "remote_image.go",
+                "trying next: ",
+                "\\\"",
+                "\u{1b}",
+                "USAGE",
+            ] {
+                assert!(!detail.contains(noise), "{at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_detail_reads_as_the_node_said_it() {
+    for (tool, case, detail) in [
+        (
+            "docker",
+            "unauthorized",
+            "Error response from daemon: Head \"http://127.0.0.1:5000/v2/team/app/manifests/v1\": no basic auth credentials",
+        ),
+        (
+            "crictl",
+            "unauthorized",
+            "pulling image: failed to pull and unpack image \"127.0.0.1:5000/team/app:v1\": failed to resolve reference \"127.0.0.1:5000/team/app:v1\": pulling from host 127.0.0.1:5000 failed with status code [manifests v1]: 401 Unauthorized",
+        ),
+        (
+            "docker-cli20",
+            "config-malformed-json",
+            "Error response from daemon: Head \"http://127.0.0.1:5000/v2/team/app/manifests/v1\": no basic auth credentials; WARNING: Error loading config file: /run/imgcfg/bad/config.json: unexpected EOF",
+        ),
+        (
+            "docker",
+            "killed-sigkill-mid-pull",
+            "docker was ended by signal number 9",
+        ),
+    ] {
+        let row = expected()
+            .into_iter()
+            .find(|row| row.tool == tool && row.case == case)
+            .unwrap();
+        assert_eq!(judged(&row).unwrap_err().detail, detail, "{tool}/{case}");
+    }
+}
+
+/// Messages of versions that were not recorded, from docker 17 to 29, containerd 1.4 to 2.2, CRI-O and
+/// cri-dockerd, in each runtime's own wrapping.
+#[test]
+fn messages_of_other_versions_get_their_kind() {
+    let table = rows(&fixtures().join("runtime-messages.tsv"), 5);
+    assert!(table.len() > 100, "only {} rows", table.len());
+    let image: Image = "reg.example/team/app:v1".parse().unwrap();
+    let mut wrong = Vec::new();
+    for row in table {
+        let (runtime, exit, kind, retry, text) = (&row[0], &row[1], &row[2], &row[3], &row[4]);
+        let output = CommandOutput {
+            exit: ExitStatus::Code(exit.parse().unwrap()),
+            // Layers had begun where docker's error has no prefix.
+            stdout: b"v1: Pulling from team/app\nc5a04032aca7: Pulling fs layer\n".to_vec(),
+            stderr: text.replace("\\n", "\n").into_bytes(),
+            truncated: false,
+        };
+        let runtime: &dyn Runtime = of_kind(runtime.parse().unwrap());
+        let failure = runtime.read_pull(&image, &output).unwrap_err();
+        let found = retry_word(failure.kind.retry());
+        if failure.kind.as_str() != kind || found != retry {
+            wrong.push(format!(
+                "{} {found}, expected {kind} {retry}: {text}",
+                failure.kind
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn an_exit_without_an_error_is_no_success() {
+    let image: Image = "reg.example/team/app:v1".parse().unwrap();
+    let silent = CommandOutput {
+        exit: ExitStatus::Code(0),
+        stdout: b"v1: Pulling from team/app\n".to_vec(),
+        stderr: Vec::new(),
+        truncated: false,
+    };
+    for kind in [RuntimeKind::Docker, RuntimeKind::Crictl] {
+        let failure = of_kind(kind).read_pull(&image, &silent).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Unknown, "{kind}");
+        assert_eq!(failure.stage, Stage::Pull);
+    }
+    let killed = CommandOutput {
+        exit: ExitStatus::Signal("KILL".into()),
+        ..silent
+    };
+    let failure = Docker.read_pull(&image, &killed).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Unknown);
+    assert!(failure.detail.contains("signal KILL"), "{failure}");
+}
