@@ -1,1 +1,327 @@
 //! What the operator asked for, checked: arguments, environment, files and prompts become settings.
+//!
+//! Everything that can be found wrong without a connection is found here, and everything that has to
+//! be asked is asked here, last: nobody types a password for a run that a typo stops.
+
+mod ambient;
+mod policy;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+pub use ambient::Ambient;
+
+use crate::cli::{self, FleetArgs, LoginArgs, RegistryArgs, RuntimeArgs, SshArgs};
+use crate::credentials::{self, LoginSources};
+use crate::inventory::{self, NodeSettings, RuntimeChoice, Source};
+use crate::model::{Fleet, Image, Plan, PlannedImage, RegistryLogin, RuntimeKind, Secret, Work};
+
+/// A run that the operator asked for: `pull`, `check` or `exec`.
+#[derive(Debug)]
+pub struct RunSettings {
+    /// What is done, on which nodes, how.
+    pub plan: Arc<Plan>,
+    /// Print the plan and stop.
+    pub dry_run: bool,
+    /// How nodes are reached.
+    pub ssh: SshSettings,
+    /// What is printed.
+    pub output: OutputSettings,
+}
+
+/// How nodes are reached, as far as it is the same for all of them.
+#[derive(Debug, Clone)]
+pub struct SshSettings {
+    /// What to do about an unknown host key.
+    pub host_keys: cli::HostKeysChoice,
+    /// The user's own files of known host keys; new keys go to the first.
+    pub known_hosts: Vec<PathBuf>,
+    /// Key files for nodes that name none; missing ones do not matter.
+    pub default_identities: Vec<PathBuf>,
+    /// The SSH agent's socket.
+    pub agent: Option<PathBuf>,
+    /// The password for all nodes.
+    pub password: Option<Secret>,
+    /// The longest each step of connecting may take.
+    pub connect_timeout: Duration,
+    /// The interval of keepalive requests.
+    pub keepalive: Duration,
+}
+
+/// What is printed.
+#[derive(Debug, Clone, Copy)]
+pub struct OutputSettings {
+    /// The result's format.
+    pub format: cli::Format,
+    /// How progress is shown.
+    pub progress: cli::ProgressChoice,
+    /// When to use colour.
+    pub color: cli::ColorChoice,
+    /// Nothing but failures.
+    pub quiet: bool,
+    /// Every step.
+    pub verbose: bool,
+}
+
+/// `pull`.
+///
+/// # Errors
+/// Whatever is wrong with images, inventory, options or credentials, in words for the operator.
+pub fn pull(args: &cli::PullArgs, ambient: &Ambient) -> Result<RunSettings> {
+    let images = images(&args.images)?;
+    let mut policy = policy::policy(&args.policy)?;
+    policy.pull_timeout = Some(args.pull_timeout).filter(|limit| !limit.is_zero());
+    policy.pull = policy::pull_when(args.pull);
+    policy.platform = args.platform.as_deref().map(policy::platform).transpose()?;
+    one_reader_of_stdin(&args.fleet, args.registry.registry_password_stdin)?;
+    let fleet = fleet(&args.fleet, &args.ssh.login, Some(&args.runtime), ambient)?;
+    if policy.platform.is_some() {
+        platform_fits(&fleet)?;
+    }
+    let logins = logins(&args.registry, &images, args.dry_run, ambient)?;
+    let planned = images
+        .into_iter()
+        .zip(logins)
+        .map(|(image, login)| PlannedImage { image, login })
+        .collect();
+    let plan = Plan {
+        fleet,
+        work: Work::Pull(planned),
+        policy,
+    };
+    run(plan, &args.ssh, args.dry_run, &args.output, ambient)
+}
+
+/// `check`.
+///
+/// # Errors
+/// As for [`pull`].
+pub fn check(args: &cli::CheckArgs, ambient: &Ambient) -> Result<RunSettings> {
+    let images = images(&args.images)?;
+    let policy = policy::policy(&args.policy)?;
+    let fleet = fleet(&args.fleet, &args.ssh.login, Some(&args.runtime), ambient)?;
+    let plan = Plan {
+        fleet,
+        work: Work::Check(images),
+        policy,
+    };
+    run(plan, &args.ssh, args.dry_run, &args.output, ambient)
+}
+
+/// `exec`.
+///
+/// # Errors
+/// As for [`pull`].
+pub fn exec(args: &cli::ExecArgs, ambient: &Ambient) -> Result<RunSettings> {
+    if args.command.iter().any(|part| part.contains('\0')) {
+        bail!("the command holds a NUL byte, which no program can be given");
+    }
+    let policy = policy::policy(&args.policy)?;
+    let fleet = fleet(&args.fleet, &args.ssh.login, None, ambient)?;
+    let plan = Plan {
+        fleet,
+        work: Work::Exec(args.command.clone()),
+        policy,
+    };
+    run(plan, &args.ssh, args.dry_run, &args.output, ambient)
+}
+
+/// `nodes`.
+///
+/// # Errors
+/// Whatever is wrong with the inventory or the options.
+pub fn nodes(args: &cli::NodesArgs, ambient: &Ambient) -> Result<Fleet> {
+    fleet(&args.fleet, &args.login, Some(&args.runtime), ambient)
+}
+
+fn run(
+    plan: Plan,
+    ssh: &SshArgs,
+    dry_run: bool,
+    output: &cli::OutputArgs,
+    ambient: &Ambient,
+) -> Result<RunSettings> {
+    Ok(RunSettings {
+        plan: Arc::new(plan),
+        dry_run,
+        ssh: ssh_settings(ssh, dry_run, ambient)?,
+        output: OutputSettings {
+            format: output.output,
+            progress: output.progress,
+            color: output.color,
+            quiet: output.quiet,
+            verbose: output.verbose,
+        },
+    })
+}
+
+fn images(given: &[String]) -> Result<Vec<Image>> {
+    let mut images = Vec::with_capacity(given.len());
+    for text in given {
+        let image: Image = text.parse()?;
+        if images.contains(&image) {
+            bail!("the image {image} is named twice");
+        }
+        images.push(image);
+    }
+    Ok(images)
+}
+
+fn fleet(
+    args: &FleetArgs,
+    login: &LoginArgs,
+    runtime: Option<&RuntimeArgs>,
+    ambient: &Ambient,
+) -> Result<Fleet> {
+    let from_files = args.inventory.iter().map(|path| {
+        if path.as_os_str() == "-" {
+            Source::Stdin
+        } else {
+            Source::File(path.clone())
+        }
+    });
+    let from_expressions = args.hosts.iter().cloned().map(Source::Hosts);
+    let sources: Vec<Source> = from_files.chain(from_expressions).collect();
+    if sources.is_empty() {
+        bail!("no nodes: name an inventory with -i FILE, or hosts with -H EXPR");
+    }
+    let strongest = command_line_node(login, runtime)?;
+    let weakest = NodeSettings {
+        user: Some(ambient.user_name().unwrap_or_default()),
+        port: Some(22),
+        ..NodeSettings::default()
+    };
+    let fleet = inventory::load(&sources, &strongest, &weakest)?;
+    if let Some(node) = fleet.nodes().iter().find(|node| node.user.is_empty()) {
+        bail!(
+            "no user to log in to {} as: name one with --user",
+            node.name
+        );
+    }
+    Ok(fleet)
+}
+
+fn command_line_node(login: &LoginArgs, runtime: Option<&RuntimeArgs>) -> Result<NodeSettings> {
+    let jump = login.jump.as_deref().map(inventory::parse_jump).transpose();
+    let jump = jump.map_err(anyhow::Error::msg).context("--jump")?;
+    if let Some(user) = &login.user {
+        inventory::check_user(user)
+            .map_err(anyhow::Error::msg)
+            .context("--user")?;
+    }
+    let endpoint = runtime.and_then(|args| args.runtime_endpoint.as_deref());
+    let endpoint = endpoint
+        .map(inventory::parse_endpoint)
+        .transpose()
+        .map_err(anyhow::Error::msg)
+        .context("--runtime-endpoint")?;
+    Ok(NodeSettings {
+        user: login.user.clone(),
+        port: login.port,
+        identities: (!login.identity.is_empty()).then(|| login.identity.clone()),
+        jump,
+        runtime: runtime
+            .and_then(|args| args.runtime)
+            .map(|choice| match choice {
+                cli::RuntimeChoice::Auto => RuntimeChoice::Auto,
+                cli::RuntimeChoice::Docker => RuntimeChoice::Kind(RuntimeKind::Docker),
+                cli::RuntimeChoice::Crictl => RuntimeChoice::Kind(RuntimeKind::Crictl),
+            }),
+        endpoint,
+        become_root: login.r#become.then_some(true),
+        ..NodeSettings::default()
+    })
+}
+
+/// crictl has no option for it, so a fleet that is known to use crictl cannot be asked.
+fn platform_fits(fleet: &Fleet) -> Result<()> {
+    let on_crictl = |node: &&crate::model::Node| node.runtime == Some(RuntimeKind::Crictl);
+    match fleet.nodes().iter().find(on_crictl) {
+        Some(node) => bail!(
+            "--platform works with docker only: {} uses crictl, which always takes the node's own platform",
+            node.name
+        ),
+        None => Ok(()),
+    }
+}
+
+fn one_reader_of_stdin(fleet: &FleetArgs, password_from_stdin: bool) -> Result<()> {
+    let inventories = fleet
+        .inventory
+        .iter()
+        .filter(|path| path.as_os_str() == "-")
+        .count();
+    if inventories + usize::from(password_from_stdin) > 1 {
+        bail!("standard input can be read once: give the inventory or the password in another way");
+    }
+    Ok(())
+}
+
+fn logins(
+    args: &RegistryArgs,
+    images: &[Image],
+    dry_run: bool,
+    ambient: &Ambient,
+) -> Result<Vec<Option<RegistryLogin>>> {
+    let mut sources = LoginSources {
+        user: args
+            .registry_user
+            .clone()
+            .map(|name| (name, Secret::new(""))),
+        registries: args.registry.clone(),
+        auth_file: args.auth_file.clone(),
+        no_auth: args.no_auth,
+    };
+    let files = credentials::default_auth_files(|name| ambient.variable(name));
+    // Everything is looked at once before anybody types a password that a typo would waste.
+    let logins = credentials::logins(&sources, images, &files)?;
+    // The plan shows who logs in where; it needs no password.
+    let Some((_, password)) = sources.user.as_mut().filter(|_| !dry_run) else {
+        return Ok(logins);
+    };
+    *password = registry_password(args, images)?;
+    Ok(credentials::logins(&sources, images, &files)?)
+}
+
+fn registry_password(args: &RegistryArgs, images: &[Image]) -> Result<Secret> {
+    if args.registry_password_stdin {
+        return credentials::password_from(std::io::stdin().lock())
+            .context("--registry-password-stdin");
+    }
+    let user = args.registry_user.as_deref().unwrap_or_default();
+    let mut registries: Vec<&str> = if args.registry.is_empty() {
+        images.iter().map(Image::registry).collect()
+    } else {
+        args.registry.iter().map(String::as_str).collect()
+    };
+    registries.dedup();
+    let question = format!("Password of {user} for {}: ", registries.join(", "));
+    Ok(credentials::prompt(&question)?)
+}
+
+fn ssh_settings(args: &SshArgs, dry_run: bool, ambient: &Ambient) -> Result<SshSettings> {
+    let ask = args.ask_pass && !dry_run;
+    let password = ask
+        .then(|| credentials::prompt("SSH password: "))
+        .transpose()?;
+    let known_hosts = if args.known_hosts.is_empty() {
+        ambient.in_home(&[".ssh/known_hosts", ".ssh/known_hosts2"])
+    } else {
+        args.known_hosts.clone()
+    };
+    Ok(SshSettings {
+        host_keys: args.host_keys,
+        known_hosts,
+        default_identities: ambient.in_home(&[".ssh/id_rsa", ".ssh/id_ecdsa", ".ssh/id_ed25519"]),
+        agent: ambient
+            .variable("SSH_AUTH_SOCK")
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from),
+        password,
+        connect_timeout: args.connect_timeout,
+        keepalive: args.keepalive,
+    })
+}

@@ -1,0 +1,86 @@
+//! The policy part of the settings: how much at once, how often, how long.
+
+use anyhow::{Result, bail};
+
+use crate::cli::{PolicyArgs, PullChoice, Share};
+use crate::model::{Backoff, FailureLimit, Policy, Portion, PullWhen};
+
+pub(super) fn policy(args: &PolicyArgs) -> Result<Policy> {
+    let (min, max) = args.backoff;
+    Ok(Policy {
+        parallel: args.parallel as usize,
+        retries: args.retries,
+        backoff: Backoff { min, max },
+        deadline: args.deadline,
+        max_failures: args.max_failures.map(|share| match share {
+            Share::Count(count) => FailureLimit::Count(count),
+            Share::Percent(percent) => FailureLimit::Percent(percent),
+        }),
+        waves: waves(&args.waves)?,
+        seed: fastrand::u64(..),
+        ..Policy::default()
+    })
+}
+
+/// The waves as typed must rise, as far as that can be known before the fleet's size is.
+fn waves(shares: &[Share]) -> Result<Vec<Portion>> {
+    for pair in shares.windows(2) {
+        let falls = match pair {
+            [Share::Count(a), Share::Count(b)] => a >= b,
+            [Share::Percent(a), Share::Percent(b)] => a >= b,
+            _ => false,
+        };
+        if falls {
+            bail!("--waves: the sizes are cumulative and must rise, e.g. 1,10%,100%");
+        }
+    }
+    let portion = |share: &Share| match *share {
+        Share::Count(count) => Portion::Count(count),
+        Share::Percent(percent) => Portion::Percent(percent),
+    };
+    Ok(shares.iter().map(portion).collect())
+}
+
+pub(super) fn pull_when(choice: PullChoice) -> PullWhen {
+    match choice {
+        PullChoice::Always => PullWhen::Always,
+        PullChoice::Missing => PullWhen::Missing,
+    }
+}
+
+/// `os/architecture[/variant]`, as the OCI image specification writes platforms.
+pub(super) fn platform(text: &str) -> Result<String> {
+    let is_word = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-' || b == b'.')
+            && !part.starts_with('-')
+    };
+    let parts: Vec<&str> = text.split('/').collect();
+    if (2..=3).contains(&parts.len()) && parts.iter().all(|part| is_word(part)) {
+        Ok(text.to_string())
+    } else {
+        bail!("--platform: write os/architecture, e.g. linux/arm64")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waves_must_rise() {
+        assert!(waves(&[Share::Count(1), Share::Percent(10.0), Share::Percent(100.0)]).is_ok());
+        assert!(waves(&[Share::Percent(50.0), Share::Percent(10.0)]).is_err());
+        assert!(waves(&[Share::Count(5), Share::Count(5)]).is_err());
+    }
+
+    #[test]
+    fn platforms_have_two_or_three_parts() {
+        assert_eq!(platform("linux/arm64/v8").unwrap(), "linux/arm64/v8");
+        for wrong in ["linux", "linux/", "-x/arm64", "linux/arm 64", "a/b/c/d"] {
+            assert!(platform(wrong).is_err(), "{wrong}");
+        }
+    }
+}
