@@ -4,6 +4,7 @@
 //! the key. Anchors, aliases and merge keys work, within budgets that stop bombs.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_yaml::budget::BudgetBreach;
 use serde_yaml::options::NonFiniteFloatPolicy;
 use serde_yaml::{Error, Location, Spanned, UserMessageFormatter};
 
@@ -104,6 +105,27 @@ fn explain(error: &Error, text: &str, name: &str) -> InventoryError {
     let place = error
         .location()
         .map_or_else(Place::default, |location| place(&location));
+    match error.without_snippet() {
+        Error::Budget {
+            breach: BudgetBreach::Documents { .. },
+            ..
+        } => {
+            return InventoryError::at(
+                name,
+                place,
+                Fault::new("a second YAML document").but("keep one inventory a file, without ---"),
+            );
+        }
+        Error::Budget { .. } => {
+            return InventoryError::at(
+                name,
+                place,
+                Fault::new("this YAML is too large or too deep for an inventory")
+                    .but("write ranges, e.g. node[001-128], or split the file"),
+            );
+        }
+        _ => {}
+    }
     // The parser ends its message with the place, which stands in front already.
     let message = error
         .without_snippet()
@@ -331,6 +353,7 @@ mod tests {
             assert!(!shown.contains(" at line "), "{shown}");
         }
         assert!(refused("a:\n\tb: 1\n").contains("tabs"));
+        assert!(refused("a: 1\n---\nb: 2\n").contains("one inventory a file"));
     }
 
     #[test]
