@@ -1,0 +1,2 @@
+//! Tests of reading identities.
+use super::*;
