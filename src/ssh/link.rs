@@ -108,6 +108,11 @@ impl Link {
         self.cause_now().farewell
     }
 
+    /// Whether nothing is left of the connection.
+    pub(super) fn has_ended(&self) -> bool {
+        *self.0.ended.borrow()
+    }
+
     /// Returns once nothing is left of the connection: no task, no socket.
     pub(super) async fn ended(&self) {
         // An error would mean that the sender is gone, but this link holds it.

@@ -90,6 +90,7 @@ pub struct SshChannel {
     state: Arc<DrainState>,
     /// Its other end is dropped when nothing more can be written.
     open: watch::Receiver<()>,
+    link: Link,
 }
 
 #[derive(Default)]
@@ -109,8 +110,8 @@ impl SshChannel {
             sender,
             state: Arc::clone(&state),
             writing: Arc::clone(&writing),
-            link,
-            _alive: alive,
+            link: link.clone(),
+            alive,
         };
         tokio::spawn(drain.run(reading));
         Self {
@@ -118,6 +119,7 @@ impl SshChannel {
             writing,
             state,
             open,
+            link,
         }
     }
 
@@ -134,11 +136,14 @@ impl Channel for SshChannel {
     async fn write(&mut self, bytes: &Secret) -> Result<(), Failure> {
         tokio::select! {
             // russh waits for ever for the window of a channel that is gone.
-            _ = self.open.changed() => Ok(()),
-            written = self.writing.data_bytes(bytes.expose().to_vec()) => match written {
-                Ok(()) => Ok(()),
-                Err(_) => Err(lost("the connection ended while input was sent".to_owned())),
+            _ = self.open.changed() => {}
+            written = self.writing.data_bytes(bytes.expose().to_vec()) => if written.is_ok() {
+                return Ok(());
             },
+        }
+        match self.link.has_ended() {
+            true => Err(lost(self.link.cause().await)),
+            false => Ok(()),
         }
     }
 
@@ -162,7 +167,7 @@ struct Drain {
     state: Arc<DrainState>,
     writing: Arc<ChannelWriteHalf<Msg>>,
     link: Link,
-    _alive: watch::Sender<()>,
+    alive: watch::Sender<()>,
 }
 
 impl Drain {
@@ -215,7 +220,7 @@ impl Drain {
                 let _ = self.sender.send(Ok(event));
             }
         }
-        drop(reading);
+        drop((reading, self.alive, self.sender));
         let _ = timeout(CLOSE_WAIT, self.writing.close()).await;
     }
 
