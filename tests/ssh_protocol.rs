@@ -51,7 +51,9 @@ fn options(folder: &Path, known: &str) -> SshOptions {
 
 fn write_key(folder: &Path, name: &str, key: &PrivateKey) -> PathBuf {
     let path = folder.join(name);
-    let text = key.to_openssh(russh::keys::ssh_key::LineEnding::LF).unwrap();
+    let text = key
+        .to_openssh(russh::keys::ssh_key::LineEnding::LF)
+        .unwrap();
     std::fs::write(&path, text.as_bytes()).unwrap();
     path
 }
@@ -290,7 +292,10 @@ async fn a_connection_that_breaks_during_the_login_is_no_refusal() {
         (FailureKind::ConnectionLost, Stage::Authenticate),
         "{failure}"
     );
-    assert!(failure.detail.contains("closed the connection"), "{failure}");
+    assert!(
+        failure.detail.contains("closed the connection"),
+        "{failure}"
+    );
 }
 
 // Host keys
@@ -303,7 +308,10 @@ async fn unknown_changed_and_revoked_host_keys_are_refused_each_in_its_words() {
     let key = server.host_key.to_openssh().unwrap();
     let cases = [
         (String::new(), "is unknown"),
-        (format!("@cert-authority * {key}\n"), "certificate authority"),
+        (
+            format!("@cert-authority * {key}\n"),
+            "certificate authority",
+        ),
         (server.known_as(other.public_key()), "has changed"),
         (
             format!("{}@revoked * {key}\n", server.known()),
@@ -386,7 +394,10 @@ async fn a_signal_is_told_by_name_and_a_missing_status_is_not_made_up() {
     );
     let mut channel = session.exec("vanish").await.unwrap();
     let output = collect(&mut channel).await.unwrap();
-    assert_eq!((output.stdout.as_slice(), output.exit), (&b"bye\n"[..], None));
+    assert_eq!(
+        (output.stdout.as_slice(), output.exit),
+        (&b"bye\n"[..], None)
+    );
     let refused = failure(collect(&mut session.exec("refuse").await.unwrap()).await);
     assert_eq!(refused.stage, Stage::Start);
 }
@@ -522,7 +533,9 @@ async fn stalled(port: u16, known: &str) -> (Failure, Vec<Stage>) {
 }
 
 fn tasks() -> usize {
-    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+    tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks()
 }
 
 #[tokio::test]
@@ -896,8 +909,10 @@ async fn a_jump_host_that_is_lost_is_named_by_the_commands_behind_it() {
     let lost = failure(lost);
     assert_eq!(lost.kind, FailureKind::ConnectionLost);
     assert!(
-        lost.detail
-            .contains(&format!("connection to jump host {} was lost", hop(&bastion))),
+        lost.detail.contains(&format!(
+            "connection to jump host {} was lost",
+            hop(&bastion)
+        )),
         "{lost}"
     );
 }

@@ -60,7 +60,8 @@ pub(super) type Progress<'a> = &'a (dyn Fn(Stage) + Send + Sync);
 /// # Errors
 /// unreachable, with what each address answered.
 pub(super) async fn dial(host: &str, port: u16, wait: Duration) -> Result<TcpStream, Failure> {
-    let unreachable = |detail: String| Failure::new(FailureKind::Unreachable, Stage::Connect, detail);
+    let unreachable =
+        |detail: String| Failure::new(FailureKind::Unreachable, Stage::Connect, detail);
     let deadline = Instant::now() + wait;
     let addresses: Vec<_> = match timeout_at(deadline, lookup_host((host, port))).await {
         Ok(Ok(addresses)) => addresses.collect(),
@@ -218,11 +219,7 @@ impl Handler for Client {
                 "the host offers a certificate instead of a key".to_owned(),
             ));
         };
-        let (host_keys, name, key) = (
-            Arc::clone(&self.host_keys),
-            self.name.clone(),
-            key.clone(),
-        );
+        let (host_keys, name, key) = (Arc::clone(&self.host_keys), self.name.clone(), key.clone());
         // It may write a file and wait for its lock.
         tokio::task::spawn_blocking(move || host_keys.check(&name, &key))
             .await

@@ -51,7 +51,9 @@ impl HostKeys {
                     OpenOptions::new()
                         .append(true)
                         .open(path)
-                        .map_err(|error| SshError::file("cannot record new keys in", path, &error))?;
+                        .map_err(|error| {
+                            SshError::file("cannot record new keys in", path, &error)
+                        })?;
                 }
             }
             warnings.extend(state.index.add(&path.as_path().into(), 1, &text));
@@ -211,11 +213,7 @@ fn stranger(name: &str, key: &PublicKey) -> String {
 }
 
 fn refusal(name: &str, key: &PublicKey, verdict: &Verdict) -> String {
-    let offered = format!(
-        "{} {}",
-        key.algorithm(),
-        key.fingerprint(HashAlg::Sha256)
-    );
+    let offered = format!("{} {}", key.algorithm(), key.fingerprint(HashAlg::Sha256));
     match verdict {
         // Never asked for; harmless if it were.
         Verdict::Known => format!("the host key of {name} is known"),

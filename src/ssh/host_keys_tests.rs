@@ -59,7 +59,11 @@ fn accept_new_records_once_in_a_private_file_and_remembers() {
         "{refusal}"
     );
     assert!(refusal.contains("ssh-keygen -f"), "{refusal}");
-    assert_eq!(fs::read_to_string(&file).unwrap(), text, "never for a changed key");
+    assert_eq!(
+        fs::read_to_string(&file).unwrap(),
+        text,
+        "never for a changed key"
+    );
 }
 
 #[test]
@@ -166,7 +170,9 @@ fn a_file_that_cannot_be_read_is_an_error_and_a_missing_one_is_not() {
         panic!("a directory is no known_hosts file");
     };
     assert!(
-        error.to_string().contains(&folder.path().display().to_string()),
+        error
+            .to_string()
+            .contains(&folder.path().display().to_string()),
         "{error}"
     );
 }

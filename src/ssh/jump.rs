@@ -97,11 +97,12 @@ pub(super) fn through(
     async move {
         let (bastion, slot) = lease(&inner, route).await?;
         let wait = inner.options.connect_timeout;
-        let opening =
-            bastion
-                .live
-                .handle
-                .channel_open_direct_tcpip(host.as_str(), port.into(), "127.0.0.1", 0);
+        let opening = bastion.live.handle.channel_open_direct_tcpip(
+            host.as_str(),
+            port.into(),
+            "127.0.0.1",
+            0,
+        );
         let channel = match timeout(wait, opening).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(russh::Error::ChannelOpenFailure(reason))) => {
@@ -127,7 +128,9 @@ fn refusal(reason: &ChannelOpenFailure, host: &str, port: u16) -> String {
     match reason {
         ChannelOpenFailure::ConnectFailed => format!("it cannot reach {host}:{port}"),
         ChannelOpenFailure::AdministrativelyProhibited => {
-            format!("it does not allow forwarding to {host}:{port} (AllowTcpForwarding, PermitOpen)")
+            format!(
+                "it does not allow forwarding to {host}:{port} (AllowTcpForwarding, PermitOpen)"
+            )
         }
         other => format!("it opened no way to {host}:{port}: {other:?}"),
     }
@@ -175,9 +178,9 @@ async fn lease(
                     return Ok((Arc::clone(bastion), slot));
                 }
             }
-            let dial = sessions.dialing.get_or_insert_with(|| {
-                reach(Arc::clone(inner), route.clone()).boxed().shared()
-            });
+            let dial = sessions
+                .dialing
+                .get_or_insert_with(|| reach(Arc::clone(inner), route.clone()).boxed().shared());
             Waiting {
                 pool: &inner.pool,
                 route: &route,
@@ -206,7 +209,10 @@ impl Waiting<'_> {
     /// The first to see the answer puts it in its place.
     fn settle(&self, answer: &Result<Arc<Bastion>, Failure>) {
         if let Some(sessions) = self.pool.lock().get_mut(self.route)
-            && sessions.dialing.as_ref().is_some_and(|dial| dial.ptr_eq(&self.dial))
+            && sessions
+                .dialing
+                .as_ref()
+                .is_some_and(|dial| dial.ptr_eq(&self.dial))
         {
             sessions.dialing = None;
             sessions.live.extend(answer.iter().cloned());

@@ -198,3 +198,56 @@ proptest! {
         prop_assert_eq!(glob(&pattern, &name), slow(pattern.as_bytes(), name.as_bytes()));
     }
 }
+
+/// The judge of what a line matches: OpenSSH itself.
+#[cfg(feature = "lab")]
+mod against_openssh {
+    use std::collections::BTreeSet;
+    use std::process::Command;
+
+    use super::*;
+
+    /// The numbers of the lines that `ssh-keygen -F` finds.
+    fn found_by_openssh(file: &Path, name: &str) -> BTreeSet<usize> {
+        let output = Command::new("ssh-keygen")
+            .args(["-F", name, "-f"])
+            .arg(file)
+            .output()
+            .expect("ssh-keygen is missing: install Debian's package openssh-client");
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .filter_map(|line| line.strip_prefix("# Host ")?.split_once(" found: line "))
+            .map(|(_, number)| number.split(' ').next().unwrap().parse().unwrap())
+            .collect()
+    }
+
+    fn hosts() -> impl Strategy<Value = String> {
+        let pattern = "!?([ab]{1,2}|[ab*?]{1,4}|\\[[ab*?]{1,3}\\]:(22|2222))";
+        prop_oneof![
+            proptest::collection::vec(pattern, 1..4).prop_map(|list| list.join(",")),
+            ("[ab]{1,2}|\\[[ab]{1,2}\\]:2222", "[a-z]{20}")
+                .prop_map(|(name, salt)| hashed(&name, salt.as_bytes())),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn the_same_lines_are_found(
+            lines in proptest::collection::vec(("(@revoked |@cert-authority |@wrong |# |\t )?", hosts()), 1..12),
+            names in proptest::collection::vec("[ab]{1,2}|\\[[ab]{1,2}\\]:(2222|22)", 1..4),
+        ) {
+            let key = text(&key());
+            let lines: Vec<String> = lines.iter().map(|(marker, hosts)| format!("{marker}{hosts} {key}\n")).collect();
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("known_hosts");
+            std::fs::write(&file, lines.concat()).unwrap();
+            let (mut index, _) = index(&lines.concat());
+            for name in names {
+                let found: BTreeSet<usize> = index.find(&name).iter().map(|number| index.entries[*number].place.line).collect();
+                prop_assert_eq!(found, found_by_openssh(&file, &name), "{} in\n{}", name, lines.concat());
+            }
+        }
+    }
+}

@@ -82,13 +82,7 @@ impl Link {
     }
 
     fn note(&self, change: impl FnOnce(&mut Cause)) {
-        change(
-            &mut self
-                .0
-                .cause
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        change(&mut self.0.cause.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn killed(&self) -> bool {

@@ -98,7 +98,10 @@ impl Server {
         let mut preferred = Preferred::DEFAULT;
         if behaviour.only_sha256 {
             // What the server then says it knows, too.
-            preferred.key.to_mut().retain(|algorithm| *algorithm != sha512());
+            preferred
+                .key
+                .to_mut()
+                .retain(|algorithm| *algorithm != sha512());
         }
         let config = Arc::new(server::Config {
             preferred,
@@ -354,8 +357,14 @@ async fn run(line: &str, channel: ChannelId, handle: &Handle, seen: &Seen) -> Op
         // Both outputs and a status.
         "hello" => {
             handle.data(channel, b"hello\n".to_vec()).await.ok()?;
-            handle.extended_data(channel, 1, b"careful\n".to_vec()).await.ok()?;
-            handle.exit_status_request(channel, number as u32).await.ok()?;
+            handle
+                .extended_data(channel, 1, b"careful\n".to_vec())
+                .await
+                .ok()?;
+            handle
+                .exit_status_request(channel, number as u32)
+                .await
+                .ok()?;
         }
         "signal" => {
             let words = String::new();
