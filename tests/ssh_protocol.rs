@@ -64,7 +64,7 @@ async fn connect(options: SshOptions, node: &Node) -> Result<SshSession, Failure
 }
 
 fn failure<T>(result: Result<T, Failure>) -> Failure {
-    result.err().expect("it must fail")
+    result.err().unwrap()
 }
 
 /// A server with a password, and a session to it.
@@ -915,4 +915,56 @@ async fn a_jump_host_that_is_lost_is_named_by_the_commands_behind_it() {
         )),
         "{lost}"
     );
+}
+
+#[tokio::test]
+async fn a_node_that_floods_does_not_stall_its_siblings_behind_the_jump_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let bastion = Server::start(with_password()).await;
+    let target = Server::start(with_password()).await;
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        ..options(folder.path(), &(bastion.known() + &target.known()))
+    };
+    let mut node = node(target.address.port());
+    node.jump = vec![hop(&bastion)];
+    let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+    let mut loud = transport.connect(&node, &|_| {}).await.unwrap();
+    let mut quiet = transport.connect(&node, &|_| {}).await.unwrap();
+    let flood = loud.exec("flood 64").await.unwrap();
+    let mut hello = quiet.exec("hello").await.unwrap();
+    let output = tokio::time::timeout(Duration::from_secs(20), collect(&mut hello))
+        .await
+        .expect("the sibling is frozen")
+        .unwrap();
+    assert_eq!(output.exit, Some(ExitStatus::Code(0)));
+    assert_eq!(bastion.seen.connections.load(Ordering::SeqCst), 1);
+    drop(flood);
+}
+
+#[tokio::test]
+async fn giving_up_on_the_way_to_a_jump_host_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut node = node(1);
+    node.jump = vec![Hop {
+        user: "ops".into(),
+        host: "127.0.0.1".into(),
+        port: silent.local_addr().unwrap().port(),
+    }];
+    let transport = SshTransport::new(options(folder.path(), ""), &[]).unwrap();
+    let before = tasks();
+    let mut socket = tokio::select! {
+        _ = async { tokio::join!(transport.connect(&node, &|_| {}), transport.connect(&node, &|_| {})) } => panic!("it cannot succeed"),
+        socket = async {
+            let (socket, _) = silent.accept().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            socket
+        } => socket,
+    };
+    tokio::time::timeout(Duration::from_secs(1), socket.read_to_end(&mut Vec::new()))
+        .await
+        .expect("the socket was left open")
+        .unwrap();
+    soon("a task was left", || tasks() == before).await;
 }

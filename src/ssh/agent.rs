@@ -13,6 +13,7 @@ use russh::keys::{Error as KeyError, HashAlg, PublicKey};
 use russh::{AgentAuthError, Signer};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 /// How long the agent may take to list its keys.
 const LIST_WAIT: Duration = Duration::from_secs(5);
@@ -81,13 +82,16 @@ fn take_string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 /// and a thousand connections would overrun their queue.
 pub(super) struct Agent {
     path: PathBuf,
+    /// The most that one signature may take, waiting for its turn included.
+    wait: Duration,
     connection: Mutex<Option<AgentClient<UnixStream>>>,
 }
 
 impl Agent {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf, wait: Duration) -> Self {
         Self {
             path,
+            wait,
             connection: Mutex::new(None),
         }
     }
@@ -135,7 +139,11 @@ impl Signer for AgentSigner<'_> {
         hash: Option<HashAlg>,
         data: Vec<u8>,
     ) -> Result<Vec<u8>, AgentAuthError> {
-        Ok(self.0.sign(identity, hash, data).await?)
+        let signing = self.0.sign(identity, hash, data);
+        match timeout(self.0.wait, signing).await {
+            Ok(signed) => Ok(signed?),
+            Err(_) => Err(KeyError::IO(io::ErrorKind::TimedOut.into()).into()),
+        }
     }
 }
 

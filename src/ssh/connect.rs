@@ -11,7 +11,7 @@ use russh::{Preferred, SshId, compression, kex};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::host_keys::HostKeys;
+use super::host_keys::{HostKeys, Trust};
 use super::known_hosts::known_name;
 use super::link::{Carrier, KillOnDrop, Link, plain};
 use super::{Inner, auth};
@@ -219,12 +219,15 @@ impl Handler for Client {
                 "the host offers a certificate instead of a key".to_owned(),
             ));
         };
-        let (host_keys, name, key) = (Arc::clone(&self.host_keys), self.name.clone(), key.clone());
-        // It may write a file and wait for its lock.
-        tokio::task::spawn_blocking(move || host_keys.check(&name, &key))
-            .await
-            .unwrap_or_else(|error| Err(format!("checking the host key failed: {error}")))
-            .map_err(Fault::HostKey)?;
+        let trust = self.host_keys.check(&self.name, key);
+        if trust.map_err(Fault::HostKey)? == Trust::OnceRecorded {
+            let (host_keys, name, key) =
+                (Arc::clone(&self.host_keys), self.name.clone(), key.clone());
+            tokio::task::spawn_blocking(move || host_keys.record(&name, &key))
+                .await
+                .unwrap_or_else(|error| Err(format!("recording the host key failed: {error}")))
+                .map_err(Fault::HostKey)?;
+        }
         Ok(true)
     }
 

@@ -11,6 +11,15 @@ use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey};
 use super::known_hosts::{Index, Verdict};
 use super::{HostKeyPolicy, SshError};
 
+/// Whether a key is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It is.
+    Yes,
+    /// It is new, and is once [`HostKeys::record`] has written it down.
+    OnceRecorded,
+}
+
 /// Whom we trust. Shared by all connections of a run.
 pub(super) struct HostKeys {
     policy: HostKeyPolicy,
@@ -82,21 +91,20 @@ impl HostKeys {
     }
 
     /// Whether the host called `name` may have this key; the error is a sentence for the operator.
-    ///
-    /// Blocks while a new key is written.
-    pub(super) fn check(&self, name: &str, key: &PublicKey) -> Result<(), String> {
+    pub(super) fn check(&self, name: &str, key: &PublicKey) -> Result<Trust, String> {
         let verdict = self.state().index.judge(name, key);
         match (verdict, self.policy) {
-            (Verdict::Known, _) => Ok(()),
+            (Verdict::Known, _) => Ok(Trust::Yes),
             (revoked @ Verdict::Revoked { .. }, _) => Err(refusal(name, key, &revoked)),
-            (_, HostKeyPolicy::Off) => Ok(()),
-            (Verdict::Unknown { .. }, HostKeyPolicy::AcceptNew) => self.record(name, key),
+            (_, HostKeyPolicy::Off) => Ok(Trust::Yes),
+            (Verdict::Unknown { .. }, HostKeyPolicy::AcceptNew) => Ok(Trust::OnceRecorded),
             (other, _) => Err(refusal(name, key, &other)),
         }
     }
 
-    /// Appends the key of a new host, unless someone else has done so in the meantime.
-    fn record(&self, name: &str, key: &PublicKey) -> Result<(), String> {
+    /// Appends the key of a new host, unless someone else has done so in the meantime. Blocks: for
+    /// the disk, and for other processes that hold the file's lock.
+    pub(super) fn record(&self, name: &str, key: &PublicKey) -> Result<(), String> {
         let Some(own) = &self.own else {
             return Err(format!(
                 "{}; there is no known_hosts file to record it in",

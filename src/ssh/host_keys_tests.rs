@@ -18,6 +18,16 @@ fn ed25519() -> PublicKey {
     key(Algorithm::Ed25519)
 }
 
+impl HostKeys {
+    /// Both steps, as a connection takes them.
+    fn trust(&self, name: &str, key: &PublicKey) -> Result<(), String> {
+        match self.check(name, key)? {
+            Trust::Yes => Ok(()),
+            Trust::OnceRecorded => self.record(name, key),
+        }
+    }
+}
+
 fn keys(policy: HostKeyPolicy, file: &Path) -> HostKeys {
     HostKeys::read(policy, &[file.to_owned()], &[]).unwrap().0
 }
@@ -28,7 +38,7 @@ fn strict_refuses_a_stranger_with_its_fingerprint_and_records_nothing() {
     let file = folder.path().join("known_hosts");
     let key = ed25519();
     let refusal = keys(HostKeyPolicy::Strict, &file)
-        .check("node", &key)
+        .trust("node", &key)
         .unwrap_err();
     assert!(refusal.contains("ssh-ed25519 SHA256:"), "{refusal}");
     assert!(refusal.contains("--host-keys accept-new"), "{refusal}");
@@ -42,9 +52,9 @@ fn accept_new_records_once_in_a_private_file_and_remembers() {
     let keys = keys(HostKeyPolicy::AcceptNew, &file);
     let key = ed25519();
     for _ in 0..3 {
-        keys.check("[node]:2222", &key).unwrap();
+        keys.trust("[node]:2222", &key).unwrap();
     }
-    keys.check("other", &key).unwrap();
+    keys.trust("other", &key).unwrap();
     let text = fs::read_to_string(&file).unwrap();
     assert_eq!(text.lines().count(), 2, "{text}");
     assert!(text.starts_with("[node]:2222 ssh-ed25519 AAAA"), "{text}");
@@ -52,7 +62,7 @@ fn accept_new_records_once_in_a_private_file_and_remembers() {
     assert_eq!(mode(&file), 0o600);
     assert_eq!(mode(file.parent().unwrap()), 0o700);
 
-    let refusal = keys.check("other", &ed25519()).unwrap_err();
+    let refusal = keys.trust("other", &ed25519()).unwrap_err();
     assert!(refusal.contains("has changed"), "{refusal}");
     assert!(
         refusal.contains(&format!("{}:2", file.display())),
@@ -73,11 +83,11 @@ fn a_last_line_without_newline_stays_whole() {
     let (old, new) = (ed25519(), ed25519());
     fs::write(&file, format!("old {}", old.to_openssh().unwrap())).unwrap();
     keys(HostKeyPolicy::AcceptNew, &file)
-        .check("new", &new)
+        .trust("new", &new)
         .unwrap();
     let again = keys(HostKeyPolicy::Strict, &file);
-    again.check("old", &old).unwrap();
-    again.check("new", &new).unwrap();
+    again.trust("old", &old).unwrap();
+    again.trust("new", &new).unwrap();
 }
 
 #[test]
@@ -89,12 +99,12 @@ fn what_another_process_recorded_meanwhile_counts() {
         keys(HostKeyPolicy::AcceptNew, &file),
     );
     let key = ed25519();
-    first.check("node", &key).unwrap();
-    second.check("node", &key).unwrap();
+    first.trust("node", &key).unwrap();
+    second.trust("node", &key).unwrap();
     assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 1);
 
-    first.check("rival", &ed25519()).unwrap();
-    let refusal = second.check("rival", &ed25519()).unwrap_err();
+    first.trust("rival", &ed25519()).unwrap();
+    let refusal = second.trust("rival", &ed25519()).unwrap_err();
     assert!(refusal.contains("has changed"), "{refusal}");
     assert!(refusal.contains("known_hosts:2 knows"), "{refusal}");
 }
@@ -107,7 +117,7 @@ fn many_threads_record_one_host_once() {
     let key = ed25519();
     std::thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| keys.check("node", &key).unwrap());
+            scope.spawn(|| keys.trust("node", &key).unwrap());
         }
     });
     assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 1);
@@ -128,8 +138,8 @@ fn off_takes_any_key_but_a_revoked_one() {
     )
     .unwrap();
     let keys = keys(HostKeyPolicy::Off, &file);
-    keys.check("node", &ed25519()).unwrap();
-    let refusal = keys.check("node", &revoked).unwrap_err();
+    keys.trust("node", &ed25519()).unwrap();
+    let refusal = keys.trust("node", &revoked).unwrap_err();
     assert!(refusal.contains("is revoked"), "{refusal}");
     assert!(refusal.contains("known_hosts:2 forbids"), "{refusal}");
 }

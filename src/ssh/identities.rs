@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use russh::keys::{HashAlg, PrivateKey, PublicKey, decode_secret_key};
 use zeroize::Zeroizing;
@@ -69,7 +70,8 @@ impl Identities {
             notes: Vec::new(),
         };
         if let Some(path) = &options.agent {
-            identities.ask_agent(path);
+            // Sooner than the login's own deadline: the agent gets the blame.
+            identities.ask_agent(path, options.connect_timeout * 3 / 4);
         }
         for path in nodes.iter().flat_map(|node| &node.identities) {
             if !identities.named.contains_key(path) {
@@ -90,7 +92,7 @@ impl Identities {
         Ok(identities)
     }
 
-    fn ask_agent(&mut self, path: &Path) {
+    fn ask_agent(&mut self, path: &Path, wait: Duration) {
         match agent::list(path) {
             Ok(keys) => {
                 self.in_agent = keys
@@ -104,7 +106,7 @@ impl Identities {
                         })
                     })
                     .collect();
-                self.agent = Some(Agent::new(path.to_owned()));
+                self.agent = Some(Agent::new(path.to_owned(), wait));
             }
             Err(error) => self.notes.push(format!(
                 "the ssh-agent at {} was not used: {error}",

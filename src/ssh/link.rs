@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::jump::JumpStream;
+use super::jump_stream::JumpStream;
 
 /// How long the end of a connection is waited for before its cause is read.
 const CAUSE_WAIT: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@ mod connect;
 mod host_keys;
 mod identities;
 mod jump;
+mod jump_stream;
 mod known_hosts;
 mod link;
 mod session;
