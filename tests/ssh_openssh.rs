@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use prepull::model::{ExitStatus, Failure, FailureKind, Hop, Node, Stage};
+use prepull::model::{ExitStatus, Failure, FailureKind, Hop, Node, Secret, Stage};
 use prepull::ports::{Channel, ChannelEvent, Session, Transport};
 use prepull::ssh::{HostKeyPolicy, SshChannel, SshOptions, SshTransport};
 
@@ -229,6 +229,30 @@ async fn a_signal_and_a_lot_of_output_arrive() {
     let line = "head -c 20000000 /dev/zero | tr '\\0' x";
     let output = run(options, &node, line).await.unwrap();
     assert_eq!(output.stdout.len(), 20_000_000);
+}
+
+#[tokio::test]
+async fn input_that_nobody_reads_waits_no_longer_than_the_command() {
+    let sshd = Sshd::start("");
+    let key = sshd.user_key("ed25519");
+    let node = sshd.node(&[&key]);
+    let options = sshd.options(&sshd.known("ed25519"));
+    let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+    let mut session = transport.connect(&node, &|_| {}).await.unwrap();
+    let mut channel = session.exec("sleep 0.3; exit 5").await.unwrap();
+    let input = Secret::new(vec![b'i'; 16 << 20]);
+    tokio::time::timeout(Duration::from_secs(5), channel.write(&input))
+        .await
+        .expect("the writer waits for ever")
+        .unwrap();
+    let output = collect(&mut channel).await.unwrap();
+    assert_eq!(output.exit, Some(ExitStatus::Code(5)));
+
+    let mut channel = session.exec("sleep 0.3; kill -9 $PPID").await.unwrap();
+    let lost = tokio::time::timeout(Duration::from_secs(5), channel.write(&input))
+        .await
+        .expect("the writer waits for ever");
+    assert_eq!(lost.unwrap_err().kind, FailureKind::ConnectionLost);
 }
 
 #[tokio::test]
