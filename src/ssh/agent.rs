@@ -1,0 +1,188 @@
+//! The operator's ssh-agent: which keys it holds, and signatures from it. The protocol is
+//! draft-ietf-sshm-ssh-agent; listing is done here because russh gives up on the whole list when one
+//! key in it is of a kind it does not know.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use russh::keys::agent::AgentIdentity;
+use russh::keys::agent::client::AgentClient;
+use russh::keys::{Error as KeyError, HashAlg, PublicKey};
+use russh::{AgentAuthError, Signer};
+use tokio::net::UnixStream;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+/// How long the agent may take to list its keys.
+const LIST_WAIT: Duration = Duration::from_secs(5);
+/// More than any agent lists.
+const LONGEST_ANSWER: usize = 1 << 20;
+const REQUEST_IDENTITIES: u8 = 11;
+const IDENTITIES_ANSWER: u8 = 12;
+
+/// The keys that the agent at `path` holds; certificates and keys of unknown kinds are left out.
+///
+/// Blocks for at most a few seconds.
+///
+/// # Errors
+/// The agent cannot be reached or does not speak the protocol.
+pub(super) fn list(path: &Path) -> io::Result<Vec<PublicKey>> {
+    let mut stream = BlockingStream::connect(path)?;
+    stream.set_read_timeout(Some(LIST_WAIT))?;
+    stream.set_write_timeout(Some(LIST_WAIT))?;
+    stream.write_all(&[0, 0, 0, 1, REQUEST_IDENTITIES])?;
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = u32::from_be_bytes(length) as usize;
+    if length > LONGEST_ANSWER {
+        return Err(io::Error::other("its answer is too long"));
+    }
+    let mut answer = vec![0; length];
+    stream.read_exact(&mut answer)?;
+    parse(&answer).ok_or_else(|| io::Error::other("its answer is no list of keys"))
+}
+
+fn parse(answer: &[u8]) -> Option<Vec<PublicKey>> {
+    let (kind, mut rest) = answer.split_first()?;
+    if *kind != IDENTITIES_ANSWER {
+        return None;
+    }
+    let count = take_number(&mut rest)?;
+    let mut keys = Vec::new();
+    for _ in 0..count {
+        let blob = take_string(&mut rest)?;
+        let _comment = take_string(&mut rest)?;
+        let kind = take_string(&mut &*blob)?;
+        // A certificate is nothing we offer yet.
+        if !kind.ends_with(b"-cert-v01@openssh.com")
+            && let Ok(key) = PublicKey::from_bytes(blob)
+        {
+            keys.push(key);
+        }
+    }
+    Some(keys)
+}
+
+fn take_number(rest: &mut &[u8]) -> Option<u32> {
+    let (number, after) = rest.split_first_chunk::<4>()?;
+    *rest = after;
+    Some(u32::from_be_bytes(*number))
+}
+
+fn take_string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = take_number(rest)? as usize;
+    let (string, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    Some(string)
+}
+
+/// Signs with the agent's keys, over one connection: agents answer one request at a time anyway,
+/// and a thousand connections would overrun their queue.
+pub(super) struct Agent {
+    path: PathBuf,
+    /// The most that one signature may take, waiting for its turn included.
+    wait: Duration,
+    connection: Mutex<Option<AgentClient<UnixStream>>>,
+}
+
+impl Agent {
+    pub(super) fn new(path: PathBuf, wait: Duration) -> Self {
+        Self {
+            path,
+            wait,
+            connection: Mutex::new(None),
+        }
+    }
+
+    async fn sign(
+        &self,
+        identity: &AgentIdentity,
+        hash: Option<HashAlg>,
+        data: Vec<u8>,
+    ) -> Result<Vec<u8>, KeyError> {
+        let mut kept = self.connection.lock().await;
+        // Taken out while in use: a call that is cancelled half-way takes its connection with it.
+        let reused = kept.take();
+        let was_reused = reused.is_some();
+        let mut client = match reused {
+            Some(client) => client,
+            None => AgentClient::connect_uds(&self.path).await?,
+        };
+        match client.sign_request(identity, hash, data.clone()).await {
+            // The agent may have been restarted since: once more, on a new connection.
+            Err(KeyError::IO(_)) if was_reused => {
+                client = AgentClient::connect_uds(&self.path).await?;
+                let signed = client.sign_request(identity, hash, data).await?;
+                *kept = Some(client);
+                Ok(signed)
+            }
+            Err(error @ KeyError::IO(_)) => Err(error),
+            answer => {
+                *kept = Some(client);
+                answer
+            }
+        }
+    }
+}
+
+/// What russh asks for a signature.
+pub(super) struct AgentSigner<'a>(pub(super) &'a Agent);
+
+impl Signer for AgentSigner<'_> {
+    type Error = AgentAuthError;
+
+    async fn auth_sign(
+        &mut self,
+        identity: &AgentIdentity,
+        hash: Option<HashAlg>,
+        data: Vec<u8>,
+    ) -> Result<Vec<u8>, AgentAuthError> {
+        let signing = self.0.sign(identity, hash, data);
+        match timeout(self.0.wait, signing).await {
+            Ok(signed) => Ok(signed?),
+            Err(_) => Err(KeyError::IO(io::ErrorKind::TimedOut.into()).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use russh::keys::key::safe_rng;
+    use russh::keys::{Algorithm, PrivateKey};
+
+    use super::*;
+
+    fn string(bytes: &[u8]) -> Vec<u8> {
+        let mut string = (bytes.len() as u32).to_be_bytes().to_vec();
+        string.extend(bytes);
+        string
+    }
+
+    #[test]
+    fn a_key_of_an_unknown_kind_does_not_hide_the_others() {
+        let key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).unwrap();
+        let mut answer = vec![IDENTITIES_ANSWER, 0, 0, 0, 3];
+        for blob in [
+            [string(b"ssh-ed25519"), b"broken".to_vec()].concat(),
+            [string(b"ssh-ed25519-cert-v01@openssh.com"), string(b"x")].concat(),
+            key.public_key().to_bytes().unwrap(),
+        ] {
+            answer.extend(string(&blob));
+            answer.extend(string(b"comment"));
+        }
+        let keys = parse(&answer).unwrap();
+        assert_eq!(keys.len(), 1);
+        assert_eq!(keys[0].key_data(), key.public_key().key_data());
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_the_reader_panic(answer in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = parse(&answer);
+            let _ = parse(&[&[IDENTITIES_ANSWER, 0, 0, 0, 1][..], &answer].concat());
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Decides whether a host's key is trusted, and records new ones when the operator asked for that.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey};
+
+use super::known_hosts::{Index, Verdict};
+use super::{HostKeyPolicy, SshError};
+
+/// Whether a key is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It is.
+    Yes,
+    /// It is new, and is once [`HostKeys::record`] has written it down.
+    OnceRecorded,
+}
+
+/// Whom we trust. Shared by all connections of a run.
+pub(super) struct HostKeys {
+    policy: HostKeyPolicy,
+    /// Where new keys are recorded: the first of the operator's own files.
+    own: Option<Arc<Path>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    index: Index,
+    /// How much of the own file is in the index: bytes and lines.
+    read: (u64, usize),
+}
+
+impl HostKeys {
+    /// Reads the files; those that do not exist are empty. Also returns the warnings.
+    ///
+    /// # Errors
+    /// A file that exists and cannot be read, or cannot be written when keys are to be recorded.
+    pub(super) fn read(
+        policy: HostKeyPolicy,
+        own: &[PathBuf],
+        others: &[PathBuf],
+    ) -> Result<(Self, Vec<String>), SshError> {
+        let mut state = State::default();
+        let mut warnings = Vec::new();
+        for (number, path) in own.iter().chain(others).enumerate() {
+            let bytes = match fs::read(path) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(SshError::file("cannot read", path, &error)),
+            };
+            let text = String::from_utf8_lossy(&bytes);
+            if number == 0 {
+                state.read = (bytes.len() as u64, text.lines().count());
+                if policy == HostKeyPolicy::AcceptNew {
+                    OpenOptions::new()
+                        .append(true)
+                        .open(path)
+                        .map_err(|error| {
+                            SshError::file("cannot record new keys in", path, &error)
+                        })?;
+                }
+            }
+            warnings.extend(state.index.add(&path.as_path().into(), 1, &text));
+        }
+        let keys = Self {
+            policy,
+            own: own.first().map(|path| path.as_path().into()),
+            state: Mutex::new(state),
+        };
+        Ok((keys, warnings))
+    }
+
+    /// The host key types to offer, those known for this host first: a host known by one type
+    /// that shows another looks like a stranger.
+    pub(super) fn preferred(&self, name: &str) -> Vec<Algorithm> {
+        let known = self.state().index.algorithms(name);
+        let is_known = |offered: &Algorithm| {
+            known.iter().any(|known| match (offered, known) {
+                (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,
+                (offered, known) => offered == known,
+            })
+        };
+        let (mut first, rest): (Vec<_>, Vec<_>) = offered().into_iter().partition(is_known);
+        first.extend(rest);
+        first
+    }
+
+    /// Whether the host called `name` may have this key; the error is a sentence for the operator.
+    pub(super) fn check(&self, name: &str, key: &PublicKey) -> Result<Trust, String> {
+        let verdict = self.state().index.judge(name, key);
+        match (verdict, self.policy) {
+            (Verdict::Known, _) => Ok(Trust::Yes),
+            (revoked @ Verdict::Revoked { .. }, _) => Err(refusal(name, key, &revoked)),
+            (_, HostKeyPolicy::Off) => Ok(Trust::Yes),
+            (Verdict::Unknown { .. }, HostKeyPolicy::AcceptNew) => Ok(Trust::OnceRecorded),
+            (other, _) => Err(refusal(name, key, &other)),
+        }
+    }
+
+    /// Appends the key of a new host, unless someone else has done so in the meantime. Blocks: for
+    /// the disk, and for other processes that hold the file's lock.
+    pub(super) fn record(&self, name: &str, key: &PublicKey) -> Result<(), String> {
+        let Some(own) = &self.own else {
+            return Err(format!(
+                "{}; there is no known_hosts file to record it in",
+                stranger(name, key)
+            ));
+        };
+        let failed = |error: io::Error| {
+            format!(
+                "cannot record the new host key of {name} in {}: {error}",
+                own.display()
+            )
+        };
+        // Held while the file is written: two nodes on one address are recorded once.
+        let mut state = self.state();
+        let mut file = open_own(own).map_err(failed)?;
+        file.lock().map_err(failed)?;
+        catch_up(&mut state, &mut file, own).map_err(failed)?;
+        match state.index.judge(name, key) {
+            Verdict::Known => Ok(()),
+            Verdict::Unknown { .. } => {
+                append(&mut state, &mut file, own, name, key).map_err(failed)
+            }
+            other => Err(refusal(name, key, &other)),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The host key types we accept, best first. No SHA-1.
+fn offered() -> Vec<Algorithm> {
+    let ecdsa = |curve| Algorithm::Ecdsa { curve };
+    let rsa = |hash| Algorithm::Rsa { hash: Some(hash) };
+    vec![
+        Algorithm::Ed25519,
+        ecdsa(EcdsaCurve::NistP256),
+        ecdsa(EcdsaCurve::NistP384),
+        ecdsa(EcdsaCurve::NistP521),
+        rsa(HashAlg::Sha512),
+        rsa(HashAlg::Sha256),
+    ]
+}
+
+fn open_own(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
+    }
+    OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Reads what others appended since we last looked.
+fn catch_up(state: &mut State, file: &mut File, path: &Arc<Path>) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    if length < state.read.0 {
+        // Rewritten by someone: read it all again. Lines seen twice do no harm.
+        state.read = (0, 0);
+    }
+    if length == state.read.0 {
+        return Ok(());
+    }
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(state.read.0))?;
+    file.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    state.index.add(path, state.read.1 + 1, &text);
+    state.read.0 += bytes.len() as u64;
+    state.read.1 += text.lines().count();
+    Ok(())
+}
+
+fn append(
+    state: &mut State,
+    file: &mut File,
+    path: &Arc<Path>,
+    name: &str,
+    key: &PublicKey,
+) -> io::Result<()> {
+    // The comment is the server's word: left out.
+    let key = PublicKey::from(key.key_data().clone());
+    let mut line = format!("{name} {}\n", key.to_openssh().map_err(io::Error::other)?);
+    let entry = line.clone();
+    if state.read.0 > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            line.insert(0, '\n');
+        }
+    }
+    file.write_all(line.as_bytes())?;
+    state.index.add(path, state.read.1 + 1, &entry);
+    state.read.0 += line.len() as u64;
+    state.read.1 += 1;
+    Ok(())
+}
+
+fn stranger(name: &str, key: &PublicKey) -> String {
+    format!(
+        "the host key of {name} is unknown: it offers {} {}",
+        key.algorithm(),
+        key.fingerprint(HashAlg::Sha256)
+    )
+}
+
+fn refusal(name: &str, key: &PublicKey, verdict: &Verdict) -> String {
+    let offered = format!("{} {}", key.algorithm(), key.fingerprint(HashAlg::Sha256));
+    match verdict {
+        // Never asked for; harmless if it were.
+        Verdict::Known => format!("the host key of {name} is known"),
+        Verdict::Unknown { authority } => {
+            let authority = authority.as_ref().map_or_else(String::new, |place| {
+                format!(" ({place} names a certificate authority, which prepull does not use yet)")
+            });
+            format!(
+                "{}{authority}; compare the fingerprint with the node's own, then add the key to known_hosts, or record unknown keys with --host-keys accept-new",
+                stranger(name, key)
+            )
+        }
+        Verdict::Changed { known, place } => format!(
+            "the host key of {name} has changed: it offers {offered}, but {place} knows {} {}; someone may be listening in, or the node was installed anew: if so, remove the old key with `ssh-keygen -f {} -R {name}`",
+            known.algorithm(),
+            known.fingerprint(HashAlg::Sha256),
+            place.file.display()
+        ),
+        Verdict::Revoked { place } => format!(
+            "the host key of {name} is revoked: {place} forbids {offered}; give the node a new key"
+        ),
+    }
+}
+
+#[cfg(test)]
+#[path = "host_keys_tests.rs"]
+mod tests;

@@ -1,0 +1,268 @@
+//! The way through jump hosts. A few sessions to each are shared by all nodes behind it: one for all
+//! would be a bottleneck, one for each would overrun the host.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
+use russh::ChannelOpenFailure;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::Inner;
+use super::connect::{self, Live, Target};
+use super::jump_stream::JumpStream;
+use super::link::Carrier;
+use crate::model::{Failure, FailureKind, Hop, Stage};
+
+/// Nodes that share one session to a jump host; OpenSSH's MaxSessions is 10.
+const CHANNELS: usize = 8;
+
+/// A chain of hops, and the identities that the node behind it names: nodes that name other keys
+/// do not share a login.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Route {
+    hops: Vec<Hop>,
+    identities: Vec<PathBuf>,
+}
+
+type Dial = Shared<BoxFuture<'static, Result<Arc<Bastion>, Failure>>>;
+
+/// The sessions to jump hosts. One is dialled at a time for each route: hosts throttle logins.
+#[derive(Default)]
+pub(super) struct Pool(Mutex<HashMap<Route, Sessions>>);
+
+#[derive(Default)]
+struct Sessions {
+    live: Vec<Arc<Bastion>>,
+    dialing: Option<Dial>,
+}
+
+/// A session to a jump host, and the right to one channel in it.
+pub(super) type Lease = (Arc<Bastion>, OwnedSemaphorePermit);
+
+/// A session to a jump host.
+pub(super) struct Bastion {
+    live: Live,
+    slots: Arc<Semaphore>,
+    hop: Hop,
+}
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Route, Sessions>> {
+        // Nothing in here panics half-way through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets all sessions and gives them back, to be closed.
+    pub(super) fn clear(&self) -> Vec<Arc<Bastion>> {
+        self.lock()
+            .drain()
+            .flat_map(|(_, sessions)| sessions.live)
+            .collect()
+    }
+}
+
+impl Bastion {
+    /// Ends the session politely.
+    pub(super) async fn close(&self) {
+        super::session::farewell(&self.live).await;
+    }
+}
+
+/// Opens a stream to a host behind a chain of hops.
+///
+/// # Errors
+/// Whatever went wrong, at stage connect, with the hop in the detail.
+pub(super) fn through(
+    inner: Arc<Inner>,
+    hops: &[Hop],
+    identities: &[PathBuf],
+    host: &str,
+    port: u16,
+) -> BoxFuture<'static, Result<JumpStream, Failure>> {
+    let route = Route {
+        hops: hops.to_vec(),
+        identities: identities.to_vec(),
+    };
+    let host = host.to_owned();
+    // Boxed because it calls itself for every hop.
+    async move {
+        let (bastion, slot) = lease(&inner, route).await?;
+        let wait = inner.options.connect_timeout;
+        let opening = bastion.live.handle.channel_open_direct_tcpip(
+            host.as_str(),
+            port.into(),
+            "127.0.0.1",
+            0,
+        );
+        let channel = match timeout(wait, opening).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(russh::Error::ChannelOpenFailure(reason))) => {
+                return Err(unreachable(&bastion.hop, &refusal(&reason, &host, port)));
+            }
+            Ok(Err(_)) => {
+                let cause = bastion.live.link.0.cause().await;
+                return Err(lost(&bastion.hop, &cause));
+            }
+            Err(_) => {
+                return Err(unreachable(
+                    &bastion.hop,
+                    &format!("it did not reach {host}:{port} within {wait:?}"),
+                ));
+            }
+        };
+        let (link, hop) = (bastion.live.link.0.clone(), bastion.hop.clone());
+        Ok(JumpStream::new(channel, link, hop, (bastion, slot)))
+    }
+    .boxed()
+}
+
+fn refusal(reason: &ChannelOpenFailure, host: &str, port: u16) -> String {
+    match reason {
+        ChannelOpenFailure::ConnectFailed => format!("it cannot reach {host}:{port}"),
+        ChannelOpenFailure::AdministrativelyProhibited => {
+            format!(
+                "it does not allow forwarding to {host}:{port} (AllowTcpForwarding, PermitOpen)"
+            )
+        }
+        other => format!("it opened no way to {host}:{port}: {other:?}"),
+    }
+}
+
+fn unreachable(hop: &Hop, detail: &str) -> Failure {
+    Failure::new(
+        FailureKind::Unreachable,
+        Stage::Connect,
+        format!("jump host {hop}: {detail}"),
+    )
+}
+
+fn lost(hop: &Hop, cause: &str) -> Failure {
+    Failure::new(
+        FailureKind::ConnectionLost,
+        Stage::Connect,
+        format!("jump host {hop}: {cause}"),
+    )
+}
+
+/// A failure of the hop itself, told as one on the way.
+fn at_hop(hop: &Hop, failure: &Failure) -> Failure {
+    Failure::new(
+        failure.kind,
+        Stage::Connect,
+        format!("jump host {hop} ({}): {}", failure.stage, failure.detail),
+    )
+}
+
+/// A session of the route with a free slot: one that is there, or a new one.
+async fn lease(inner: &Arc<Inner>, route: Route) -> Result<Lease, Failure> {
+    loop {
+        let waiting = {
+            let mut routes = inner.pool.lock();
+            let sessions = routes.entry(route.clone()).or_default();
+            sessions
+                .live
+                .retain(|bastion| !bastion.live.handle.is_closed());
+            for bastion in &sessions.live {
+                if let Ok(slot) = Arc::clone(&bastion.slots).try_acquire_owned() {
+                    return Ok((Arc::clone(bastion), slot));
+                }
+            }
+            let dial = sessions
+                .dialing
+                .get_or_insert_with(|| reach(Arc::clone(inner), route.clone()).boxed().shared());
+            Waiting {
+                pool: &inner.pool,
+                route: &route,
+                dial: dial.clone(),
+            }
+        };
+        // All who wait share the answer: a dead jump host costs its time-out once, not once a node.
+        let answer = waiting.dial.clone().await;
+        waiting.settle(&answer);
+        drop(waiting);
+        let bastion = answer?;
+        if bastion.live.handle.is_closed() {
+            return Err(lost(&bastion.hop, &bastion.live.link.0.cause().await));
+        }
+    }
+}
+
+/// Someone who waits for a dial. The last one to give up takes the dial with it.
+struct Waiting<'a> {
+    pool: &'a Pool,
+    route: &'a Route,
+    dial: Dial,
+}
+
+impl Waiting<'_> {
+    /// The first to see the answer puts it in its place.
+    fn settle(&self, answer: &Result<Arc<Bastion>, Failure>) {
+        if let Some(sessions) = self.pool.lock().get_mut(self.route)
+            && sessions
+                .dialing
+                .as_ref()
+                .is_some_and(|dial| dial.ptr_eq(&self.dial))
+        {
+            sessions.dialing = None;
+            sessions.live.extend(answer.iter().cloned());
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut abandoned = None;
+        if let Some(sessions) = self.pool.lock().get_mut(self.route)
+            && sessions.dialing.as_ref().is_some_and(|dial| dial.ptr_eq(&self.dial))
+            // The pool's own and this one.
+            && self.dial.strong_count() == Some(2)
+        {
+            abandoned = sessions.dialing.take();
+        }
+        // Dropped outside the lock: it may hold a lease of another route.
+        drop(abandoned);
+    }
+}
+
+/// Connects to the last hop of a route, through the ones before it.
+async fn reach(inner: Arc<Inner>, route: Route) -> Result<Arc<Bastion>, Failure> {
+    let Some((hop, before)) = route.hops.split_last() else {
+        return Err(Failure::new(
+            FailureKind::Internal,
+            Stage::Connect,
+            "a way through no jump host",
+        ));
+    };
+    let carrier = if before.is_empty() {
+        let wait = inner.options.connect_timeout;
+        let stream = connect::dial(&hop.host, hop.port, wait).await;
+        Carrier::Tcp(stream.map_err(|failure| at_hop(hop, &failure))?)
+    } else {
+        let stream = through(
+            Arc::clone(&inner),
+            before,
+            &route.identities,
+            &hop.host,
+            hop.port,
+        );
+        Carrier::Jump(stream.await?)
+    };
+    let target = Target {
+        host: &hop.host,
+        port: hop.port,
+        user: &hop.user,
+        identities: &route.identities,
+    };
+    let live = connect::open(&inner, carrier, &target, &|_| {})
+        .await
+        .map_err(|failure| at_hop(hop, &failure))?;
+    Ok(Arc::new(Bastion {
+        live,
+        slots: Arc::new(Semaphore::new(CHANNELS)),
+        hop: hop.clone(),
+    }))
+}

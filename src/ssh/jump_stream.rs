@@ -1,0 +1,161 @@
+//! A channel of a jump host's session, as the stream that carries the session to a node behind it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use futures::task::AtomicWaker;
+use russh::client::Msg;
+use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
+
+use super::jump::Lease;
+use super::link::Link;
+use super::session::{CLOSE_WAIT, QUEUE_BYTES};
+use crate::model::Hop;
+
+/// The stream. Dropping it closes the channel.
+pub(super) struct JumpStream {
+    incoming: UnboundedReceiver<Vec<u8>>,
+    /// What arrived last, and how much of it was read.
+    current: (Vec<u8>, usize),
+    writer: Pin<Box<dyn AsyncWrite + Send>>,
+    state: Arc<DrainState>,
+    _lease: Lease,
+}
+
+#[derive(Default)]
+struct DrainState {
+    queued: AtomicUsize,
+    /// Set when nothing more will arrive.
+    end: OnceLock<String>,
+    /// A writer would wait for ever on a session that is gone.
+    writer: AtomicWaker,
+}
+
+impl JumpStream {
+    /// Takes the channel over; `link` and `hop` are those of the session that it belongs to.
+    pub(super) fn new(channel: Channel<Msg>, link: Link, hop: Hop, lease: Lease) -> Self {
+        let (reading, writing) = channel.split();
+        let writer = Box::pin(writing.make_writer());
+        let (sender, incoming) = unbounded_channel();
+        let state = Arc::new(DrainState::default());
+        tokio::spawn(drain(
+            reading,
+            writing,
+            sender,
+            Arc::clone(&state),
+            link,
+            hop,
+        ));
+        Self {
+            incoming,
+            current: (Vec::new(), 0),
+            writer,
+            state,
+            _lease: lease,
+        }
+    }
+}
+
+/// Takes everything that arrives for one node out of the jump host's session, at once: whatever
+/// stays in there stops all nodes behind it.
+async fn drain(
+    mut reading: ChannelReadHalf,
+    writing: ChannelWriteHalf<Msg>,
+    sender: UnboundedSender<Vec<u8>>,
+    state: Arc<DrainState>,
+    link: Link,
+    hop: Hop,
+) {
+    let end = loop {
+        let message = tokio::select! {
+            message = reading.wait() => message,
+            () = sender.closed() => break None,
+        };
+        match message {
+            Some(ChannelMsg::Data { data }) => {
+                // The flow control of the session inside keeps an honest node far below this.
+                let queued = state.queued.fetch_add(data.len(), Ordering::Relaxed);
+                if queued + data.len() > QUEUE_BYTES {
+                    break Some("it sends more than it may".to_owned());
+                }
+                if sender.send(data.to_vec()).is_err() {
+                    break None;
+                }
+            }
+            Some(ChannelMsg::Eof | ChannelMsg::Close) => {
+                break Some(format!("jump host {hop} closed the way to it"));
+            }
+            None => {
+                break Some(format!(
+                    "the connection to jump host {hop} was lost: {}",
+                    link.cause().await
+                ));
+            }
+            Some(_) => {}
+        }
+    };
+    // Set once, here.
+    let _ = state.end.set(end.unwrap_or_default());
+    state.writer.wake();
+    drop((reading, sender));
+    let _ = timeout(CLOSE_WAIT, writing.close()).await;
+}
+
+fn ended(words: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, words.to_owned())
+}
+
+impl AsyncRead for JumpStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.current.1 == self.current.0.len() {
+            match self.incoming.poll_recv(context) {
+                Poll::Ready(Some(bytes)) => {
+                    self.state.queued.fetch_sub(bytes.len(), Ordering::Relaxed);
+                    self.current = (bytes, 0);
+                }
+                Poll::Ready(None) => {
+                    let words = self.state.end.get().map_or("", String::as_str);
+                    return Poll::Ready(Err(ended(words)));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        let (bytes, read) = &mut self.current;
+        let length = buffer.remaining().min(bytes.len() - *read);
+        buffer.put_slice(&bytes[*read..*read + length]);
+        *read += length;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for JumpStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.state.writer.register(context.waker());
+        if let Some(words) = self.state.end.get() {
+            return Poll::Ready(Err(ended(words)));
+        }
+        self.writer.as_mut().poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writer.as_mut().poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writer.as_mut().poll_shutdown(context)
+    }
+}

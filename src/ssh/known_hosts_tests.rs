@@ -1,0 +1,253 @@
+//! Tests of the known_hosts reader; `tests/ssh_openssh.rs` compares it with `ssh-keygen -F`.
+
+use proptest::prelude::*;
+use russh::keys::PrivateKey;
+use russh::keys::key::safe_rng;
+
+use super::*;
+
+fn key() -> PublicKey {
+    PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519)
+        .unwrap()
+        .public_key()
+        .clone()
+}
+
+fn text(key: &PublicKey) -> String {
+    key.to_openssh().unwrap()
+}
+
+fn index(lines: &str) -> (Index, Vec<String>) {
+    let mut index = Index::default();
+    let warnings = index.add(&Path::new("/known").into(), 1, lines);
+    (index, warnings)
+}
+
+fn place(line: usize) -> Place {
+    Place {
+        file: Path::new("/known").into(),
+        line,
+    }
+}
+
+fn hashed(name: &str, salt: &[u8]) -> String {
+    let mut keyed = Hmac::<Sha1>::new_from_slice(salt).unwrap();
+    keyed.update(name.as_bytes());
+    format!(
+        "|1|{}|{}",
+        STANDARD.encode(salt),
+        STANDARD.encode(keyed.finalize().into_bytes())
+    )
+}
+
+#[test]
+fn names_carry_the_port_unless_it_is_22() {
+    assert_eq!(known_name("Host.Example", 22), "host.example");
+    assert_eq!(known_name("2001:DB8::7", 2222), "[2001:db8::7]:2222");
+}
+
+#[test]
+fn plain_lists_wildcards_and_ports_are_found() {
+    let key = key();
+    let (mut index, warnings) = index(&format!(
+        "# a comment\n\nHost.example,10.0.0.7 {k} someone\n\t[host]:2222\t{k}\n*.dc?.example,!bad.dc1.example {k}\n",
+        k = text(&key)
+    ));
+    assert_eq!(warnings, Vec::<String>::new());
+    for name in ["host.example", "10.0.0.7", "[host]:2222", "a.dc1.example"] {
+        assert_eq!(index.judge(name, &key), Verdict::Known, "{name}");
+    }
+    for name in [
+        "host",
+        "[host.example]:2222",
+        "bad.dc1.example",
+        "a.dc12.example",
+        "dc1.example",
+    ] {
+        assert_eq!(
+            index.judge(name, &key),
+            Verdict::Unknown { authority: None },
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn hashed_names_are_found_with_and_without_port() {
+    let key = key();
+    let (mut index, _) = index(&format!(
+        "{} {k}\n{} {k}\n",
+        hashed("node-1", b"salt"),
+        hashed("[node-2]:2222", b"another salt"),
+        k = text(&key)
+    ));
+    assert_eq!(index.judge("node-1", &key), Verdict::Known);
+    assert_eq!(index.judge("[node-2]:2222", &key), Verdict::Known);
+    assert_eq!(
+        index.judge("node-2", &key),
+        Verdict::Unknown { authority: None }
+    );
+}
+
+#[test]
+fn a_revoked_key_is_refused_though_it_is_listed_plainly_too() {
+    let key = key();
+    let (mut index, _) = index(&format!(
+        "node {k}\n@revoked * {k}\nother {k}\n",
+        k = text(&key)
+    ));
+    assert_eq!(
+        index.judge("node", &key),
+        Verdict::Revoked { place: place(2) }
+    );
+}
+
+#[test]
+fn an_authority_never_makes_a_plain_key_trusted() {
+    let key = key();
+    let (mut index, _) = index(&format!("@cert-authority * {}\n", text(&key)));
+    assert_eq!(
+        index.judge("node", &key),
+        Verdict::Unknown {
+            authority: Some(place(1))
+        }
+    );
+    assert_eq!(index.algorithms("node"), vec![]);
+}
+
+#[test]
+fn another_key_is_a_change_even_when_its_type_differs() {
+    let known = key();
+    let ecdsa = PrivateKey::random(
+        &mut safe_rng(),
+        Algorithm::Ecdsa {
+            curve: russh::keys::EcdsaCurve::NistP256,
+        },
+    )
+    .unwrap()
+    .public_key()
+    .clone();
+    let (mut index, _) = index(&format!("node {}\n", text(&known)));
+    for offered in [key(), ecdsa] {
+        let Verdict::Changed { known: was, place } = index.judge("node", &offered) else {
+            panic!("a changed key must not look unknown");
+        };
+        assert_eq!(was.key_data(), known.key_data());
+        assert_eq!(place.line, 1);
+    }
+    assert_eq!(index.algorithms("node"), vec![Algorithm::Ed25519]);
+}
+
+#[test]
+fn lines_that_cannot_be_read_are_named_and_trust_nobody() {
+    let key = key();
+    let blob = text(&key).split(' ').nth(1).unwrap().to_owned();
+    let (mut index, warnings) = index(&format!(
+        "node ssh-rsa {blob}\nnode\n@wrong node {k}\nnode ssh-ed25519 AAAA!\n|1|x node {k}\n|2|a|b {k}\nnode ssh-ed25519 AAAA\n@revoked\n",
+        k = text(&key)
+    ));
+    assert_eq!(warnings.len(), 8, "{warnings:#?}");
+    assert!(
+        warnings[0].starts_with("/known:1: line ignored: "),
+        "{}",
+        warnings[0]
+    );
+    assert!(warnings[7].starts_with("/known:8: "));
+    assert_eq!(
+        index.judge("node", &key),
+        Verdict::Unknown { authority: None }
+    );
+}
+
+#[test]
+fn lines_added_later_are_seen_by_names_looked_up_before() {
+    let key = key();
+    let (mut index, _) = index("");
+    assert_eq!(
+        index.judge("node", &key),
+        Verdict::Unknown { authority: None }
+    );
+    index.add(
+        &Path::new("/known").into(),
+        7,
+        &format!("node {}\n", text(&key)),
+    );
+    assert_eq!(index.judge("node", &key), Verdict::Known);
+}
+
+proptest! {
+    #[test]
+    fn no_line_makes_the_reader_panic(line in "\\PC{0,80}") {
+        let _ = parse(&line);
+    }
+
+    #[test]
+    fn almost_a_line_makes_no_panic(marker in "(@[a-z-]{0,15} )?", hosts in "[|!*?,a-z0-9\\[\\]:=+/]{0,40}", rest in "[ \ta-zA-Z0-9+/=-]{0,60}") {
+        let _ = parse(&format!("{marker}{hosts} {rest}"));
+    }
+
+    #[test]
+    fn a_pattern_matches_as_its_slow_definition_says(pattern in "[ab*?]{0,8}", name in "[ab]{0,8}") {
+        fn slow(pattern: &[u8], name: &[u8]) -> bool {
+            match pattern.split_first() {
+                None => name.is_empty(),
+                Some((b'*', rest)) => (0..=name.len()).any(|skip| slow(rest, &name[skip..])),
+                Some((byte, rest)) => name.split_first().is_some_and(|(first, others)| (*byte == b'?' || byte == first) && slow(rest, others)),
+            }
+        }
+        prop_assert_eq!(glob(&pattern, &name), slow(pattern.as_bytes(), name.as_bytes()));
+    }
+}
+
+/// The judge of what a line matches: OpenSSH itself.
+#[cfg(feature = "lab")]
+mod against_openssh {
+    use std::collections::BTreeSet;
+    use std::process::Command;
+
+    use super::*;
+
+    /// The numbers of the lines that `ssh-keygen -F` finds.
+    fn found_by_openssh(file: &Path, name: &str) -> BTreeSet<usize> {
+        let output = Command::new("ssh-keygen")
+            .args(["-F", name, "-f"])
+            .arg(file)
+            .output()
+            .expect("ssh-keygen is missing: install Debian's package openssh-client");
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .filter_map(|line| line.strip_prefix("# Host ")?.split_once(" found: line "))
+            .map(|(_, number)| number.split(' ').next().unwrap().parse().unwrap())
+            .collect()
+    }
+
+    fn hosts() -> impl Strategy<Value = String> {
+        let pattern = "!?([ab]{1,2}|[ab*?]{1,4}|\\[[ab*?]{1,3}\\]:(22|2222))";
+        prop_oneof![
+            proptest::collection::vec(pattern, 1..4).prop_map(|list| list.join(",")),
+            ("[ab]{1,2}|\\[[ab]{1,2}\\]:2222", "[a-z]{20}")
+                .prop_map(|(name, salt)| hashed(&name, salt.as_bytes())),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn the_same_lines_are_found(
+            lines in proptest::collection::vec(("(@revoked |@cert-authority |@wrong |# |\t )?", hosts()), 1..12),
+            names in proptest::collection::vec("[ab]{1,2}|\\[[ab]{1,2}\\]:(2222|22)", 1..4),
+        ) {
+            let key = text(&key());
+            let lines: Vec<String> = lines.iter().map(|(marker, hosts)| format!("{marker}{hosts} {key}\n")).collect();
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("known_hosts");
+            std::fs::write(&file, lines.concat()).unwrap();
+            let (mut index, _) = index(&lines.concat());
+            for name in names {
+                let found: BTreeSet<usize> = index.find(&name).iter().map(|number| index.entries[*number].place.line).collect();
+                prop_assert_eq!(found, found_by_openssh(&file, &name), "{} in\n{}", name, lines.concat());
+            }
+        }
+    }
+}

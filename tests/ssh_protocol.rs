@@ -1,0 +1,970 @@
+//! The SSH transport against servers inside the test: logins, host keys, commands, jump hosts, and
+//! servers that stop answering at any point. Needs nothing but Rust.
+
+#![allow(clippy::unwrap_used)] // a test file: a panic is a failed test
+
+mod ssh_server;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use prepull::model::{ExitStatus, Failure, FailureKind, Hop, Node, Secret, Stage};
+use prepull::ports::{Channel, ChannelEvent, Session, Transport};
+use prepull::ssh::{HostKeyPolicy, SshChannel, SshOptions, SshSession, SshTransport};
+use russh::keys::key::safe_rng;
+use russh::keys::{Algorithm, EcdsaCurve, PrivateKey};
+use ssh_server::{Behaviour, Server, ed25519};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+
+const PASSWORD: &str = "correct horse";
+
+fn node(port: u16) -> Node {
+    Node {
+        name: "node".into(),
+        address: "127.0.0.1".into(),
+        port,
+        user: "ops".into(),
+        identities: vec![],
+        jump: vec![],
+        runtime: None,
+        endpoint: None,
+        become_root: false,
+        labels: BTreeMap::new(),
+        groups: vec![],
+    }
+}
+
+/// Options that see nothing of the machine: known_hosts is in the folder, with this text.
+fn options(folder: &Path, known: &str) -> SshOptions {
+    std::fs::create_dir_all(folder.join(".ssh")).unwrap();
+    std::fs::write(folder.join(".ssh/known_hosts"), known).unwrap();
+    SshOptions {
+        global_known_hosts: vec![],
+        connect_timeout: Duration::from_secs(5),
+        ..SshOptions::for_home(folder)
+    }
+}
+
+fn write_key(folder: &Path, name: &str, key: &PrivateKey) -> PathBuf {
+    let path = folder.join(name);
+    let text = key
+        .to_openssh(russh::keys::ssh_key::LineEnding::LF)
+        .unwrap();
+    std::fs::write(&path, text.as_bytes()).unwrap();
+    path
+}
+
+async fn connect(options: SshOptions, node: &Node) -> Result<SshSession, Failure> {
+    let transport = SshTransport::new(options, std::slice::from_ref(node)).unwrap();
+    transport.connect(node, &|_| {}).await
+}
+
+fn failure<T>(result: Result<T, Failure>) -> Failure {
+    result.err().unwrap()
+}
+
+/// A server with a password, and a session to it.
+async fn session(folder: &Path, behaviour: Behaviour) -> (Server, SshSession) {
+    let server = Server::start(Behaviour {
+        password: Some(PASSWORD),
+        ..behaviour
+    })
+    .await;
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        ..options(folder, &server.known())
+    };
+    let session = connect(options, &node(server.address.port()))
+        .await
+        .unwrap();
+    (server, session)
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Output {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    exit: Option<ExitStatus>,
+}
+
+async fn collect(channel: &mut SshChannel) -> Result<Output, Failure> {
+    let mut output = Output::default();
+    while let Some(event) = channel.next().await? {
+        match event {
+            ChannelEvent::Stdout(bytes) => output.stdout.extend(bytes),
+            ChannelEvent::Stderr(bytes) => output.stderr.extend(bytes),
+            ChannelEvent::Exited(status) => output.exit = Some(status),
+        }
+    }
+    Ok(output)
+}
+
+/// Waits until the condition holds; fails when it does not within two seconds.
+async fn soon(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(2), "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+// Logging in
+
+#[tokio::test]
+async fn every_kind_of_key_logs_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let p256 = Algorithm::Ecdsa {
+        curve: EcdsaCurve::NistP256,
+    };
+    let p384 = Algorithm::Ecdsa {
+        curve: EcdsaCurve::NistP384,
+    };
+    let rsa = russh::keys::ssh_key::private::RsaKeypair::random(&mut safe_rng(), 2048).unwrap();
+    let keys = [
+        ed25519(),
+        PrivateKey::random(&mut safe_rng(), p256).unwrap(),
+        PrivateKey::random(&mut safe_rng(), p384).unwrap(),
+        PrivateKey::from(rsa),
+    ];
+    for (number, key) in keys.iter().enumerate() {
+        for only_sha256 in [false, true] {
+            let server = Server::start(Behaviour {
+                keys: vec![key.public_key().clone()],
+                only_sha256,
+                ..Behaviour::default()
+            })
+            .await;
+            let mut node = node(server.address.port());
+            node.identities = vec![write_key(folder.path(), &number.to_string(), key)];
+            let mut session = connect(options(folder.path(), &server.known()), &node)
+                .await
+                .unwrap();
+            let mut channel = session.exec("hello").await.unwrap();
+            assert_eq!(
+                collect(&mut channel).await.unwrap().exit,
+                Some(ExitStatus::Code(0))
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_key_is_named_with_what_the_server_still_offers() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(Behaviour {
+        password: Some(PASSWORD),
+        ..Behaviour::default()
+    })
+    .await;
+    let mut node = node(server.address.port());
+    node.identities = vec![write_key(folder.path(), "wrong", &ed25519())];
+    let failure = failure(connect(options(folder.path(), &server.known()), &node).await);
+    assert_eq!(
+        (failure.kind, failure.stage),
+        (FailureKind::SshAuth, Stage::Authenticate)
+    );
+    for part in [
+        "ssh-ed25519 SHA256:",
+        "wrong)",
+        "offers publickey, password",
+        "ops",
+    ] {
+        assert!(failure.detail.contains(part), "{part}: {}", failure.detail);
+    }
+}
+
+#[tokio::test]
+async fn never_more_keys_are_offered_than_servers_allow() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(Behaviour {
+        password: Some(PASSWORD),
+        most_tries: 6,
+        ..Behaviour::default()
+    })
+    .await;
+    let mut node = node(server.address.port());
+    node.identities = (0..9)
+        .map(|number| write_key(folder.path(), &number.to_string(), &ed25519()))
+        .collect();
+    let mut options = options(folder.path(), &server.known());
+    let refused = failure(connect(options.clone(), &node).await);
+    assert_eq!(refused.kind, FailureKind::SshAuth);
+    assert!(refused.detail.contains("4 more"), "{}", refused.detail);
+    assert_eq!(server.seen.offers.swap(0, Ordering::SeqCst), 5);
+
+    options.password = Some(Secret::new(PASSWORD));
+    connect(options, &node).await.unwrap();
+    assert_eq!(server.seen.offers.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn a_password_logs_in_and_a_wrong_one_is_tried_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _session) = session(folder.path(), Behaviour::default()).await;
+    let wrong = SshOptions {
+        password: Some(Secret::new("wrong battery")),
+        ..options(folder.path(), &server.known())
+    };
+    server.seen.passwords.store(0, Ordering::SeqCst);
+    let failure = failure(connect(wrong, &node(server.address.port())).await);
+    assert_eq!(failure.kind, FailureKind::SshAuth);
+    assert!(failure.detail.contains("tried password"), "{failure}");
+    assert!(!failure.detail.contains("battery"), "{failure}");
+    assert_eq!(server.seen.passwords.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_password_answers_the_one_hidden_question_of_keyboard_interactive() {
+    let folder = tempfile::tempdir().unwrap();
+    let keyboard = Behaviour {
+        keyboard: true,
+        ..Behaviour::default()
+    };
+    let (server, _session) = session(folder.path(), keyboard).await;
+    let wrong = SshOptions {
+        password: Some(Secret::new("wrong")),
+        ..options(folder.path(), &server.known())
+    };
+    let failure = failure(connect(wrong, &node(server.address.port())).await);
+    assert_eq!(failure.kind, FailureKind::SshAuth);
+    assert!(failure.detail.contains("keyboard-interactive"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_server_may_want_a_key_and_then_a_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = ed25519();
+    let server = Server::start(Behaviour {
+        password: Some(PASSWORD),
+        keys: vec![key.public_key().clone()],
+        both: true,
+        ..Behaviour::default()
+    })
+    .await;
+    let mut node = node(server.address.port());
+    node.identities = vec![write_key(folder.path(), "key", &key)];
+    let mut options = options(folder.path(), &server.known());
+    let refused = failure(connect(options.clone(), &node).await);
+    assert_eq!(refused.kind, FailureKind::SshAuth);
+    assert!(
+        refused.detail.contains("offers password"),
+        "{}",
+        refused.detail
+    );
+    options.password = Some(Secret::new(PASSWORD));
+    connect(options, &node).await.unwrap();
+}
+
+#[tokio::test]
+async fn without_key_and_password_the_refusal_says_what_the_server_wants() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(Behaviour::default()).await;
+    let options = options(folder.path(), &server.known());
+    let failure = failure(connect(options, &node(server.address.port())).await);
+    assert_eq!(failure.kind, FailureKind::SshAuth);
+    assert!(
+        failure.detail.contains("no key and no password"),
+        "{failure}"
+    );
+    assert!(failure.detail.contains("offers publickey"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_during_the_login_is_no_refusal() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(Behaviour {
+        password: Some(PASSWORD),
+        drop_login: true,
+        ..Behaviour::default()
+    })
+    .await;
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        ..options(folder.path(), &server.known())
+    };
+    let failure = failure(connect(options, &node(server.address.port())).await);
+    assert_eq!(
+        (failure.kind, failure.stage),
+        (FailureKind::ConnectionLost, Stage::Authenticate),
+        "{failure}"
+    );
+    assert!(
+        failure.detail.contains("closed the connection"),
+        "{failure}"
+    );
+}
+
+// Host keys
+
+#[tokio::test]
+async fn unknown_changed_and_revoked_host_keys_are_refused_each_in_its_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(Behaviour::default()).await;
+    let other = ed25519();
+    let key = server.host_key.to_openssh().unwrap();
+    let cases = [
+        (String::new(), "is unknown"),
+        (
+            format!("@cert-authority * {key}\n"),
+            "certificate authority",
+        ),
+        (server.known_as(other.public_key()), "has changed"),
+        (
+            format!("{}@revoked * {key}\n", server.known()),
+            "is revoked",
+        ),
+    ];
+    for (known, words) in cases {
+        let options = options(folder.path(), &known);
+        let failure = failure(connect(options, &node(server.address.port())).await);
+        assert_eq!(
+            (failure.kind, failure.stage),
+            (FailureKind::HostKey, Stage::Handshake)
+        );
+        assert!(failure.detail.contains(words), "{words}: {failure}");
+        assert!(failure.detail.contains("SHA256:"), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn accept_new_records_a_host_once_for_two_nodes_and_refuses_its_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(Behaviour {
+        password: Some(PASSWORD),
+        ..Behaviour::default()
+    })
+    .await;
+    let port = server.address.port();
+    let options = SshOptions {
+        host_keys: HostKeyPolicy::AcceptNew,
+        password: Some(Secret::new(PASSWORD)),
+        ..options(folder.path(), "")
+    };
+    let transport = SshTransport::new(options.clone(), &[node(port)]).unwrap();
+    let (first, second) = (node(port), node(port));
+    let (first, second) = tokio::join!(
+        transport.connect(&first, &|_| {}),
+        transport.connect(&second, &|_| {})
+    );
+    first.unwrap();
+    second.unwrap();
+    connect(options.clone(), &node(port)).await.unwrap();
+    let text = std::fs::read_to_string(folder.path().join(".ssh/known_hosts")).unwrap();
+    assert_eq!(text, server.known());
+
+    let changed = server.known_as(ed25519().public_key());
+    std::fs::write(folder.path().join(".ssh/known_hosts"), &changed).unwrap();
+    let failure = failure(connect(options, &node(port)).await);
+    assert_eq!(failure.kind, FailureKind::HostKey);
+    let text = std::fs::read_to_string(folder.path().join(".ssh/known_hosts")).unwrap();
+    assert_eq!(text, changed);
+}
+
+// Commands
+
+#[tokio::test]
+async fn a_command_gives_both_outputs_and_its_status() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, mut session) = session(folder.path(), Behaviour::default()).await;
+    let mut channel = session.exec("hello 3").await.unwrap();
+    assert_eq!(
+        collect(&mut channel).await.unwrap(),
+        Output {
+            stdout: b"hello\n".to_vec(),
+            stderr: b"careful\n".to_vec(),
+            exit: Some(ExitStatus::Code(3)),
+        }
+    );
+    assert_eq!(channel.next().await.unwrap(), None, "None stays None");
+    session.close().await;
+}
+
+#[tokio::test]
+async fn a_signal_is_told_by_name_and_a_missing_status_is_not_made_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, mut session) = session(folder.path(), Behaviour::default()).await;
+    let mut channel = session.exec("signal").await.unwrap();
+    assert_eq!(
+        collect(&mut channel).await.unwrap().exit,
+        Some(ExitStatus::Signal("KILL".into()))
+    );
+    let mut channel = session.exec("vanish").await.unwrap();
+    let output = collect(&mut channel).await.unwrap();
+    assert_eq!(
+        (output.stdout.as_slice(), output.exit),
+        (&b"bye\n"[..], None)
+    );
+    let refused = failure(collect(&mut session.exec("refuse").await.unwrap()).await);
+    assert_eq!(refused.stage, Stage::Start);
+}
+
+#[tokio::test]
+async fn what_is_written_reaches_the_command_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, mut session) = session(folder.path(), Behaviour::default()).await;
+    let mut channel = session.exec("echo").await.unwrap();
+    // More than one window: the reader has to make room.
+    let mut input = vec![b'i'; 3 << 20];
+    channel.write(&Secret::new(input.clone())).await.unwrap();
+    channel.write(&Secret::new(".")).await.unwrap();
+    let output = collect(&mut channel).await.unwrap();
+    input.push(b'.');
+    assert_eq!(output.stdout, input);
+    channel
+        .write(&Secret::new("too late"))
+        .await
+        .expect("the end of the command tells more");
+}
+
+#[tokio::test]
+async fn a_slow_reader_freezes_nobody_and_gets_a_beginning_without_holes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, mut session) = session(folder.path(), Behaviour::default()).await;
+    let mut flood = session.exec("flood 24").await.unwrap();
+    let mut sibling = session.exec("hello 0").await.unwrap();
+    let output = tokio::time::timeout(Duration::from_secs(20), collect(&mut sibling))
+        .await
+        .expect("the sibling is frozen")
+        .unwrap();
+    assert_eq!(output.exit, Some(ExitStatus::Code(0)));
+    let waiting = Instant::now();
+    while flood.discarded() < 16 << 20 {
+        assert!(waiting.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let output = collect(&mut flood).await.unwrap();
+    assert_eq!(output.exit, Some(ExitStatus::Code(0)));
+    assert_eq!(output.stdout.len(), 8 << 20);
+    assert_eq!(flood.discarded(), 16 << 20);
+}
+
+#[tokio::test]
+async fn a_fast_reader_gets_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, mut session) = session(folder.path(), Behaviour::default()).await;
+    let mut flood = session.exec("flood 12").await.unwrap();
+    assert_eq!(collect(&mut flood).await.unwrap().stdout.len(), 12 << 20);
+    assert_eq!(flood.discarded(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_cut_in_the_middle_is_lost_and_not_an_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, mut session) = session(folder.path(), Behaviour::default()).await;
+    let mut channel = session.exec("cut").await.unwrap();
+    assert_eq!(
+        channel.next().await.unwrap(),
+        Some(ChannelEvent::Stdout(b"half".to_vec()))
+    );
+    let lost = failure(channel.next().await);
+    assert_eq!(lost.kind, FailureKind::ConnectionLost);
+    assert!(lost.detail.contains("closed the connection"), "{lost}");
+    let unwritten = failure(channel.write(&Secret::new("x")).await);
+    assert_eq!(unwritten.kind, FailureKind::ConnectionLost);
+    let not_started = failure(session.exec("hello").await);
+    assert_eq!(
+        (not_started.kind, not_started.stage),
+        (FailureKind::ConnectionLost, Stage::Start)
+    );
+}
+
+#[tokio::test]
+async fn a_dropped_channel_is_closed_on_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, mut session) = session(folder.path(), Behaviour::default()).await;
+    drop(session.exec("hang").await.unwrap());
+    soon("the channel was not closed", || {
+        server.seen.closed_channels.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    let mut channel = session.exec("hello").await.unwrap();
+    collect(&mut channel).await.unwrap();
+}
+
+#[tokio::test]
+async fn closing_and_dropping_a_session_both_free_its_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, mut polite) = session(folder.path(), Behaviour::default()).await;
+    let mut channel = polite.exec("hang").await.unwrap();
+    let start = Instant::now();
+    polite.close().await;
+    assert!(start.elapsed() < Duration::from_secs(2));
+    soon("close left a socket", || {
+        server.seen.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
+    assert_eq!(
+        failure(channel.next().await).kind,
+        FailureKind::ConnectionLost
+    );
+
+    let (server, rude) = session(folder.path(), Behaviour::default()).await;
+    drop(rude);
+    soon("drop left a socket", || {
+        server.seen.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
+}
+
+// Servers that stop answering
+
+/// Connects to a server that stalls, and checks that the phase ends in time and leaves nothing.
+async fn stalled(port: u16, known: &str) -> (Failure, Vec<Stage>) {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        connect_timeout: Duration::from_millis(500),
+        ..options(folder.path(), known)
+    };
+    let transport = SshTransport::new(options, &[]).unwrap();
+    let stages = Mutex::new(Vec::new());
+    let start = Instant::now();
+    let result = transport
+        .connect(&node(port), &|stage| stages.lock().unwrap().push(stage))
+        .await;
+    let took = start.elapsed();
+    assert!(took > Duration::from_millis(400), "{took:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    (failure(result), stages.into_inner().unwrap())
+}
+
+fn tasks() -> usize {
+    tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks()
+}
+
+#[tokio::test]
+async fn a_port_that_accepts_and_stays_silent_ends_at_its_deadline() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let before = tasks();
+    let (failure, stages) = stalled(port, "").await;
+    assert_eq!(
+        (failure.kind, failure.stage),
+        (FailureKind::Unreachable, Stage::Handshake)
+    );
+    assert!(failure.detail.contains("within 500ms"), "{failure}");
+    assert_eq!(stages, [Stage::Connect, Stage::Handshake]);
+    let (mut socket, _) = listener.accept().await.unwrap();
+    let mut greeting = Vec::new();
+    let end = socket.read_to_end(&mut greeting);
+    tokio::time::timeout(Duration::from_secs(1), end)
+        .await
+        .expect("the socket was left open")
+        .unwrap();
+    assert!(greeting.starts_with(b"SSH-2.0-prepull_"));
+    soon("a task was left", || tasks() == before).await;
+}
+
+#[tokio::test]
+async fn a_server_that_stalls_in_the_key_exchange_ends_at_its_deadline() {
+    use tokio::io::AsyncWriteExt as _;
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let before = tasks();
+    let closed = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        socket.write_all(b"SSH-2.0-Stalled\r\n").await.unwrap();
+        socket.read_to_end(&mut Vec::new()).await.unwrap()
+    });
+    let (failure, _) = stalled(port, "").await;
+    assert_eq!(
+        (failure.kind, failure.stage),
+        (FailureKind::Unreachable, Stage::Handshake)
+    );
+    tokio::time::timeout(Duration::from_secs(1), closed)
+        .await
+        .expect("the socket was left open")
+        .unwrap();
+    soon("a task was left", || tasks() == before).await;
+}
+
+#[tokio::test]
+async fn a_server_that_stalls_in_the_login_ends_at_its_deadline() {
+    let server = Server::start(Behaviour {
+        stall_login: true,
+        password: Some(PASSWORD),
+        ..Behaviour::default()
+    })
+    .await;
+    let (failure, stages) = stalled(server.address.port(), &server.known()).await;
+    assert_eq!(
+        (failure.kind, failure.stage),
+        (FailureKind::ConnectionLost, Stage::Authenticate)
+    );
+    assert_eq!(
+        stages,
+        [Stage::Connect, Stage::Handshake, Stage::Authenticate]
+    );
+    assert_eq!(server.seen.connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_never_opens_the_channel_ends_at_its_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(Behaviour {
+        password: Some(PASSWORD),
+        stall_channels: true,
+        ..Behaviour::default()
+    })
+    .await;
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        connect_timeout: Duration::from_millis(500),
+        ..options(folder.path(), &server.known())
+    };
+    let mut session = connect(options, &node(server.address.port()))
+        .await
+        .unwrap();
+    let failure = failure(session.exec("hello").await);
+    assert_eq!(
+        (failure.kind, failure.stage),
+        (FailureKind::ConnectionLost, Stage::Start)
+    );
+    soon("the socket was left open", || {
+        server.seen.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn giving_up_in_the_middle_of_the_key_exchange_leaves_nothing() {
+    use tokio::io::AsyncWriteExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let transport = SshTransport::new(options(folder.path(), ""), &[]).unwrap();
+    let node = node(port);
+    let before = tasks();
+    let (mut socket, _) = tokio::select! {
+        _ = transport.connect(&node, &|_| {}) => panic!("it cannot succeed"),
+        accepted = async {
+            let (mut socket, address) = listener.accept().await.unwrap();
+            socket.write_all(b"SSH-2.0-Stalled\r\n").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            (socket, address)
+        } => accepted,
+    };
+    tokio::time::timeout(Duration::from_secs(1), socket.read_to_end(&mut Vec::new()))
+        .await
+        .expect("the socket was left open")
+        .unwrap();
+    soon("a task was left", || tasks() == before).await;
+}
+
+#[tokio::test]
+async fn a_closed_port_and_a_port_of_something_else_are_unreachable() {
+    use tokio::io::AsyncWriteExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let other = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        socket.write_all(b"HTTP/1.1 400 No\r\n\r\n").await.unwrap();
+    });
+    let refused = failure(connect(options(folder.path(), ""), &node(port)).await);
+    assert_eq!(
+        (refused.kind, refused.stage),
+        (FailureKind::Unreachable, Stage::Handshake),
+        "{refused}"
+    );
+    other.await.unwrap();
+    let refused = failure(connect(options(folder.path(), ""), &node(port)).await);
+    assert_eq!(
+        (refused.kind, refused.stage),
+        (FailureKind::Unreachable, Stage::Connect)
+    );
+    assert!(refused.detail.contains("connection refused"), "{refused}");
+    let mut nowhere = node(22);
+    nowhere.address = "no-such-host.invalid".into();
+    let refused = failure(connect(options(folder.path(), ""), &nowhere).await);
+    assert_eq!(
+        (refused.kind, refused.stage),
+        (FailureKind::Unreachable, Stage::Connect)
+    );
+}
+
+#[tokio::test]
+async fn a_link_that_goes_silent_is_lost_after_its_keep_alives() {
+    use tokio::net::TcpStream;
+
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(Behaviour {
+        password: Some(PASSWORD),
+        ..Behaviour::default()
+    })
+    .await;
+    // A relay that can stop without closing anything.
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = relay.local_addr().unwrap().port();
+    let target = server.address;
+    static STOPPED: AtomicUsize = AtomicUsize::new(0);
+    tokio::spawn(async move {
+        let (mut near, _) = relay.accept().await.unwrap();
+        let mut far = TcpStream::connect(target).await.unwrap();
+        let stop = async {
+            while STOPPED.load(Ordering::SeqCst) == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+            () = stop => std::future::pending().await,
+        }
+    });
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        host_keys: HostKeyPolicy::Off,
+        keepalive: Duration::from_millis(100),
+        ..options(folder.path(), "")
+    };
+    let mut session = connect(options, &node(port)).await.unwrap();
+    let mut channel = session.exec("hang").await.unwrap();
+    // Silence alone is no loss: the server answers keep-alives.
+    let quiet = tokio::time::timeout(Duration::from_secs(1), channel.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    STOPPED.store(1, Ordering::SeqCst);
+    let lost = tokio::time::timeout(Duration::from_secs(2), channel.next())
+        .await
+        .expect("keep-alives noticed nothing");
+    let lost = failure(lost);
+    assert_eq!(lost.kind, FailureKind::ConnectionLost);
+    assert!(lost.detail.contains("keep-alives"), "{lost}");
+}
+
+// Jump hosts
+
+fn hop(server: &Server) -> Hop {
+    Hop {
+        user: "ops".into(),
+        host: "127.0.0.1".into(),
+        port: server.address.port(),
+    }
+}
+
+fn with_password() -> Behaviour {
+    Behaviour {
+        password: Some(PASSWORD),
+        ..Behaviour::default()
+    }
+}
+
+#[tokio::test]
+async fn a_chain_of_jump_hosts_leads_to_the_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let (outer, inner, target) = (
+        Server::start(with_password()).await,
+        Server::start(with_password()).await,
+        Server::start(with_password()).await,
+    );
+    let known = outer.known() + &inner.known() + &target.known();
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        ..options(folder.path(), &known)
+    };
+    let mut node = node(target.address.port());
+    node.jump = vec![hop(&outer), hop(&inner)];
+    let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+    let mut session = transport.connect(&node, &|_| {}).await.unwrap();
+    let mut flood = session.exec("flood 4").await.unwrap();
+    assert_eq!(collect(&mut flood).await.unwrap().stdout.len(), 4 << 20);
+    assert_eq!(outer.seen.forwards.load(Ordering::SeqCst), 1);
+    assert_eq!(inner.seen.forwards.load(Ordering::SeqCst), 1);
+    session.close().await;
+    soon("the target's socket was left open", || {
+        target.seen.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
+    transport.close().await;
+    soon("a jump host's socket was left open", || {
+        outer.seen.open.load(Ordering::SeqCst) + inner.seen.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nodes_share_sessions_to_their_jump_host_eight_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let bastion = Server::start(with_password()).await;
+    let target = Server::start(with_password()).await;
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        ..options(folder.path(), &(bastion.known() + &target.known()))
+    };
+    let mut node = node(target.address.port());
+    node.jump = vec![hop(&bastion)];
+    let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+    let connecting = (0..20).map(|_| transport.connect(&node, &|_| {}));
+    let sessions = futures::future::try_join_all(connecting).await.unwrap();
+    assert_eq!(bastion.seen.connections.load(Ordering::SeqCst), 3);
+    drop(sessions);
+    soon("the nodes' sockets were left open", || {
+        target.seen.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
+    // Free slots are used again.
+    transport.connect(&node, &|_| {}).await.unwrap();
+    assert_eq!(bastion.seen.connections.load(Ordering::SeqCst), 3);
+
+    // A session that was lost is replaced.
+    bastion.seen.cut.notify_waiters();
+    soon("the sessions were not cut", || {
+        bastion.seen.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut session = transport.connect(&node, &|_| {}).await.unwrap();
+    let mut channel = session.exec("hello").await.unwrap();
+    collect(&mut channel).await.unwrap();
+    assert_eq!(bastion.seen.connections.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn a_failure_on_the_way_names_the_hop() {
+    let folder = tempfile::tempdir().unwrap();
+    let bastion = Server::start(with_password()).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut node = node(1);
+    node.jump = vec![hop(&bastion)];
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        connect_timeout: Duration::from_millis(500),
+        ..options(folder.path(), &bastion.known())
+    };
+    let failed = failure(connect(options.clone(), &node).await);
+    let name = hop(&bastion).to_string();
+    assert_eq!(
+        (failed.kind, failed.stage),
+        (FailureKind::Unreachable, Stage::Connect)
+    );
+    assert!(
+        failed
+            .detail
+            .contains(&format!("jump host {name}: it cannot reach 127.0.0.1:1")),
+        "{failed}"
+    );
+
+    let wrong = SshOptions {
+        password: Some(Secret::new("wrong")),
+        ..options.clone()
+    };
+    let failed = failure(connect(wrong, &node).await);
+    assert_eq!(
+        (failed.kind, failed.stage),
+        (FailureKind::SshAuth, Stage::Connect)
+    );
+    assert!(
+        failed
+            .detail
+            .starts_with(&format!("jump host {name} (authenticate): ")),
+        "{failed}"
+    );
+
+    let strangers = SshOptions {
+        known_hosts: vec![],
+        ..options.clone()
+    };
+    assert_eq!(
+        failure(connect(strangers, &node).await).kind,
+        FailureKind::HostKey
+    );
+
+    // Everyone who waits for a dead hop waits for it once.
+    node.jump[0].port = silent.local_addr().unwrap().port();
+    let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+    let start = Instant::now();
+    let connecting = (0..10).map(|_| transport.connect(&node, &|_| {}));
+    for result in futures::future::join_all(connecting).await {
+        assert_eq!(failure(result).kind, FailureKind::Unreachable);
+    }
+    assert!(start.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_jump_host_that_is_lost_is_named_by_the_commands_behind_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let bastion = Server::start(with_password()).await;
+    let target = Server::start(with_password()).await;
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        ..options(folder.path(), &(bastion.known() + &target.known()))
+    };
+    let mut node = node(target.address.port());
+    node.jump = vec![hop(&bastion)];
+    let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+    let mut session = transport.connect(&node, &|_| {}).await.unwrap();
+    let mut channel = session.exec("hang").await.unwrap();
+    bastion.seen.cut.notify_waiters();
+    let lost = tokio::time::timeout(Duration::from_secs(3), channel.next())
+        .await
+        .expect("nobody noticed");
+    let lost = failure(lost);
+    assert_eq!(lost.kind, FailureKind::ConnectionLost);
+    assert!(
+        lost.detail.contains(&format!(
+            "connection to jump host {} was lost",
+            hop(&bastion)
+        )),
+        "{lost}"
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_floods_does_not_stall_its_siblings_behind_the_jump_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let bastion = Server::start(with_password()).await;
+    let target = Server::start(with_password()).await;
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        ..options(folder.path(), &(bastion.known() + &target.known()))
+    };
+    let mut node = node(target.address.port());
+    node.jump = vec![hop(&bastion)];
+    let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+    let mut loud = transport.connect(&node, &|_| {}).await.unwrap();
+    let mut quiet = transport.connect(&node, &|_| {}).await.unwrap();
+    let flood = loud.exec("flood 64").await.unwrap();
+    let mut hello = quiet.exec("hello").await.unwrap();
+    let output = tokio::time::timeout(Duration::from_secs(20), collect(&mut hello))
+        .await
+        .expect("the sibling is frozen")
+        .unwrap();
+    assert_eq!(output.exit, Some(ExitStatus::Code(0)));
+    assert_eq!(bastion.seen.connections.load(Ordering::SeqCst), 1);
+    drop(flood);
+}
+
+#[tokio::test]
+async fn giving_up_on_the_way_to_a_jump_host_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut node = node(1);
+    node.jump = vec![Hop {
+        user: "ops".into(),
+        host: "127.0.0.1".into(),
+        port: silent.local_addr().unwrap().port(),
+    }];
+    let transport = SshTransport::new(options(folder.path(), ""), &[]).unwrap();
+    let before = tasks();
+    let mut socket = tokio::select! {
+        _ = async { tokio::join!(transport.connect(&node, &|_| {}), transport.connect(&node, &|_| {})) } => panic!("it cannot succeed"),
+        socket = async {
+            let (socket, _) = silent.accept().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            socket
+        } => socket,
+    };
+    tokio::time::timeout(Duration::from_secs(1), socket.read_to_end(&mut Vec::new()))
+        .await
+        .expect("the socket was left open")
+        .unwrap();
+    soon("a task was left", || tasks() == before).await;
+}
