@@ -95,9 +95,13 @@ fn is_warning(line: &str) -> bool {
 }
 
 /// Whether the command never got to the runtime. The shell's statuses: 127 for "not found", 126 for "cannot be run".
+///
+/// sudo speaks the node's language: where it alone said something, it refused, whatever it said.
 fn not_reached(plain: &str, exit: &ExitStatus) -> Option<FailureKind> {
+    let is_sudo_alone = !plain.is_empty() && plain.lines().all(|line| line.starts_with("sudo: "));
     cause::first_match(rules::NOT_REACHED, plain).or(match exit {
         ExitStatus::Code(126 | 127) => Some(FailureKind::RuntimeMissing),
+        _ if is_sudo_alone => Some(FailureKind::Privilege),
         _ => None,
     })
 }

@@ -104,6 +104,10 @@ pub(super) const LOCAL_AND_SPECIFIC: &[Rule] = &[
             "device or resource busy",
             "signal: killed",
             "out of memory",
+            // containerd's garbage collector was faster than the pull.
+            "snapshot*does not exist",
+            "^lease*not found",
+            ": lease*not found",
         ],
     ),
     Rule(
@@ -121,6 +125,8 @@ pub(super) const LOCAL_AND_SPECIFIC: &[Rule] = &[
             "error creating overlay mount",
             "failed to mount",
             "unknown filesystem type",
+            "snapshotter*was not found",
+            "unable to initialize unpacker",
             "^mkdir ~: permission denied",
             "~: permission denied",
             "~: not a directory",
