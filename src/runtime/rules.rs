@@ -393,6 +393,11 @@ pub(super) const WORDS: &[Rule] = &[
             "malformed http",
             "protocol error",
             "proxyconnect",
+            "dial tcp",
+            "dial udp",
+            "read tcp",
+            "write tcp",
+            "no answer from dns server",
             "unexpected eof",
             ": eof",
             "^eof$",
@@ -413,8 +418,16 @@ pub(super) const WORDS: &[Rule] = &[
             "looking for beginning of",
             "invalid character",
             "cannot unmarshal",
+            "empty content-type",
         ],
     ),
     // containerd gives up on a transfer that stands still in these words.
-    Rule(Stalled, &["code = canceled", "code = cancelled"]),
+    Rule(
+        Stalled,
+        &[
+            "code = canceled",
+            "code = cancelled",
+            "failed to copy*context canceled",
+        ],
+    ),
 ];
