@@ -1,9 +1,9 @@
 //! What is particular to each container runtime: its commands and how to read what it prints. Pure, no I/O.
 //!
-//! One file per runtime. What a runtime prints goes three steps: [`words`] picks the telling lines,
-//! [`mask`] takes every name out of them, and [`cause`] finds the kind. A message that only one runtime
+//! One file per runtime. What a runtime prints goes three steps: `words` picks the telling lines,
+//! `mask` takes every name out of them, and `cause` finds the kind. A message that only one runtime
 //! prints is a rule in that runtime's file; one that a registry, the network, a disk or sudo causes is a
-//! rule in [`rules`].
+//! rule in `rules`.
 
 mod cause;
 mod crictl;
