@@ -86,7 +86,7 @@ fn is_in(line: &str, pattern: &str) -> bool {
 
 /// The HTTP status that a message names, from 300 to 599.
 ///
-/// A number alone is no status (`expected 503 bytes`): "status", "http" or "code" stands before it, or its
+/// A number alone is no status (`expected 503 bytes`): "status" or "http" stands before it, or its
 /// reason phrase after it.
 fn http_status(plain: &str) -> Option<u16> {
     plain.lines().find_map(|line| {
@@ -100,9 +100,11 @@ fn http_status(plain: &str) -> Option<u16> {
                 .parse()
                 .ok()
                 .filter(|status| (300..600).contains(status))?;
-            let is_announced = words[at.saturating_sub(8)..at].iter().any(|word| {
-                ["status", "http", "code", "statuscode"].contains(&word.trim_end_matches(':'))
-            });
+            let before = &words[at.saturating_sub(8)..at];
+            let is_announced = before
+                .iter()
+                .any(|word| ["status", "http", "statuscode"].contains(&word.trim_end_matches(':')))
+                && !before.iter().any(|word| word.ends_with("exit"));
             let after = words[at + 1..].join(" ");
             let is_followed = reason_phrase(status)
                 .is_some_and(|phrase| after.trim_start_matches('(').starts_with(phrase));
@@ -207,6 +209,8 @@ mod tests {
             ("statuscode: 404 not found", Some(404)),
             ("expected 503 bytes but got 429", None),
             ("exit status 125", None),
+            ("file(exit status 1): container id 503 is odd", None),
+            ("rpc error: code = unknown desc = expected 503 bytes", None),
             ("404 page not found", None),
         ] {
             assert_eq!(http_status(text), status, "{text}");

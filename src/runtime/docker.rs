@@ -30,6 +30,7 @@ const RULES: &[Rule] = &[
         RuntimeDown,
         &["error during connect", "for api route and version"],
     ),
+    Rule(FailureKind::Privilege, &["authorization denied by plugin"]),
     Rule(
         NodeSetup,
         &[
@@ -39,7 +40,10 @@ const RULES: &[Rule] = &[
             "is only supported on a docker daemon with experimental",
             "unable to parse docker host",
             "unable to resolve docker endpoint",
-            "context*not found",
+            "context not found",
+            "is not found on the file system",
+            // DOCKER_CONTENT_TRUST is set on the node.
+            "trust data",
             "unknown flag",
             "unknown shorthand flag",
             "flag provided but not defined",

@@ -1,9 +1,9 @@
 //! What is particular to each container runtime: its commands and how to read what it prints. Pure, no I/O.
 //!
-//! One file per runtime. What a runtime prints goes three steps: [`words`] picks the telling lines,
-//! [`mask`] takes every name out of them, and [`cause`] finds the kind. A message that only one runtime
+//! One file per runtime. What a runtime prints goes three steps: `words` picks the telling lines,
+//! `mask` takes every name out of them, and `cause` finds the kind. A message that only one runtime
 //! prints is a rule in that runtime's file; one that a registry, the network, a disk or sudo causes is a
-//! rule in [`rules`].
+//! rule in `rules`.
 
 mod cause;
 mod crictl;
@@ -95,9 +95,13 @@ fn is_warning(line: &str) -> bool {
 }
 
 /// Whether the command never got to the runtime. The shell's statuses: 127 for "not found", 126 for "cannot be run".
+///
+/// sudo speaks the node's language: where it alone said something, it refused, whatever it said.
 fn not_reached(plain: &str, exit: &ExitStatus) -> Option<FailureKind> {
+    let is_sudo_alone = !plain.is_empty() && plain.lines().all(|line| line.starts_with("sudo: "));
     cause::first_match(rules::NOT_REACHED, plain).or(match exit {
         ExitStatus::Code(126 | 127) => Some(FailureKind::RuntimeMissing),
+        _ if is_sudo_alone => Some(FailureKind::Privilege),
         _ => None,
     })
 }

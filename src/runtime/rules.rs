@@ -104,6 +104,10 @@ pub(super) const LOCAL_AND_SPECIFIC: &[Rule] = &[
             "device or resource busy",
             "signal: killed",
             "out of memory",
+            // containerd's garbage collector was faster than the pull.
+            "snapshot*does not exist",
+            "^lease*not found",
+            ": lease*not found",
         ],
     ),
     Rule(
@@ -121,6 +125,8 @@ pub(super) const LOCAL_AND_SPECIFIC: &[Rule] = &[
             "error creating overlay mount",
             "failed to mount",
             "unknown filesystem type",
+            "snapshotter*was not found",
+            "unable to initialize unpacker",
             "^mkdir ~: permission denied",
             "~: permission denied",
             "~: not a directory",
@@ -387,6 +393,11 @@ pub(super) const WORDS: &[Rule] = &[
             "malformed http",
             "protocol error",
             "proxyconnect",
+            "dial tcp",
+            "dial udp",
+            "read tcp",
+            "write tcp",
+            "no answer from dns server",
             "unexpected eof",
             ": eof",
             "^eof$",
@@ -407,8 +418,16 @@ pub(super) const WORDS: &[Rule] = &[
             "looking for beginning of",
             "invalid character",
             "cannot unmarshal",
+            "empty content-type",
         ],
     ),
     // containerd gives up on a transfer that stands still in these words.
-    Rule(Stalled, &["code = canceled", "code = cancelled"]),
+    Rule(
+        Stalled,
+        &[
+            "code = canceled",
+            "code = cancelled",
+            "failed to copy*context canceled",
+        ],
+    ),
 ];
