@@ -243,19 +243,9 @@ impl Runtime for Docker {
         if !output.success() {
             return Err(Self::failure(Stage::Pull, Some(image), output));
         }
-        // The status line is the last but one: a cut output may have lost it, and the image is inspected
-        // afterwards in any case.
-        if output.truncated || stdout.iter().any(|line| line.starts_with("Status: ")) {
-            return Ok(());
-        }
-        let mut said =
-            vec!["docker pull ended with status 0 but not with its status line".to_string()];
-        said.extend(complaint(output).lines);
-        Err(Failure::new(
-            FailureKind::Unknown,
-            Stage::Pull,
-            words::detail(&said),
-        ))
+        // The status line is no proof either, and podman's stand-in for docker prints none: what the
+        // node holds is asked afterwards in any case.
+        Ok(())
     }
 }
 

@@ -39,6 +39,8 @@ pub struct SshSettings {
     pub host_keys: cli::HostKeysChoice,
     /// The user's own files of known host keys; new keys go to the first.
     pub known_hosts: Vec<PathBuf>,
+    /// The machine's files of known host keys.
+    pub global_known_hosts: Vec<PathBuf>,
     /// Key files for nodes that name none; missing ones do not matter.
     pub default_identities: Vec<PathBuf>,
     /// The SSH agent's socket.
@@ -307,14 +309,16 @@ fn ssh_settings(args: &SshArgs, dry_run: bool, ambient: &Ambient) -> Result<SshS
     let password = ask
         .then(|| credentials::prompt("SSH password: "))
         .transpose()?;
-    let known_hosts = if args.known_hosts.is_empty() {
-        ambient.in_home(&[".ssh/known_hosts", ".ssh/known_hosts2"])
+    let (known_hosts, global_known_hosts) = if args.known_hosts.is_empty() {
+        let own = ambient.in_home(&[".ssh/known_hosts", ".ssh/known_hosts2"]);
+        (own, vec![PathBuf::from("/etc/ssh/ssh_known_hosts")])
     } else {
-        args.known_hosts.clone()
+        (args.known_hosts.clone(), vec![])
     };
     Ok(SshSettings {
         host_keys: args.host_keys,
         known_hosts,
+        global_known_hosts,
         default_identities: ambient.in_home(&[".ssh/id_rsa", ".ssh/id_ecdsa", ".ssh/id_ed25519"]),
         agent: ambient
             .variable("SSH_AUTH_SOCK")
