@@ -259,6 +259,70 @@ async fn a_server_may_want_a_key_and_then_a_password() {
     connect(options, &node).await.unwrap();
 }
 
+/// An agent that lists one key; a request to sign is answered with these bytes, or never.
+fn agent(folder: &Path, key: &PrivateKey, signed: Option<&'static [u8]>) -> PathBuf {
+    use std::io::{Read as _, Write as _};
+
+    let path = folder.join(format!("agent-{}", signed.is_some()));
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let blob = key.public_key().to_bytes().unwrap();
+    let mut list = vec![12, 0, 0, 0, 1];
+    list.extend((blob.len() as u32).to_be_bytes());
+    list.extend(&blob);
+    list.extend([0; 4]);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, list) = (stream.unwrap(), list.clone());
+            std::thread::spawn(move || {
+                let mut length = [0; 4];
+                while stream.read_exact(&mut length).is_ok() {
+                    let mut request = vec![0; u32::from_be_bytes(length) as usize];
+                    stream.read_exact(&mut request).unwrap();
+                    let answer = if request[0] == 11 {
+                        Some(&list[..])
+                    } else {
+                        signed
+                    };
+                    let Some(answer) = answer else { continue };
+                    stream
+                        .write_all(&(answer.len() as u32).to_be_bytes())
+                        .unwrap();
+                    stream.write_all(answer).unwrap();
+                }
+            });
+        }
+    });
+    path
+}
+
+#[tokio::test]
+async fn an_agent_that_refuses_or_stays_silent_is_blamed_and_its_key_file_used_instead() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = ed25519();
+    let server = Server::start(Behaviour {
+        keys: vec![key.public_key().clone()],
+        ..Behaviour::default()
+    })
+    .await;
+    const REFUSAL: &[u8] = &[5];
+    for signed in [Some(REFUSAL), None] {
+        let options = SshOptions {
+            agent: Some(agent(folder.path(), &key, signed)),
+            connect_timeout: Duration::from_millis(800),
+            ..options(folder.path(), &server.known())
+        };
+        let mut node = node(server.address.port());
+        let refused = failure(connect(options.clone(), &node).await);
+        assert_eq!(refused.kind, FailureKind::SshAuth, "{refused}");
+        assert!(
+            refused.detail.contains("the agent did not sign with it"),
+            "{refused}"
+        );
+        node.identities = vec![write_key(folder.path(), "key", &key)];
+        connect(options, &node).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn without_key_and_password_the_refusal_says_what_the_server_wants() {
     let folder = tempfile::tempdir().unwrap();
