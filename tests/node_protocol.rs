@@ -110,6 +110,13 @@ async fn a_probe_finds_what_is_there() {
     }
 }
 
+#[tokio::test]
+async fn a_clients_daemon_does_not_hold_the_call() {
+    for shells in &SHELLS {
+        scenarios::a_clients_daemon_does_not_hold_the_call(shells).await;
+    }
+}
+
 async fn refused(place: &Place, become_root: bool) -> Failure {
     let argv = ["true".to_string()];
     let mut session = place.session();
