@@ -173,7 +173,7 @@ const HANGS_WELL: &str =
     "trap '' TERM HUP INT; sleep 1000 & touch \"$FAKE/started\"; while :; do sleep 1; done";
 
 pub async fn a_hanging_pull_is_ended_by_the_time_out(shells: &Shells) {
-    for (script, most) in [(HANGS, 4), (HANGS_WELL, 9)] {
+    for (script, most) in [(HANGS, 6), (HANGS_WELL, 11)] {
         let place = Place::new(shells);
         place.write("fake/pull", script);
         let limit = Some(Duration::from_millis(1500));
