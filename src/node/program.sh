@@ -192,6 +192,8 @@ perform() {
     # A runtime's client has nothing to leave behind; the operator's command may.
     [ "$action" = run ] || kill -s KILL -- "-$client" 2>/dev/null
     frame exited
+    # A client that was ended before it opened its pipes leaves readers that would wait for ever.
+    stopped && kill $readers 2>/dev/null
     wait $readers
     rm -f "$dir/leader" "$dir/readers"
     stopped && finish
