@@ -110,6 +110,22 @@ async fn a_probe_finds_what_is_there() {
     }
 }
 
+#[tokio::test]
+async fn a_clients_daemon_does_not_hold_the_call() {
+    for shells in &SHELLS {
+        scenarios::a_clients_daemon_does_not_hold_the_call(shells).await;
+    }
+}
+
+/// Also before the command has opened its pipes, when their readers would wait for ever.
+#[tokio::test]
+async fn a_pull_can_be_cancelled_at_any_moment() {
+    for moment in 0..24 {
+        let after = std::time::Duration::from_millis(moment * 4);
+        scenarios::a_pull_cancelled_after(&DASH, after).await;
+    }
+}
+
 async fn refused(place: &Place, become_root: bool) -> Failure {
     let argv = ["true".to_string()];
     let mut session = place.session();

@@ -245,3 +245,161 @@ fn exit_status(code: u32) -> ExitStatus {
 fn find(text: &[u8], part: &[u8]) -> Option<usize> {
     text.windows(part.len()).position(|window| window == part)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: (usize, usize) = (1000, 100);
+
+    /// Gives the pieces to a reader, asking for frames after each.
+    fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Frame>, Option<Broken>) {
+        let mut reader = Reader::new("n", LIMITS);
+        let mut frames = vec![];
+        for piece in pieces {
+            if let Err(broken) = reader.push(piece) {
+                return (frames, Some(broken));
+            }
+            loop {
+                match reader.next() {
+                    Ok(Some(frame)) => frames.push(frame),
+                    Ok(None) => break,
+                    Err(broken) => return (frames, Some(broken)),
+                }
+            }
+        }
+        (frames, None)
+    }
+
+    fn broken(bytes: &[u8]) -> String {
+        read([bytes]).1.unwrap().to_string()
+    }
+
+    fn output(code: u32, stdout: &[u8], stderr: &[u8], truncated: bool) -> Frame {
+        Frame::Output(CommandOutput {
+            exit: exit_status(code),
+            stdout: stdout.to_vec(),
+            stderr: stderr.to_vec(),
+            truncated,
+        })
+    }
+
+    const TALK: &[u8] = b"Welcome!\nprepull-m hello\nno newlineprepull-n hello\nprepull-n stage inspect\n\
+        prepull-n output 1 2 3 0\na\0\nerprepull-n output 0 17 0 1\nprepull-n output \nprepull-n exited\n\
+        prepull-n refused tool a b\nprepull-n end\nlogged out\n";
+
+    fn talk() -> Vec<Frame> {
+        vec![
+            Frame::Hello,
+            Frame::Stage("inspect".into()),
+            output(1, b"a\0", b"\ner", false),
+            output(0, b"prepull-n output ", b"", true),
+        ]
+    }
+
+    #[test]
+    fn output_is_cut_by_its_length_alone() {
+        let (frames, broken) = read([TALK]);
+        assert_eq!(frames, talk());
+        assert_eq!(
+            broken.unwrap().to_string(),
+            "something else wrote between its lines",
+            "the newline after 17 bytes is out of place"
+        );
+    }
+
+    #[test]
+    fn what_is_out_of_place_is_refused() {
+        for (bytes, what) in [
+            (&b"prepull-n hello\n\n"[..], "something else wrote"),
+            (b"prepull-n hello\nprepull-m end\n", "something else wrote"),
+            (b"prepull-n hello\nprepull-n what\n", "unknown"),
+            (b"prepull-n output 0 1001 0 0\n", "cannot be"),
+            (b"prepull-n output 0 0 101 0\n", "cannot be"),
+            (b"prepull-n output 256 0 0 0\n", "cannot be"),
+            (b"prepull-n output 0 -1 0 0\n", "cannot be"),
+            (
+                b"prepull-n output 0 99999999999999999999 0 0\n",
+                "cannot be",
+            ),
+            (b"prepull-n output 0 0 0\n", "cannot be"),
+            (b"prepull-n output 0 0 0 0 0\n", "cannot be"),
+        ] {
+            let told = broken(bytes);
+            assert!(told.contains(what), "{told}: {}", bytes.escape_ascii());
+        }
+        assert!(
+            broken(&[b"prepull-n hello\n", [b'a'; 300].as_slice()].concat()).contains("too long")
+        );
+    }
+
+    #[test]
+    fn a_shell_reports_a_signal_as_128_and_its_number() {
+        assert_eq!(exit_status(143), ExitStatus::Signal("TERM".into()));
+        assert_eq!(exit_status(137), ExitStatus::Signal("KILL".into()));
+        assert_eq!(exit_status(127), ExitStatus::Code(127));
+        assert_eq!(exit_status(255), ExitStatus::Code(255));
+    }
+
+    #[test]
+    fn noise_and_output_without_end_are_given_up_and_never_kept() {
+        for first in [&b""[..], b"prepull-n hello\nprepull-n output 0 1000 0 0\n"] {
+            let mut reader = Reader::new("n", LIMITS);
+            reader.push(first).unwrap();
+            let noise = vec![b'x'; 64 << 10];
+            let pushes = (0..1000)
+                .take_while(|_| reader.push(&noise).is_ok())
+                .count();
+            assert!(pushes < 100, "{pushes}");
+            assert!(reader.buffer.len() < 5 << 20);
+            assert!(reader.words.len() <= WORDS_KEPT);
+        }
+    }
+
+    #[test]
+    fn words_are_whole_when_the_program_never_begins() {
+        let mut reader = Reader::new("0123456789abcdef", LIMITS);
+        reader.push(b"not ").unwrap();
+        reader.push(b"available").unwrap();
+        assert_eq!(reader.words(), b"not available");
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_make_no_difference(cuts in proptest::collection::vec(0..TALK.len(), 0..20)) {
+            let mut cuts = cuts;
+            cuts.extend([0, TALK.len()]);
+            cuts.sort_unstable();
+            let pieces = cuts.windows(2).map(|pair| &TALK[pair[0]..pair[1]]);
+            prop_assert_eq!(read(pieces), read([TALK]));
+        }
+
+        #[test]
+        fn any_output_comes_through(
+            stdout in proptest::collection::vec(any::<u8>(), 0..1000),
+            stderr in proptest::collection::vec(any::<u8>(), 0..100),
+            piece in 1..50usize,
+        ) {
+            let mut bytes = b"prepull-n hello\n".to_vec();
+            bytes.extend(format!("prepull-n output 0 {} {} 0\n", stdout.len(), stderr.len()).bytes());
+            bytes.extend(&stdout);
+            bytes.extend(&stderr);
+            bytes.extend(b"prepull-n end\nnoise");
+            let frames = vec![Frame::Hello, output(0, &stdout, &stderr, false), Frame::End];
+            prop_assert_eq!(read(bytes.chunks(piece)), (frames, None));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..500),
+            lines in proptest::collection::vec("prepull-n (output [0-9]{1,4} [0-9]{1,4} [0-9] [01]|hello|end|x)\n", 0..5),
+            piece in 1..50usize,
+        ) {
+            let mut talk = lines.concat().into_bytes();
+            talk.extend(bytes);
+            read(talk.chunks(piece));
+        }
+    }
+}

@@ -87,8 +87,10 @@ pub async fn probe<S: Session>(
                 let answer = runtime.read_version(&output).map(|_| runtime.kind());
                 let found = answer.is_ok();
                 answers.push(answer);
-                if found {
-                    break;
+                // Whoever is not asked yet cannot change the choice.
+                if found && answers.len() < asked.len() {
+                    talk.stop().await;
+                    return choose(&asked, answers).map(Ended::Done);
                 }
             }
             Heard::Cancel => {
@@ -97,12 +99,12 @@ pub async fn probe<S: Session>(
             }
             Heard::TimeUp => {
                 answers.push(Err(no_answer(Stage::Probe)));
-                break;
+                talk.stop().await;
+                return choose(&asked, answers).map(Ended::Done);
             }
         }
     }
-    // Whoever was not asked yet could not change the choice, or is behind one that hangs.
-    talk.stop().await;
+    talk.finish().await;
     choose(&asked, answers).map(Ended::Done)
 }
 

@@ -32,6 +32,7 @@ get() {
 
 # Reads command number $1 into variables that end in its number. The names are ours; eval sees no value.
 get_command() {
+    unset "secret_$1"
     get; eval "arguments_$1=\$value"
     left=$value
     while [ "$left" -gt 0 ]; do
@@ -50,6 +51,7 @@ get_command() {
     get; eval "secret_$1=\$value"
     get; eval "input_$1=\$value"
     value=
+    line=
 }
 
 # Whether directory $1 is in memory: the longest mount point above it, the last of equals.
@@ -85,12 +87,16 @@ signal() {
     kill -s "$1" -- "-$leader" 2>/dev/null || kill -s "$1" "$leader" 2>/dev/null
 }
 
+end_readers() {
+    read -r readers 2>/dev/null <"$dir/readers" && kill $readers 2>/dev/null
+}
+
 watch() {
     while IFS= read -r line; do
         case $line in
             cancel) break ;;
             # What the command left behind still holds its output open: take what there is.
-            enough) read -r readers <"$dir/readers" && kill $readers ;;
+            enough) end_readers ;;
         esac
     done
     # The main shell ends us when it has cleaned up; our sleep must go with us.
@@ -103,6 +109,8 @@ watch() {
     pause=$!
     wait $pause
     signal KILL
+    # Something that left the process group may hold them.
+    end_readers
     rm -rf "$dir"
 }
 
@@ -131,6 +139,7 @@ become() {
     if [ "$action" = run ]; then
         LC_ALL=$locale
         [ -n "$locale" ] || unset LC_ALL
+        umask "$mask"
     fi
     number=$1
     eval "left=\$arguments_$1"
@@ -180,12 +189,11 @@ perform() {
     wait "$client"
     code=$?
     [ "$delivery" = none ] || { rm -rf "$dir/secret"; unset "secret_$1"; }
-    if [ "$action" = run ]; then
-        frame exited
-    else
-        # A client leaves nothing behind.
-        kill -s KILL -- "-$client" 2>/dev/null
-    fi
+    # A runtime's client has nothing to leave behind; the operator's command may.
+    [ "$action" = run ] || kill -s KILL -- "-$client" 2>/dev/null
+    frame exited
+    # A client that was ended before it opened its pipes leaves readers that would wait for ever.
+    stopped && kill $readers 2>/dev/null
     wait $readers
     rm -f "$dir/leader" "$dir/readers"
     stopped && finish
@@ -200,6 +208,9 @@ perform() {
 }
 
 main() {
+    # A variable that came with the environment would hand what we assign to every command.
+    unset value line lines left secret name delivery
+    mask=$(umask)
     umask 077
     dir=
     watcher=

@@ -88,7 +88,7 @@ pub struct Counts {
     pub pulling: usize,
     /// The most pulls running at one time.
     pub pulling_peak: usize,
-    /// Calls that the node was told to cancel.
+    /// Pulls and commands that the node was told to cancel.
     pub cancels: usize,
     /// Probes.
     pub probes: usize,
@@ -290,6 +290,7 @@ impl Session for ScriptedSession {
             nonce: String::new(),
             events: VecDeque::new(),
             asked: false,
+            question: false,
             pulling: false,
             deaf: false,
         })
@@ -323,6 +324,7 @@ pub struct ScriptedChannel {
     nonce: String,
     events: VecDeque<(Instant, Act)>,
     asked: bool,
+    question: bool,
     pulling: bool,
     deaf: bool,
 }
@@ -339,15 +341,18 @@ impl Channel for ScriptedChannel {
         if !self.asked {
             if let Some(asked) = Asked::parse(&self.input) {
                 self.asked = true;
+                self.question = asked.action == "ask";
                 self.input.clear();
                 self.answer(&asked);
             }
         } else if self.input.ends_with(b"\n") {
             let line = std::mem::take(&mut self.input);
             assert_eq!(line, b"cancel\n", "not a word of the protocol");
-            self.peer
-                .world()
-                .count(&self.node, |counts| counts.cancels += 1);
+            if !self.question {
+                self.peer
+                    .world()
+                    .count(&self.node, |counts| counts.cancels += 1);
+            }
             if !self.deaf {
                 self.pull_ends();
                 self.events.clear();

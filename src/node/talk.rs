@@ -208,15 +208,14 @@ impl<C: Channel> Talk<C> {
     /// What it means that the channel closed before our program was done.
     fn closed(&self) -> Failure {
         let words = self.words();
-        if self.exit.is_none() && (words.is_empty() || self.reader.begun()) {
-            return Failure::new(
-                FailureKind::ConnectionLost,
-                self.stage,
-                "the channel closed before our program on the node ended",
-            );
-        }
         let end = match &self.exit {
-            None => "no exit status".to_string(),
+            None => {
+                return Failure::new(
+                    FailureKind::ConnectionLost,
+                    self.stage,
+                    format!("the channel closed before our program on the node ended{words}"),
+                );
+            }
             Some(ExitStatus::Code(code)) => format!("exit status {code}"),
             Some(ExitStatus::Signal(name)) => format!("signal {name}"),
         };

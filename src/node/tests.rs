@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::scripted::{DIGEST, Dial, Peer, ScriptedRuntime, Step};
 use super::*;
 use crate::model::{ExitStatus, RegistryLogin, Secret};
-use crate::ports::Transport;
+use crate::ports::{Channel, ChannelEvent, Transport};
 
 const DOCKER: ScriptedRuntime = ScriptedRuntime(RuntimeKind::Docker);
 const CRICTL: ScriptedRuntime = ScriptedRuntime(RuntimeKind::Crictl);
@@ -271,4 +271,116 @@ fn the_calls_can_move_between_threads() {
         let _ = check(&mut session, &node(), &DOCKER, &image, pending()).await;
         let _ = run(&mut session, &node(), &[], pending()).await;
     });
+}
+
+/// A node that says this to whatever it is asked, then closes the channel. `NONCE` is replaced.
+struct Canned(Vec<ChannelEvent>);
+
+impl Session for Canned {
+    type Channel = Self;
+
+    async fn exec(&mut self, _: &str) -> Result<Self, Failure> {
+        Ok(Self(self.0.clone()))
+    }
+
+    async fn close(self) {}
+}
+
+impl Channel for Canned {
+    async fn write(&mut self, bytes: &Secret) -> Result<(), Failure> {
+        let text = String::from_utf8_lossy(bytes.expose());
+        let mut values = text.lines().skip_while(|line| *line != request::GO).skip(2);
+        let nonce = values.next().unwrap_or_default().to_string();
+        for event in &mut self.0 {
+            if let ChannelEvent::Stdout(said) = event {
+                *said = String::from_utf8_lossy(said)
+                    .replace("NONCE", &nonce)
+                    .into();
+            }
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Option<ChannelEvent>, Failure> {
+        Ok((!self.0.is_empty()).then(|| self.0.remove(0)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_closes_early_tells_by_what_it_said() {
+    use ChannelEvent::{Exited, Stderr, Stdout};
+    let said = |text: &str| Stdout(text.replace('~', "prepull-NONCE ").into_bytes());
+    let code = |code| Exited(ExitStatus::Code(code));
+    for (events, kind, stage, words) in [
+        (vec![], FailureKind::ConnectionLost, Stage::Start, "closed"),
+        (
+            vec![said("Welcome")],
+            FailureKind::ConnectionLost,
+            Stage::Start,
+            "Welcome",
+        ),
+        (
+            vec![Stderr(b"sh: not found".to_vec()), code(127)],
+            FailureKind::NodeSetup,
+            Stage::Start,
+            "status 127, and printed: sh: not found",
+        ),
+        (
+            vec![said("~hello\n")],
+            FailureKind::ConnectionLost,
+            Stage::Run,
+            "closed",
+        ),
+        (
+            vec![said("~hello\n"), Exited(ExitStatus::Signal("KILL".into()))],
+            FailureKind::Unknown,
+            Stage::Run,
+            "from outside: signal KILL",
+        ),
+        (
+            vec![said("~hello\n~output 0 99999999 0 0\n")],
+            FailureKind::Unknown,
+            Stage::Run,
+            "broke the protocol",
+        ),
+        (
+            vec![said("~end\n"), code(0)],
+            FailureKind::Unknown,
+            Stage::Start,
+            "broke the protocol",
+        ),
+        (
+            vec![said("~hello\n~refused tool mkfifo\n~end\n"), code(0)],
+            FailureKind::NodeSetup,
+            Stage::Run,
+            "no usable \"mkfifo\"",
+        ),
+    ] {
+        let told = format!("{events:?}");
+        let mut session = Canned(events);
+        let failure = run(&mut session, &node(), &["true".into()], pending())
+            .await
+            .unwrap_err();
+        assert_eq!((failure.kind, failure.stage), (kind, stage), "{told}");
+        assert!(failure.detail.contains(words), "{failure}");
+    }
+}
+
+#[test]
+fn an_image_with_another_digest_than_asked_for_is_corrupt() {
+    let image: Image = format!("reg.example/app@sha256:{}", "b".repeat(64))
+        .parse()
+        .unwrap();
+    let failure = expected(&image, held(), Stage::Verify).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Corrupt);
+    let unknown = Held {
+        digest: None,
+        ..held()
+    };
+    assert!(expected(&image, unknown, Stage::Verify).is_err());
+    let right = Held {
+        digest: image.digest().map(String::from),
+        ..held()
+    };
+    assert!(expected(&image, right, Stage::Verify).is_ok());
 }

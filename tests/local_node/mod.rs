@@ -165,6 +165,11 @@ impl Place {
             ("FAKE".into(), self.path("fake").display().to_string()),
             ("PREPULL_TEST".into(), self.mark.clone()),
             ("LC_ALL".into(), "C.UTF-8".into()),
+            // Names that our program uses: they must not carry a secret on.
+            ("secret".into(), "old".into()),
+            ("value".into(), "old".into()),
+            ("line".into(), "old".into()),
+            ("secret_2".into(), "old".into()),
         ];
         environment.extend(self.environment.iter().cloned());
         LocalSession {

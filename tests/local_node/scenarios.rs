@@ -84,6 +84,7 @@ pub async fn docker_gets_its_credentials_in_memory_and_they_go(shells: &Shells) 
         r#"cat "$DOCKER_CONFIG/config.json" >"$FAKE/secret"
 stat -c %a "$DOCKER_CONFIG" "$DOCKER_CONFIG/config.json" >"$FAKE/modes"
 stat -f -c %T "$DOCKER_CONFIG" >"$FAKE/memory"
+env >"$FAKE/environment"
 printf %s "$PLAIN" >"$FAKE/plain"
 echo "$LC_ALL" >"$FAKE/locale"
 cat >"$FAKE/stdin"
@@ -112,6 +113,7 @@ while ! [ -e "$FAKE/go" ]; do sleep 0.05; done
     assert_eq!(place.read("fake/secret"), secret.as_bytes());
     assert_eq!(place.text("fake/modes"), "700\n600\n");
     assert_eq!(place.text("fake/memory"), "tmpfs\n");
+    assert!(!contains(&place.read("fake/environment"), b"unseen"));
     assert_eq!(place.text("fake/plain"), "it's $(id) `x`\n\"é\"");
     assert_eq!(place.text("fake/locale"), "C\n");
     assert_eq!(place.read("fake/stdin"), b"\nanswer without end");
@@ -171,7 +173,7 @@ const HANGS_WELL: &str =
     "trap '' TERM HUP INT; sleep 1000 & touch \"$FAKE/started\"; while :; do sleep 1; done";
 
 pub async fn a_hanging_pull_is_ended_by_the_time_out(shells: &Shells) {
-    for (script, most) in [(HANGS, 4), (HANGS_WELL, 9)] {
+    for (script, most) in [(HANGS, 6), (HANGS_WELL, 11)] {
         let place = Place::new(shells);
         place.write("fake/pull", script);
         let limit = Some(Duration::from_millis(1500));
@@ -198,6 +200,15 @@ pub async fn a_cancelled_pull_leaves_nothing(shells: &Shells) {
     assert_eq!(ended, Ok(Ended::Cancelled));
     assert!(!place.exists("fake/held"));
     assert_eq!(place.folders().len(), 0);
+    place.assert_clean().await;
+}
+
+pub async fn a_pull_cancelled_after(shells: &Shells, time: Duration) {
+    let place = Place::new(shells);
+    place.write("fake/pull", HANGS);
+    let cancel = tokio::time::sleep(time);
+    let ended = pull(&place, &docker_with("s3cret"), None, cancel).await;
+    assert_eq!(ended, Ok(Ended::Cancelled), "after {time:?}");
     place.assert_clean().await;
 }
 
@@ -266,16 +277,24 @@ pub async fn commands_run_as_they_stand(shells: &Shells) {
     let output = run(&place, &["sh", "-c", every_byte]).await;
     assert_eq!(output.stdout, (0..=255).collect::<Vec<u8>>(), "{shells:?}");
 
+    let umask = std::process::Command::new("sh")
+        .args(["-c", "umask"])
+        .output()
+        .unwrap();
     let output = run(
         &place,
-        &["sh", "-c", "cat; echo $LC_ALL; echo no >&2; exit 7"],
+        &[
+            "sh",
+            "-c",
+            "cat; echo $LC_ALL $(umask) $value; echo no >&2; exit 7",
+        ],
     )
     .await;
     assert_eq!(
         output,
         CommandOutput {
             exit: ExitStatus::Code(7),
-            stdout: b"C.UTF-8\n".to_vec(),
+            stdout: [b"C.UTF-8 ", umask.stdout.as_slice()].concat(),
             stderr: b"no\n".to_vec(),
             truncated: false
         }
@@ -342,6 +361,24 @@ pub async fn a_probe_finds_what_is_there(shells: &Shells) {
     place.assert_clean().await;
 }
 
+/// A client's child that left its process group holds the output open.
+pub async fn a_clients_daemon_does_not_hold_the_call(shells: &Shells) {
+    let place = Place::new(shells);
+    place.write("fake/pull", "setsid sleep 1000 &\necho no >&2; exit 1");
+    let began = Instant::now();
+    let failure = pull(&place, &docker_with("s3cret"), None, pending())
+        .await
+        .unwrap_err();
+    assert_eq!(failure.detail, "no\n");
+    assert!(began.elapsed() < Duration::from_secs(8));
+    for (pid, line) in place.processes() {
+        if line.contains("sleep 1000") {
+            signal(pid, "KILL");
+        }
+    }
+    place.assert_clean().await;
+}
+
 /// All of them, one after the other.
 pub async fn all(shells: &Shells) {
     present_image_is_left_alone(shells).await;
@@ -357,4 +394,5 @@ pub async fn all(shells: &Shells) {
     a_command_may_leave_something_running(shells).await;
     a_cancelled_command_is_ended(shells).await;
     a_probe_finds_what_is_there(shells).await;
+    a_clients_daemon_does_not_hold_the_call(shells).await;
 }
