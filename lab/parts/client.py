@@ -148,8 +148,8 @@ def operator(state, command):
         raise Trouble("say what to run: lab/lab operator -- COMMAND...")
     found = first_process(state, "lab-world")
     # Of the world only the network: the command keeps its own process numbers, so that /proc and signals are right.
-    names = 'mount --bind "$0" /etc/hosts && exec "$@"'
-    arguments = ["nsenter", "-t", str(found), "-n", "--", "unshare", "--mount", "sh", "-c", names,
+    names = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
+    arguments = ["nsenter", "-t", str(found), "-n", "--", "unshare", "--mount", "sh", "-c", names, "lab",
                  os.path.join(state, "hosts"), *command]
     os.execvpe(arguments[0], arguments, world.environment(state))
 

@@ -61,6 +61,10 @@ def outer(state, count, bare, disk, command):
     signal.signal(signal.SIGHUP, lambda *_: os.kill(first, signal.SIGTERM))
     signal.signal(signal.SIGINT, lambda *_: None if _is_foreground() else os.kill(first, signal.SIGUSR1))
     _, status = os.waitpid(first, 0)
+    if os.path.basename(state).startswith("run-") and os.path.exists(os.path.join(state, "ready")):
+        # Made by `lab run` for this run alone. A lab that did not come up leaves its logs to be read.
+        subprocess.run(["umount", "-l", os.path.join(state, "world")], check=False)
+        shutil.rmtree(state, ignore_errors=True)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 

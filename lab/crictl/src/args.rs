@@ -25,7 +25,10 @@ impl Given {
 pub fn parse(known: &[Flag], line: &[String]) -> Result<Given, String> {
     let mut given = Given::default();
     for Flag(names, variable, _) in known {
-        if let Some(value) = std::env::var(variable).ok().filter(|value| !variable.is_empty() && !value.is_empty()) {
+        if let Some(value) = std::env::var(variable)
+            .ok()
+            .filter(|value| !variable.is_empty() && !value.is_empty())
+        {
             given.flags.insert(names[0], value);
         }
     }
@@ -41,13 +44,20 @@ pub fn parse(known: &[Flag], line: &[String]) -> Result<Given, String> {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (bare, None),
         };
-        let Some(Flag(names, _, takes_value)) = known.iter().find(|flag| flag.0.contains(&name)) else {
+        let Some(Flag(names, _, takes_value)) = known.iter().find(|flag| flag.0.contains(&name))
+        else {
             return Err(format!("flag provided but not defined: -{name}"));
         };
         if *takes_value && value.is_none() {
-            value = Some(rest.next().cloned().ok_or(format!("flag needs an argument: {word}"))?);
+            value = Some(
+                rest.next()
+                    .cloned()
+                    .ok_or(format!("flag needs an argument: {word}"))?,
+            );
         }
-        given.flags.insert(names[0], value.unwrap_or_else(|| "true".into()));
+        given
+            .flags
+            .insert(names[0], value.unwrap_or_else(|| "true".into()));
     }
     Ok(given)
 }
@@ -56,7 +66,10 @@ pub fn parse(known: &[Flag], line: &[String]) -> Result<Given, String> {
 mod tests {
     use super::*;
 
-    const KNOWN: &[Flag] = &[Flag(&["output", "o"], "", true), Flag(&["quiet", "q"], "", false)];
+    const KNOWN: &[Flag] = &[
+        Flag(&["output", "o"], "", true),
+        Flag(&["quiet", "q"], "", false),
+    ];
 
     fn line(words: &str) -> Vec<String> {
         words.split(' ').map(str::to_owned).collect()
@@ -64,7 +77,11 @@ mod tests {
 
     #[test]
     fn flags_come_before_names_in_all_their_spellings() {
-        for text in ["-o json -q a b", "--output=json --quiet a b", "-output json -q -- a b"] {
+        for text in [
+            "-o json -q a b",
+            "--output=json --quiet a b",
+            "-output json -q -- a b",
+        ] {
             let given = parse(KNOWN, &line(text)).unwrap();
             assert_eq!(given.value("output"), Some("json"));
             assert!(given.value("quiet").is_some());
@@ -75,6 +92,9 @@ mod tests {
     #[test]
     fn an_unknown_flag_is_named() {
         let error = parse(KNOWN, &line("--no-such-flag a")).err();
-        assert_eq!(error.as_deref(), Some("flag provided but not defined: -no-such-flag"));
+        assert_eq!(
+            error.as_deref(),
+            Some("flag provided but not defined: -no-such-flag")
+        );
     }
 }

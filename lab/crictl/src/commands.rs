@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use k8s_cri::v1::{
-    AuthConfig, Image, ImageFilter, ImageFsInfoRequest, ImageSpec, ImageStatusRequest, ListImagesRequest,
-    PullImageRequest, RemoveImageRequest,
+    AuthConfig, Image, ImageFilter, ImageFsInfoRequest, ImageSpec, ImageStatusRequest,
+    ListImagesRequest, PullImageRequest, RemoveImageRequest,
 };
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,7 +32,10 @@ pub const IMAGES: &[Flag] = &[
     Flag(&["output", "o"], "", true),
 ];
 /// Flags of `inspecti` and `imagefsinfo`.
-pub const INSPECT: &[Flag] = &[Flag(&["output", "o"], "", true), Flag(&["quiet", "q"], "", false)];
+pub const INSPECT: &[Flag] = &[
+    Flag(&["output", "o"], "", true),
+    Flag(&["quiet", "q"], "", false),
+];
 
 const PULL_USAGE: &str = include_str!("pull-usage.txt");
 
@@ -45,16 +48,26 @@ pub fn usage(command: &str, error: &str) {
 }
 
 fn image(name: &str) -> Option<ImageSpec> {
-    Some(ImageSpec { image: name.to_owned(), ..ImageSpec::default() })
+    Some(ImageSpec {
+        image: name.to_owned(),
+        ..ImageSpec::default()
+    })
 }
 
 fn credentials(given: &Given) -> Result<Option<AuthConfig>, String> {
     match (given.value("auth"), given.value("creds")) {
         (Some(_), Some(_)) => Err("both auth and creds are given: use one of them".into()),
-        (Some(auth), None) => Ok(Some(AuthConfig { auth: auth.to_owned(), ..AuthConfig::default() })),
+        (Some(auth), None) => Ok(Some(AuthConfig {
+            auth: auth.to_owned(),
+            ..AuthConfig::default()
+        })),
         (None, Some(creds)) => {
             let (username, password) = creds.split_once(':').unwrap_or((creds, ""));
-            Ok(Some(AuthConfig { username: username.to_owned(), password: password.to_owned(), ..AuthConfig::default() }))
+            Ok(Some(AuthConfig {
+                username: username.to_owned(),
+                password: password.to_owned(),
+                ..AuthConfig::default()
+            }))
         }
         (None, None) => Ok(None),
     }
@@ -65,12 +78,17 @@ fn duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    humantime::parse_duration(text).map_err(|_| format!("invalid value {text:?} for flag -pull-timeout: parse error"))
+    humantime::parse_duration(text)
+        .map_err(|_| format!("invalid value {text:?} for flag -pull-timeout: parse error"))
 }
 
 /// `crictl pull NAME`.
 pub async fn pull(given: &Given, endpoint: Option<String>) -> Result<(), String> {
-    let name = given.words.first().filter(|name| !name.is_empty()).ok_or("image name cannot be empty")?;
+    let name = given
+        .words
+        .first()
+        .filter(|name| !name.is_empty())
+        .ok_or("image name cannot be empty")?;
     let limit = duration(given.value("pull-timeout").unwrap_or("0"))?;
     if given.value("username").is_some() {
         println!("Enter Password:");
@@ -81,9 +99,16 @@ pub async fn pull(given: &Given, endpoint: Option<String>) -> Result<(), String>
     }
     let auth = credentials(given)?;
     let mut images = connect(endpoint).await?;
-    let request = PullImageRequest { image: image(name), auth, sandbox_config: None };
+    let request = PullImageRequest {
+        image: image(name),
+        auth,
+        sandbox_config: None,
+    };
     let listen = |kind| signal(kind).map_err(|error| error.to_string());
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        listen(SignalKind::terminate())?,
+        listen(SignalKind::interrupt())?,
+    );
     let deadline = async {
         match limit {
             Duration::ZERO => std::future::pending().await,
@@ -115,10 +140,16 @@ fn described(image: &Image) -> Value {
 
 /// `crictl images [NAME]`.
 pub async fn list(given: &Given, endpoint: Option<String>) -> Result<(), String> {
-    let filter = given.words.first().map(|name| ImageFilter { image: image(name) });
+    let filter = given
+        .words
+        .first()
+        .map(|name| ImageFilter { image: image(name) });
     let mut images = connect(endpoint).await?;
     let answer = images.list_images(ListImagesRequest { filter }).await;
-    let mut found = answer.map_err(|status| format!("listing images: {}", say::last_words(&status)))?.into_inner().images;
+    let mut found = answer
+        .map_err(|status| format!("listing images: {}", say::last_words(&status)))?
+        .into_inner()
+        .images;
     found.sort_by(|one, other| one.repo_tags.cmp(&other.repo_tags));
     if given.value("output") == Some("json") {
         print_list(&found);
@@ -135,7 +166,10 @@ fn print_list(found: &[Image]) {
     let list = |names: &[String]| match names {
         [] => "[]".to_owned(),
         names => {
-            let lines: Vec<String> = names.iter().map(|name| format!("        {}", json!(name))).collect();
+            let lines: Vec<String> = names
+                .iter()
+                .map(|name| format!("        {}", json!(name)))
+                .collect();
             format!("[\n{}\n      ]", lines.join(",\n"))
         }
     };
@@ -162,17 +196,43 @@ fn print_list(found: &[Image]) {
 }
 
 fn print_table(found: &[Image], digests: bool) {
-    let short = |digest: &str| digest.trim_start_matches("sha256:").chars().take(13).collect::<String>();
-    let mut rows = vec![["IMAGE", "TAG", "DIGEST", "IMAGE ID", "SIZE"].map(str::to_owned).to_vec()];
+    let short = |digest: &str| {
+        digest
+            .trim_start_matches("sha256:")
+            .chars()
+            .take(13)
+            .collect::<String>()
+    };
+    let mut rows = vec![
+        ["IMAGE", "TAG", "DIGEST", "IMAGE ID", "SIZE"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for image in found {
-        let digest = image.repo_digests.first().and_then(|name| name.split_once('@'));
+        let digest = image
+            .repo_digests
+            .first()
+            .and_then(|name| name.split_once('@'));
         let names: Vec<(String, String)> = match image.repo_tags.as_slice() {
-            [] => vec![(digest.map_or("<none>", |(name, _)| name).to_owned(), "<none>".to_owned())],
-            tags => tags.iter().filter_map(|tag| tag.rsplit_once(':')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect(),
+            [] => vec![(
+                digest.map_or("<none>", |(name, _)| name).to_owned(),
+                "<none>".to_owned(),
+            )],
+            tags => tags
+                .iter()
+                .filter_map(|tag| tag.rsplit_once(':'))
+                .map(|(a, b)| (a.to_owned(), b.to_owned()))
+                .collect(),
         };
         for (name, tag) in names {
             let digest = digest.map_or_else(|| "<none>".to_owned(), |(_, digest)| short(digest));
-            rows.push(vec![name, tag, digest, short(&image.id), say::size(image.size)]);
+            rows.push(vec![
+                name,
+                tag,
+                digest,
+                short(&image.id),
+                say::size(image.size),
+            ]);
         }
     }
     if !digests {
@@ -190,10 +250,28 @@ pub async fn inspect(given: &Given, endpoint: Option<String>) -> Result<(), Stri
         return Err("the lab's stand-in prints JSON only".into());
     }
     let mut images = connect(endpoint).await?;
-    let answer = images.image_status(ImageStatusRequest { image: image(name), verbose: true }).await;
-    let answer = answer.map_err(|status| format!("image status for {name:?} request: {}", say::last_words(&status)))?.into_inner();
-    let found = answer.image.ok_or_else(|| format!("no such image {name:?} present"))?;
-    let info: Value = answer.info.get("info").and_then(|text| serde_json::from_str(text).ok()).unwrap_or(json!({}));
+    let answer = images
+        .image_status(ImageStatusRequest {
+            image: image(name),
+            verbose: true,
+        })
+        .await;
+    let answer = answer
+        .map_err(|status| {
+            format!(
+                "image status for {name:?} request: {}",
+                say::last_words(&status)
+            )
+        })?
+        .into_inner();
+    let found = answer
+        .image
+        .ok_or_else(|| format!("no such image {name:?} present"))?;
+    let info: Value = answer
+        .info
+        .get("info")
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or(json!({}));
     print_json(&json!({"info": info, "status": described(&found)}));
     Ok(())
 }
@@ -205,7 +283,14 @@ pub async fn file_system(given: &Given, endpoint: Option<String>) -> Result<(), 
     }
     let mut images = connect(endpoint).await?;
     let answer = images.image_fs_info(ImageFsInfoRequest {}).await;
-    let answer = answer.map_err(|status| format!("image filesystem info request: {}", say::last_words(&status)))?.into_inner();
+    let answer = answer
+        .map_err(|status| {
+            format!(
+                "image filesystem info request: {}",
+                say::last_words(&status)
+            )
+        })?
+        .into_inner();
     let file_systems: Vec<Value> = answer
         .image_filesystems
         .iter()
@@ -227,12 +312,35 @@ pub async fn remove(given: &Given, endpoint: Option<String>) -> Result<(), Strin
     }
     let mut images = connect(endpoint).await?;
     for name in &given.words {
-        let answer = images.image_status(ImageStatusRequest { image: image(name), verbose: false }).await;
-        let answer = answer.map_err(|status| format!("image status request for {name:?}: {}", say::last_words(&status)))?;
-        let found = answer.into_inner().image.ok_or_else(|| format!("no such image {name}"))?;
-        let answer = images.remove_image(RemoveImageRequest { image: image(name) }).await;
-        answer.map_err(|status| format!("error of removing image {name:?}: {}", say::last_words(&status)))?;
-        found.repo_tags.iter().for_each(|tag| println!("Deleted: {tag}"));
+        let answer = images
+            .image_status(ImageStatusRequest {
+                image: image(name),
+                verbose: false,
+            })
+            .await;
+        let answer = answer.map_err(|status| {
+            format!(
+                "image status request for {name:?}: {}",
+                say::last_words(&status)
+            )
+        })?;
+        let found = answer
+            .into_inner()
+            .image
+            .ok_or_else(|| format!("no such image {name}"))?;
+        let answer = images
+            .remove_image(RemoveImageRequest { image: image(name) })
+            .await;
+        answer.map_err(|status| {
+            format!(
+                "error of removing image {name:?}: {}",
+                say::last_words(&status)
+            )
+        })?;
+        found
+            .repo_tags
+            .iter()
+            .for_each(|tag| println!("Deleted: {tag}"));
     }
     Ok(())
 }

@@ -17,8 +17,11 @@ use crate::say;
 pub type Images = ImageServiceClient<Channel>;
 
 const DEFAULT_CONFIG: &str = "/etc/crictl.yaml";
-const DEFAULTS: [&str; 3] =
-    ["unix:///run/containerd/containerd.sock", "unix:///run/crio/crio.sock", "unix:///var/run/cri-dockerd.sock"];
+const DEFAULTS: [&str; 3] = [
+    "unix:///run/containerd/containerd.sock",
+    "unix:///run/crio/crio.sock",
+    "unix:///var/run/cri-dockerd.sock",
+];
 /// How long the real one keeps asking a socket that is not there.
 const PATIENCE: Duration = Duration::from_millis(3500);
 
@@ -28,19 +31,36 @@ pub fn configured(global: &Given) -> Result<Option<String>, String> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let beside = std::env::current_exe().unwrap_or_default().with_file_name("crictl.yaml");
+            let beside = std::env::current_exe()
+                .unwrap_or_default()
+                .with_file_name("crictl.yaml");
             let next = beside.display();
-            say::log("warning", &format!("Config {path:?} does not exist, trying next: \"{next}\""));
+            say::log(
+                "warning",
+                &format!("Config {path:?} does not exist, trying next: \"{next}\""),
+            );
             match std::fs::read_to_string(&beside) {
                 Ok(text) => text,
                 Err(_) if path == DEFAULT_CONFIG => String::new(),
-                Err(error) => return Err(format!("get server config: load config file: stat {next}: {}", go_words(&error))),
+                Err(error) => {
+                    return Err(format!(
+                        "get server config: load config file: stat {next}: {}",
+                        go_words(&error)
+                    ));
+                }
             }
         }
-        Err(error) => return Err(format!("get server config: load config file: open {path}: {}", go_words(&error))),
+        Err(error) => {
+            return Err(format!(
+                "get server config: load config file: open {path}: {}",
+                go_words(&error)
+            ));
+        }
     };
     let setting = |key: &str| {
-        let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
         Some(value.trim().trim_matches(['"', '\'']).to_owned()).filter(|value| !value.is_empty())
     };
     let given = |name: &str| global.value(name).map(str::to_owned);
@@ -91,24 +111,43 @@ async fn connect_to(endpoint: &str, patience: Duration) -> Result<Images, String
         }
     };
     let path = Path::new(path).to_owned();
-    let failed = |why: String| format!("validate service connection: validate CRI v1 image API for endpoint {endpoint:?}: {why}");
+    let failed = |why: String| {
+        format!(
+            "validate service connection: validate CRI v1 image API for endpoint {endpoint:?}: {why}"
+        )
+    };
     let give_up = Instant::now() + patience;
     while let Err(error) = UnixStream::connect(&path).await {
         if Instant::now() >= give_up {
-            let dial = format!("transport: Error while dialing: dial unix {}: connect: {}", path.display(), go_words(&error));
-            return Err(failed(format!("rpc error: code = Unavailable desc = connection error: desc = {dial:?}")));
+            let dial = format!(
+                "transport: Error while dialing: dial unix {}: connect: {}",
+                path.display(),
+                go_words(&error)
+            );
+            return Err(failed(format!(
+                "rpc error: code = Unavailable desc = connection error: desc = {dial:?}"
+            )));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     // The address is never used: the connector below knows the socket.
-    let channel = Endpoint::from_static("http://localhost").connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
-    }));
+    let channel = Endpoint::from_static("http://localhost").connect_with_connector_lazy(
+        tower::service_fn(move |_: Uri| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        }),
+    );
     let mut images = ImageServiceClient::new(channel).max_decoding_message_size(64 << 20);
-    match tokio::time::timeout(Duration::from_secs(10), images.image_fs_info(ImageFsInfoRequest {})).await {
+    match tokio::time::timeout(
+        Duration::from_secs(10),
+        images.image_fs_info(ImageFsInfoRequest {}),
+    )
+    .await
+    {
         Ok(Ok(_)) => Ok(images),
         Ok(Err(status)) => Err(failed(say::rpc_error(&status))),
-        Err(_) => Err(failed("rpc error: code = DeadlineExceeded desc = context deadline exceeded".into())),
+        Err(_) => Err(failed(
+            "rpc error: code = DeadlineExceeded desc = context deadline exceeded".into(),
+        )),
     }
 }

@@ -10,7 +10,11 @@ use args::Flag;
 
 const GLOBAL: &[Flag] = &[
     Flag(&["config", "c"], "CRI_CONFIG_FILE", true),
-    Flag(&["runtime-endpoint", "r"], "CONTAINER_RUNTIME_ENDPOINT", true),
+    Flag(
+        &["runtime-endpoint", "r"],
+        "CONTAINER_RUNTIME_ENDPOINT",
+        true,
+    ),
     Flag(&["image-endpoint", "i"], "IMAGE_SERVICE_ENDPOINT", true),
     Flag(&["timeout", "t"], "", true),
     Flag(&["debug", "D"], "", false),

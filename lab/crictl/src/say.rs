@@ -8,7 +8,11 @@ use tonic::{Code, Status};
 /// A logrus line. On a terminal it has colours and no time.
 pub fn log(level: &str, message: &str) {
     if std::io::stderr().is_terminal() {
-        let (colour, name) = if level == "warning" { (33, "WARN") } else { (31, "ERRO") };
+        let (colour, name) = if level == "warning" {
+            (33, "WARN")
+        } else {
+            (31, "ERRO")
+        };
         eprintln!("\x1b[{colour}m{name}\x1b[0m[0000] {message} ");
     } else {
         let now = humantime::format_rfc3339_seconds(SystemTime::now());
@@ -40,18 +44,30 @@ pub fn quoted(text: &str) -> String {
 pub fn rpc_error(status: &Status) -> String {
     // tonic says what it met itself; the Go library has words of its own for a connection that ends.
     let message = match (status.code(), status.message()) {
-        (Code::Unavailable | Code::Unknown, text) if is_broken_transport(text) => "error reading from server: EOF",
+        (Code::Unavailable | Code::Unknown, text) if is_broken_transport(text) => {
+            "error reading from server: EOF"
+        }
         (_, text) => text,
     };
-    format!("rpc error: code = {:?} desc = {message}", effective_code(status)).replace("code = Cancelled", "code = Canceled")
+    format!(
+        "rpc error: code = {:?} desc = {message}",
+        effective_code(status)
+    )
+    .replace("code = Cancelled", "code = Canceled")
 }
 
 fn is_broken_transport(text: &str) -> bool {
-    text.starts_with("transport error") || text.starts_with("h2 protocol error") || text.contains("broken pipe")
+    text.starts_with("transport error")
+        || text.starts_with("h2 protocol error")
+        || text.contains("broken pipe")
 }
 
 fn effective_code(status: &Status) -> Code {
-    if is_broken_transport(status.message()) { Code::Unavailable } else { status.code() }
+    if is_broken_transport(status.message()) {
+        Code::Unavailable
+    } else {
+        status.code()
+    }
 }
 
 /// An error as crictl's last line has it: without the code where that is Unknown.
@@ -69,20 +85,39 @@ pub fn size(bytes: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    let digits = if value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    let digits = if value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
     let mut number = format!("{value:.digits$}");
     if number.contains('.') {
-        number = number.trim_end_matches('0').trim_end_matches('.').to_owned();
+        number = number
+            .trim_end_matches('0')
+            .trim_end_matches('.')
+            .to_owned();
     }
     format!("{number}{}", ["B", "kB", "MB", "GB", "TB"][unit])
 }
 
 /// Columns of at least 20, three apart; the last one is not padded.
 pub fn table(rows: &[Vec<String>]) {
-    let width = |column: usize| rows.iter().map(|row| row[column].len() + 3).max().unwrap_or(0).max(20);
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].len() + 3)
+            .max()
+            .unwrap_or(0)
+            .max(20)
+    };
     for row in rows {
         let last = row.len() - 1;
-        let line: String = row[..last].iter().enumerate().map(|(at, cell)| format!("{cell:<0$}", width(at))).collect();
+        let line: String = row[..last]
+            .iter()
+            .enumerate()
+            .map(|(at, cell)| format!("{cell:<0$}", width(at)))
+            .collect();
         println!("{line}{}", row[last]);
     }
 }
@@ -102,7 +137,10 @@ mod tests {
     #[test]
     fn the_last_line_drops_only_the_unknown_code() {
         assert_eq!(last_words(&Status::unknown("why")), "why");
-        assert_eq!(last_words(&Status::not_found("why")), "rpc error: code = NotFound desc = why");
+        assert_eq!(
+            last_words(&Status::not_found("why")),
+            "rpc error: code = NotFound desc = why"
+        );
         assert_eq!(
             last_words(&Status::unavailable("transport error")),
             "rpc error: code = Unavailable desc = error reading from server: EOF"
