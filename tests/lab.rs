@@ -27,8 +27,10 @@ fn every_node_answers_over_ssh_with_the_inventorys_user_and_key() {
 fn every_node_has_its_own_runtime_and_no_other() {
     let lab = shared();
     for node in lab.nodes() {
-        let found =
-            succeed(&mut lab.on(&node.name, &["sh", "-c", "command -v docker crictl; true"]));
+        let found = succeed(&mut lab.on(
+            &node.name,
+            &["sh", "-c", "command -v docker; command -v crictl; true"],
+        ));
         let expected = match node.runtime.as_str() {
             "docker" => "/usr/bin/docker\n",
             "containerd" => "/usr/local/bin/crictl\n",
@@ -168,7 +170,7 @@ fn a_killed_lab_leaves_no_process_and_no_mount() {
         }
         std::thread::sleep(Duration::from_millis(50));
     };
-    assert_eq!(left, [], "processes outlive the lab");
+    assert!(left.is_empty(), "processes outlive the lab: {left:?}");
     let state = lab.state.to_string_lossy().into_owned();
     for process in std::fs::read_dir("/proc").unwrap().flatten() {
         let mounts = std::fs::read_to_string(process.path().join("mountinfo")).unwrap_or_default();

@@ -99,7 +99,8 @@ def _make_disk(node, state, size):
         os.makedirs(folder, exist_ok=True)
         os.chmod(folder, mode)
         os.setxattr(folder, "trusted.overlay.opaque", b"y")
-    mount("overlay", root, f"lowerdir=/,upperdir={upper},workdir={work}")
+    os.chdir(home)  # so that no sign in the path can break the options
+    mount("overlay", root, "lowerdir=/,upperdir=disk,workdir=work")
     run("mount", "--rbind", "/sys", root + "/sys")
     bind("/dev", root + "/dev")
     mount("devpts", root + "/dev/pts", "newinstance,ptmxmode=0666,mode=620,gid=5")
