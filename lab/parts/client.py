@@ -61,7 +61,7 @@ def start(state, count, bare, disk):
     with tempfile.TemporaryFile() as said:
         # In a session of its own: the Ctrl-C meant for a test must not reach the lab.
         child = subprocess.Popen(_world_command(state, count, bare, disk, []), stdin=subprocess.DEVNULL, stdout=said,
-                                 stderr=said, start_new_session=True, cwd="/")
+                                 stderr=said, start_new_session=True, cwd="/", preexec_fn=kernel.die_with_parent)
         try:
             while child.poll() is None and not _is_ready(state, child.pid):
                 time.sleep(0.05)
