@@ -61,7 +61,7 @@ def start(state, count, bare, disk):
     with tempfile.TemporaryFile() as said:
         # In a session of its own: the Ctrl-C meant for a test must not reach the lab.
         child = subprocess.Popen(_world_command(state, count, bare, disk, []), stdin=subprocess.DEVNULL, stdout=said,
-                                 stderr=said, start_new_session=True, cwd="/")
+                                 stderr=said, start_new_session=True, cwd="/", preexec_fn=kernel.die_with_parent)
         try:
             while child.poll() is None and not _is_ready(state, child.pid):
                 time.sleep(0.05)
@@ -148,8 +148,8 @@ def operator(state, command):
         raise Trouble("say what to run: lab/lab operator -- COMMAND...")
     found = first_process(state, "lab-world")
     # Of the world only the network: the command keeps its own process numbers, so that /proc and signals are right.
-    names = 'mount --bind "$0" /etc/hosts && exec "$@"'
-    arguments = ["nsenter", "-t", str(found), "-n", "--", "unshare", "--mount", "sh", "-c", names,
+    names = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
+    arguments = ["nsenter", "-t", str(found), "-n", "--", "unshare", "--mount", "sh", "-c", names, "lab",
                  os.path.join(state, "hosts"), *command]
     os.execvpe(arguments[0], arguments, world.environment(state))
 

@@ -99,7 +99,8 @@ def _make_disk(node, state, size):
         os.makedirs(folder, exist_ok=True)
         os.chmod(folder, mode)
         os.setxattr(folder, "trusted.overlay.opaque", b"y")
-    mount("overlay", root, f"lowerdir=/,upperdir={upper},workdir={work}")
+    os.chdir(home)  # so that no sign in the path can break the options
+    mount("overlay", root, "lowerdir=/,upperdir=disk,workdir=work")
     run("mount", "--rbind", "/sys", root + "/sys")
     bind("/dev", root + "/dev")
     mount("devpts", root + "/dev/pts", "newinstance,ptmxmode=0666,mode=620,gid=5")
@@ -155,8 +156,10 @@ def _write_files(node, state, root):
     elif node.runtime == "containerd":
         folder = f"{root}/etc/containerd/certs.d/{plan.REGISTRY}"
         _write(folder + "/ca.crt", authority)
-        _write(folder + "/hosts.toml", f'server = "https://{plan.REGISTRY}"\n[host."https://{plan.REGISTRY}"]\n'
-               f'  capabilities = ["pull", "resolve"]\n  ca = "/etc/containerd/certs.d/{plan.REGISTRY}/ca.crt"\n')
+        # The authority stands beside the server, not in a [host] of its own: a [host] that answers 404 makes
+        # containerd ask the server again, which would then not be trusted.
+        _write(folder + "/hosts.toml", f'server = "https://{plan.REGISTRY}"\n'
+               f'ca = "/etc/containerd/certs.d/{plan.REGISTRY}/ca.crt"\n')
         _write(root + "/etc/containerd/config.toml", 'version = 2\n'
                '[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = "/etc/containerd/certs.d"\n'
                '[plugins."io.containerd.internal.v1.opt"]\n  path = "/var/lib/containerd/opt"\n')

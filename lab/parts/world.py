@@ -44,12 +44,14 @@ def outer(state, count, bare, disk, command):
     except Trouble as trouble:
         return _fail(state, trouble)
     kernel.unshare(kernel.NEW_MOUNTS | kernel.NEW_NETWORK | kernel.NEW_HOSTNAME | kernel.NEW_IPC | kernel.NEW_PIDS)
+    up, up_writer = os.pipe()
     first = os.fork()
     if first == 0:
         status = 1
         try:
             kernel.die_with_parent()
-            status = _inner(state, plan.fleet(count, bare), disk, command)
+            os.close(up)
+            status = _inner(state, plan.fleet(count, bare), disk, command, up_writer)
         except Trouble as trouble:
             _fail(state, trouble)
         except Exception as trouble:  # a fault of the lab itself: still one sentence, and no traceback over a terminal
@@ -60,7 +62,16 @@ def outer(state, count, bare, disk, command):
     signal.signal(signal.SIGTERM, lambda *_: os.kill(first, signal.SIGTERM))
     signal.signal(signal.SIGHUP, lambda *_: os.kill(first, signal.SIGTERM))
     signal.signal(signal.SIGINT, lambda *_: None if _is_foreground() else os.kill(first, signal.SIGUSR1))
+    os.close(up_writer)
+    if took := os.read(up, 16).decode():
+        # Until now the lab was to end with the command that started it, if that was killed.
+        kernel.live_on()
+        _keep(state, "ready", took)
     _, status = os.waitpid(first, 0)
+    if os.path.basename(state).startswith("run-") and took:
+        # Made by `lab run` for this run alone. A lab that did not come up leaves its logs to be read.
+        kernel.detach(os.path.join(state, "world"))
+        shutil.rmtree(state, ignore_errors=True)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
@@ -116,7 +127,7 @@ def _certify(state):
         "-CAcreateserial", "-days", "30", "-extfile", path["san"], "-out", path["registry.crt"])
 
 
-def _inner(state, nodes, disk, command):
+def _inner(state, nodes, disk, command, up):
     kernel.set_name("lab-world")
     stop = _Stop()
     kernel.private_mounts()
@@ -131,7 +142,7 @@ def _inner(state, nodes, disk, command):
     began = time.monotonic()
     _bring_up(state, nodes, disk, began + 60 + 5 * len(nodes))
     took = time.monotonic() - began
-    _keep(state, "ready", f"{took:.1f}\n")
+    os.write(up, f"{took:.1f}\n".encode())
     print(f"lab: {len(nodes)} nodes and a registry are up after {took:.1f} s; state in {state}", file=sys.stderr, flush=True)
     return stop.wait_for(command, environment(state))
 
