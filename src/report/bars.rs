@@ -1,0 +1,197 @@
+//! Bars on a terminal: what every node at work does now, drawn on a thread of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::RunInfo;
+use super::lines::{in_seconds, line, shown};
+use crate::model::{Event, Fact, Outcome};
+
+/// What the bars show; pure, so that it can be tested without a terminal.
+pub struct Board {
+    info: Arc<RunInfo>,
+    working: BTreeMap<usize, (Duration, String, u32)>,
+    left: Vec<usize>,
+    failed: Vec<bool>,
+}
+
+impl Board {
+    /// A board on which nothing has happened.
+    pub fn new(info: Arc<RunInfo>) -> Self {
+        let nodes = info.plan.fleet.nodes().len();
+        let left = vec![info.plan.work.items(); nodes];
+        Self {
+            info,
+            working: BTreeMap::new(),
+            left,
+            failed: vec![false; nodes],
+        }
+    }
+
+    /// Takes note of a fact.
+    pub fn apply(&mut self, event: &Event) {
+        match &event.fact {
+            Fact::NodeStarted { node } => {
+                self.working.insert(*node, (event.at, "starting".into(), 1));
+            }
+            Fact::NodeStage { node, item, stage } => {
+                if let Some(state) = self.working.get_mut(node) {
+                    let image = item.and_then(|item| self.info.plan.work.image(item));
+                    state.1 = image.map_or(stage.to_string(), |image| format!("{stage} {image}"));
+                }
+            }
+            Fact::AttemptFailed { node, attempt, .. } => {
+                if let Some(state) = self.working.get_mut(node) {
+                    state.2 = attempt + 1;
+                }
+            }
+            Fact::Finished { node, record, .. } => {
+                if let (Some(left), Some(failed)) =
+                    (self.left.get_mut(*node), self.failed.get_mut(*node))
+                {
+                    *left = left.saturating_sub(1);
+                    *failed |=
+                        !record.outcome.is_ok() && !matches!(record.outcome, Outcome::NotRun(_));
+                }
+            }
+            Fact::NodeLeft { node, .. } => {
+                self.working.remove(node);
+            }
+            Fact::WaveStarted { .. } | Fact::Stopping { .. } => {}
+        }
+    }
+
+    /// The lines at `now` since the start, at most `height` of them and `width` characters wide.
+    pub fn render(&self, now: Duration, height: usize, width: usize) -> Vec<String> {
+        let room = height.saturating_sub(2).max(1);
+        let mut lines: Vec<String> = self
+            .working
+            .iter()
+            .take(room)
+            .map(|(node, (since, what, attempt))| {
+                let name = self
+                    .info
+                    .plan
+                    .fleet
+                    .nodes()
+                    .get(*node)
+                    .map_or("?", |node| &node.name);
+                let again = if *attempt > 1 {
+                    format!(" attempt {attempt}")
+                } else {
+                    String::new()
+                };
+                let text = format!(
+                    "{name}  {what}  {}{again}",
+                    in_seconds(now.saturating_sub(*since))
+                );
+                shown(&text, 500).chars().take(width).collect()
+            })
+            .collect();
+        if self.working.len() > room {
+            lines.push(format!("+{} more at work", self.working.len() - room));
+        }
+        let done = self.left.iter().filter(|left| **left == 0).count();
+        let failed = self.failed.iter().filter(|failed| **failed).count();
+        let fleet = format!(
+            "fleet: {done} of {} done, {failed} failed, {} left, {}",
+            self.left.len(),
+            self.left.len() - done,
+            in_seconds(now),
+        );
+        lines.push(fleet.chars().take(width).collect());
+        lines
+    }
+}
+
+/// Bars that are drawn on a thread of their own.
+pub struct Bars {
+    queue: Option<Sender<Event>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Bars {
+    /// Starts drawing on standard error.
+    pub fn new(info: Arc<RunInfo>, verbose: bool) -> Self {
+        let (queue, events) = channel();
+        let thread = std::thread::spawn(move || draw(info, &events, verbose));
+        Self {
+            queue: Some(queue),
+            thread: Some(thread),
+        }
+    }
+
+    /// Queues an event; never blocks.
+    pub fn event(&self, event: &Event) {
+        if let Some(queue) = &self.queue {
+            // The thread ends only after this sender is gone.
+            let _ = queue.send(event.clone());
+        }
+    }
+
+    /// Takes the bars away.
+    pub fn finish(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // A crashed drawing is only a missing bar.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn draw(info: Arc<RunInfo>, events: &Receiver<Event>, verbose: bool) {
+    let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+    let plain =
+        ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    let mut bars: Vec<ProgressBar> = Vec::new();
+    let mut board = Board::new(Arc::clone(&info));
+    let begun = Instant::now();
+    let terminal = console::Term::stderr();
+    let mut open = true;
+    while open {
+        let frame = Instant::now() + Duration::from_millis(100);
+        loop {
+            match events.recv_timeout(frame.saturating_duration_since(Instant::now())) {
+                Ok(event) => {
+                    board.apply(&event);
+                    if let Some(line) = line(&info, &event, verbose) {
+                        // A terminal that is gone shows nothing; the run goes on.
+                        let _ = all.println(line);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => {
+                    open = false;
+                    break;
+                }
+            }
+            if Instant::now() >= frame {
+                break;
+            }
+        }
+        let (height, width) = terminal.size();
+        let lines = board.render(
+            begun.elapsed(),
+            height.into(),
+            usize::from(width).saturating_sub(1),
+        );
+        while bars.len() > lines.len() {
+            if let Some(bar) = bars.pop() {
+                all.remove(&bar);
+            }
+        }
+        for (index, line) in lines.into_iter().enumerate() {
+            if index == bars.len() {
+                bars.push(all.add(ProgressBar::new_spinner().with_style(plain.clone())));
+            }
+            bars[index].set_message(line);
+            bars[index].tick();
+        }
+    }
+    let _ = all.clear();
+}

@@ -1,0 +1,313 @@
+//! The JSON document of a run: the contract with programs that read prepull's results.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::RunResult;
+use crate::model::{
+    Attempt, ExitStatus, Failure, Outcome, Record, Retry, Stage, Work, text::capped,
+};
+
+/// The longest detail in a document, in bytes: a node's words must not fill a disk.
+const DETAIL_LIMIT: usize = 16 * 1024;
+
+/// The document, version 1; its form is described in the documentation of the command line.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Document {
+    schema: u32,
+    run: String,
+    command: &'static str,
+    started: String,
+    finished: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped: Option<&'static str>,
+    images: Vec<ImageEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    disagreements: Vec<Disagreement>,
+    nodes: Vec<NodeEntry>,
+    /// The counts.
+    pub(super) summary: Counts,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct ImageEntry {
+    reference: String,
+    digest: Option<String>,
+}
+
+/// An image that nodes hold in different versions.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Disagreement {
+    pub image: String,
+    pub digests: Vec<DigestCount>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct DigestCount {
+    pub digest: String,
+    pub nodes: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct NodeEntry {
+    name: String,
+    address: String,
+    port: u16,
+    user: String,
+    runtime: Option<&'static str>,
+    outcomes: Vec<OutcomeEntry>,
+}
+
+/// One outcome, as documents and event lines write it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct OutcomeEntry {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<String>,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(flatten)]
+    output: Option<OutputEntry>,
+    seconds: f64,
+    attempts: Vec<AttemptEntry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<FailureEntry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct OutputEntry {
+    exit: Option<u32>,
+    signal: Option<String>,
+    stdout: String,
+    stderr: String,
+    truncated: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct AttemptEntry {
+    number: u32,
+    seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<FailureEntry>,
+}
+
+/// A failure, as documents and event lines write it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct FailureEntry {
+    kind: &'static str,
+    stage: &'static str,
+    retryable: bool,
+    detail: String,
+}
+
+/// How many nodes and outcomes there are of each sort.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Counts {
+    pub nodes: usize,
+    pub ok: usize,
+    pub failed: usize,
+    pub not_run: usize,
+    pub pulled: usize,
+    pub present: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ran: Option<usize>,
+}
+
+/// The whole result as a document.
+pub fn document(result: &RunResult) -> Document {
+    let plan = &result.info.plan;
+    let images = (0..plan.work.items())
+        .filter_map(|item| {
+            let digests = digests_of(result, item);
+            let agreed = (digests.len() == 1)
+                .then(|| digests.keys().next().map(ToString::to_string))
+                .flatten();
+            Some(ImageEntry {
+                reference: plan.work.image(item)?.to_string(),
+                digest: agreed,
+            })
+        })
+        .collect();
+    let nodes = plan
+        .fleet
+        .nodes()
+        .iter()
+        .zip(&result.nodes)
+        .map(|(node, record)| NodeEntry {
+            name: node.name.clone(),
+            address: node.address.clone(),
+            port: node.port,
+            user: node.user.clone(),
+            runtime: record.runtime.or(node.runtime).map(|kind| kind.as_str()),
+            outcomes: record
+                .items
+                .iter()
+                .enumerate()
+                .map(|(item, record)| outcome_entry(&plan.work, item, record))
+                .collect(),
+        })
+        .collect();
+    Document {
+        schema: 1,
+        run: result.info.id.clone(),
+        command: plan.work.command(),
+        started: timestamp(result.info.started),
+        finished: timestamp(result.finished),
+        stopped: result.stopped.map(|reason| reason.as_str()),
+        images,
+        disagreements: disagreements(result),
+        nodes,
+        summary: counts(result),
+    }
+}
+
+/// Whether no image is held with different digests on different nodes.
+pub fn digests_agree(result: &RunResult) -> bool {
+    disagreements(result).is_empty()
+}
+
+pub(super) fn disagreements(result: &RunResult) -> Vec<Disagreement> {
+    let work = &result.info.plan.work;
+    (0..work.items())
+        .filter_map(|item| {
+            let digests = digests_of(result, item);
+            let image = work.image(item)?.to_string();
+            (digests.len() > 1).then(|| Disagreement {
+                image,
+                digests: digests
+                    .into_iter()
+                    .map(|(digest, nodes)| DigestCount {
+                        digest: digest.into(),
+                        nodes,
+                    })
+                    .collect(),
+            })
+        })
+        .collect()
+}
+
+/// The digests of an item and on how many nodes each is.
+pub(super) fn digests_of(result: &RunResult, item: usize) -> BTreeMap<&str, usize> {
+    let mut digests = BTreeMap::new();
+    for node in &result.nodes {
+        if let Some(Outcome::Pulled(held) | Outcome::Present(held)) =
+            node.items.get(item).map(|record| &record.outcome)
+            && let Some(digest) = &held.digest
+        {
+            *digests.entry(digest.as_str()).or_insert(0) += 1;
+        }
+    }
+    digests
+}
+
+pub(super) fn counts(result: &RunResult) -> Counts {
+    let work = &result.info.plan.work;
+    let mut counts = Counts {
+        nodes: result.nodes.len(),
+        missing: matches!(work, Work::Check(_)).then_some(0),
+        ran: matches!(work, Work::Exec(_)).then_some(0),
+        ..Counts::default()
+    };
+    for node in &result.nodes {
+        let (mut failed, mut not_run) = (false, false);
+        for record in &node.items {
+            match &record.outcome {
+                Outcome::Pulled(_) => counts.pulled += 1,
+                Outcome::Present(_) => counts.present += 1,
+                Outcome::Missing => *counts.missing.get_or_insert(0) += 1,
+                Outcome::Ran(_) => *counts.ran.get_or_insert(0) += 1,
+                Outcome::NotRun(_) => not_run = true,
+                Outcome::Failed(_) => {}
+            }
+            failed |= !record.outcome.is_ok() && !matches!(record.outcome, Outcome::NotRun(_));
+        }
+        match (failed, not_run) {
+            (true, _) => counts.failed += 1,
+            (false, true) => counts.not_run += 1,
+            (false, false) => counts.ok += 1,
+        }
+    }
+    counts
+}
+
+pub(super) fn outcome_entry(work: &Work, item: usize, record: &Record) -> OutcomeEntry {
+    let mut entry = OutcomeEntry {
+        image: work.image(item).map(ToString::to_string),
+        status: record.outcome.status(),
+        digest: None,
+        bytes: None,
+        output: None,
+        seconds: seconds(record.elapsed),
+        attempts: record.attempts.iter().map(attempt_entry).collect(),
+        failure: None,
+    };
+    match &record.outcome {
+        Outcome::Pulled(held) | Outcome::Present(held) => {
+            entry.digest.clone_from(&held.digest);
+            entry.bytes = held.bytes;
+        }
+        Outcome::Missing => {}
+        Outcome::Ran(output) => {
+            let (exit, signal) = match &output.exit {
+                ExitStatus::Code(code) => (Some(*code), None),
+                ExitStatus::Signal(name) => (None, Some(name.clone())),
+            };
+            entry.output = Some(OutputEntry {
+                exit,
+                signal,
+                stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+                stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+                truncated: output.truncated,
+            });
+        }
+        Outcome::Failed(failure) => entry.failure = Some(failure_entry(failure)),
+        Outcome::NotRun(reason) => {
+            let last = record
+                .attempts
+                .iter()
+                .rev()
+                .find_map(|a| a.failure.as_ref());
+            entry.failure = Some(FailureEntry {
+                kind: "not-run",
+                stage: last
+                    .map_or(Stage::Connect, |failure| failure.stage)
+                    .as_str(),
+                retryable: false,
+                detail: reason.to_string(),
+            });
+        }
+    }
+    entry
+}
+
+fn attempt_entry(attempt: &Attempt) -> AttemptEntry {
+    AttemptEntry {
+        number: attempt.number,
+        seconds: seconds(attempt.elapsed),
+        failure: attempt.failure.as_ref().map(failure_entry),
+    }
+}
+
+pub(super) fn failure_entry(failure: &Failure) -> FailureEntry {
+    FailureEntry {
+        kind: failure.kind.as_str(),
+        stage: failure.stage.as_str(),
+        retryable: failure.kind.retry() != Retry::Never,
+        detail: capped(failure.detail.as_bytes(), DETAIL_LIMIT),
+    }
+}
+
+/// Seconds, rounded to milliseconds.
+pub(super) fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+fn timestamp(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}

@@ -1,0 +1,131 @@
+//! Reporters for programs: one document at the end, or one event a line.
+
+use std::io;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::background::{Background, Output};
+use super::document::{document, failure_entry, outcome_entry, seconds};
+use super::{Reporter, RunInfo, RunResult};
+use crate::model::{Event, Fact};
+
+/// One document at the end of the run.
+pub struct Json(Output);
+
+impl Json {
+    /// Writes the document to `output`.
+    pub fn new(output: Output) -> Self {
+        Self(output)
+    }
+}
+
+impl Reporter for Json {
+    fn event(&mut self, _event: &Event) {}
+
+    fn finish(&mut self, result: &RunResult) -> io::Result<()> {
+        let text = serde_json::to_string_pretty(&document(result))?;
+        self.0.write_all(ascii_controls(&text).as_bytes())?;
+        self.0.write_all(b"\n")?;
+        self.0.flush()
+    }
+}
+
+/// One event a line, and the document as the last line's `result`.
+pub struct Jsonl {
+    info: Arc<RunInfo>,
+    output: Background,
+}
+
+impl Jsonl {
+    /// Writes the lines to `output`, from a thread of its own.
+    pub fn new(info: Arc<RunInfo>, output: Output) -> Self {
+        Self {
+            info,
+            output: Background::new(output),
+        }
+    }
+}
+
+impl Reporter for Jsonl {
+    fn event(&mut self, event: &Event) {
+        let line = event_json(&self.info, event).to_string();
+        self.output.write(ascii_controls(&line) + "\n");
+    }
+
+    fn finish(&mut self, result: &RunResult) -> io::Result<()> {
+        #[derive(Serialize)]
+        struct Last {
+            result: super::Document,
+        }
+        let line = serde_json::to_string(&Last {
+            result: document(result),
+        })?;
+        self.output.write(ascii_controls(&line) + "\n");
+        self.output.finish()
+    }
+}
+
+/// JSON whose strings hold no control or invisible character that a terminal would obey.
+pub(super) fn ascii_controls(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut buffer = [0; 4];
+    for character in text.chars() {
+        let piece: &str = character.encode_utf8(&mut buffer);
+        // Line ends stand only between values: within strings serde_json has escaped them.
+        if character == '\n' || crate::model::text::printable(piece) == piece {
+            out.push(character);
+        } else {
+            for unit in piece.encode_utf16() {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    out
+}
+
+fn event_json(info: &RunInfo, event: &Event) -> Value {
+    let plan = &info.plan;
+    let name = |node: usize| plan.fleet.nodes().get(node).map(|node| node.name.clone());
+    let image = |item: usize| plan.work.image(item).map(ToString::to_string);
+    let (word, fields) = match &event.fact {
+        Fact::WaveStarted { wave, nodes } => {
+            ("wave-started", json!({ "wave": wave, "nodes": nodes }))
+        }
+        Fact::NodeStarted { node } => ("node-started", json!({ "node": name(*node) })),
+        Fact::NodeStage { node, item, stage } => (
+            "node-stage",
+            json!({ "node": name(*node), "image": item.and_then(image), "stage": stage.as_str() }),
+        ),
+        Fact::AttemptFailed {
+            node,
+            item,
+            attempt,
+            failure,
+            retry_in,
+        } => (
+            "attempt-failed",
+            json!({
+                "node": name(*node), "image": image(*item), "attempt": attempt,
+                "failure": failure_entry(failure), "retry_in_seconds": seconds(*retry_in),
+            }),
+        ),
+        Fact::Finished { node, item, record } => (
+            "finished",
+            json!({ "node": name(*node), "outcome": outcome_entry(&plan.work, *item, record) }),
+        ),
+        Fact::NodeLeft { node, done } => {
+            ("node-left", json!({ "node": name(*node), "done": done }))
+        }
+        Fact::Stopping { reason } => ("stopping", json!({ "reason": reason.as_str() })),
+    };
+    let mut line = Map::new();
+    line.insert("number".into(), event.number.into());
+    line.insert("at_seconds".into(), seconds(event.at).into());
+    line.insert("event".into(), word.into());
+    if let Value::Object(fields) = fields {
+        line.extend(fields);
+    }
+    Value::Object(line)
+}

@@ -1,0 +1,157 @@
+//! One plain line a fact: timed, greppable, the same on a terminal and in a log.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::RunInfo;
+use crate::model::{Event, ExitStatus, Fact, Failure, Outcome, text::printable};
+
+/// The longest piece of a node's words in a line, in characters.
+const DETAIL_LIMIT: usize = 500;
+
+/// The line for a fact; `None` for facts that only `verbose` lines show.
+pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
+    let mut out = format!("{:.1}s", event.at.as_secs_f64());
+    let node = |out: &mut String, node: usize| {
+        let name = info.plan.fleet.nodes().get(node);
+        field(out, "node", name.map_or("?", |node| node.name.as_str()));
+    };
+    let image = |out: &mut String, item: usize| {
+        if let Some(image) = info.plan.work.image(item) {
+            field(out, "image", &image.to_string());
+        }
+    };
+    match &event.fact {
+        Fact::WaveStarted { wave, nodes } => {
+            // The one wave of an ordinary run is no news.
+            if *wave == 1 && !verbose {
+                return None;
+            }
+            field(&mut out, "wave", &wave.to_string());
+            field(&mut out, "status", "started");
+            field(&mut out, "nodes", &nodes.to_string());
+        }
+        Fact::NodeStarted { node: index } => {
+            if !verbose {
+                return None;
+            }
+            node(&mut out, *index);
+            field(&mut out, "status", "started");
+        }
+        Fact::NodeStage {
+            node: index,
+            item,
+            stage,
+        } => {
+            if !verbose {
+                return None;
+            }
+            node(&mut out, *index);
+            if let Some(item) = item {
+                image(&mut out, *item);
+            }
+            field(&mut out, "stage", stage.as_str());
+        }
+        Fact::AttemptFailed {
+            node: index,
+            item,
+            attempt,
+            failure,
+            retry_in,
+        } => {
+            node(&mut out, *index);
+            image(&mut out, *item);
+            field(&mut out, "status", "retry");
+            field(&mut out, "kind", failure.kind.as_str());
+            field(&mut out, "stage", failure.stage.as_str());
+            field(&mut out, "attempt", &attempt.to_string());
+            field(&mut out, "retry_in", &in_seconds(*retry_in));
+            field(&mut out, "detail", &failure.detail);
+        }
+        Fact::Finished {
+            node: index,
+            item,
+            record,
+        } => {
+            node(&mut out, *index);
+            image(&mut out, *item);
+            field(&mut out, "status", record.outcome.status());
+            outcome(&mut out, &record.outcome);
+            field(
+                &mut out,
+                "seconds",
+                &format!("{:.1}", record.elapsed.as_secs_f64()),
+            );
+            if record.attempts.len() > 1 {
+                field(&mut out, "attempts", &record.attempts.len().to_string());
+            }
+        }
+        Fact::NodeLeft { .. } => return None,
+        Fact::Stopping { reason } => {
+            field(&mut out, "status", "stopping");
+            field(&mut out, "reason", reason.as_str());
+        }
+    }
+    Some(out)
+}
+
+fn outcome(out: &mut String, outcome: &Outcome) {
+    match outcome {
+        Outcome::Pulled(held) | Outcome::Present(held) => {
+            field(out, "digest", held.digest.as_deref().unwrap_or("unknown"));
+        }
+        Outcome::Failed(Failure {
+            kind,
+            stage,
+            detail,
+        }) => {
+            field(out, "kind", kind.as_str());
+            field(out, "stage", stage.as_str());
+            field(out, "detail", detail);
+        }
+        Outcome::Ran(output) => match &output.exit {
+            ExitStatus::Code(code) => field(out, "exit", &code.to_string()),
+            ExitStatus::Signal(name) => field(out, "signal", name),
+        },
+        Outcome::NotRun(reason) => field(out, "reason", reason.as_str()),
+        Outcome::Missing => {}
+    }
+}
+
+fn field(out: &mut String, name: &str, value: &str) {
+    let value = shown(value, DETAIL_LIMIT);
+    let plain = !value.is_empty() && !value.contains([' ', '"', '=']);
+    // Writing to a String cannot fail.
+    let _ = if plain {
+        write!(out, " {name}={value}")
+    } else {
+        write!(out, " {name}=\"{}\"", value.replace('"', "\\\""))
+    };
+}
+
+/// A node's words on one line, escaped and at most `limit` characters.
+pub fn shown(text: &str, limit: usize) -> Cow<'_, str> {
+    let text = text.trim();
+    // Cut first, so that a huge text is not escaped only to be thrown away; escaping lengthens, so cut again.
+    let start = text
+        .char_indices()
+        .nth(limit)
+        .map_or(text, |(at, _)| &text[..at]);
+    let escaped = printable(start);
+    if start.len() == text.len() && escaped.chars().count() <= limit {
+        return escaped;
+    }
+    Cow::Owned(
+        escaped
+            .chars()
+            .take(limit)
+            .chain(" [cut]".chars())
+            .collect(),
+    )
+}
+
+/// "1.4s".
+pub fn in_seconds(duration: Duration) -> String {
+    format!("{:.1}s", duration.as_secs_f64())
+}

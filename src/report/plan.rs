@@ -1,0 +1,135 @@
+//! Fleets and plans as text and JSON, before anything is touched.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::lines::shown;
+use crate::model::{Fleet, Plan, PlannedImage, Work, text::count};
+
+/// The fleet as a table, ending with a newline.
+pub fn fleet_table(fleet: &Fleet) -> String {
+    let mut rows = vec![["NAME", "ADDRESS", "PORT", "USER", "RUNTIME", "JUMP"].map(String::from)];
+    for node in fleet.nodes() {
+        let jump: Vec<_> = node.jump.iter().map(ToString::to_string).collect();
+        let runtime = node.runtime.map_or("auto", |kind| kind.as_str());
+        let port = node.port.to_string();
+        let jump = if jump.is_empty() {
+            "-".into()
+        } else {
+            jump.join(",")
+        };
+        rows.push(
+            [&node.name, &node.address, &port, &node.user, runtime, &jump]
+                .map(|text: &str| shown(text, 200).into_owned()),
+        );
+    }
+    let widths: [usize; 6] = std::array::from_fn(|column| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    });
+    let mut out = String::new();
+    for row in &rows {
+        let cells: Vec<_> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
+    }
+    out
+}
+
+/// The fleet as `prepull nodes -o json` prints it.
+pub fn fleet_json(fleet: &Fleet) -> Value {
+    let nodes: Vec<Value> = fleet
+        .nodes()
+        .iter()
+        .map(|node| {
+            json!({
+                "name": node.name, "address": node.address, "port": node.port, "user": node.user,
+                "identities": node.identities.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
+                "jump": node.jump.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "runtime": node.runtime.map(|kind| kind.as_str()),
+                "labels": node.labels, "groups": node.groups,
+            })
+        })
+        .collect();
+    json!({ "schema": 1, "nodes": nodes })
+}
+
+/// The plan as text, for `--dry-run`. Never a password.
+pub fn plan_text(plan: &Plan) -> String {
+    let mut out = fleet_table(&plan.fleet);
+    let _ = writeln!(
+        out,
+        "\n{} on {}:",
+        plan.work.command(),
+        count(plan.fleet.nodes().len(), "node")
+    );
+    match &plan.work {
+        Work::Pull(images) => {
+            for PlannedImage { image, login } in images {
+                let login = login
+                    .as_ref()
+                    .map_or("the node's own login".into(), |login| {
+                        format!("as {}", shown(&login.username, 100))
+                    });
+                let _ = writeln!(out, "  {image} from {} ({login})", image.registry());
+            }
+        }
+        Work::Check(images) => {
+            for image in images {
+                let _ = writeln!(out, "  {image}");
+            }
+        }
+        Work::Exec(words) => {
+            let _ = writeln!(out, "  {}", shown(&words.join(" "), 1000));
+        }
+    }
+    let policy = &plan.policy;
+    let _ = writeln!(
+        out,
+        "at most {} at a time, {} retries, a pause of up to {:?} to {:?} before each",
+        count(policy.parallel, "node"),
+        policy.retries,
+        policy.backoff.min,
+        policy.backoff.max,
+    );
+    out
+}
+
+/// The plan as JSON, for `--dry-run -o json`. Never a password.
+pub fn plan_json(plan: &Plan) -> Value {
+    let images: Vec<Value> = (0..plan.work.items())
+        .filter_map(|item| plan.work.image(item).map(|image| (item, image)))
+        .map(|(item, image)| {
+            let login = match &plan.work {
+                Work::Pull(images) => images.get(item).and_then(|planned| planned.login.as_ref()),
+                Work::Check(_) | Work::Exec(_) => None,
+            };
+            json!({
+                "reference": image.to_string(), "registry": image.registry(),
+                "user": login.map(|login| &login.username),
+            })
+        })
+        .collect();
+    let command = match &plan.work {
+        Work::Exec(words) => Some(words),
+        Work::Pull(_) | Work::Check(_) => None,
+    };
+    json!({
+        "schema": 1, "command": plan.work.command(), "arguments": command, "images": images,
+        "nodes": fleet_json(&plan.fleet)["nodes"],
+        "policy": {
+            "parallel": plan.policy.parallel, "retries": plan.policy.retries,
+            "backoff_seconds": [plan.policy.backoff.min.as_secs_f64(), plan.policy.backoff.max.as_secs_f64()],
+            "pull_timeout_seconds": plan.policy.pull_timeout.map(|limit| limit.as_secs_f64()),
+            "deadline_seconds": plan.policy.deadline.map(|limit| limit.as_secs_f64()),
+            "platform": plan.policy.platform,
+        },
+    })
+}
