@@ -1,3 +1,7 @@
 //! The thin binary: everything it does lives in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    prepull::app::main(std::env::args_os()).into()
+}

@@ -1,0 +1,167 @@
+//! One run: from checked settings over the engine to the exit status.
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use tokio::sync::{mpsc, watch};
+
+use super::exit::Exit;
+use super::stop::Signals;
+use crate::cli::{self, Format};
+use crate::engine::{self, Finish};
+use crate::model::text::printable;
+use crate::model::{Fact, Plan};
+use crate::report::{self, Human, HumanOptions, Json, Jsonl, Reporter, RunInfo, RunResult};
+use crate::runtime;
+use crate::settings::{OutputSettings, RunSettings, SshSettings};
+use crate::ssh::{HostKeyPolicy, SshOptions, SshTransport};
+
+/// Facts on their way to the reporters. The numbering loop never blocks, so this fills only when the
+/// machine itself is overloaded.
+const FACTS_UNDER_WAY: usize = 4096;
+
+pub(super) fn run(settings: &RunSettings) -> Result<Exit> {
+    if settings.dry_run {
+        let text = match settings.output.format {
+            Format::Human => report::plan_text(&settings.plan),
+            Format::Json | Format::Jsonl => super::pretty(&report::plan_json(&settings.plan)),
+        };
+        report::print_stdout(&text)?;
+        return Ok(Exit::Success);
+    }
+    let transport = SshTransport::new(ssh_options(&settings.ssh), settings.plan.fleet.nodes())?;
+    for warning in transport.warnings() {
+        report::print_stderr(&format!("prepull: warning: {}\n", printable(warning)));
+    }
+    let started = SystemTime::now();
+    let info = Arc::new(RunInfo {
+        id: run_id(started),
+        started,
+        plan: Arc::clone(&settings.plan),
+    });
+    let (facts, facts_receiver) = mpsc::channel(FACTS_UNDER_WAY);
+    let reporters = reporters(settings.output, &info);
+    let running = report::start(Arc::clone(&info), facts_receiver, reporters);
+    let tokio = tokio::runtime::Runtime::new().context("cannot start the tokio runtime")?;
+    let ended = tokio.block_on(perform(&settings.plan, &transport, facts));
+    // What still runs after a second signal must not hold the program back.
+    tokio.shutdown_background();
+    let finish = match ended? {
+        Ended::Finished(finish) => finish,
+        Ended::Quit(exit) => return Ok(exit),
+    };
+    let result = RunResult {
+        info,
+        finished: SystemTime::now(),
+        nodes: finish.nodes,
+        stopped: finish.stopped,
+    };
+    running.finish(&result).context("cannot write the result")?;
+    Ok(Exit::of(
+        &result.nodes,
+        result.stopped,
+        report::digests_agree(&result),
+    ))
+}
+
+enum Ended {
+    Finished(Finish),
+    /// A second signal: at once, without a report.
+    Quit(Exit),
+}
+
+async fn perform(
+    plan: &Plan,
+    transport: &SshTransport,
+    facts: mpsc::Sender<(Duration, Fact)>,
+) -> Result<Ended> {
+    let signals = Signals::catch()?;
+    let (stop, stop_receiver) = watch::channel(None);
+    let runtimes = runtime::all();
+    let finish = tokio::select! {
+        finish = engine::run(plan, transport, &runtimes, facts, stop_receiver) => finish,
+        reason = signals.quit(&stop) => return Ok(Ended::Quit(Exit::quit(reason))),
+    };
+    transport.close().await;
+    Ok(Ended::Finished(finish))
+}
+
+/// When it started and a few random digits: sorts by time, and two runs in one second differ.
+fn run_id(started: SystemTime) -> String {
+    let time = humantime::format_rfc3339_seconds(started).to_string();
+    format!("{}-{:04x}", time.replace(':', "-"), fastrand::u16(..))
+}
+
+fn reporters(output: OutputSettings, info: &Arc<RunInfo>) -> Vec<Box<dyn Reporter>> {
+    let stdout = || Box::new(io::stdout());
+    match output.format {
+        Format::Human => vec![human(output, progress(output), info, stdout())],
+        Format::Json => vec![beside_json(output, info), Box::new(Json::new(stdout()))],
+        Format::Jsonl => vec![
+            beside_json(output, info),
+            Box::new(Jsonl::new(Arc::clone(info), stdout())),
+        ],
+    }
+}
+
+/// Progress beside a result for programs: nobody reads lines there unless they were asked for.
+fn beside_json(output: OutputSettings, info: &Arc<RunInfo>) -> Box<dyn Reporter> {
+    let progress = match progress(output) {
+        report::Progress::Auto if !io::stderr().is_terminal() => report::Progress::None,
+        chosen => chosen,
+    };
+    human(output, progress, info, Box::new(io::sink()))
+}
+
+fn human(
+    output: OutputSettings,
+    progress: report::Progress,
+    info: &Arc<RunInfo>,
+    results: Box<dyn io::Write + Send>,
+) -> Box<dyn Reporter> {
+    let color = match output.color {
+        cli::ColorChoice::Auto => report::ColorChoice::Auto,
+        cli::ColorChoice::Always => report::ColorChoice::Always,
+        cli::ColorChoice::Never => report::ColorChoice::Never,
+    };
+    let options = HumanOptions {
+        progress,
+        color: color.enabled(io::stdout().is_terminal()),
+        quiet: output.quiet,
+        verbose: output.verbose,
+    };
+    Box::new(Human::new(
+        Arc::clone(info),
+        options,
+        results,
+        Box::new(io::stderr()),
+    ))
+}
+
+fn progress(output: OutputSettings) -> report::Progress {
+    match output.progress {
+        cli::ProgressChoice::Auto => report::Progress::Auto,
+        cli::ProgressChoice::Bars => report::Progress::Bars,
+        cli::ProgressChoice::Lines => report::Progress::Lines,
+        cli::ProgressChoice::None => report::Progress::None,
+    }
+}
+
+fn ssh_options(settings: &SshSettings) -> SshOptions {
+    SshOptions {
+        host_keys: match settings.host_keys {
+            cli::HostKeysChoice::Strict => HostKeyPolicy::Strict,
+            cli::HostKeysChoice::AcceptNew => HostKeyPolicy::AcceptNew,
+            cli::HostKeysChoice::Off => HostKeyPolicy::Off,
+        },
+        known_hosts: settings.known_hosts.clone(),
+        global_known_hosts: settings.global_known_hosts.clone(),
+        default_identities: settings.default_identities.clone(),
+        agent: settings.agent.clone(),
+        password: settings.password.clone(),
+        connect_timeout: settings.connect_timeout,
+        keepalive: settings.keepalive,
+    }
+}

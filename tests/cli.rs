@@ -1,0 +1,290 @@
+//! The binary as a user meets it: what it prints and its exit status, without a node.
+
+#![allow(clippy::unwrap_used)] // a test file: a panic is a failed test
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+const EXAMPLE: &str = "\
+defaults:
+  user: ops
+groups:
+  gpu:
+    runtime: crictl
+    jump: bastion.example
+    labels: {pool: gpu}
+    nodes:
+      - gpu[01-02].dc1.example
+      - name: gpu17
+        address: 10.0.7.17
+        port: 2222
+nodes:
+  - edge-1.example
+";
+
+/// A directory to run in, with a home of its own and nothing of the tester's environment.
+struct Desk {
+    directory: TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self {
+            directory: TempDir::new().unwrap(),
+        }
+    }
+
+    fn with(files: &[(&str, &str)]) -> Self {
+        let desk = Self::new();
+        for (name, content) in files {
+            std::fs::write(desk.path().join(name), content).unwrap();
+        }
+        desk
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        self.run_with(arguments, "")
+    }
+
+    /// Runs prepull and writes down all that came of it.
+    fn run_with(&self, arguments: &[&str], input: &str) -> String {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_prepull"))
+            .args(arguments)
+            .current_dir(self.path())
+            .env_clear()
+            .env("HOME", self.path())
+            .env("PATH", "/usr/bin:/bin")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A program that stops before it reads its input is what some of these tests are about.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let mut seen = format!("status: {}\n", output.status.code().unwrap());
+        for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+            if !bytes.is_empty() {
+                let text = String::from_utf8(bytes.clone()).unwrap();
+                let text = text.replace(self.path().to_str().unwrap(), "HOME");
+                write!(seen, "--- {name}\n{text}").unwrap();
+            }
+        }
+        seen
+    }
+}
+
+macro_rules! snapshot {
+    ($name:literal, $seen:expr) => {
+        insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!($name, $seen);
+        });
+    };
+}
+
+#[test]
+fn help_starts_with_what_it_is_for() {
+    snapshot!("help", Desk::new().run(&["--help"]));
+    snapshot!("help_pull", Desk::new().run(&["pull", "--help"]));
+}
+
+#[test]
+fn a_mistyped_option_gets_a_suggestion() {
+    snapshot!(
+        "mistyped_option",
+        Desk::new().run(&["pull", "--paralel", "3", "app:v1"])
+    );
+}
+
+#[test]
+fn without_nodes_nothing_happens() {
+    snapshot!("no_nodes", Desk::new().run(&["pull", "app:v1"]));
+}
+
+#[test]
+fn a_malformed_image_is_found_before_anything_else() {
+    snapshot!(
+        "malformed_image",
+        Desk::new().run(&["pull", "-i", "missing.yml", "reg.example/Team/App:v1"])
+    );
+}
+
+#[test]
+fn an_image_is_named_once() {
+    snapshot!(
+        "image_twice",
+        Desk::new().run(&[
+            "check",
+            "-H",
+            "a",
+            "nginx",
+            "docker.io/library/nginx:latest"
+        ])
+    );
+}
+
+#[test]
+fn a_missing_inventory_is_named() {
+    snapshot!(
+        "missing_inventory",
+        Desk::new().run(&["nodes", "-i", "missing.yml"])
+    );
+}
+
+#[test]
+fn a_malformed_inventory_is_named_with_its_place() {
+    let desk = Desk::with(&[("nodes.yml", "nodes:\n  - name: a\n    adress: 10.0.0.1\n")]);
+    snapshot!(
+        "malformed_inventory",
+        desk.run(&["pull", "-i", "nodes.yml", "app:v1"])
+    );
+}
+
+#[test]
+fn a_bad_host_expression_is_named_with_its_place() {
+    snapshot!(
+        "bad_expression",
+        Desk::new().run(&["nodes", "-H", "worker[5-1]"])
+    );
+}
+
+#[test]
+fn the_fleet_is_shown_as_a_table() {
+    let desk = Desk::with(&[("nodes.yml", EXAMPLE)]);
+    snapshot!("nodes_table", desk.run(&["nodes", "-i", "nodes.yml"]));
+}
+
+#[test]
+fn the_fleet_is_shown_as_json() {
+    let desk = Desk::with(&[("nodes.yml", EXAMPLE)]);
+    let arguments = [
+        "nodes",
+        "-i",
+        "nodes.yml",
+        "-o",
+        "json",
+        "-u",
+        "root",
+        "--port",
+        "22",
+    ];
+    snapshot!("nodes_json", desk.run(&arguments));
+}
+
+#[test]
+fn an_inventory_can_come_from_standard_input() {
+    let seen = Desk::new().run_with(&["nodes", "-i", "-", "-u", "ops"], "nodes: [a, b]\n");
+    assert!(seen.starts_with("status: 0\n"), "{seen}");
+    assert!(seen.contains("a ") && seen.contains("b "), "{seen}");
+}
+
+#[test]
+fn standard_input_has_one_reader() {
+    let arguments = [
+        "pull",
+        "-i",
+        "-",
+        "--registry-user",
+        "ci",
+        "--registry-password-stdin",
+        "app:v1",
+    ];
+    snapshot!("stdin_twice", Desk::new().run(&arguments));
+}
+
+#[test]
+fn a_plan_is_shown_without_a_connection_or_a_password() {
+    let desk = Desk::with(&[("nodes.yml", EXAMPLE)]);
+    let arguments = [
+        "pull",
+        "-n",
+        "-i",
+        "nodes.yml",
+        "--registry-user",
+        "ci",
+        "--waves",
+        "1,100%",
+        "reg.example/app:v1",
+    ];
+    snapshot!("dry_run", desk.run(&arguments));
+}
+
+#[test]
+fn a_plan_in_json_never_holds_the_password() {
+    let desk = Desk::with(&[("nodes.yml", EXAMPLE)]);
+    let arguments = [
+        "pull",
+        "-n",
+        "-o",
+        "json",
+        "-i",
+        "nodes.yml",
+        "--registry-user",
+        "ci",
+        "--registry-password-stdin",
+        "reg.example/app:v1",
+    ];
+    let seen = desk.run_with(&arguments, "hunter2\n");
+    assert!(
+        !seen.contains("hunter2") && !seen.contains("Y2k6aHVudGVyMg"),
+        "{seen}"
+    );
+    snapshot!("dry_run_json", seen);
+}
+
+#[test]
+fn without_a_terminal_the_password_comes_from_standard_input() {
+    let seen = Desk::new().run(&[
+        "pull",
+        "-H",
+        "ops@a",
+        "--registry-user",
+        "ci",
+        "reg.example/app:v1",
+    ]);
+    assert!(seen.starts_with("status: 2\n"), "{seen}");
+    assert!(seen.contains("--registry-password-stdin"), "{seen}");
+}
+
+#[test]
+fn an_identity_that_is_not_there_stops_the_run_before_it_starts() {
+    let desk = Desk::new();
+    snapshot!(
+        "missing_identity",
+        desk.run(&["check", "-H", "ops@a", "--identity", "id_missing", "app:v1"])
+    );
+}
+
+#[test]
+fn a_node_that_nobody_answers_for_is_unreachable() {
+    // Port 1 of this machine: nothing listens there.
+    let arguments = [
+        "pull",
+        "-H",
+        "ops@127.0.0.1:1",
+        "--retries",
+        "1",
+        "--backoff",
+        "1ms..2ms",
+        "-o",
+        "json",
+        "app:v1",
+    ];
+    let seen = Desk::new().run(&arguments);
+    assert!(seen.starts_with("status: 1\n"), "{seen}");
+    let json = &seen[seen.find('{').unwrap()..=seen.rfind('}').unwrap()];
+    let document: serde_json::Value = serde_json::from_str(json).unwrap();
+    let outcome = &document["nodes"][0]["outcomes"][0];
+    assert_eq!(outcome["status"], "failed", "{seen}");
+    assert_eq!(outcome["failure"]["kind"], "unreachable", "{seen}");
+    assert_eq!(outcome["attempts"].as_array().unwrap().len(), 2, "{seen}");
+    assert_eq!(document["summary"]["failed"], 1, "{seen}");
+}
