@@ -15,7 +15,9 @@ use crate::model::{Event, Fact, Outcome};
 /// What the bars show; pure, so that it can be tested without a terminal.
 pub struct Board {
     info: Arc<RunInfo>,
-    working: BTreeMap<usize, (Duration, String, u32)>,
+    working: BTreeMap<usize, (Duration, String)>,
+    /// Which try each node is at; outlives its place in the window, which it gives back between tries.
+    tries: BTreeMap<usize, u32>,
     left: Vec<usize>,
     failed: Vec<bool>,
 }
@@ -28,6 +30,7 @@ impl Board {
         Self {
             info,
             working: BTreeMap::new(),
+            tries: BTreeMap::new(),
             left,
             failed: vec![false; nodes],
         }
@@ -37,7 +40,7 @@ impl Board {
     pub fn apply(&mut self, event: &Event) {
         match &event.fact {
             Fact::NodeStarted { node } => {
-                self.working.insert(*node, (event.at, "starting".into(), 1));
+                self.working.insert(*node, (event.at, "starting".into()));
             }
             Fact::NodeStage { node, item, stage } => {
                 if let Some(state) = self.working.get_mut(node) {
@@ -46,11 +49,10 @@ impl Board {
                 }
             }
             Fact::AttemptFailed { node, attempt, .. } => {
-                if let Some(state) = self.working.get_mut(node) {
-                    state.2 = attempt + 1;
-                }
+                self.tries.insert(*node, attempt + 1);
             }
             Fact::Finished { node, record, .. } => {
+                self.tries.remove(node);
                 if let (Some(left), Some(failed)) =
                     (self.left.get_mut(*node), self.failed.get_mut(*node))
                 {
@@ -73,7 +75,7 @@ impl Board {
             .working
             .iter()
             .take(room)
-            .map(|(node, (since, what, attempt))| {
+            .map(|(node, (since, what))| {
                 let name = self
                     .info
                     .plan
@@ -81,7 +83,7 @@ impl Board {
                     .nodes()
                     .get(*node)
                     .map_or("?", |node| &node.name);
-                let again = if *attempt > 1 {
+                let again = if let Some(attempt) = self.tries.get(node) {
                     format!(" attempt {attempt}")
                 } else {
                     String::new()
@@ -90,7 +92,7 @@ impl Board {
                     "{name}  {what}  {}{again}",
                     in_seconds(now.saturating_sub(*since))
                 );
-                shown(&text, 500).chars().take(width).collect()
+                shown(&text, 500).into_owned()
             })
             .collect();
         if self.working.len() > room {
@@ -104,7 +106,11 @@ impl Board {
             self.left.len() - done,
             in_seconds(now),
         );
-        lines.push(fleet.chars().take(width).collect());
+        lines.push(fleet);
+        // By columns, not characters: a wide character takes two.
+        for line in &mut lines {
+            *line = console::truncate_str(line, width, "").into_owned();
+        }
         lines
     }
 }

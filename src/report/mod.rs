@@ -9,6 +9,8 @@ mod lines;
 mod plan;
 mod print;
 mod summary;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::Arc;
@@ -139,7 +141,7 @@ impl Running {
     /// Blocks: every sender of facts must be gone before, and the caller be no async task.
     ///
     /// # Errors
-    /// The first error of a reporter; the others show the end all the same.
+    /// The first error of a reporter; the others show the end all the same. A reader that went away is none.
     pub fn finish(self, result: &RunResult) -> io::Result<()> {
         let mut reporters = self
             .0
@@ -147,7 +149,7 @@ impl Running {
             .map_err(|_| io::Error::other("a reporter crashed: this is a fault in prepull"))?;
         let mut first = Ok(());
         for reporter in &mut reporters {
-            let ended = reporter.finish(result);
+            let ended = print::forgive_closed_pipe(reporter.finish(result));
             if first.is_ok() {
                 first = ended;
             }

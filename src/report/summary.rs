@@ -167,10 +167,14 @@ fn normalised(detail: &str, own: &[&str]) -> String {
     for name in own.iter().filter(|name| !name.is_empty()) {
         text = text.replace(name, "NODE");
     }
+    let mut before = ' ';
     text.split_inclusive(|c: char| !c.is_alphanumeric())
         .map(|word| {
             let bare = word.trim_end_matches(|c: char| !c.is_alphanumeric());
-            let status = bare.parse::<u16>().is_ok_and(|n| (400..600).contains(&n));
+            // After a colon or a dot it is a port or a part of an address.
+            let status = !matches!(before, ':' | '.')
+                && bare.parse::<u16>().is_ok_and(|n| (400..600).contains(&n));
+            before = word.chars().next_back().unwrap_or(' ');
             if !status && bare.contains(|c: char| c.is_ascii_digit()) {
                 word.replacen(bare, "#", 1)
             } else {

@@ -1,0 +1,501 @@
+//! What every reporter shows of the same runs, and that none of them holds a run up.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+
+use super::background::Output;
+use super::bars::Board;
+use super::json::ascii_controls;
+use super::lines::line;
+use super::*;
+use crate::model::*;
+
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Captured {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+    fn output(&self) -> Output {
+        Box::new(self.clone())
+    }
+}
+
+fn node(number: usize) -> Node {
+    Node {
+        name: format!("worker-{number}"),
+        address: format!("10.0.0.{number}"),
+        port: 22,
+        user: "ops".into(),
+        identities: vec![],
+        jump: vec![],
+        runtime: Some(RuntimeKind::Docker),
+        endpoint: None,
+        become_root: false,
+        labels: BTreeMap::new(),
+        groups: vec![],
+    }
+}
+
+fn image() -> Image {
+    "reg.example:5000/team/app:v1".parse().unwrap()
+}
+
+fn pull() -> Work {
+    let login = RegistryLogin {
+        username: "ci".into(),
+        password: Secret::new("hunter2"),
+    };
+    Work::Pull(vec![PlannedImage {
+        image: image(),
+        login: Some(login),
+    }])
+}
+
+fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
+    let fleet = Fleet::new((1..=outcomes.len()).map(node).collect()).unwrap();
+    let policy = Policy::default();
+    let started = SystemTime::UNIX_EPOCH + Duration::from_secs(1_763_932_629);
+    let info = RunInfo {
+        id: "run-1".into(),
+        started,
+        plan: Arc::new(Plan {
+            fleet,
+            work,
+            policy,
+        }),
+    };
+    let record = |outcome| Record {
+        outcome,
+        attempts: vec![],
+        elapsed: Duration::from_micros(12_300_400),
+    };
+    RunResult {
+        info: Arc::new(info),
+        finished: started + Duration::from_secs(151),
+        nodes: outcomes
+            .into_iter()
+            .map(|items| NodeRecord {
+                runtime: None,
+                items: items.into_iter().map(record).collect(),
+            })
+            .collect(),
+        stopped: None,
+    }
+}
+
+fn held(digest: &str) -> Held {
+    Held {
+        digest: Some(digest.into()),
+        image_id: None,
+        bytes: Some(80_028_485),
+        platform: None,
+    }
+}
+
+fn failed(kind: FailureKind, detail: impl Into<String>) -> Outcome {
+    Outcome::Failed(Failure::new(kind, Stage::Pull, detail))
+}
+
+fn finished(outcome: Outcome) -> Event {
+    let record = Record {
+        outcome,
+        attempts: vec![],
+        elapsed: Duration::from_secs(2),
+    };
+    Event {
+        number: 1,
+        at: Duration::from_millis(12_340),
+        fact: Fact::Finished {
+            node: 0,
+            item: 0,
+            record: Arc::new(record),
+        },
+    }
+}
+
+#[test]
+fn the_document_has_every_field_of_the_contract() {
+    let mut run = result(pull(), vec![vec![Outcome::Pulled(held("sha256:aa"))]]);
+    let failure = Failure::new(FailureKind::RegistryUnavailable, Stage::Pull, "503");
+    run.nodes[0].items[0].attempts = vec![
+        Attempt {
+            number: 1,
+            elapsed: Duration::from_millis(4100),
+            failure: Some(failure),
+        },
+        Attempt {
+            number: 2,
+            elapsed: Duration::from_millis(8200),
+            failure: None,
+        },
+    ];
+    let got = serde_json::to_value(document(&run)).unwrap();
+    let want = serde_json::json!({
+        "schema": 1, "run": "run-1", "command": "pull",
+        "started": "2025-11-23T21:17:09Z", "finished": "2025-11-23T21:19:40Z",
+        "images": [{"reference": "reg.example:5000/team/app:v1", "digest": "sha256:aa"}],
+        "nodes": [{
+            "name": "worker-1", "address": "10.0.0.1", "port": 22, "user": "ops", "runtime": "docker",
+            "outcomes": [{
+                "image": "reg.example:5000/team/app:v1", "status": "pulled",
+                "digest": "sha256:aa", "bytes": 80_028_485, "seconds": 12.3,
+                "attempts": [
+                    {"number": 1, "seconds": 4.1, "failure": {"kind": "registry-unavailable",
+                        "stage": "pull", "retryable": true, "detail": "503"}},
+                    {"number": 2, "seconds": 8.2}],
+            }],
+        }],
+        "summary": {"nodes": 1, "ok": 1, "failed": 0, "not_run": 0, "pulled": 1, "present": 0},
+    });
+    assert_eq!(got, want);
+}
+
+#[test]
+fn differing_digests_are_told_and_no_digest_is_agreed() {
+    let held = |digest| vec![Outcome::Present(held(digest))];
+    let run = result(
+        Work::Check(vec![image()]),
+        vec![held("sha256:aa"), held("sha256:bb"), held("sha256:aa")],
+    );
+    assert!(!digests_agree(&run));
+    let got = serde_json::to_value(document(&run)).unwrap();
+    assert!(got["images"][0]["digest"].is_null());
+    let digests = &got["disagreements"][0]["digests"];
+    assert_eq!(
+        digests[0],
+        serde_json::json!({"digest": "sha256:aa", "nodes": 2})
+    );
+    let text = summary(&run);
+    assert!(text.starts_with("NOT READY: 3 of 3 nodes ok"), "{text}");
+    assert!(text.contains("DIFFERENT DIGESTS"), "{text}");
+}
+
+#[test]
+fn equal_failures_are_one_group_with_names_and_one_advice() {
+    let outcomes = (1..=12)
+        .map(|n| {
+            let detail = format!("10.0.0.{n}:4{n}: unauthorized: request f{n}a");
+            vec![failed(FailureKind::RegistryAuth, detail)]
+        })
+        .chain([vec![Outcome::NotRun(StopReason::FailureLimit)]])
+        .collect();
+    let text = summary(&result(pull(), outcomes));
+    assert!(
+        text.contains("0 of 13 nodes ok, 12 failed, 1 not run, in 151.0s"),
+        "{text}"
+    );
+    assert!(text.contains("registry-auth (pull) on 12 nodes:"), "{text}");
+    assert!(text.contains("worker-10 and 2 more"), "{text}");
+    assert_eq!(text.matches("What next:").count(), 1, "{text}");
+    assert!(
+        text.contains("not run: the failure limit was reached on 1 node\n  worker-13"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_different_status_of_the_registry_is_a_different_group() {
+    let outcomes = ["status 401", "status 403"]
+        .map(|detail| vec![failed(FailureKind::RegistryAuth, detail)])
+        .to_vec();
+    let text = summary(&result(pull(), outcomes));
+    assert_eq!(text.matches("registry-auth (pull)").count(), 2, "{text}");
+}
+
+#[test]
+fn hostile_words_stay_one_escaped_bounded_line() {
+    let detail = format!("\u{1b}[2J\n\u{202e}\u{9b}{}", "\u{1b}".repeat(1_000_000));
+    let outcome = failed(FailureKind::Unknown, detail);
+    let run = result(pull(), vec![vec![outcome.clone()]]);
+    let shown = line(&run.info, &finished(outcome), false).unwrap();
+    assert!(shown.len() < 1000, "{}", shown.len());
+    assert!(!shown.contains(|c: char| c.is_control() || c == '\u{202e}'));
+    let text = summary(&run);
+    assert!(text.len() < 2000);
+    assert!(!text.contains('\u{1b}'));
+    let json = ascii_controls(&serde_json::to_string(&document(&run)).unwrap());
+    assert!(!json.contains(|c: char| c.is_control() || c == '\u{202e}'));
+    let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let words = read["nodes"][0]["outcomes"][0]["failure"]["detail"]
+        .as_str()
+        .unwrap();
+    assert!(words.starts_with("\u{1b}[2J\n\u{202e}\u{9b}"));
+    assert!(words.len() < 20_000);
+}
+
+#[test]
+fn lines_are_timed_and_greppable() {
+    let run = result(pull(), vec![vec![Outcome::Missing]]);
+    let pulled = finished(Outcome::Pulled(held("sha256:aa")));
+    assert_eq!(
+        line(&run.info, &pulled, false).unwrap(),
+        "12.3s node=worker-1 image=reg.example:5000/team/app:v1 status=pulled digest=sha256:aa seconds=2.0"
+    );
+    let retry = Event {
+        fact: Fact::AttemptFailed {
+            node: 0,
+            item: 0,
+            attempt: 1,
+            failure: Failure::new(
+                FailureKind::RegistryUnavailable,
+                Stage::Pull,
+                "said \"no\" twice",
+            ),
+            retry_in: Duration::from_millis(1400),
+        },
+        ..pulled
+    };
+    assert_eq!(
+        line(&run.info, &retry, false).unwrap(),
+        "12.3s node=worker-1 image=reg.example:5000/team/app:v1 status=retry kind=registry-unavailable \
+         stage=pull attempt=1 retry_in=1.4s detail=\"said \\\"no\\\" twice\""
+    );
+}
+
+#[test]
+fn commands_show_their_output_by_node_and_a_bad_status() {
+    let output = CommandOutput {
+        exit: ExitStatus::Code(3),
+        stdout: b"one\ntwo\x1b\n".to_vec(),
+        stderr: b"\xffbad".to_vec(),
+        truncated: true,
+    };
+    let run = result(
+        Work::Exec(vec!["false".into()]),
+        vec![vec![Outcome::Ran(output)]],
+    );
+    let text = summary(&run);
+    for wanted in [
+        "worker-1 | one\n",
+        "worker-1 | two\\u{1b}\n",
+        "worker-1 stderr| \u{fffd}bad\n",
+        "worker-1 [output cut]\n",
+        "exit status 3 on 1 node\n",
+    ] {
+        assert!(text.contains(wanted), "{wanted:?} is not in {text}");
+    }
+    let got = serde_json::to_value(document(&run)).unwrap();
+    let outcome = &got["nodes"][0]["outcomes"][0];
+    assert_eq!(
+        (&outcome["exit"], &outcome["stderr"]),
+        (&3.into(), &"\u{fffd}bad".into())
+    );
+    assert!(outcome.get("image").is_none());
+    assert_eq!(got["summary"]["ran"], 1);
+    assert_eq!(got["summary"]["failed"], 1);
+}
+
+#[test]
+fn plans_show_the_user_of_a_login_and_never_the_password() {
+    let run = result(pull(), vec![vec![Outcome::Missing]]);
+    let text = plan_text(&run.info.plan);
+    let json = plan_json(&run.info.plan);
+    assert!(
+        text.contains("reg.example:5000/team/app:v1 from reg.example:5000 (as ci)"),
+        "{text}"
+    );
+    assert_eq!(json["images"][0]["user"], "ci");
+    assert!(!format!("{text}{json}").contains("hunter2"));
+    assert_eq!(
+        fleet_table(&run.info.plan.fleet),
+        "NAME      ADDRESS   PORT  USER  RUNTIME  JUMP\nworker-1  10.0.0.1  22    ops   docker   -\n"
+    );
+    assert_eq!(
+        fleet_json(&run.info.plan.fleet)["nodes"][0]["address"],
+        "10.0.0.1"
+    );
+}
+
+#[test]
+fn the_board_fits_the_terminal_and_remembers_the_try() {
+    let run = result(pull(), vec![vec![Outcome::Missing]; 10]);
+    let mut board = Board::new(Arc::clone(&run.info));
+    let mut apply = |fact| {
+        let at = Duration::ZERO;
+        board.apply(&Event {
+            number: 1,
+            at,
+            fact,
+        });
+    };
+    apply(Fact::NodeStarted { node: 0 });
+    apply(Fact::AttemptFailed {
+        node: 0,
+        item: 0,
+        attempt: 1,
+        failure: Failure::new(FailureKind::Unknown, Stage::Pull, ""),
+        retry_in: Duration::ZERO,
+    });
+    apply(Fact::NodeLeft {
+        node: 0,
+        done: false,
+    });
+    for node in 0..10 {
+        apply(Fact::NodeStarted { node });
+    }
+    let lines = board.render(Duration::from_secs(2), 6, 40);
+    assert_eq!(lines.len(), 6);
+    assert_eq!(lines[0], "worker-1  starting  2.0s attempt 2");
+    assert_eq!(lines[4], "+6 more at work");
+    assert!(
+        lines[5].starts_with("fleet: 0 of 10 done, 0 failed, 10 left"),
+        "{}",
+        lines[5]
+    );
+    assert!(
+        board
+            .render(Duration::ZERO, 6, 10)
+            .iter()
+            .all(|line| line.chars().count() <= 10)
+    );
+}
+
+/// Blocks on its first write until it is let go.
+struct Stuck(mpsc::Receiver<()>, Captured);
+
+impl Write for Stuck {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.0.recv();
+        self.1.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_blocked_writer_does_not_hold_up_the_senders() {
+    let run = result(pull(), vec![vec![Outcome::Missing]]);
+    let (let_go, wait) = mpsc::channel();
+    let captured = Captured::default();
+    let stuck = Box::new(Stuck(wait, captured.clone()));
+    let (results, lines) = (Captured::default(), Captured::default());
+    let options = HumanOptions {
+        progress: Progress::Lines,
+        verbose: true,
+        ..HumanOptions::default()
+    };
+    let human = Human::new(
+        Arc::clone(&run.info),
+        options,
+        results.output(),
+        lines.output(),
+    );
+    let (facts, receiver) = tokio::sync::mpsc::channel(8);
+    let running = start(
+        Arc::clone(&run.info),
+        receiver,
+        vec![
+            Box::new(Jsonl::new(Arc::clone(&run.info), stuck)),
+            Box::new(human),
+        ],
+    );
+    let (sent, all_sent) = mpsc::channel();
+    std::thread::spawn(move || {
+        for _ in 0..5000 {
+            let fact = Fact::NodeStarted { node: 0 };
+            facts.blocking_send((Duration::ZERO, fact)).unwrap();
+        }
+        sent.send(()).unwrap();
+    });
+    all_sent
+        .recv_timeout(Duration::from_secs(20))
+        .expect("the sender was held up by a blocked writer");
+    drop(let_go);
+    running.finish(&run).unwrap();
+    let text = captured.text();
+    let numbers: Vec<u64> = text
+        .lines()
+        .filter_map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["number"].as_u64()
+        })
+        .collect();
+    assert_eq!(numbers, (1..=5000).collect::<Vec<_>>());
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(last["result"]["run"], "run-1");
+    assert_eq!(lines.text().lines().count(), 5000);
+    assert!(results.text().starts_with("NOT READY"));
+}
+
+#[test]
+fn quiet_says_nothing_of_success_and_everything_of_failure() {
+    for (outcome, silent) in [
+        (Outcome::Present(held("sha256:aa")), true),
+        (Outcome::Missing, false),
+    ] {
+        let run = result(Work::Check(vec![image()]), vec![vec![outcome]]);
+        let out = Captured::default();
+        let options = HumanOptions {
+            quiet: true,
+            ..HumanOptions::default()
+        };
+        let mut human = Human::new(
+            Arc::clone(&run.info),
+            options,
+            out.output(),
+            Box::new(io::sink()),
+        );
+        human.finish(&run).unwrap();
+        assert_eq!(out.text().is_empty(), silent);
+    }
+}
+
+#[test]
+fn errors_have_one_style_and_say_nothing_twice() {
+    let error = anyhow::anyhow!("no such file\u{1b}").context("cannot read fleet.yaml");
+    assert_eq!(
+        error_text(&error),
+        "prepull: error: cannot read fleet.yaml: no such file\\u{1b}\n"
+    );
+    let repeated = anyhow::anyhow!("refused").context("cannot connect: refused");
+    assert_eq!(
+        error_text(&repeated),
+        "prepull: error: cannot connect: refused\n"
+    );
+}
+
+fn any_outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        Just(Outcome::Pulled(held("sha256:aa"))),
+        Just(Outcome::Present(held("sha256:bb"))),
+        ".*".prop_map(|detail| failed(FailureKind::Unknown, detail)),
+        Just(Outcome::NotRun(StopReason::Interrupted)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_node_and_item_is_counted_once(
+        outcomes in (1usize..4).prop_flat_map(|items| {
+            prop::collection::vec(prop::collection::vec(any_outcome(), items), 1..20)
+        })
+    ) {
+        let items = outcomes[0].len();
+        let images = vec![PlannedImage { image: image(), login: None }; items];
+        let total = outcomes.len() * items;
+        let of = |wanted: &str| outcomes.iter().flatten().filter(|o| o.status() == wanted).count();
+        let (pulled, present, others) = (of("pulled"), of("present"), of("failed") + of("not-run"));
+        let run = result(Work::Pull(images), outcomes.clone());
+        let counts = document(&run).summary;
+        prop_assert_eq!(counts.ok + counts.failed + counts.not_run, outcomes.len());
+        prop_assert_eq!((counts.pulled, counts.present), (pulled, present));
+        prop_assert_eq!(counts.pulled + counts.present + others, total);
+        prop_assert!(!summary(&run).contains(27 as char));
+    }
+}
