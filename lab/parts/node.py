@@ -173,6 +173,7 @@ def _write_accounts(node, state, root):
     for kind in ("ed25519", "ecdsa", "rsa"):
         bits = ["-b", "2048"] if kind == "rsa" else []
         run("ssh-keygen", "-q", "-t", kind, *bits, "-N", "", "-C", node.name, "-f", f"{root}/etc/ssh/ssh_host_{kind}_key")
+    _write(root + "/var/log/lastlog", "")
     root_login = "prohibit-password" if node.user == "root" else "no"
     _write(root + "/etc/ssh/sshd_config", f"PermitRootLogin {root_login}\nPasswordAuthentication yes\nUsePAM no\n"
            "PrintMotd no\nSubsystem sftp internal-sftp\n")
