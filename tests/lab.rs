@@ -6,12 +6,21 @@
 mod support;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use support::{Lab, said, shared, succeed};
+use support::{Lab, said, succeed};
 
 const APP: &str = "registry.lab:5000/team/app:v1";
 const SMALL: &str = "registry.lab:5000/team/small:v1";
+
+static SHARED: LazyLock<Mutex<Lab>> =
+    LazyLock::new(|| Mutex::new(Lab::start("shared", 4, &["--bare"])));
+
+/// The lab that the tests of a binary share: four good nodes and node-bare. The guard keeps other tests out.
+fn shared() -> MutexGuard<'static, Lab> {
+    SHARED.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[test]
 fn every_node_answers_over_ssh_with_the_inventorys_user_and_key() {

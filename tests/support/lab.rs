@@ -4,7 +4,6 @@
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a lab may take to come up on a busy machine.
@@ -29,14 +28,6 @@ pub struct Node {
     pub user: String,
     /// docker, containerd or none.
     pub runtime: String,
-}
-
-static SHARED: LazyLock<Mutex<Lab>> =
-    LazyLock::new(|| Mutex::new(Lab::start("shared", 4, &["--bare"])));
-
-/// The lab that the tests of a binary share: four good nodes and node-bare. The guard keeps other tests out.
-pub fn shared() -> MutexGuard<'static, Lab> {
-    SHARED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn program() -> Command {

@@ -1,0 +1,680 @@
+//! prepull on a fleet of real nodes: needs root and what lab/install installs (`make test` does both).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test file: a panic is a failed test
+
+#[path = "support/lab.rs"]
+mod support;
+
+use std::collections::HashSet;
+use std::io::Write as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use serde_json::Value;
+use support::{Lab, Node, said, succeed};
+
+const APP: &str = "registry.lab:5000/team/app:v1";
+const SMALL: &str = "registry.lab:5000/team/small:v1";
+const NODES: usize = 12;
+
+static FLEET: LazyLock<Mutex<Lab>> =
+    LazyLock::new(|| Mutex::new(Lab::start("fleet", NODES, &["--bare"])));
+
+/// The fleet, without images and with everything in order. The guard keeps other tests out.
+fn fleet() -> MutexGuard<'static, Lab> {
+    let lab = FLEET.lock().unwrap_or_else(PoisonError::into_inner);
+    succeed(&mut lab.command(&["registry", "rate", "off"]));
+    succeed(&mut lab.command(&["registry", "start"]));
+    for node in lab.nodes() {
+        forget_images(&lab, &node);
+    }
+    lab
+}
+
+/// Removes the images of tests before, by the runtime's own means.
+fn forget_images(lab: &Lab, node: &Node) {
+    let script = match node.runtime.as_str() {
+        "docker" => "for image in $(docker images -q); do docker rmi -f \"$image\" || exit; done",
+        "containerd" => {
+            "for image in $(crictl images -q 2>/dev/null); do crictl rmi \"$image\" || exit; done"
+        }
+        _ => return,
+    };
+    succeed(&mut lab.on(&node.name, &["sh", "-c", script]));
+}
+
+/// What came of a run of prepull.
+struct Run {
+    status: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}:\n{}{}", self.stdout, self.stderr))
+    }
+
+    fn expect(self, status: i32) -> Self {
+        assert_eq!(self.status, Some(status), "{}{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+/// prepull with these arguments and the lab's inventory, where the operator is.
+fn command(lab: &Lab, arguments: &[&str]) -> Command {
+    let inventory = lab.file("inventory.yml");
+    command_for(lab, &inventory, arguments)
+}
+
+fn command_for(lab: &Lab, inventory: &str, arguments: &[&str]) -> Command {
+    let (name, rest) = arguments.split_first().unwrap();
+    let known_hosts = lab.file("known_hosts");
+    let mut words = vec![env!("CARGO_BIN_EXE_prepull"), name, "-i", inventory];
+    if !rest.contains(&"--known-hosts") {
+        words.extend(["--known-hosts", &known_hosts]);
+    }
+    words.extend(rest);
+    let mut command = lab.operator(&words);
+    command
+        .env("HOME", lab.state.join("home"))
+        .env_remove("SSH_AUTH_SOCK");
+    command
+}
+
+fn start(command: &mut Command, input: &str) -> Child {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    child
+}
+
+fn end(child: Child) -> Run {
+    let output = child.wait_with_output().unwrap();
+    Run {
+        status: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn prepull(lab: &Lab, arguments: &[&str]) -> Run {
+    end(start(&mut command(lab, arguments), ""))
+}
+
+/// A pull with the registry's login, result in JSON.
+fn pull_command(lab: &Lab, arguments: &[&str]) -> Command {
+    let login = [
+        "pull",
+        "--registry-user",
+        "ci",
+        "--registry-password-stdin",
+        "-o",
+        "json",
+    ];
+    command(lab, &[&login, arguments].concat())
+}
+
+fn pull(lab: &Lab, arguments: &[&str]) -> Run {
+    end(start(&mut pull_command(lab, arguments), &lab.password()))
+}
+
+/// The digest that the node's own runtime names for the image; `None` when it does not hold it.
+fn digest_on(lab: &Lab, node: &Node, image: &str) -> Option<String> {
+    let output = if node.runtime == "docker" {
+        let format = [
+            "docker",
+            "image",
+            "inspect",
+            "--format",
+            "{{json .RepoDigests}}",
+            image,
+        ];
+        lab.on(&node.name, &format).output().unwrap()
+    } else {
+        lab.on(&node.name, &["crictl", "inspecti", "-o", "json", image])
+            .output()
+            .unwrap()
+    };
+    if !output.status.success() {
+        return None;
+    }
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let digests = if value.is_array() {
+        &value
+    } else {
+        &value["status"]["repoDigests"]
+    };
+    let (name, _) = image.rsplit_once(':').unwrap();
+    let digests = digests
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|digest| digest.as_str().unwrap());
+    digests
+        .filter_map(|digest| digest.strip_prefix(&format!("{name}@")))
+        .map(String::from)
+        .next()
+}
+
+/// The nodes of `inventory.yml`.
+fn good_nodes(lab: &Lab) -> Vec<Node> {
+    let mut nodes = lab.nodes();
+    nodes.retain(|node| node.runtime != "none");
+    assert_eq!(nodes.len(), NODES);
+    nodes
+}
+
+/// Everything of ours that may be left on a node: files of a pull, running clients.
+fn left_on(lab: &Lab, node: &Node) -> String {
+    let script = "ls -d /dev/shm/prepull* /run/prepull* /tmp/prepull* 2>/dev/null
+        for process in /proc/[0-9]*; do
+            [ $process != /proc/$$ ] || continue
+            line=$(tr '\\0' ' ' <$process/cmdline 2>/dev/null)
+            case $line in 'docker pull'* | 'crictl pull'* | *'IFS= read -r l'*) echo \"$line\" ;; esac
+        done; true";
+    succeed(&mut lab.on(&node.name, &["sh", "-c", script]))
+}
+
+/// Watches the arguments of every process of the machine for a secret; the nodes' processes are among them.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<(usize, Vec<String>, HashSet<String>)>,
+}
+
+impl Watch {
+    fn start(secrets: Vec<String>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let (mut rounds, mut leaks, mut programs) = (0, Vec::new(), HashSet::new());
+            while !stopped.load(Ordering::Relaxed) {
+                rounds += 1;
+                for process in std::fs::read_dir("/proc").unwrap().flatten() {
+                    let Ok(line) = std::fs::read(process.path().join("cmdline")) else {
+                        continue;
+                    };
+                    let line = String::from_utf8_lossy(&line).replace('\0', " ");
+                    if secrets.iter().any(|secret| line.contains(secret)) {
+                        leaks.push(line.clone());
+                    }
+                    for program in ["docker pull", "crictl pull"] {
+                        if line.starts_with(program) {
+                            programs.insert(program.to_string());
+                        }
+                    }
+                }
+            }
+            (rounds, leaks, programs)
+        });
+        Self { stop, thread }
+    }
+
+    fn end(self) -> (usize, Vec<String>, HashSet<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+/// How the lab's password may be spelt: as it is, as docker and crictl want it.
+fn spellings(lab: &Lab) -> Vec<String> {
+    let password = lab.password();
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!("ci:{password}"));
+    vec![password[..24].to_string(), basic]
+}
+
+#[test]
+fn a_fleet_of_twelve_is_warmed_through_an_outage_of_the_registry() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    let watch = Watch::start(spellings(&lab));
+    // 960 MB in all: slow enough that the outage hits pulls in their middle.
+    succeed(&mut lab.command(&["registry", "rate", "640mbit"]));
+    let arguments = ["--retries", "8", "--backoff", "1s..4s", APP];
+    let running = start(&mut pull_command(&lab, &arguments), &lab.password());
+    std::thread::sleep(Duration::from_secs(4));
+    succeed(&mut lab.command(&["registry", "stop"]));
+    std::thread::sleep(Duration::from_secs(5));
+    succeed(&mut lab.command(&["registry", "start"]));
+    let run = end(running).expect(0);
+    let (rounds, leaks, programs) = watch.end();
+
+    let document = run.json();
+    assert_eq!(document["summary"]["pulled"], NODES, "{}", run.stdout);
+    let mut retried = 0;
+    for reported in document["nodes"].as_array().unwrap() {
+        let node = nodes
+            .iter()
+            .find(|node| reported["name"] == node.name.as_str())
+            .unwrap();
+        let outcome = &reported["outcomes"][0];
+        assert_eq!(outcome["status"], "pulled");
+        let digest = outcome["digest"].as_str().unwrap();
+        assert_eq!(
+            digest_on(&lab, node, APP).as_deref(),
+            Some(digest),
+            "{}",
+            node.name
+        );
+        assert_eq!(document["images"][0]["digest"], digest);
+        retried += usize::from(outcome["attempts"].as_array().unwrap().len() > 1);
+    }
+    assert!(retried > 0, "the outage hit nobody: {}", run.stdout);
+
+    assert!(rounds > 20, "only {rounds} looks at the processes");
+    assert_eq!(
+        programs.len(),
+        2,
+        "the pulls themselves were not seen: {programs:?}"
+    );
+    assert!(leaks.is_empty(), "the password was in arguments: {leaks:?}");
+    for node in &nodes {
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+        // All that the node can have written: its disk, its data root, its memory file systems.
+        let places = "/run /dev/shm /tmp /var/lib/docker /var/lib/containerd";
+        for secret in spellings(&lab) {
+            let script = format!("grep -rlF -e \"$1\" {places} 2>/dev/null; true");
+            let found = succeed(&mut lab.on(&node.name, &["sh", "-c", &script, "sh", &secret]));
+            assert_eq!(found, "", "on {}", node.name);
+        }
+    }
+    for text in [&run.stdout, &run.stderr] {
+        assert!(!spellings(&lab).iter().any(|secret| text.contains(secret)));
+    }
+
+    // Again: nothing to do, and the registry is not even asked.
+    succeed(&mut lab.command(&["registry", "stop"]));
+    let again = pull(&lab, &[APP]).expect(0).json();
+    assert_eq!(again["summary"]["present"], NODES);
+    let checked = prepull(&lab, &["check", APP]).expect(0);
+    assert!(checked.stdout.contains("12 of 12"), "{}", checked.stdout);
+}
+
+/// The kinds of all final failures, once each.
+fn kinds(document: &Value) -> HashSet<String> {
+    let nodes = document["nodes"].as_array().unwrap();
+    let outcomes = nodes
+        .iter()
+        .flat_map(|node| node["outcomes"].as_array().unwrap());
+    outcomes
+        .filter_map(|outcome| outcome["failure"]["kind"].as_str())
+        .map(String::from)
+        .collect()
+}
+
+fn only(kind: &str) -> HashSet<String> {
+    HashSet::from([kind.to_string()])
+}
+
+#[test]
+fn a_wrong_password_is_refused_once_and_named() {
+    let lab = fleet();
+    let arguments = ["--registry-user", "ci", "--registry-password-stdin", SMALL];
+    let json = [&["pull", "-o", "json"], &arguments[..]].concat();
+    let document = end(start(&mut command(&lab, &json), "wrong"))
+        .expect(1)
+        .json();
+    assert_eq!(kinds(&document), only("registry-auth"));
+    assert_eq!(document["summary"]["failed"], NODES);
+    for node in document["nodes"].as_array().unwrap() {
+        assert_eq!(node["outcomes"][0]["attempts"].as_array().unwrap().len(), 1);
+    }
+    let human = [&["pull"], &arguments[..]].concat();
+    let run = end(start(&mut command(&lab, &human), "wrong")).expect(1);
+    assert!(run.stdout.contains("NOT READY"), "{}", run.stdout);
+    assert!(
+        run.stdout
+            .contains("Check the registry's user and password"),
+        "{}",
+        run.stdout
+    );
+}
+
+#[test]
+fn no_login_an_unknown_tag_and_an_unknown_repository_have_their_kinds() {
+    let lab = fleet();
+    let document = prepull(&lab, &["pull", "-o", "json", SMALL])
+        .expect(1)
+        .json();
+    assert_eq!(kinds(&document), only("registry-auth"));
+    let document = pull(&lab, &["registry.lab:5000/team/small:nope"])
+        .expect(1)
+        .json();
+    assert_eq!(kinds(&document), only("image-not-found"));
+    let document = pull(&lab, &["registry.lab:5000/team/nothing:v1"])
+        .expect(1)
+        .json();
+    assert_eq!(kinds(&document), only("image-not-found"));
+}
+
+#[test]
+fn an_unknown_host_key_stops_every_node_and_accept_new_records_it() {
+    let lab = fleet();
+    let known = lab.file("nobody_known");
+    std::fs::write(&known, "").unwrap();
+    let document = prepull(
+        &lab,
+        &["check", "-o", "json", "--known-hosts", &known, SMALL],
+    )
+    .expect(1)
+    .json();
+    assert_eq!(kinds(&document), only("host-key"));
+    assert_eq!(std::fs::read_to_string(&known).unwrap(), "");
+    let accept = [
+        "exec",
+        "--known-hosts",
+        &known,
+        "--host-keys",
+        "accept-new",
+        "--",
+        "true",
+    ];
+    prepull(&lab, &accept).expect(0);
+    assert_eq!(
+        std::fs::read_to_string(&known).unwrap().lines().count(),
+        NODES
+    );
+    prepull(&lab, &["exec", "--known-hosts", &known, "--", "true"]).expect(0);
+}
+
+#[test]
+fn a_dead_node_and_one_without_a_runtime_fail_alone() {
+    let lab = fleet();
+    let arguments = [
+        "pull",
+        "-o",
+        "json",
+        "--retries",
+        "1",
+        "--backoff",
+        "100ms..200ms",
+        "--connect-timeout",
+        "4s",
+        "--registry-user",
+        "ci",
+        "--registry-password-stdin",
+        SMALL,
+    ];
+    let mut faulty = command_for(&lab, &lab.file("faulty.yml"), &arguments);
+    let document = end(start(&mut faulty, &lab.password())).expect(1).json();
+    assert_eq!(document["summary"]["pulled"], NODES);
+    assert_eq!(document["summary"]["failed"], 2);
+    let of = |name: &str| {
+        let nodes = document["nodes"].as_array().unwrap();
+        let node = nodes.iter().find(|node| node["name"] == name).unwrap();
+        node["outcomes"][0].clone()
+    };
+    assert_eq!(of("node-bare")["failure"]["kind"], "runtime-missing");
+    assert_eq!(of("node-bare")["attempts"].as_array().unwrap().len(), 1);
+    assert_eq!(of("node-dead")["failure"]["kind"], "unreachable");
+    assert_eq!(of("node-dead")["attempts"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_wrong_user_is_an_ssh_failure_and_a_runtime_that_may_not_be_used_one_of_privilege() {
+    let lab = fleet();
+    let document = prepull(&lab, &["check", "-o", "json", "-u", "nobody", SMALL])
+        .expect(1)
+        .json();
+    assert_eq!(kinds(&document), only("ssh-auth"));
+    // ops may not open docker's socket without sudo.
+    let ops = lab
+        .nodes()
+        .into_iter()
+        .find(|node| node.user == "ops" && node.runtime == "docker")
+        .unwrap();
+    let inventory = lab.file("plain.yml");
+    let line = format!(
+        "nodes: [{{name: {}, address: {}, user: ops, runtime: docker}}]\n",
+        ops.name, ops.address
+    );
+    std::fs::write(&inventory, line).unwrap();
+    let identity = lab.file("id_ed25519");
+    let mut check = command_for(
+        &lab,
+        &inventory,
+        &["check", "-o", "json", "--identity", &identity, SMALL],
+    );
+    let document = end(start(&mut check, "")).expect(1).json();
+    assert_eq!(kinds(&document), only("privilege"));
+}
+
+#[test]
+fn an_interrupt_cancels_the_pulls_and_leaves_nothing_behind() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    succeed(&mut lab.command(&["registry", "rate", "16mbit"]));
+    let running = start(&mut pull_command(&lab, &["-p", "6", APP]), &lab.password());
+    std::thread::sleep(Duration::from_secs(3));
+    let process = running.id().to_string();
+    succeed(Command::new("kill").args(["-INT", &process]));
+    let began = Instant::now();
+    let run = end(running).expect(130);
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        began.elapsed()
+    );
+    let document = run.json();
+    assert_eq!(document["summary"]["not_run"], NODES, "{}", run.stdout);
+    let outcome = &document["nodes"][0]["outcomes"][0];
+    assert_eq!(outcome["status"], "not-run");
+    assert_eq!(outcome["failure"]["kind"], "not-run");
+    for node in &nodes {
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+        assert_eq!(digest_on(&lab, node, APP), None, "on {}", node.name);
+    }
+}
+
+#[test]
+fn an_operator_who_is_gone_leaves_nothing_behind_either() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    succeed(&mut lab.command(&["registry", "rate", "16mbit"]));
+    let mut running = start(&mut pull_command(&lab, &[APP]), &lab.password());
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(
+        nodes.iter().any(|node| !left_on(&lab, node).is_empty()),
+        "no pull has begun"
+    );
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let began = Instant::now();
+    for node in &nodes {
+        let mut left = left_on(&lab, node);
+        while !left.is_empty() && began.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(200));
+            left = left_on(&lab, node);
+        }
+        assert_eq!(left, "", "on {}", node.name);
+    }
+}
+
+#[test]
+fn an_attempt_that_takes_too_long_is_given_up() {
+    let lab = fleet();
+    succeed(&mut lab.command(&["registry", "rate", "16mbit"]));
+    let arguments = ["--pull-timeout", "3s", "--retries", "0", APP];
+    let document = pull(&lab, &arguments).expect(1).json();
+    assert_eq!(kinds(&document), only("timed-out"));
+    for node in good_nodes(&lab) {
+        assert_eq!(left_on(&lab, &node), "", "on {}", node.name);
+    }
+}
+
+#[test]
+fn check_tells_who_holds_an_image_and_whether_it_is_the_same() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    let image = "registry.lab:5000/team/drift:v1";
+    let missing = prepull(&lab, &["check", "-o", "json", image])
+        .expect(1)
+        .json();
+    assert_eq!(missing["summary"]["missing"], NODES);
+    // One docker node and one containerd node take the first of two images with one name.
+    succeed(&mut lab.command(&["push", image, "100k"]));
+    let early = lab.file("early.yml");
+    let entry = |node: &Node| {
+        format!(
+            "  - {{name: {}, address: {}, user: {}}}\n",
+            node.name, node.address, node.user
+        )
+    };
+    std::fs::write(
+        &early,
+        format!("nodes:\n{}{}", entry(&nodes[0]), entry(&nodes[1])),
+    )
+    .unwrap();
+    let identity = lab.file("id_ed25519");
+    let login = [
+        "pull",
+        "--identity",
+        &identity,
+        "--registry-user",
+        "ci",
+        "--registry-password-stdin",
+        image,
+    ];
+    end(start(
+        &mut command_for(&lab, &early, &login),
+        &lab.password(),
+    ))
+    .expect(0);
+    succeed(&mut lab.command(&["push", image, "120k"]));
+    pull(&lab, &[image]).expect(0);
+    let run = prepull(&lab, &["check", image]).expect(1);
+    let digests: HashSet<_> = nodes
+        .iter()
+        .map(|node| digest_on(&lab, node, image).unwrap())
+        .collect();
+    assert_eq!(digests.len(), 2);
+    for digest in digests {
+        assert!(run.stdout.contains(&digest[..20]), "{}", run.stdout);
+    }
+    // Asked to look in any case, the early nodes follow.
+    pull(&lab, &["--pull", "always", image]).expect(0);
+    prepull(&lab, &["check", image]).expect(0);
+}
+
+#[test]
+fn a_digest_is_pulled_as_it_is_named() {
+    let lab = fleet();
+    let pulled = pull(&lab, &[SMALL]).expect(0).json();
+    let digest = pulled["images"][0]["digest"].as_str().unwrap().to_string();
+    let pinned = format!("registry.lab:5000/team/small@{digest}");
+    assert_eq!(
+        pull(&lab, &[&pinned]).expect(0).json()["images"][0]["digest"],
+        digest.as_str()
+    );
+    prepull(&lab, &["check", &pinned]).expect(0);
+    let other = format!("registry.lab:5000/team/small@sha256:{}", "0".repeat(64));
+    prepull(&lab, &["check", &other]).expect(1);
+    assert_eq!(
+        kinds(&pull(&lab, &[&other]).expect(1).json()),
+        only("image-not-found")
+    );
+}
+
+#[test]
+fn a_login_can_come_from_dockers_own_file() {
+    let lab = fleet();
+    let auth = base64::engine::general_purpose::STANDARD.encode(format!("ci:{}", lab.password()));
+    let file = lab.file("config.json");
+    let content = serde_json::json!({"auths": {"registry.lab:5000": {"auth": auth}}});
+    std::fs::write(&file, content.to_string()).unwrap();
+    prepull(&lab, &["pull", "--auth-file", &file, SMALL]).expect(0);
+}
+
+#[test]
+fn a_command_runs_on_every_node_as_it_is_given() {
+    let lab = fleet();
+    let run = prepull(
+        &lab,
+        &[
+            "exec", "-o", "json", "--", "printf", "%s|", "a b", "$HOME", "'",
+        ],
+    )
+    .expect(0);
+    for node in run.json()["nodes"].as_array().unwrap() {
+        assert_eq!(node["outcomes"][0]["stdout"], "a b|$HOME|'|");
+    }
+    let names = prepull(&lab, &["exec", "--", "hostname"]).expect(0);
+    for node in good_nodes(&lab) {
+        assert!(
+            names.stdout.contains(&format!("{0} | {0}", node.name)),
+            "{}",
+            names.stdout
+        );
+    }
+    prepull(&lab, &["exec", "--", "false"]).expect(1);
+}
+
+#[test]
+fn events_are_one_json_line_each_and_the_last_holds_the_result() {
+    let lab = fleet();
+    let arguments = [
+        "pull",
+        "-o",
+        "jsonl",
+        "--registry-user",
+        "ci",
+        "--registry-password-stdin",
+        SMALL,
+    ];
+    let run = end(start(&mut command(&lab, &arguments), &lab.password())).expect(0);
+    let lines: Vec<Value> = run
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let (result, events) = lines.split_last().unwrap();
+    assert_eq!(result["result"]["summary"]["pulled"], NODES);
+    for (index, event) in events.iter().enumerate() {
+        assert_eq!(event["number"], index + 1);
+    }
+    let finished = events
+        .iter()
+        .filter(|event| event["event"] == "finished")
+        .count();
+    assert_eq!(finished, NODES);
+}
+
+#[test]
+fn the_deadline_and_waves_stop_early_with_their_status() {
+    let lab = fleet();
+    succeed(&mut lab.command(&["registry", "rate", "16mbit"]));
+    let document = pull(&lab, &["--deadline", "3s", APP]).expect(3).json();
+    assert_eq!(document["summary"]["not_run"], NODES);
+    let document = pull(&lab, &["--waves", "2", "registry.lab:5000/team/small:nope"])
+        .expect(3)
+        .json();
+    assert_eq!(document["summary"]["failed"], 2);
+    assert_eq!(document["summary"]["not_run"], NODES - 2);
+}
+
+#[test]
+fn an_ordinary_user_becomes_root_through_sudo_and_pulls() {
+    let lab = fleet();
+    let ops: Vec<Node> = good_nodes(&lab)
+        .into_iter()
+        .filter(|node| node.user == "ops")
+        .collect();
+    let runtimes: HashSet<&str> = ops.iter().map(|node| node.runtime.as_str()).collect();
+    assert_eq!(runtimes, HashSet::from(["docker", "containerd"]));
+    pull(&lab, &[SMALL]).expect(0);
+    for node in ops {
+        assert!(digest_on(&lab, &node, SMALL).is_some(), "on {}", node.name);
+        let who = lab.ssh(&node, "id -un").output().unwrap();
+        assert_eq!(said(&who), "ops\n");
+    }
+}
