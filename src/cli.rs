@@ -50,19 +50,13 @@ pub struct PullArgs {
     pub images: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub fleet: FleetArgs,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub ssh: SshArgs,
+    pub reach: ReachArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub registry: RegistryArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub runtime: RuntimeArgs,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub policy: PolicyArgs,
     /// The longest one attempt at a pull may take, e.g. 30m; 0 for no limit.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, help_heading = "Policy")]
     pub pull_timeout: Duration,
@@ -77,12 +71,9 @@ pub struct PullArgs {
     /// Ask the registry for this platform instead of the node's own (docker only).
     #[arg(long, value_name = "OS/ARCH", help_heading = "Policy")]
     pub platform: Option<String>,
-    /// Print the plan and connect to nothing.
-    #[arg(short = 'n', long, help_heading = "Policy")]
-    pub dry_run: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub output: OutputArgs,
+    pub course: CourseArgs,
 }
 
 /// `prepull check`.
@@ -93,22 +84,13 @@ pub struct CheckArgs {
     pub images: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub fleet: FleetArgs,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub ssh: SshArgs,
+    pub reach: ReachArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub runtime: RuntimeArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub policy: PolicyArgs,
-    /// Print the plan and connect to nothing.
-    #[arg(short = 'n', long, help_heading = "Policy")]
-    pub dry_run: bool,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub output: OutputArgs,
+    pub course: CourseArgs,
 }
 
 /// `prepull nodes`.
@@ -142,10 +124,26 @@ pub struct ExecArgs {
     pub command: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub reach: ReachArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub course: CourseArgs,
+}
+
+/// Which nodes, and how they are reached.
+#[derive(Debug, Args)]
+pub struct ReachArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub fleet: FleetArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub ssh: SshArgs,
+}
+
+/// How a run goes on, and what is printed.
+#[derive(Debug, Args)]
+pub struct CourseArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub policy: PolicyArgs,

@@ -74,16 +74,21 @@ pub struct OutputSettings {
 /// Whatever is wrong with images, inventory, options or credentials, in words for the operator.
 pub fn pull(args: &cli::PullArgs, ambient: &Ambient) -> Result<RunSettings> {
     let images = images(&args.images)?;
-    let mut policy = policy::policy(&args.policy)?;
+    let mut policy = policy::policy(&args.course.policy)?;
     policy.pull_timeout = Some(args.pull_timeout).filter(|limit| !limit.is_zero());
     policy.pull = policy::pull_when(args.pull);
     policy.platform = args.platform.as_deref().map(policy::platform).transpose()?;
-    one_reader_of_stdin(&args.fleet, args.registry.registry_password_stdin)?;
-    let fleet = fleet(&args.fleet, &args.ssh.login, Some(&args.runtime), ambient)?;
+    one_reader_of_stdin(&args.reach.fleet, args.registry.registry_password_stdin)?;
+    let fleet = fleet(
+        &args.reach.fleet,
+        &args.reach.ssh.login,
+        Some(&args.runtime),
+        ambient,
+    )?;
     if policy.platform.is_some() {
         platform_fits(&fleet)?;
     }
-    let logins = logins(&args.registry, &images, args.dry_run, ambient)?;
+    let logins = logins(&args.registry, &images, args.course.dry_run, ambient)?;
     let planned = images
         .into_iter()
         .zip(logins)
@@ -94,7 +99,7 @@ pub fn pull(args: &cli::PullArgs, ambient: &Ambient) -> Result<RunSettings> {
         work: Work::Pull(planned),
         policy,
     };
-    run(plan, &args.ssh, args.dry_run, &args.output, ambient)
+    run(plan, &args.reach.ssh, &args.course, ambient)
 }
 
 /// `check`.
@@ -103,14 +108,19 @@ pub fn pull(args: &cli::PullArgs, ambient: &Ambient) -> Result<RunSettings> {
 /// As for [`pull`].
 pub fn check(args: &cli::CheckArgs, ambient: &Ambient) -> Result<RunSettings> {
     let images = images(&args.images)?;
-    let policy = policy::policy(&args.policy)?;
-    let fleet = fleet(&args.fleet, &args.ssh.login, Some(&args.runtime), ambient)?;
+    let policy = policy::policy(&args.course.policy)?;
+    let fleet = fleet(
+        &args.reach.fleet,
+        &args.reach.ssh.login,
+        Some(&args.runtime),
+        ambient,
+    )?;
     let plan = Plan {
         fleet,
         work: Work::Check(images),
         policy,
     };
-    run(plan, &args.ssh, args.dry_run, &args.output, ambient)
+    run(plan, &args.reach.ssh, &args.course, ambient)
 }
 
 /// `exec`.
@@ -121,14 +131,14 @@ pub fn exec(args: &cli::ExecArgs, ambient: &Ambient) -> Result<RunSettings> {
     if args.command.iter().any(|part| part.contains('\0')) {
         bail!("the command holds a NUL byte, which no program can be given");
     }
-    let policy = policy::policy(&args.policy)?;
-    let fleet = fleet(&args.fleet, &args.ssh.login, None, ambient)?;
+    let policy = policy::policy(&args.course.policy)?;
+    let fleet = fleet(&args.reach.fleet, &args.reach.ssh.login, None, ambient)?;
     let plan = Plan {
         fleet,
         work: Work::Exec(args.command.clone()),
         policy,
     };
-    run(plan, &args.ssh, args.dry_run, &args.output, ambient)
+    run(plan, &args.reach.ssh, &args.course, ambient)
 }
 
 /// `nodes`.
@@ -142,14 +152,14 @@ pub fn nodes(args: &cli::NodesArgs, ambient: &Ambient) -> Result<Fleet> {
 fn run(
     plan: Plan,
     ssh: &SshArgs,
-    dry_run: bool,
-    output: &cli::OutputArgs,
+    course: &cli::CourseArgs,
     ambient: &Ambient,
 ) -> Result<RunSettings> {
+    let output = &course.output;
     Ok(RunSettings {
         plan: Arc::new(plan),
-        dry_run,
-        ssh: ssh_settings(ssh, dry_run, ambient)?,
+        dry_run: course.dry_run,
+        ssh: ssh_settings(ssh, course.dry_run, ambient)?,
         output: OutputSettings {
             format: output.output,
             progress: output.progress,
