@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The surroundings, taken once at the start so that tests can make up their own.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +47,22 @@ impl Ambient {
         })
     }
 
+    /// A path as typed, with a leading `~/` expanded: shells leave `--option=~/file` alone.
+    pub fn path(&self, typed: &Path) -> PathBuf {
+        match typed.strip_prefix("~") {
+            Ok(rest) => self
+                .in_home(&[""])
+                .pop()
+                .map_or_else(|| typed.to_owned(), |home| home.join(rest)),
+            Err(_) => typed.to_owned(),
+        }
+    }
+
+    /// [`Ambient::path`] for several.
+    pub fn paths(&self, typed: &[PathBuf]) -> Vec<PathBuf> {
+        typed.iter().map(|path| self.path(path)).collect()
+    }
+
     /// The operator's user name, which is the one to log in as where nothing else is said.
     pub fn user_name(&self) -> Option<String> {
         // Like ssh, which asks the password database and not $USER: after `sudo` they differ.
@@ -89,6 +105,13 @@ mod tests {
             [PathBuf::from("/home/alice/.ssh")]
         );
         assert!(Ambient::default().in_home(&[".ssh"]).is_empty());
+        for (typed, path) in [
+            ("~/key", "/home/alice/key"),
+            ("key", "key"),
+            ("~bob/key", "~bob/key"),
+        ] {
+            assert_eq!(ambient.path(Path::new(typed)), PathBuf::from(path));
+        }
     }
 
     #[test]

@@ -192,7 +192,7 @@ fn fleet(
         if path.as_os_str() == "-" {
             Source::Stdin
         } else {
-            Source::File(path.clone())
+            Source::File(ambient.path(path))
         }
     });
     let from_expressions = args.hosts.iter().cloned().map(Source::Hosts);
@@ -200,7 +200,7 @@ fn fleet(
     if sources.is_empty() {
         bail!("no nodes: name an inventory with -i FILE, or hosts with -H EXPR");
     }
-    let strongest = command_line_node(login, runtime)?;
+    let strongest = command_line_node(login, runtime, ambient)?;
     let weakest = NodeSettings {
         user: Some(ambient.user_name().unwrap_or_default()),
         port: Some(22),
@@ -216,7 +216,11 @@ fn fleet(
     Ok(fleet)
 }
 
-fn command_line_node(login: &LoginArgs, runtime: Option<&RuntimeArgs>) -> Result<NodeSettings> {
+fn command_line_node(
+    login: &LoginArgs,
+    runtime: Option<&RuntimeArgs>,
+    ambient: &Ambient,
+) -> Result<NodeSettings> {
     let jump = login.jump.as_deref().map(inventory::parse_jump).transpose();
     let jump = jump.map_err(anyhow::Error::msg).context("--jump")?;
     if let Some(user) = &login.user {
@@ -233,7 +237,7 @@ fn command_line_node(login: &LoginArgs, runtime: Option<&RuntimeArgs>) -> Result
     Ok(NodeSettings {
         user: login.user.clone(),
         port: login.port,
-        identities: (!login.identity.is_empty()).then(|| login.identity.clone()),
+        identities: (!login.identity.is_empty()).then(|| ambient.paths(&login.identity)),
         jump,
         runtime: runtime
             .and_then(|args| args.runtime)
@@ -284,7 +288,7 @@ fn logins(
             .clone()
             .map(|name| (name, Secret::new(""))),
         registries: args.registry.clone(),
-        auth_file: args.auth_file.clone(),
+        auth_file: args.auth_file.as_deref().map(|path| ambient.path(path)),
         no_auth: args.no_auth,
     };
     let files = credentials::default_auth_files(|name| ambient.variable(name));
@@ -323,7 +327,7 @@ fn ssh_settings(args: &SshArgs, dry_run: bool, ambient: &Ambient) -> Result<SshS
         let own = ambient.in_home(&[".ssh/known_hosts", ".ssh/known_hosts2"]);
         (own, vec![PathBuf::from("/etc/ssh/ssh_known_hosts")])
     } else {
-        (args.known_hosts.clone(), vec![])
+        (ambient.paths(&args.known_hosts), vec![])
     };
     Ok(SshSettings {
         host_keys: args.host_keys,

@@ -51,7 +51,13 @@ impl HostKeys {
             let bytes = match fs::read(path) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(SshError::file("cannot read", path, &error)),
+                Err(error) => {
+                    return Err(SshError::file(
+                        "cannot read the known host keys in",
+                        path,
+                        &error,
+                    ));
+                }
             };
             let text = String::from_utf8_lossy(&bytes);
             if number == 0 {

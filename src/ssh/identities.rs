@@ -117,7 +117,8 @@ impl Identities {
 
     fn load(&self, path: &Path) -> Result<Identity, SshError> {
         let bytes = Zeroizing::new(
-            fs::read(path).map_err(|error| SshError::file("cannot read", path, &error))?,
+            fs::read(path)
+                .map_err(|error| SshError::file("cannot read the identity", path, &error))?,
         );
         let broken = |reason: String| SshError::Key {
             path: path.to_owned(),
