@@ -84,7 +84,10 @@ pub(super) async fn dial(host: &str, port: u16, wait: Duration) -> Result<TcpStr
                 return Ok(stream);
             }
             Ok(Err(error)) => answers.push(format!("{address}: {}", plain(&error))),
-            Err(_) => answers.push(format!("{address}: no answer within {share:?}")),
+            Err(_) => answers.push(format!(
+                "{address}: no answer within {:.1} s",
+                share.as_secs_f64()
+            )),
         }
     }
     Err(unreachable(if answers.is_empty() {
