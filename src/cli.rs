@@ -183,6 +183,9 @@ pub struct LoginArgs {
     /// Go through these hosts: [user@]host[:port],...; none for a direct way.
     #[arg(short = 'J', long, value_name = "CHAIN")]
     pub jump: Option<String>,
+    /// Read this ssh_config instead of ~/.ssh/config and the system's; none for no file.
+    #[arg(short = 'F', long, value_name = "FILE")]
+    pub ssh_config: Option<PathBuf>,
     /// Become root on the node through sudo.
     #[arg(short, long)]
     pub r#become: bool,

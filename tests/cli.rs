@@ -56,6 +56,11 @@ impl Desk {
 
     /// Runs prepull and writes down all that came of it.
     fn run_with(&self, arguments: &[&str], input: &str) -> String {
+        let mut arguments = arguments.to_vec();
+        // Nothing of this machine's own ssh_config.
+        if !arguments.contains(&"-F") && !arguments.contains(&"--help") {
+            arguments.splice(1..1, ["-F", "none"]);
+        }
         let mut child = Command::new(env!("CARGO_BIN_EXE_prepull"))
             .args(arguments)
             .current_dir(self.path())
@@ -177,6 +182,70 @@ fn the_fleet_is_shown_as_json() {
         "22",
     ];
     snapshot!("nodes_json", desk.run(&arguments));
+}
+
+const SSH_CONFIG: &str = "\
+Host web*
+    HostName %h.dc1.example
+    User deploy
+    Port 2222
+    IdentityFile ~/no_such_key
+    ProxyJump bastion
+Host bastion
+    HostName 10.0.0.1
+    User jumper
+Host odd
+    ProxyCommand nc %h %p
+Host loose
+    StrictHostKeyChecking no
+    Ciphers aes128-ctr
+";
+
+#[test]
+fn ssh_config_stands_behind_the_inventory() {
+    let inventory = "nodes: [web1, {name: web2, address: 10.0.0.2, user: root, jump: bastion}, {name: web3, jump: none}]\n";
+    let desk = Desk::with(&[("config", SSH_CONFIG), ("nodes.yml", inventory)]);
+    snapshot!(
+        "ssh_config",
+        desk.run(&["nodes", "-F", "config", "-i", "nodes.yml"])
+    );
+    snapshot!(
+        "ssh_config_command_line",
+        desk.run(&[
+            "nodes",
+            "-F",
+            "config",
+            "-i",
+            "nodes.yml",
+            "-u",
+            "ops",
+            "--port",
+            "22",
+            "-J",
+            "ops@way"
+        ])
+    );
+}
+
+#[test]
+fn what_ssh_config_says_and_prepull_does_not_do_is_refused_or_named() {
+    let desk = Desk::with(&[("config", SSH_CONFIG), ("wrong", "Host a\n  Hostnam b\n")]);
+    snapshot!(
+        "ssh_config_refused",
+        desk.run(&["nodes", "-F", "config", "-H", "odd"])
+    );
+    snapshot!(
+        "ssh_config_warned",
+        desk.run(&["nodes", "-F", "config", "-H", "loose"])
+    );
+    snapshot!(
+        "ssh_config_wrong",
+        desk.run(&["nodes", "-F", "wrong", "-H", "a"])
+    );
+    snapshot!(
+        "ssh_config_missing",
+        desk.run(&["nodes", "-F", "missing", "-H", "a"])
+    );
 }
 
 #[test]

@@ -76,6 +76,9 @@ fn command_for(lab: &Lab, inventory: &str, arguments: &[&str]) -> Command {
     let (name, rest) = arguments.split_first().unwrap();
     let known_hosts = lab.file("known_hosts");
     let mut words = vec![env!("CARGO_BIN_EXE_prepull"), name, "-i", inventory];
+    if !rest.contains(&"-F") {
+        words.extend(["-F", "none"]);
+    }
     if !rest.contains(&"--known-hosts") {
         words.extend(["--known-hosts", &known_hosts]);
     }
@@ -676,5 +679,36 @@ fn an_ordinary_user_becomes_root_through_sudo_and_pulls() {
         assert!(digest_on(&lab, &node, SMALL).is_some(), "on {}", node.name);
         let who = lab.ssh(&node, "id -un").output().unwrap();
         assert_eq!(said(&who), "ops\n");
+    }
+}
+
+#[test]
+fn ssh_config_names_the_way_to_nodes_behind_a_bastion() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    let key = lab.file("id_ed25519");
+    let mut config = format!("Host way\n  HostName {}\n  User root\n", nodes[0].address);
+    for node in &nodes[1..] {
+        let (name, address, user) = (&node.name, &node.address, &node.user);
+        config += &format!("Host {name}\n  HostName {address}\n  User {user}\n  ProxyJump way\n");
+    }
+    config += &format!("Host *\n  IdentityFile {key}\n");
+    std::fs::write(lab.file("ssh_config"), config).unwrap();
+    let inventory = lab.file("names.yml");
+    let names: Vec<&str> = nodes[1..].iter().map(|node| node.name.as_str()).collect();
+    std::fs::write(&inventory, format!("nodes: [{}]\n", names.join(", "))).unwrap();
+    let file = lab.file("ssh_config");
+    let script = "echo $SSH_CONNECTION";
+    let exec = ["exec", "-F", &file, "-o", "json", "--", "sh", "-c", script];
+    let document = end(start(&mut command_for(&lab, &inventory, &exec), ""))
+        .expect(0)
+        .json();
+    for node in document["nodes"].as_array().unwrap() {
+        // Who connected to the node is the bastion.
+        let from = node["outcomes"][0]["stdout"].as_str().unwrap();
+        assert!(
+            from.starts_with(&format!("{} ", nodes[0].address)),
+            "{from}"
+        );
     }
 }

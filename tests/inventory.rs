@@ -6,19 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use prepull::inventory::{InventoryError, NodeSettings, Source, load};
+use prepull::inventory::{InventoryError, NodeSettings, Source, built_in, load};
 use prepull::model::{Fleet, Node, RuntimeKind};
 
-fn built_in() -> NodeSettings {
-    NodeSettings {
-        user: Some("me".into()),
-        port: Some(22),
-        ..NodeSettings::default()
-    }
-}
-
 fn fleet_of(sources: &[Source]) -> Result<Fleet, InventoryError> {
-    load(sources, &NodeSettings::default(), &built_in())
+    load(sources, &NodeSettings::default(), &built_in("me"))
 }
 
 fn find<'a>(nodes: &'a [Node], name: &str) -> &'a Node {
@@ -124,7 +116,7 @@ fn files_and_expressions_together_are_one_fleet_in_order() {
         become_root: Some(true),
         ..NodeSettings::default()
     };
-    let fleet = load(&sources, &strongest, &built_in()).unwrap();
+    let fleet = load(&sources, &strongest, &built_in("me")).unwrap();
     let seen: Vec<_> = fleet
         .nodes()
         .iter()

@@ -379,6 +379,7 @@ async fn a_jump_through_sshd_reaches_the_node() {
         user: "root".into(),
         host: "127.0.0.1".into(),
         port: bastion.port,
+        identities: vec![],
     }];
     let known = target.known("ed25519") + &bastion.known("ed25519");
     let output = run(

@@ -811,6 +811,7 @@ fn hop(server: &Server) -> Hop {
         user: "ops".into(),
         host: "127.0.0.1".into(),
         port: server.address.port(),
+        identities: vec![],
     }
 }
 
@@ -852,6 +853,30 @@ async fn a_chain_of_jump_hosts_leads_to_the_node() {
         outer.seen.open.load(Ordering::SeqCst) + inner.seen.open.load(Ordering::SeqCst) == 0
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_jump_host_is_shown_its_own_key_and_the_node_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hops_key, nodes_key) = (ed25519(), ed25519());
+    let accepting = |key: &PrivateKey| Behaviour {
+        keys: vec![key.public_key().clone()],
+        most_tries: 1,
+        ..Behaviour::default()
+    };
+    let bastion = Server::start(accepting(&hops_key)).await;
+    let target = Server::start(accepting(&nodes_key)).await;
+    let options = options(folder.path(), &(bastion.known() + &target.known()));
+    let mut node = node(target.address.port());
+    node.identities = vec![write_key(folder.path(), "node", &nodes_key)];
+    node.jump = vec![Hop {
+        identities: vec![write_key(folder.path(), "hop", &hops_key)],
+        ..hop(&bastion)
+    }];
+    let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+    let session = transport.connect(&node, &|_| {}).await.unwrap();
+    session.close().await;
+    transport.close().await;
 }
 
 #[tokio::test]
@@ -1015,6 +1040,7 @@ async fn giving_up_on_the_way_to_a_jump_host_leaves_nothing() {
         user: "ops".into(),
         host: "127.0.0.1".into(),
         port: silent.local_addr().unwrap().port(),
+        identities: vec![],
     }];
     let transport = SshTransport::new(options(folder.path(), ""), &[]).unwrap();
     let before = tasks();

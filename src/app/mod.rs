@@ -1,5 +1,6 @@
 //! The composition root: wires the rooms for each subcommand.
 
+mod background;
 mod exit;
 mod run;
 mod stop;
@@ -9,9 +10,12 @@ use std::ffi::OsString;
 use anyhow::Result;
 use clap::Parser;
 
+use background::SshBackground;
 pub use exit::Exit;
 
-use crate::cli::{Cli, Command, NodesArgs, NodesFormat};
+use crate::cli::{Cli, Command, NodesFormat};
+use crate::inventory::Asked;
+use crate::model::text::printable;
 use crate::report;
 use crate::settings::{self, Ambient};
 
@@ -38,22 +42,38 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 /// Does what was asked. An error means that nothing was touched.
 fn perform(cli: &Cli) -> Result<Exit> {
     let ambient = Ambient::of_this_process();
-    match &cli.command {
-        Command::Pull(args) => run::run(&settings::pull(args, &ambient)?),
-        Command::Check(args) => run::run(&settings::check(args, &ambient)?),
-        Command::Exec(args) => run::run(&settings::exec(args, &ambient)?),
-        Command::Nodes(args) => nodes(args, &ambient),
-    }
+    let login = match &cli.command {
+        Command::Pull(args) => &args.reach.ssh.login,
+        Command::Check(args) => &args.reach.ssh.login,
+        Command::Exec(args) => &args.reach.ssh.login,
+        Command::Nodes(args) => &args.login,
+    };
+    let ssh = SshBackground::read(login.ssh_config.as_deref())?;
+    let behind = |asked: &Asked<'_>| ssh.ask(asked);
+    let settings = match &cli.command {
+        Command::Pull(args) => settings::pull(args, &ambient, &behind)?,
+        Command::Check(args) => settings::check(args, &ambient, &behind)?,
+        Command::Exec(args) => settings::exec(args, &ambient, &behind)?,
+        Command::Nodes(args) => {
+            let fleet = settings::nodes(args, &ambient, &behind)?;
+            warn(&ssh.warnings());
+            let text = match args.output {
+                NodesFormat::Human => report::fleet_table(&fleet),
+                NodesFormat::Json => pretty(&report::fleet_json(&fleet)),
+            };
+            report::print_stdout(&text)?;
+            return Ok(Exit::Success);
+        }
+    };
+    warn(&ssh.warnings());
+    run::run(&settings)
 }
 
-fn nodes(args: &NodesArgs, ambient: &Ambient) -> Result<Exit> {
-    let fleet = settings::nodes(args, ambient)?;
-    let text = match args.output {
-        NodesFormat::Human => report::fleet_table(&fleet),
-        NodesFormat::Json => pretty(&report::fleet_json(&fleet)),
-    };
-    report::print_stdout(&text)?;
-    Ok(Exit::Success)
+/// What is not as the operator may expect, once, before anything starts.
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        report::print_stderr(&format!("prepull: warning: {}\n", printable(warning)));
+    }
 }
 
 /// A JSON value for people and programs alike, with a newline at the end.

@@ -11,7 +11,6 @@ use super::exit::Exit;
 use super::stop::Signals;
 use crate::cli::{self, Format};
 use crate::engine::{self, Finish};
-use crate::model::text::printable;
 use crate::model::{Fact, Plan, Work};
 use crate::report::{self, Human, HumanOptions, Json, Jsonl, Reporter, RunInfo, RunResult};
 use crate::runtime;
@@ -32,9 +31,7 @@ pub(super) fn run(settings: &RunSettings) -> Result<Exit> {
         return Ok(Exit::Success);
     }
     let transport = SshTransport::new(ssh_options(&settings.ssh), settings.plan.fleet.nodes())?;
-    for warning in transport.warnings() {
-        report::print_stderr(&format!("prepull: warning: {}\n", printable(warning)));
-    }
+    super::warn(transport.warnings());
     let started = SystemTime::now();
     let info = Arc::new(RunInfo {
         id: run_id(started),

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::error::{Fault, InventoryError, Place};
 use super::hosts;
-use super::levels::{self, NodeSettings};
+use super::levels::{self, Background, NodeSettings, Unresolved};
 use crate::model::{Fleet, Node};
 
 /// What one source says.
@@ -65,7 +65,7 @@ struct Joined<'a> {
 pub fn resolve(
     drafts: &[Draft],
     strongest: &NodeSettings,
-    weakest: &NodeSettings,
+    background: Background<'_>,
 ) -> Result<Fleet, InventoryError> {
     let mentions: usize = drafts.iter().map(|draft| draft.mentions.len()).sum();
     if mentions > hosts::NODE_LIMIT {
@@ -78,7 +78,7 @@ pub fn resolve(
     let mut nodes = Vec::new();
     let mut weight = 0;
     for joined in join(drafts)? {
-        nodes.push(joined.resolve(strongest, weakest, &mut weight)?);
+        nodes.push(joined.resolve(strongest, background, &mut weight)?);
     }
     // Names are unique after joining, so the one error left is an empty fleet.
     Fleet::new(nodes).map_err(|error| {
@@ -184,13 +184,12 @@ impl<'a> Joined<'a> {
     fn resolve(
         self,
         strongest: &NodeSettings,
-        weakest: &NodeSettings,
+        background: Background<'_>,
         weight: &mut usize,
     ) -> Result<Node, InventoryError> {
         let mut layers = vec![strongest, &self.settings];
         layers.extend(self.groups.iter().map(|(_, group)| &group.settings));
         layers.extend(self.drafts.iter().map(|(draft, _)| &draft.defaults));
-        layers.push(weakest);
         let bytes = layers.iter().map(|level| level.weight()).sum::<usize>();
         *weight = weight.saturating_add(bytes);
         if *weight > levels::WEIGHT_LIMIT {
@@ -204,14 +203,17 @@ impl<'a> Joined<'a> {
             }
         }
         let address = self.address.map(str::to_string);
-        levels::resolve(self.name.to_string(), address, groups, &layers).ok_or_else(|| {
+        let name = self.name.to_string();
+        levels::resolve(name, address, groups, &layers, background).map_err(|unresolved| {
             let (source, place) = self.first_place();
-            InventoryError::at(
-                source,
-                place,
-                Fault::new(format!("nobody says who logs in to \"{}\"", self.name))
-                    .but("add \"user:\" to the node or to \"defaults:\", or use --user"),
-            )
+            let fault = match unresolved {
+                Unresolved::Refused(sentence) => Fault::new(sentence),
+                Unresolved::NoUser => {
+                    Fault::new(format!("nobody says who logs in to \"{}\"", self.name))
+                        .but("add \"user:\" to the node or to \"defaults:\", or use --user")
+                }
+            };
+            InventoryError::at(source, place, fault)
         })
     }
 }
@@ -219,6 +221,7 @@ impl<'a> Joined<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inventory::built_in;
 
     fn mention(name: &str, line: u32, settings: NodeSettings) -> Mention {
         Mention {
@@ -262,12 +265,7 @@ mod tests {
                 },
             )],
         );
-        let fleet = resolve(
-            &[one, two],
-            &NodeSettings::default(),
-            &NodeSettings::default(),
-        )
-        .unwrap();
+        let fleet = resolve(&[one, two], &NodeSettings::default(), &built_in("")).unwrap();
         let seen: Vec<_> = fleet
             .nodes()
             .iter()
@@ -282,8 +280,7 @@ mod tests {
             draft("a.yml", vec![mention("n", 4, user("ops"))]),
             draft("b.yml", vec![mention("n", 7, user("root"))]),
         ];
-        let error =
-            resolve(&drafts, &NodeSettings::default(), &NodeSettings::default()).unwrap_err();
+        let error = resolve(&drafts, &NodeSettings::default(), &built_in("")).unwrap_err();
         let shown = error.to_string();
         assert!(shown.starts_with("b.yml:7:3: "), "{shown}");
         assert!(shown.contains("(a.yml:4:3) with another user"), "{shown}");
@@ -295,8 +292,7 @@ mod tests {
             "a.yml",
             vec![mention("n", 4, NodeSettings::default())],
         )];
-        let error =
-            resolve(&drafts, &NodeSettings::default(), &NodeSettings::default()).unwrap_err();
+        let error = resolve(&drafts, &NodeSettings::default(), &built_in("")).unwrap_err();
         assert!(
             error
                 .to_string()
@@ -308,20 +304,20 @@ mod tests {
     #[test]
     fn the_command_line_beats_the_entry_and_the_built_in_is_last() {
         let drafts = [draft("a.yml", vec![mention("n", 4, user("ops"))])];
-        let fleet = resolve(&drafts, &user("root"), &user("nobody")).unwrap();
+        let fleet = resolve(&drafts, &user("root"), &built_in("nobody")).unwrap();
         assert_eq!(fleet.nodes()[0].user, "root");
         let drafts = [draft(
             "a.yml",
             vec![mention("n", 4, NodeSettings::default())],
         )];
-        let fleet = resolve(&drafts, &NodeSettings::default(), &user("nobody")).unwrap();
+        let fleet = resolve(&drafts, &NodeSettings::default(), &built_in("nobody")).unwrap();
         assert_eq!(fleet.nodes()[0].user, "nobody");
     }
 
     #[test]
     fn no_node_at_all_is_an_error_that_names_the_source() {
         let nothing = NodeSettings::default();
-        let error = resolve(&[draft("a.yml", vec![])], &nothing, &nothing).unwrap_err();
+        let error = resolve(&[draft("a.yml", vec![])], &nothing, &built_in("")).unwrap_err();
         assert!(
             error.to_string().starts_with("a.yml: the fleet is empty"),
             "{error}"

@@ -34,6 +34,39 @@ pub struct NodeSettings {
     pub labels: BTreeMap<String, String>,
 }
 
+/// A node as far as command line and inventory describe it, for whoever knows what stands behind them.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The address that the inventory names, or else the node's name.
+    pub host: &'a str,
+    /// Who logs in, where that is said.
+    pub user: Option<&'a str>,
+    /// The port, where that is said.
+    pub port: Option<u16>,
+    /// The hosts to go through, where that is said.
+    pub jump: Option<&'a [JumpSpec]>,
+}
+
+/// What stands behind the inventory for one node: ssh_config and what is built in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// Who logs in, where nobody else says it.
+    pub user: Option<String>,
+    /// The port, where nobody else says it.
+    pub port: Option<u16>,
+    /// Private key files, where nobody else names one.
+    pub identities: Vec<PathBuf>,
+    /// The host to dial, where the inventory names no address.
+    pub address: Option<String>,
+    /// The way, resolved; it follows [`Asked::jump`] where that is said.
+    pub jump: Vec<Hop>,
+}
+
+/// Tells what stands behind the inventory for a node.
+///
+/// Its error is one sentence about that node.
+pub type Background<'a> = &'a dyn Fn(&Asked<'_>) -> Result<Behind, String>;
+
 /// Which runtime a level asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuntimeChoice {
@@ -210,35 +243,43 @@ fn join_one<T: Clone + PartialEq>(
     }
 }
 
-/// A node from the levels that speak about it, strongest first.
-///
-/// `None` when no level names a user.
+/// Why a node cannot be made of what is said about it.
+#[derive(Debug)]
+pub(super) enum Unresolved {
+    /// No level names a user.
+    NoUser,
+    /// What stands behind the inventory refuses it.
+    Refused(String),
+}
+
+/// A node from the levels that speak about it, strongest first, and what stands behind them.
 pub(super) fn resolve(
     name: String,
     address: Option<String>,
     groups: Vec<String>,
     levels: &[&NodeSettings],
-) -> Option<Node> {
-    let user = first(levels, |level| level.user.clone())?;
-    let jump = first(levels, |level| level.jump.as_ref())
-        .into_iter()
-        .flatten()
-        .map(|hop| Hop {
-            user: hop.user.clone().unwrap_or_else(|| user.clone()),
-            host: hop.host.clone(),
-            port: hop.port.unwrap_or(SSH_PORT),
-        })
-        .collect();
+    background: Background<'_>,
+) -> Result<Node, Unresolved> {
+    let user = first(levels, |level| level.user.as_deref());
+    let port = first(levels, |level| level.port);
+    let behind = background(&Asked {
+        host: address.as_deref().unwrap_or(&name),
+        user,
+        port,
+        jump: first(levels, |level| level.jump.as_deref()),
+    })
+    .map_err(Unresolved::Refused)?;
+    let user = user.map(String::from).or(behind.user);
     let mut labels = BTreeMap::new();
     for level in levels.iter().rev() {
         labels.extend(level.labels.clone());
     }
-    Some(Node {
-        address: address.unwrap_or_else(|| name.clone()),
+    Ok(Node {
+        address: address.or(behind.address).unwrap_or_else(|| name.clone()),
         name,
-        port: first(levels, |level| level.port).unwrap_or(SSH_PORT),
-        identities: first(levels, |level| level.identities.clone()).unwrap_or_default(),
-        jump,
+        port: port.or(behind.port).unwrap_or(SSH_PORT),
+        identities: first(levels, |level| level.identities.clone()).unwrap_or(behind.identities),
+        jump: behind.jump,
         runtime: match first(levels, |level| level.runtime) {
             Some(RuntimeChoice::Kind(kind)) => Some(kind),
             Some(RuntimeChoice::Auto) | None => None,
@@ -247,8 +288,26 @@ pub(super) fn resolve(
         become_root: first(levels, |level| level.become_root).unwrap_or_default(),
         labels,
         groups,
-        user,
+        user: user.ok_or(Unresolved::NoUser)?,
     })
+}
+
+/// The background without any ssh_config: this user, port 22, hops as they are said.
+pub fn built_in(user: &str) -> impl Fn(&Asked<'_>) -> Result<Behind, String> + '_ {
+    move |asked| {
+        let login = asked.user.unwrap_or(user);
+        let hop = |hop: &JumpSpec| Hop {
+            user: hop.user.clone().unwrap_or_else(|| login.to_string()),
+            host: hop.host.clone(),
+            port: hop.port.unwrap_or(SSH_PORT),
+            identities: vec![],
+        };
+        Ok(Behind {
+            user: (!user.is_empty()).then(|| user.to_string()),
+            jump: asked.jump.unwrap_or_default().iter().map(hop).collect(),
+            ..Behind::default()
+        })
+    }
 }
 
 fn first<'a, T>(
@@ -325,7 +384,14 @@ mod tests {
             ..NodeSettings::default()
         };
         weak.labels.insert("site".into(), "x".into());
-        let node = resolve("n".into(), None, vec![], &[&strong, &weak]).unwrap();
+        let node = resolve(
+            "n".into(),
+            None,
+            vec![],
+            &[&strong, &weak],
+            &built_in("nobody"),
+        )
+        .unwrap();
         assert_eq!(
             (node.port, node.user.as_str(), node.address.as_str()),
             (2200, "ops", "n")
@@ -334,7 +400,43 @@ mod tests {
         assert_eq!(node.runtime, Some(RuntimeKind::Docker));
         assert_eq!(node.labels["pool"], "gpu");
         assert_eq!(node.labels["site"], "x");
-        assert!(resolve("n".into(), None, vec![], &[&strong]).is_none());
+        assert!(matches!(
+            resolve("n".into(), None, vec![], &[&strong], &built_in("")),
+            Err(Unresolved::NoUser)
+        ));
+    }
+
+    #[test]
+    fn what_stands_behind_fills_what_nobody_says() {
+        let says = NodeSettings {
+            port: Some(2200),
+            ..NodeSettings::default()
+        };
+        let behind = |asked: &Asked<'_>| {
+            assert_eq!(
+                (asked.host, asked.user, asked.port),
+                ("n", None, Some(2200))
+            );
+            Ok(Behind {
+                user: Some("conf".into()),
+                port: Some(22),
+                identities: vec!["key".into()],
+                address: Some("n.example".into()),
+                jump: vec![],
+            })
+        };
+        let node = resolve("n".into(), None, vec![], &[&says], &behind).unwrap();
+        assert_eq!(
+            (node.name.as_str(), node.address.as_str()),
+            ("n", "n.example")
+        );
+        assert_eq!((node.user.as_str(), node.port), ("conf", 2200));
+        assert_eq!(node.identities, [PathBuf::from("key")]);
+        let refuses = |_: &Asked<'_>| Err("no way".to_string());
+        assert!(matches!(
+            resolve("n".into(), None, vec![], &[&says], &refuses),
+            Err(Unresolved::Refused(sentence)) if sentence == "no way"
+        ));
     }
 
     #[test]
@@ -345,7 +447,14 @@ mod tests {
             ..NodeSettings::default()
         };
         let (auto, docker) = (say(RuntimeChoice::Auto), say("docker".parse().unwrap()));
-        let node = resolve("n".into(), None, vec![], &[&auto, &docker]).unwrap();
+        let node = resolve(
+            "n".into(),
+            None,
+            vec![],
+            &[&auto, &docker],
+            &built_in("nobody"),
+        )
+        .unwrap();
         assert_eq!(node.runtime, None);
     }
 

@@ -18,7 +18,10 @@ use std::path::{Path, PathBuf};
 
 pub use draft::{Draft, Group, Mention};
 pub use error::{Fault, InventoryError, Place};
-pub use levels::{JumpSpec, NodeSettings, RuntimeChoice, parse_endpoint, parse_jump};
+pub use levels::{
+    Asked, Background, Behind, JumpSpec, NodeSettings, RuntimeChoice, built_in, parse_endpoint,
+    parse_jump,
+};
 pub use names::{check_host, check_user, parse_port};
 pub use native::Origin;
 
@@ -41,15 +44,16 @@ pub enum Source {
 
 /// Reads all sources and resolves them to a fleet in the order of first mention.
 ///
-/// `strongest` is what the command line says about every node, `weakest` what is built in; between them
-/// stand the node's entry, its groups (nearest first), and the `defaults` of the files that mention it.
+/// `strongest` is what the command line says about every node, `background` what ssh_config says and
+/// what is built in; between them stand the node's entry, its groups (nearest first), and the
+/// `defaults` of the files that mention it.
 ///
 /// # Errors
 /// An [`InventoryError`] for the first fault, with its place.
 pub fn load(
     sources: &[Source],
     strongest: &NodeSettings,
-    weakest: &NodeSettings,
+    background: Background<'_>,
 ) -> Result<Fleet, InventoryError> {
     let home = std::env::var_os("HOME")
         .filter(|home| !home.is_empty())
@@ -85,7 +89,7 @@ pub fn load(
             }
         }
     }
-    draft::resolve(&drafts, strongest, weakest)
+    draft::resolve(&drafts, strongest, background)
 }
 
 /// Reads an inventory in prepull's YAML without touching files or environment; `~` is an error here.
@@ -116,7 +120,7 @@ pub fn parse_with(text: &str, origin: &Origin) -> Result<Draft, InventoryError> 
 pub fn resolve(
     drafts: &[Draft],
     strongest: &NodeSettings,
-    weakest: &NodeSettings,
+    background: Background<'_>,
 ) -> Result<Fleet, InventoryError> {
-    draft::resolve(drafts, strongest, weakest)
+    draft::resolve(drafts, strongest, background)
 }

@@ -6,6 +6,7 @@ use crate::inventory::{NodeSettings, parse_with, parse_yaml, resolve};
 use crate::model::{Fleet, Node, RuntimeKind};
 
 use super::*;
+use crate::inventory::built_in;
 
 fn origin() -> Origin {
     Origin {
@@ -15,17 +16,9 @@ fn origin() -> Origin {
     }
 }
 
-fn built_in() -> NodeSettings {
-    NodeSettings {
-        user: Some("nobody".into()),
-        port: Some(22),
-        ..NodeSettings::default()
-    }
-}
-
 fn try_fleet(text: &str) -> Result<Fleet, InventoryError> {
     let draft = parse_with(text, &origin())?;
-    resolve(&[draft], &NodeSettings::default(), &built_in())
+    resolve(&[draft], &NodeSettings::default(), &built_in("nobody"))
 }
 
 fn fleet(text: &str) -> Vec<Node> {

@@ -41,6 +41,8 @@ pub struct Hop {
     pub host: String,
     /// The SSH server's port.
     pub port: u16,
+    /// Private key files to offer there; those of the node behind it where this is empty.
+    pub identities: Vec<PathBuf>,
 }
 
 impl fmt::Display for Hop {
@@ -165,6 +167,7 @@ mod tests {
             user: "ops".into(),
             host: host.into(),
             port: 2222,
+            identities: vec![],
         };
         assert_eq!(hop("bastion").to_string(), "ops@bastion:2222");
         assert_eq!(hop("2001:db8::7").to_string(), "ops@[2001:db8::7]:2222");

@@ -1,4 +1,4 @@
-//! What surrounds the program: environment variables, home directory, the operator's own user name.
+//! What surrounds the program: environment variables and the home directory.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Default)]
 pub struct Ambient {
     variables: HashMap<OsString, OsString>,
-    account: Option<String>,
 }
 
 impl Ambient {
@@ -16,7 +15,6 @@ impl Ambient {
     pub fn of_this_process() -> Self {
         Self {
             variables: std::env::vars_os().collect(),
-            account: account_name(),
         }
     }
 
@@ -27,7 +25,6 @@ impl Ambient {
                 .iter()
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
-            account: None,
         }
     }
 
@@ -62,32 +59,6 @@ impl Ambient {
     pub fn paths(&self, typed: &[PathBuf]) -> Vec<PathBuf> {
         typed.iter().map(|path| self.path(path)).collect()
     }
-
-    /// The operator's user name, which is the one to log in as where nothing else is said.
-    pub fn user_name(&self) -> Option<String> {
-        // Like ssh, which asks the password database and not $USER: after `sudo` they differ.
-        let from_variable = |name| {
-            self.variable(name)
-                .and_then(|value| value.into_string().ok())
-        };
-        self.account
-            .clone()
-            .or_else(|| from_variable("LOGNAME"))
-            .or_else(|| from_variable("USER"))
-            .filter(|name| !name.is_empty())
-    }
-}
-
-/// This process's user in the password database (`man 5 passwd`).
-fn account_name() -> Option<String> {
-    use std::os::unix::fs::MetadataExt;
-    let uid = std::fs::metadata("/proc/self").ok()?.uid().to_string();
-    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
-    accounts.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let (name, id) = (fields.next()?, fields.nth(1)?);
-        (id == uid).then(|| name.to_string())
-    })
 }
 
 #[cfg(test)]
@@ -95,11 +66,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_account_comes_before_the_variables() {
-        let mut ambient = Ambient::of(&[("USER", "alice"), ("HOME", "/home/alice")]);
-        assert_eq!(ambient.user_name().as_deref(), Some("alice"));
-        ambient.account = Some("root".into());
-        assert_eq!(ambient.user_name().as_deref(), Some("root"));
+    fn paths_in_the_home_directory_are_expanded() {
+        let ambient = Ambient::of(&[("HOME", "/home/alice")]);
         assert_eq!(
             ambient.in_home(&[".ssh"]),
             [PathBuf::from("/home/alice/.ssh")]
@@ -112,10 +80,5 @@ mod tests {
         ] {
             assert_eq!(ambient.path(Path::new(typed)), PathBuf::from(path));
         }
-    }
-
-    #[test]
-    fn this_process_has_an_account_or_a_variable() {
-        assert!(account_name().is_some_and(|name| !name.is_empty()));
     }
 }

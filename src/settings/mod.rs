@@ -16,7 +16,7 @@ pub use ambient::Ambient;
 
 use crate::cli::{self, FleetArgs, LoginArgs, RegistryArgs, RuntimeArgs, SshArgs};
 use crate::credentials::{self, LoginSources};
-use crate::inventory::{self, NodeSettings, RuntimeChoice, Source};
+use crate::inventory::{self, Background, NodeSettings, RuntimeChoice, Source};
 use crate::model::{Fleet, Image, Plan, PlannedImage, RegistryLogin, RuntimeKind, Secret, Work};
 
 /// A run that the operator asked for: `pull`, `check` or `exec`.
@@ -72,7 +72,11 @@ pub struct OutputSettings {
 ///
 /// # Errors
 /// Whatever is wrong with images, inventory, options or credentials, in words for the operator.
-pub fn pull(args: &cli::PullArgs, ambient: &Ambient) -> Result<RunSettings> {
+pub fn pull(
+    args: &cli::PullArgs,
+    ambient: &Ambient,
+    background: Background<'_>,
+) -> Result<RunSettings> {
     let images = images(&args.images)?;
     let mut policy = policy::policy(&args.course.policy)?;
     policy.pull_timeout = Some(args.pull_timeout).filter(|limit| !limit.is_zero());
@@ -84,6 +88,7 @@ pub fn pull(args: &cli::PullArgs, ambient: &Ambient) -> Result<RunSettings> {
         &args.reach.ssh.login,
         Some(&args.runtime),
         ambient,
+        background,
     )?;
     if policy.platform.is_some() {
         platform_fits(&fleet)?;
@@ -106,7 +111,11 @@ pub fn pull(args: &cli::PullArgs, ambient: &Ambient) -> Result<RunSettings> {
 ///
 /// # Errors
 /// As for [`pull`].
-pub fn check(args: &cli::CheckArgs, ambient: &Ambient) -> Result<RunSettings> {
+pub fn check(
+    args: &cli::CheckArgs,
+    ambient: &Ambient,
+    background: Background<'_>,
+) -> Result<RunSettings> {
     let images = images(&args.images)?;
     let policy = policy::policy(&args.course.policy)?;
     let fleet = fleet(
@@ -114,6 +123,7 @@ pub fn check(args: &cli::CheckArgs, ambient: &Ambient) -> Result<RunSettings> {
         &args.reach.ssh.login,
         Some(&args.runtime),
         ambient,
+        background,
     )?;
     let plan = Plan {
         fleet,
@@ -127,12 +137,22 @@ pub fn check(args: &cli::CheckArgs, ambient: &Ambient) -> Result<RunSettings> {
 ///
 /// # Errors
 /// As for [`pull`].
-pub fn exec(args: &cli::ExecArgs, ambient: &Ambient) -> Result<RunSettings> {
+pub fn exec(
+    args: &cli::ExecArgs,
+    ambient: &Ambient,
+    background: Background<'_>,
+) -> Result<RunSettings> {
     if args.command.iter().any(|part| part.contains('\0')) {
         bail!("the command holds a NUL byte, which no program can be given");
     }
     let policy = policy::policy(&args.course.policy)?;
-    let fleet = fleet(&args.reach.fleet, &args.reach.ssh.login, None, ambient)?;
+    let fleet = fleet(
+        &args.reach.fleet,
+        &args.reach.ssh.login,
+        None,
+        ambient,
+        background,
+    )?;
     let plan = Plan {
         fleet,
         work: Work::Exec(args.command.clone()),
@@ -145,8 +165,18 @@ pub fn exec(args: &cli::ExecArgs, ambient: &Ambient) -> Result<RunSettings> {
 ///
 /// # Errors
 /// Whatever is wrong with the inventory or the options.
-pub fn nodes(args: &cli::NodesArgs, ambient: &Ambient) -> Result<Fleet> {
-    fleet(&args.fleet, &args.login, Some(&args.runtime), ambient)
+pub fn nodes(
+    args: &cli::NodesArgs,
+    ambient: &Ambient,
+    background: Background<'_>,
+) -> Result<Fleet> {
+    fleet(
+        &args.fleet,
+        &args.login,
+        Some(&args.runtime),
+        ambient,
+        background,
+    )
 }
 
 fn run(
@@ -187,6 +217,7 @@ fn fleet(
     login: &LoginArgs,
     runtime: Option<&RuntimeArgs>,
     ambient: &Ambient,
+    background: Background<'_>,
 ) -> Result<Fleet> {
     let from_files = args.inventory.iter().map(|path| {
         if path.as_os_str() == "-" {
@@ -201,19 +232,7 @@ fn fleet(
         bail!("no nodes: name an inventory with -i FILE, or hosts with -H EXPR");
     }
     let strongest = command_line_node(login, runtime, ambient)?;
-    let weakest = NodeSettings {
-        user: Some(ambient.user_name().unwrap_or_default()),
-        port: Some(22),
-        ..NodeSettings::default()
-    };
-    let fleet = inventory::load(&sources, &strongest, &weakest)?;
-    if let Some(node) = fleet.nodes().iter().find(|node| node.user.is_empty()) {
-        bail!(
-            "no user to log in to {} as: name one with --user",
-            node.name
-        );
-    }
-    Ok(fleet)
+    Ok(inventory::load(&sources, &strongest, background)?)
 }
 
 fn command_line_node(

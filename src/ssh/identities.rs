@@ -73,7 +73,15 @@ impl Identities {
             // Sooner than the login's own deadline: the agent gets the blame.
             identities.ask_agent(path, options.connect_timeout * 3 / 4);
         }
-        for path in nodes.iter().flat_map(|node| &node.identities) {
+        let of_hops = nodes
+            .iter()
+            .flat_map(|node| &node.jump)
+            .flat_map(|hop| &hop.identities);
+        for path in nodes
+            .iter()
+            .flat_map(|node| &node.identities)
+            .chain(of_hops)
+        {
             if !identities.named.contains_key(path) {
                 let identity = identities.load(path)?;
                 identities.named.insert(path.clone(), Arc::new(identity));

@@ -255,7 +255,11 @@ async fn reach(inner: Arc<Inner>, route: Route) -> Result<Arc<Bastion>, Failure>
         host: &hop.host,
         port: hop.port,
         user: &hop.user,
-        identities: &route.identities,
+        identities: if hop.identities.is_empty() {
+            &route.identities
+        } else {
+            &hop.identities
+        },
     };
     let live = connect::open(&inner, carrier, &target, &|_| {})
         .await

@@ -2,6 +2,7 @@
 
 mod agent;
 mod auth;
+pub mod config;
 mod connect;
 mod host_keys;
 mod identities;

@@ -1,0 +1,233 @@
+//! The conditions of `Match` lines, and the host patterns of `Host` lines.
+
+use std::net::IpAddr;
+
+use super::expand::{self, Tokens};
+use super::lexer::Cursor;
+use super::outside::Outside;
+use super::pattern::{self, Verdict};
+
+/// One condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Condition {
+    negated: bool,
+    test: Test,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Test {
+    All,
+    /// `final` asks for a second reading of the files, `canonical` does not.
+    SecondPass {
+        wanted: bool,
+    },
+    Host(String),
+    OriginalHost(String),
+    User(String),
+    LocalUser(String),
+    Tagged(String),
+    LocalNetwork(String),
+    Exec(String),
+}
+
+/// Reads what stands behind `Match`.
+///
+/// # Errors
+/// A sentence: what is wrong and what would be right.
+pub(super) fn read(rest: &str) -> Result<Vec<Condition>, String> {
+    let mut cursor = Cursor::new(rest);
+    let mut conditions = Vec::new();
+    while let Some(word) = cursor.next_word() {
+        if word.is_empty() {
+            break;
+        }
+        if word.starts_with('#') {
+            cursor.rest = None;
+            break;
+        }
+        let (negated, name) = match word.strip_prefix('!') {
+            Some(name) => (true, name.to_ascii_lowercase()),
+            None => (false, word.to_ascii_lowercase()),
+        };
+        if name == "all" {
+            let more = cursor.next_word().filter(|more| !more.is_empty());
+            if conditions.len() > 1 || more.is_some_and(|more| !more.starts_with('#')) {
+                return Err("\"all\" cannot be combined with other conditions".to_string());
+            }
+            conditions.push(Condition {
+                negated,
+                test: Test::All,
+            });
+            return Ok(conditions);
+        }
+        let mut argument = || {
+            cursor
+                .next_word()
+                .filter(|argument| !argument.is_empty() && !argument.starts_with('#'))
+                .ok_or_else(|| format!("the condition \"{name}\" needs an argument"))
+        };
+        let test = match name.as_str() {
+            "canonical" => Test::SecondPass { wanted: false },
+            "final" => Test::SecondPass { wanted: true },
+            "host" => Test::Host(argument()?),
+            "originalhost" => Test::OriginalHost(argument()?),
+            "user" => Test::User(argument()?),
+            "localuser" => Test::LocalUser(argument()?),
+            "tagged" => Test::Tagged(argument()?),
+            "localnetwork" => Test::LocalNetwork(networks(argument()?)?),
+            "exec" => Test::Exec(argument()?),
+            _ => {
+                return Err(format!(
+                    "\"{word}\" is not a condition: use all, host, originalhost, user, localuser, tagged, \
+                     localnetwork, exec, canonical or final"
+                ));
+            }
+        };
+        conditions.push(Condition { negated, test });
+    }
+    if conditions.is_empty() {
+        return Err("Match needs a condition: use \"Match all\" for every host".to_string());
+    }
+    if cursor.rest.is_some_and(|rest| !rest.is_empty()) {
+        return Err("there is more behind the conditions".to_string());
+    }
+    Ok(conditions)
+}
+
+fn networks(list: String) -> Result<String, String> {
+    let nowhere = IpAddr::from([0, 0, 0, 0]);
+    match list
+        .split(',')
+        .find(|network| pattern::network_holds(network, nowhere).is_none())
+    {
+        Some(wrong) => Err(format!(
+            "\"{wrong}\" is not a network: write address/length"
+        )),
+        None => Ok(list),
+    }
+}
+
+/// What conditions are held against.
+pub(super) struct Subject<'a> {
+    /// The tokens of this moment: host, user and port as far as they are known.
+    pub tokens: Tokens<'a>,
+    pub tag: &'a str,
+    pub second_pass: bool,
+    /// Whether the block can apply at all; commands are not run where it cannot.
+    pub can_apply: bool,
+}
+
+/// The answer of a `Match` line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub applies: bool,
+    /// The line asks for a second reading of the files.
+    pub wants_second_pass: bool,
+}
+
+/// Holds the conditions against the subject.
+///
+/// # Errors
+/// A sentence, for a command that cannot be run or an unknown token in it.
+pub(super) fn answer(
+    conditions: &[Condition],
+    subject: &Subject<'_>,
+    outside: &dyn Outside,
+) -> Result<Answer, String> {
+    let tokens = &subject.tokens;
+    let fits = |text: &str, list: &str| pattern::list(text, list, false) == Verdict::Yes;
+    let mut answer = Answer {
+        applies: true,
+        wants_second_pass: false,
+    };
+    for Condition { negated, test } in conditions {
+        let holds = match test {
+            Test::All => true,
+            Test::SecondPass { wanted } => {
+                answer.wants_second_pass |= wanted;
+                subject.second_pass
+            }
+            Test::Host(list) => pattern::host(tokens.host, list),
+            Test::OriginalHost(list) => pattern::host(tokens.original, list),
+            Test::User(list) => fits(tokens.user, list),
+            Test::LocalUser(list) => fits(&tokens.ambient.user, list),
+            Test::Tagged(list) => fits(subject.tag, list),
+            Test::LocalNetwork(list) => outside.local_addresses().into_iter().any(|address| {
+                list.split(',')
+                    .any(|network| pattern::network_holds(network, address) == Some(true))
+            }),
+            Test::Exec(command) => {
+                let command = tokens.expand(command, expand::EXEC)?;
+                if !answer.applies || !subject.can_apply {
+                    continue;
+                }
+                outside
+                    .run(&command)
+                    .map_err(|error| format!("Match exec \"{command}\": {error}"))?
+            }
+        };
+        if holds == *negated {
+            answer.applies = false;
+        }
+    }
+    Ok(answer)
+}
+
+/// Whether a `Host` line's patterns fit: one does, and no negated one.
+pub(super) fn host_line_fits(patterns: &[String], host: &str) -> bool {
+    let mut fits = false;
+    for pattern in patterns {
+        match pattern.strip_prefix('!') {
+            Some(negated) if pattern::matches(host, negated) => return false,
+            Some(_) => {}
+            None => fits |= pattern::matches(host, pattern),
+        }
+    }
+    fits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn wrong_conditions_are_named() {
+        for (rest, word) in [
+            ("", "needs a condition"),
+            ("host", "\"host\" needs"),
+            ("host # x", "\"host\" needs"),
+            ("planet earth", "\"planet\""),
+            ("host a user b all", "all"),
+            ("all host a", "all"),
+            ("localnetwork 10.0.0.0/99", "10.0.0.0/99"),
+        ] {
+            let error = read(rest).unwrap_err();
+            assert!(error.contains(word), "{rest}: {error}");
+        }
+    }
+
+    #[test]
+    fn conditions_are_read_with_equals_signs_quotes_and_comments() {
+        let plain = read("host a exec b").unwrap();
+        assert_eq!(read("host=a exec=\"b\" # c").unwrap(), plain);
+        assert_eq!(read("HOST a Exec b").unwrap(), plain);
+        assert_eq!(read("canonical all # x").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_negated_pattern_ends_a_host_line() {
+        let line = |text: &str| text.split(' ').map(str::to_string).collect::<Vec<_>>();
+        assert!(host_line_fits(&line("web* db"), "db"));
+        assert!(!host_line_fits(&line("web* !web1 *"), "web1"));
+        assert!(!host_line_fits(&line("!web1"), "web2"));
+        assert!(!host_line_fits(&line("WEB1"), "web1"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_conditions_are_read_without_panic(rest in any::<String>()) {
+            let _ = read(&rest);
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! Resolves a host from ssh_config files as `ssh -G HOST` does: files are read once, hosts resolved many times.
+//!
+//! The oracle is OpenSSH 9.2's own client (`tests/ssh_config.rs`). Conditions and options of newer releases are
+//! taken too: `Match tagged`, `Match localnetwork`, `Tag`, `RefuseConnection`.
+
+mod algorithms;
+mod build;
+mod canonical;
+mod error;
+mod expand;
+mod files;
+mod glob;
+mod jump;
+mod lexer;
+mod matching;
+mod outside;
+mod pass;
+mod pattern;
+mod resolved;
+mod table;
+mod value;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use algorithms::{Family, assemble};
+pub use error::{ConfigError, Place, Warning};
+pub use jump::JumpHost;
+pub use outside::{Ambient, Lookup, Outside, System};
+pub use resolved::{
+    AddressFamily, AlgorithmList, Canonicalization, Canonicalize, HostKeyChecking, IdentityAgent,
+    KeyFile, Proxy, Resolved,
+};
+
+use files::{File, Reader, Trust};
+use pass::{Pass, Values};
+use table::Spec;
+use value::Value;
+
+/// Which files are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// `~/.ssh/config` and then `/etc/ssh/ssh_config`; either may be missing.
+    Usual,
+    /// One file instead of both, as with `ssh -F FILE`. It must exist.
+    Only(PathBuf),
+    /// No file at all, as with `ssh -F none`.
+    Nothing,
+    /// These two, with the system's folder for relative includes: for tests.
+    Pair {
+        /// The operator's file.
+        user: PathBuf,
+        /// The system's file.
+        system: PathBuf,
+    },
+}
+
+/// What is known of a host before any file is read; it wins over every file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Who logs in.
+    pub user: Option<String>,
+    /// The server's port.
+    pub port: Option<u16>,
+    /// Keys to offer first.
+    pub identity_files: Vec<String>,
+    /// Hosts to jump through as in `-J`; an empty list forbids jumps.
+    pub jump: Option<Vec<JumpHost>>,
+    /// Lines of ssh_config as in `-o`: `StrictHostKeyChecking=accept-new`.
+    pub options: Vec<String>,
+}
+
+/// How many hosts one may be reached through: more is a loop.
+const LONGEST_WAY: usize = 16;
+
+/// The files of ssh_config, read and checked.
+pub struct SshConfig {
+    ambient: Ambient,
+    outside: Box<dyn Outside>,
+    files: Vec<Arc<File>>,
+}
+
+impl SshConfig {
+    /// Reads the files and everything that they include.
+    ///
+    /// # Errors
+    /// A file that others can write, that cannot be read, or with a line that is wrong whatever the host.
+    pub fn load(
+        source: &Source,
+        ambient: Ambient,
+        outside: Box<dyn Outside>,
+    ) -> Result<Self, ConfigError> {
+        let own = Trust {
+            own: true,
+            check: true,
+        };
+        let system = Trust {
+            own: false,
+            check: false,
+        };
+        let wanted: Vec<(PathBuf, Trust)> = match source {
+            Source::Usual => vec![
+                (ambient.home.join(".ssh/config"), own),
+                (PathBuf::from("/etc/ssh/ssh_config"), system),
+            ],
+            Source::Only(path) => vec![(
+                path.clone(),
+                Trust {
+                    check: false,
+                    ..own
+                },
+            )],
+            Source::Nothing => Vec::new(),
+            Source::Pair {
+                user,
+                system: other,
+            } => vec![(user.clone(), own), (other.clone(), system)],
+        };
+        let system_folder = match source {
+            Source::Pair { system, .. } => system.parent().unwrap_or(Path::new("/")).to_path_buf(),
+            _ => PathBuf::from("/etc/ssh"),
+        };
+        let mut reader = Reader::new(&ambient, &*outside, system_folder);
+        let mut files = Vec::new();
+        for (path, trust) in wanted {
+            match reader.read(&path, trust, 0)? {
+                Some(file) => files.push(file),
+                None if matches!(source, Source::Only(_)) => {
+                    return Err(ConfigError::file(&path, "there is no such file"));
+                }
+                None => {}
+            }
+        }
+        Ok(Self {
+            ambient,
+            outside,
+            files,
+        })
+    }
+
+    /// Everything that is read, in the order of reading, includes not named: for messages.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| &*file.path)
+    }
+
+    /// What the configuration says of a host. May block: `Match exec` runs a command, CanonicalizeHostname looks
+    /// up names.
+    ///
+    /// # Errors
+    /// Where `ssh` would refuse: an unknown option or token, an unset variable, a name that must be found and is
+    /// not, a host name or user that could be taken for shell code.
+    pub fn resolve(&self, host: &str, given: &Given) -> Result<Resolved, ConfigError> {
+        safe_host(host).map_err(|what| ConfigError::host(host, what))?;
+        if let Some(user) = &given.user {
+            safe_user(user).map_err(|what| ConfigError::host(host, what))?;
+        }
+        let mut values = self.given(given)?;
+        let wants_second = self.pass(&mut values, host, host, false)?;
+        let mut name = match values.get("hostname") {
+            Some(entry) => {
+                let written = values.text("hostname").unwrap_or(host);
+                self.host_name(written, host)
+                    .map_err(|what| ConfigError::line(&entry.place, format!("hostname: {what}")))?
+            }
+            None => host.to_string(),
+        };
+        let rules = build::canonicalization(&values);
+        name = canonical::name(
+            &name,
+            &rules,
+            values.direct(),
+            build::address_family(&values),
+            &*self.outside,
+        )
+        .map_err(|what| ConfigError::host(host, what))?;
+        if wants_second || rules.mode != Canonicalize::No {
+            values.put_hostname(&name, spec("hostname")?);
+            // What the first reading set stays; blocks that fit the new name add to it.
+            self.pass(&mut values, &name, host, true)?;
+        }
+        build::Builder {
+            values: &values,
+            ambient: &self.ambient,
+            outside: &*self.outside,
+            given: host,
+            host_name: &name,
+            first_rules: rules,
+        }
+        .build()
+    }
+
+    /// The hosts on the way to a host, first hop first, and the host itself last: each as its own ssh_config says.
+    ///
+    /// A list of several hosts in ProxyJump is taken as it is; a single host is reached as its own ssh_config says.
+    /// As with `ssh`, what is given for the host does not hold for the hops.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`], and a way that never ends.
+    pub fn way(&self, host: &str, given: &Given) -> Result<Vec<Resolved>, ConfigError> {
+        let mut way = vec![self.resolve(host, given)?];
+        // The last of `way` is the hop nearest to us so far; it is turned round at the end.
+        while let Some(Resolved {
+            proxy: Proxy::Jump(hosts),
+            ..
+        }) = way.last()
+        {
+            let Some((last, before)) = hosts.split_last() else {
+                break;
+            };
+            if way.len() > LONGEST_WAY {
+                return Err(ConfigError::host(
+                    host,
+                    format!(
+                        "more than {LONGEST_WAY} hosts would be jumped through: ProxyJump goes in circles"
+                    ),
+                ));
+            }
+            let given = Given {
+                user: last.user.clone(),
+                port: last.port,
+                jump: (!before.is_empty()).then(|| before.to_vec()),
+                ..Given::default()
+            };
+            let hop = self.resolve(&last.host, &given)?;
+            way.push(hop);
+        }
+        way.reverse();
+        Ok(way)
+    }
+
+    fn host_name(&self, written: &str, host: &str) -> Result<String, String> {
+        let tokens = expand::Tokens {
+            ambient: &self.ambient,
+            host,
+            original: host,
+            alias: None,
+            key_name: host,
+            port: pass::DEFAULT_PORT,
+            user: "",
+            jump: "",
+        };
+        tokens.expand(written, expand::HOSTNAME)
+    }
+
+    fn given(&self, given: &Given) -> Result<Values, ConfigError> {
+        let mut values = Values::default();
+        let mut set =
+            |name: &str, value: Value| values.set(spec(name)?, &value, Place::given(), true);
+        if let Some(user) = &given.user {
+            set("user", Value::Text(user.clone()))?;
+        }
+        if let Some(port) = given.port {
+            set("port", Value::Number(u32::from(port)))?;
+        }
+        if let Some(jump) = &given.jump {
+            set(
+                "proxyjump",
+                Value::Jump((!jump.is_empty()).then(|| jump.clone())),
+            )?;
+        }
+        for file in &given.identity_files {
+            set("identityfile", Value::Text(file.clone()))?;
+        }
+        for option in &given.options {
+            let (spec, value) = files::option(option, &self.ambient)?;
+            values.set(spec, &value, Place::given(), true)?;
+        }
+        Ok(values)
+    }
+
+    /// Reads all files for the host; whether a second reading is wanted.
+    fn pass(
+        &self,
+        values: &mut Values,
+        host: &str,
+        original: &str,
+        second: bool,
+    ) -> Result<bool, ConfigError> {
+        let mut pass = Pass {
+            ambient: &self.ambient,
+            outside: &*self.outside,
+            host,
+            original,
+            second,
+            wants_second: false,
+            values,
+        };
+        for file in &self.files {
+            pass.file(file)?;
+        }
+        Ok(pass.wants_second)
+    }
+}
+
+/// An option that this program itself names.
+fn spec(name: &str) -> Result<&'static Spec, ConfigError> {
+    table::find(name).ok_or_else(|| {
+        ConfigError::line(
+            &Place::given(),
+            format!("\"{name}\" is not an option of ssh"),
+        )
+    })
+}
+
+/// Host names become part of commands (ProxyCommand, `Match exec`): refused as `ssh` refuses them.
+fn safe_host(host: &str) -> Result<(), String> {
+    let wrong = |c: char| "'`\"$\\;&<>|(){}".contains(c) || c.is_whitespace() || c.is_control();
+    if host.is_empty() || host.starts_with('-') || host.contains(wrong) {
+        return Err("the host name is empty, begins with a hyphen or holds characters that no host name has".to_string());
+    }
+    Ok(())
+}
+
+/// The same for user names from outside; those in files are the operator's own.
+fn safe_user(user: &str) -> Result<(), String> {
+    let after_blank = user
+        .split_inclusive(char::is_whitespace)
+        .skip(1)
+        .any(|part| part.starts_with('-'));
+    let wrong = |c: char| "'`\";&<>|(){}".contains(c) || c.is_control();
+    if user.is_empty()
+        || user.starts_with('-')
+        || user.ends_with('\\')
+        || after_blank
+        || user.contains(wrong)
+    {
+        return Err(format!(
+            "the user name \"{user}\" is empty or holds characters that no user name has"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
