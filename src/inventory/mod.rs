@@ -11,6 +11,7 @@ mod lines;
 mod names;
 mod native;
 mod read;
+mod sets;
 mod suggest;
 mod yaml;
 
@@ -23,7 +24,6 @@ pub use names::{check_host, check_user, parse_port};
 pub use native::Origin;
 
 use crate::model::Fleet;
-use lines::Part;
 
 /// What errors call standard input.
 const STDIN: &str = "standard input";
@@ -74,14 +74,8 @@ pub fn load(
                 drafts.push(parse_with(&read::stdin(STDIN)?, &origin)?);
             }
             Source::Hosts(text) => {
-                for part in lines::read_option(text)? {
-                    drafts.push(match part {
-                        Part::Hosts(draft) => draft,
-                        Part::File(path) => {
-                            lines::read_file(&read::file(Path::new(&path))?, &path)?
-                        }
-                    });
-                }
+                let listed = |path: &str| lines::read_file(&read::file(Path::new(path))?, path);
+                drafts.extend(lines::read_option(text, listed)?);
             }
         }
     }
