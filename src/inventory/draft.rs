@@ -24,6 +24,10 @@ pub struct Draft {
     pub mentions: Vec<Mention>,
     /// Whether all mentions are host expressions, where a host under two explicit ports is two nodes.
     pub expressions: bool,
+    /// The members of groups, by the group's index, where the format has an order of its own.
+    pub member_order: BTreeMap<usize, Vec<String>>,
+    /// Nodes that cannot be used as they were said, and why: an error for those who select them.
+    pub refusals: HashMap<String, InventoryError>,
 }
 
 /// A group and what is said for all of its nodes.
@@ -81,7 +85,11 @@ pub fn resolve(
     let drafts = &*separate_ports(drafts);
     let mut nodes = Vec::new();
     let mut weight = 0;
+    let refusals: Vec<_> = drafts.iter().map(|draft| &draft.refusals).collect();
     for joined in join(drafts)? {
+        if let Some(refusal) = refusals.iter().find_map(|known| known.get(joined.name)) {
+            return Err(refusal.clone());
+        }
         nodes.push(joined.resolve(strongest, weakest, &mut weight)?);
     }
     // Names are unique after joining, so the one error left is an empty fleet.
