@@ -143,8 +143,8 @@ fn faults_of_sources_name_the_source() {
             "/no/such.yml: cannot open",
         ),
         (
-            Source::File(env!("CARGO_MANIFEST_DIR").into()),
-            "this is a directory",
+            Source::File(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock").into()),
+            "keep one format a file",
         ),
         (
             Source::Hosts("a,b[".into()),

@@ -3,7 +3,8 @@
 //! Every format (prepull's YAML, expressions, later Ansible's and Kubernetes') becomes a [`Draft`]; only
 //! here is decided what a node gets from where.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::error::{Fault, InventoryError, Place};
 use super::hosts;
@@ -21,6 +22,12 @@ pub struct Draft {
     pub groups: Vec<Group>,
     /// Its nodes, in order; one node may be mentioned several times.
     pub mentions: Vec<Mention>,
+    /// Whether all mentions are host expressions, where a host under two explicit ports is two nodes.
+    pub expressions: bool,
+    /// The members of groups, by the group's index, where the format has an order of its own.
+    pub member_order: BTreeMap<usize, Vec<String>>,
+    /// Nodes that cannot be used as they were said, and why: an error for those who select them.
+    pub refusals: HashMap<String, InventoryError>,
 }
 
 /// A group and what is said for all of its nodes.
@@ -75,9 +82,14 @@ pub fn resolve(
             hosts::too_many(),
         ));
     }
+    let drafts = &*separate_ports(drafts);
     let mut nodes = Vec::new();
     let mut weight = 0;
+    let refusals: Vec<_> = drafts.iter().map(|draft| &draft.refusals).collect();
     for joined in join(drafts)? {
+        if let Some(refusal) = refusals.iter().find_map(|known| known.get(joined.name)) {
+            return Err(refusal.clone());
+        }
         nodes.push(joined.resolve(strongest, background, &mut weight)?);
     }
     // Names are unique after joining, so the one error left is an empty fleet.
@@ -93,6 +105,39 @@ pub fn resolve(
                 .but("list nodes under \"nodes:\" or name them with --hosts"),
         )
     })
+}
+
+/// Names a host `host:port` wherever expressions give it more than one port: behind one address may be
+/// many machines, and each needs a name of its own.
+fn separate_ports(drafts: &[Draft]) -> Cow<'_, [Draft]> {
+    let mut ports: HashMap<&str, u16> = HashMap::new();
+    let mut shared: HashSet<String> = HashSet::new();
+    let expressions = drafts.iter().filter(|draft| draft.expressions);
+    for mention in expressions.flat_map(|draft| &draft.mentions) {
+        if let Some(port) = mention.settings.port
+            && *ports.entry(&mention.name).or_insert(port) != port
+        {
+            shared.insert(mention.name.clone());
+        }
+    }
+    if shared.is_empty() {
+        return Cow::Borrowed(drafts);
+    }
+    let mut drafts = drafts.to_vec();
+    let expressions = drafts.iter_mut().filter(|draft| draft.expressions);
+    for mention in expressions.flat_map(|draft| &mut draft.mentions) {
+        if let Some(port) = mention.settings.port
+            && shared.contains(&mention.name)
+        {
+            let named = if mention.name.contains(':') {
+                format!("[{}]:{port}", mention.name)
+            } else {
+                format!("{}:{port}", mention.name)
+            };
+            mention.address = Some(std::mem::replace(&mut mention.name, named));
+        }
+    }
+    Cow::Owned(drafts)
 }
 
 fn join(drafts: &[Draft]) -> Result<Vec<Joined<'_>>, InventoryError> {
@@ -322,5 +367,61 @@ mod tests {
             error.to_string().starts_with("a.yml: the fleet is empty"),
             "{error}"
         );
+    }
+
+    fn expressions(text: &str) -> Vec<Draft> {
+        let no_file = |path: &str| panic!("{path} was read");
+        super::super::lines::read_option(text, no_file).unwrap()
+    }
+
+    fn named(drafts: &[Draft]) -> Vec<(String, String, u16)> {
+        let fleet = resolve(drafts, &NodeSettings::default(), &built_in("ops")).unwrap();
+        let nodes = fleet.nodes().iter();
+        nodes
+            .map(|node| (node.name.clone(), node.address.clone(), node.port))
+            .collect()
+    }
+
+    fn node(name: &str, address: &str, port: u16) -> (String, String, u16) {
+        (name.into(), address.into(), port)
+    }
+
+    #[test]
+    fn one_host_under_two_explicit_ports_is_two_nodes() {
+        let drafts = expressions("127.0.0.1:2201,127.0.0.1:2202,n:22,[::1]:1,[::1]:2");
+        assert_eq!(
+            named(&drafts),
+            [
+                node("127.0.0.1:2201", "127.0.0.1", 2201),
+                node("127.0.0.1:2202", "127.0.0.1", 2202),
+                node("n", "n", 22),
+                node("[::1]:1", "::1", 1),
+                node("[::1]:2", "::1", 2),
+            ]
+        );
+        let drafts = [expressions("a:1,b:1"), expressions("a:2,a")].concat();
+        assert_eq!(
+            named(&drafts),
+            [
+                node("a:1", "a", 1),
+                node("b", "b", 1),
+                node("a:2", "a", 2),
+                node("a", "a", 22)
+            ]
+        );
+    }
+
+    #[test]
+    fn two_users_of_one_host_and_port_are_an_error_with_both_places() {
+        let nothing = NodeSettings::default();
+        let drafts = expressions("a:2201,ops@a:2202,root@a:2202");
+        let error = resolve(&drafts, &nothing, &built_in(""))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("--hosts:1:19: the node \"a:2202\""),
+            "{error}"
+        );
+        assert!(error.contains("(--hosts:1:8) with another user"), "{error}");
     }
 }

@@ -1,15 +1,15 @@
 //! Host expressions: `user@node[001-128,140].rack[1-4]:2222`, several separated by commas.
 //!
 //! Ranges follow what ClusterShell and pdsh users type: digits, `-`, commas and a step (`1-9/2`); a
-//! leading zero keeps its width. Their operators between expressions (`!`, `&`) are not read yet.
+//! leading zero keeps its width. Their operators between expressions (`!`, `&`, `^`) are in `sets`.
 
-use std::collections::HashSet;
 use std::net::Ipv6Addr;
 
 use super::error::Fault;
 use super::names::{
     NAME_LIMIT, bad_character, check_host, check_user, is_name_character, parse_port,
 };
+use super::sets::{self, HostSet};
 
 /// The most nodes that one inventory may name: a typo in a range must not fill the memory.
 pub const NODE_LIMIT: usize = 100_000;
@@ -58,27 +58,36 @@ pub fn expand(text: &str) -> Result<Vec<HostSpec>, ExpressionError> {
 
 /// Like [`expand`], for an inventory where only `room` nodes are left before the limit.
 pub(super) fn expand_within(text: &str, room: usize) -> Result<Vec<HostSpec>, ExpressionError> {
-    let mut found = Vec::new();
-    let mut seen = HashSet::new();
-    let mut named: usize = 0;
-    for piece in pieces(text)? {
-        let expression = Expression::parse(&piece)?;
-        named = named.saturating_add(expression.count());
-        if named > room {
-            return wrong(piece.at, too_many());
-        }
-        for host in expression.names(piece.at)? {
-            let spec = HostSpec {
-                user: expression.user.clone(),
-                host,
-                port: expression.port,
-            };
-            if seen.insert(spec.clone()) {
-                found.push(spec);
-            }
-        }
+    let mut found = HostSet::new(room);
+    for term in sets::terms(text)? {
+        let at = term.piece.at;
+        let hosts = expand_piece(&term.piece, found.room(term.operator))?;
+        let hosts = hosts.into_iter().map(|spec| (spec, ())).collect();
+        found
+            .apply(term.operator, hosts)
+            .or_else(|fault| wrong(at, fault))?;
     }
-    Ok(found)
+    Ok(found.into_entries().map(|(spec, ())| spec).collect())
+}
+
+/// The hosts of one expression without operators, at most `room`.
+pub(super) fn expand_piece(
+    piece: &Piece<'_>,
+    room: usize,
+) -> Result<Vec<HostSpec>, ExpressionError> {
+    let expression = Expression::parse(piece)?;
+    if expression.count() > room {
+        return wrong(piece.at, too_many());
+    }
+    let specs = expression
+        .names(piece.at)?
+        .into_iter()
+        .map(|host| HostSpec {
+            user: expression.user.clone(),
+            host,
+            port: expression.port,
+        });
+    Ok(specs.collect())
 }
 
 /// What is said when an inventory passes the limit.
@@ -98,8 +107,19 @@ pub(super) struct Piece<'a> {
 
 /// The expressions between the commas that stand outside brackets.
 pub(super) fn pieces(text: &str) -> Result<Vec<Piece<'_>>, ExpressionError> {
+    let split = split(text, |sign, _| sign == ',')?;
+    Ok(split.into_iter().map(|(_, piece)| piece).collect())
+}
+
+/// The pieces between signs that stand outside brackets, each with the sign before it (first a comma).
+/// `is_sign` is also told what stands before the sign in its piece.
+pub(super) fn split(
+    text: &str,
+    is_sign: fn(char, &str) -> bool,
+) -> Result<Vec<(char, Piece<'_>)>, ExpressionError> {
     let mut found = Vec::new();
     let mut start = (0, 0);
+    let mut sign = ',';
     let mut open = None;
     for (at, (byte, character)) in text.char_indices().enumerate() {
         match (character, open) {
@@ -107,9 +127,10 @@ pub(super) fn pieces(text: &str) -> Result<Vec<Piece<'_>>, ExpressionError> {
             ('[', Some(_)) => return wrong(at, Fault::new("a [ inside brackets")),
             (']', Some(_)) => open = None,
             (']', None) => return wrong(at, Fault::new("a ] without its [")),
-            (',', None) => {
-                found.push(piece(&text[start.1..byte], start.0)?);
-                start = (at + 1, byte + 1);
+            (other, None) if is_sign(other, &text[start.1..byte]) => {
+                found.push((sign, piece(&text[start.1..byte], start.0)?));
+                sign = other;
+                start = (at + 1, byte + other.len_utf8());
             }
             _ => {}
         }
@@ -120,7 +141,7 @@ pub(super) fn pieces(text: &str) -> Result<Vec<Piece<'_>>, ExpressionError> {
             Fault::new("a [ without its ]").but("close it, e.g. node[1-4]"),
         );
     }
-    found.push(piece(&text[start.1..], start.0)?);
+    found.push((sign, piece(&text[start.1..], start.0)?));
     Ok(found)
 }
 

@@ -1,5 +1,7 @@
 //! Tests of host expressions: what operators type, what they mistype, and what nobody would.
 
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -118,7 +120,7 @@ fn every_mistake_is_told_with_its_place() {
         ("a@b@c", 3, "'@'"),
         ("ops@", 4, "host name is missing"),
         (":22", 0, "host name is missing"),
-        ("!node", 0, "operator"),
+        ("!node", 0, "missing"),
         ("^file", 0, "--hosts"),
         ("ssh://node:22", 0, "URL"),
         ("a..b", 0, "dots is empty"),

@@ -135,9 +135,14 @@ pub(super) fn jump_host(text: &str) -> Result<JumpSpec, Fault> {
 
 /// An expression that must name exactly one host.
 pub(super) fn single_host(text: &str) -> Result<HostSpec, Fault> {
-    let mut found = hosts::expand_within(text, 1).map_err(|error| {
+    let several = || Fault::new(format!("\"{text}\" names more than one host")).but("name one");
+    let pieces = hosts::pieces(text).map_err(|error| error.fault)?;
+    let [piece] = pieces[..] else {
+        return Err(several());
+    };
+    let mut found = hosts::expand_piece(&piece, 1).map_err(|error| {
         if error.fault == hosts::too_many() {
-            Fault::new(format!("\"{text}\" names more than one host")).but("name one")
+            several()
         } else {
             error.fault
         }

@@ -1,53 +1,70 @@
 //! Host expressions as a source: `-H`, and files with one or more expressions a line.
 
 use super::draft::{Draft, Mention};
-use super::error::{InventoryError, Place, shortened};
+use super::error::{Fault, InventoryError, Place, shortened};
 use super::hosts::{self, ExpressionError, HostSpec, NODE_LIMIT};
 use super::levels::NodeSettings;
+use super::sets::{self, HostSet, Term};
 
 /// What errors call the command line's expressions.
 const OPTION: &str = "--hosts";
 
-/// One part of a `-H` expression.
-pub(super) enum Part {
-    /// These hosts.
-    Hosts(Draft),
-    /// `^FILE`: the hosts in this file.
-    File(String),
-}
-
-/// Reads one `-H`, leaving the files it names to the caller.
-pub(super) fn read_option(text: &str) -> Result<Vec<Part>, InventoryError> {
+/// Reads one `-H`: the hosts of its own text, and of the files it names (`^FILE`), in one draft a source.
+///
+/// `listed` reads such a file.
+pub(super) fn read_option(
+    text: &str,
+    listed: impl Fn(&str) -> Result<Draft, InventoryError>,
+) -> Result<Vec<Draft>, InventoryError> {
     let explain = |error: ExpressionError| InventoryError {
         excerpt: Some(text.to_string()),
         ..located(OPTION, 1, error)
     };
-    let mut parts = Vec::new();
-    let mut hosts = new_draft(OPTION);
-    for piece in hosts::pieces(text).map_err(explain)? {
-        if let Some(path) = piece.text.strip_prefix('^').filter(|path| !path.is_empty()) {
-            parts.push(Part::Hosts(std::mem::replace(
-                &mut hosts,
-                new_draft(OPTION),
-            )));
-            parts.push(Part::File(path.to_string()));
-            continue;
-        }
-        let room = NODE_LIMIT.saturating_sub(hosts.mentions.len());
-        let found = hosts::expand_within(piece.text, room).map_err(|mut error| {
-            error.at += piece.at;
-            explain(error)
-        })?;
-        let place = Place {
-            line: 1,
-            column: shortened(piece.at + 1),
+    let mut sources = vec![OPTION.to_string()];
+    let mut found = HostSet::new(NODE_LIMIT);
+    for Term { operator, piece } in sets::terms(text).map_err(explain)? {
+        let hosts = match piece.text.strip_prefix('^').map(str::trim) {
+            Some(path) if !path.is_empty() => {
+                let draft = listed(path)?;
+                sources.push(draft.source);
+                let mentions = draft.mentions.into_iter();
+                mentions
+                    .map(|mention| (spec(&mention), (sources.len() - 1, mention.place)))
+                    .collect()
+            }
+            _ => {
+                let place = Place {
+                    line: 1,
+                    column: shortened(piece.at + 1),
+                };
+                let hosts = hosts::expand_piece(&piece, found.room(operator)).map_err(explain)?;
+                hosts.into_iter().map(|spec| (spec, (0, place))).collect()
+            }
         };
-        hosts
-            .mentions
-            .extend(found.into_iter().map(|spec| mention(spec, place)));
+        let at = piece.at;
+        found
+            .apply(operator, hosts)
+            .map_err(|fault| explain(ExpressionError { at, fault }))?;
     }
-    parts.push(Part::Hosts(hosts));
-    Ok(parts)
+    let mut drafts: Vec<Draft> = Vec::new();
+    let mut last = None;
+    for (spec, (source, place)) in found.into_entries() {
+        if last != Some(source) {
+            drafts.push(new_draft(&sources[source]));
+            last = Some(source);
+        }
+        if let Some(draft) = drafts.last_mut() {
+            draft.mentions.push(mention(spec, place));
+        }
+    }
+    if drafts.is_empty() {
+        return Err(explain(ExpressionError {
+            at: 0,
+            fault: Fault::new("nothing is left of this expression")
+                .but("check what stands after ! and &"),
+        }));
+    }
+    Ok(drafts)
 }
 
 /// Reads a file of expressions: one or more a line, `#` starts a comment.
@@ -76,6 +93,7 @@ pub(super) fn read_file(text: &str, name: &str) -> Result<Draft, InventoryError>
 fn new_draft(source: &str) -> Draft {
     Draft {
         source: source.to_string(),
+        expressions: true,
         ..Draft::default()
     }
 }
@@ -86,6 +104,14 @@ fn located(source: &str, line: u32, error: ExpressionError) -> InventoryError {
         column: shortened(error.at + 1),
     };
     InventoryError::at(source, place, error.fault)
+}
+
+fn spec(mention: &Mention) -> HostSpec {
+    HostSpec {
+        user: mention.settings.user.clone(),
+        host: mention.name.clone(),
+        port: mention.settings.port,
+    }
 }
 
 fn mention(spec: HostSpec, place: Place) -> Mention {
@@ -128,14 +154,41 @@ mod tests {
 
     #[test]
     fn a_bad_option_is_shown_with_a_caret() {
-        let Err(error) = read_option("web-1, node[a-3]") else {
-            panic!()
-        };
+        let error = read_option("web-1, node[a-3]", no_file).unwrap_err();
         let shown = error.to_string();
         assert!(shown.starts_with("--hosts:1:13: "), "{shown}");
         assert!(
             shown.ends_with("\n  web-1, node[a-3]\n              ^"),
             "{shown}"
         );
+    }
+    fn no_file(path: &str) -> Result<Draft, InventoryError> {
+        panic!("{path} was read")
+    }
+
+    fn named(drafts: &[Draft]) -> Vec<(&str, &str, u32)> {
+        let mentions = drafts.iter().flat_map(|draft| {
+            let mentions = draft.mentions.iter();
+            mentions.map(|m| (draft.source.as_str(), m.name.as_str(), m.place.line))
+        });
+        mentions.collect()
+    }
+
+    #[test]
+    fn a_file_takes_part_in_the_operators() {
+        let listed = |path: &str| read_file("# down\nn2\nn9\n", path);
+        let drafts = read_option("n[1-3]!^down.txt", listed).unwrap();
+        assert_eq!(named(&drafts), [("--hosts", "n1", 1), ("--hosts", "n3", 1)]);
+        let drafts = read_option("n[1-2]^^down.txt,m", listed).unwrap();
+        assert_eq!(
+            named(&drafts),
+            [
+                ("--hosts", "n1", 1),
+                ("down.txt", "n9", 3),
+                ("--hosts", "m", 1)
+            ]
+        );
+        let error = read_option("n1!n1", no_file).unwrap_err().to_string();
+        assert!(error.contains("nothing is left"), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 //! Each format becomes a [`Draft`]; `draft::resolve` alone decides what a node gets from which level. A
 //! new format (Ansible, plain lists, Kubernetes) is a new file that makes a [`Draft`].
 
+mod ansible;
 mod draft;
 mod error;
 pub mod hosts;
@@ -11,10 +12,13 @@ mod lines;
 mod names;
 mod native;
 mod read;
+mod recognise;
+mod sets;
+mod sources;
 mod suggest;
 mod yaml;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use draft::{Draft, Group, Mention};
 pub use error::{Fault, InventoryError, Place};
@@ -26,15 +30,11 @@ pub use names::{check_host, check_user, parse_port};
 pub use native::Origin;
 
 use crate::model::Fleet;
-use lines::Part;
-
-/// What errors call standard input.
-const STDIN: &str = "standard input";
 
 /// One place that names nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// An inventory file.
+    /// An inventory file, or a folder of them.
     File(PathBuf),
     /// An inventory on standard input.
     Stdin,
@@ -58,37 +58,7 @@ pub fn load(
     let home = std::env::var_os("HOME")
         .filter(|home| !home.is_empty())
         .map(PathBuf::from);
-    let mut drafts = Vec::new();
-    for source in sources {
-        match source {
-            Source::File(path) => {
-                let origin = Origin {
-                    name: path.display().to_string(),
-                    folder: path.parent().unwrap_or(Path::new("")).to_path_buf(),
-                    home: home.clone(),
-                };
-                drafts.push(parse_with(&read::file(path)?, &origin)?);
-            }
-            Source::Stdin => {
-                let origin = Origin {
-                    name: STDIN.into(),
-                    folder: PathBuf::new(),
-                    home: home.clone(),
-                };
-                drafts.push(parse_with(&read::stdin(STDIN)?, &origin)?);
-            }
-            Source::Hosts(text) => {
-                for part in lines::read_option(text)? {
-                    drafts.push(match part {
-                        Part::Hosts(draft) => draft,
-                        Part::File(path) => {
-                            lines::read_file(&read::file(Path::new(&path))?, &path)?
-                        }
-                    });
-                }
-            }
-        }
-    }
+    let drafts = sources::drafts(sources, home)?;
     draft::resolve(&drafts, strongest, background)
 }
 

@@ -394,7 +394,7 @@ fn find<'t>(entries: &'t Entries, key: &str) -> Option<&'t Tree> {
 }
 
 /// YAML 1.1's words as well, which Ansible's users still write.
-fn truth(text: &str) -> Result<bool, Fault> {
+pub(super) fn truth(text: &str) -> Result<bool, Fault> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" => Ok(true),
         "false" | "no" | "off" => Ok(false),
@@ -403,7 +403,7 @@ fn truth(text: &str) -> Result<bool, Fault> {
 }
 
 /// A path as an inventory says it: `~/` is the operator's home, relative to the inventory's folder.
-fn path(text: &str, origin: &Origin) -> Result<PathBuf, Fault> {
+pub(super) fn path(text: &str, origin: &Origin) -> Result<PathBuf, Fault> {
     if text.is_empty() || text.contains('\0') {
         return Err(Fault::new("this is no path of a file"));
     }

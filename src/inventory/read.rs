@@ -1,5 +1,6 @@
 //! Reading inventory files: bounded, and with errors that name the file.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -24,6 +25,29 @@ pub(super) fn file(path: &Path) -> Result<String, InventoryError> {
         ));
     }
     text(input, &name, SIZE_LIMIT)
+}
+
+/// The names in a folder, in order.
+pub(super) fn folder(path: &Path) -> Result<Vec<OsString>, InventoryError> {
+    let wrong = |error: std::io::Error| {
+        let fault = Fault::new(format!("cannot list the folder: {error}"));
+        InventoryError::of_file(path.display().to_string(), fault)
+    };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(or_here(path)).map_err(wrong)? {
+        names.push(entry.map_err(wrong)?.file_name());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The folder of a file that is named without one is the present one.
+pub(super) fn or_here(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    }
 }
 
 /// The text of standard input.

@@ -1,0 +1,323 @@
+//! Every source as drafts: files, folders of them, standard input, expressions.
+
+use std::path::{Path, PathBuf};
+
+use super::ansible::{self, World};
+use super::draft::Draft;
+use super::error::{Fault, InventoryError};
+use super::native::{self, Origin};
+use super::recognise::{self, Format};
+use super::{Source, lines, read};
+
+/// What errors call standard input.
+const STDIN: &str = "standard input";
+/// Names that Ansible leaves out of a folder of inventories.
+const LEFT_OUT: &[&str] = &["host_vars", "group_vars", "vars_plugins"];
+/// Endings that it leaves out: backups, editors' files, documents.
+const ENDINGS_LEFT_OUT: &[&str] = &[
+    ".pyc", ".pyo", ".swp", ".bak", "~", ".rpm", ".md", ".txt", ".rst", ".orig", ".cfg", ".retry",
+];
+/// Folders within folders; a link to a folder above must end.
+const DEPTH_LIMIT: usize = 8;
+
+struct Text {
+    origin: Origin,
+    text: String,
+    format: Format,
+}
+
+enum Item {
+    Text(Box<Text>),
+    Drafts(Vec<Draft>),
+}
+
+/// Reads all sources. Those in Ansible's formats become one draft, where the first of them stands.
+pub(super) fn drafts(
+    sources: &[Source],
+    home: Option<PathBuf>,
+) -> Result<Vec<Draft>, InventoryError> {
+    let mut items = Vec::new();
+    let mut folders = Vec::new();
+    for source in sources {
+        match source {
+            Source::File(path) if path.is_dir() => {
+                folders.push(path.clone());
+                let before = items.len();
+                folder(path, home.as_deref(), 0, &mut items)?;
+                if items.len() == before {
+                    let fault = Fault::new("no inventory in this folder").but(
+                        "hidden files, backups, *.txt, *.md, *.cfg and *.retry are left out, as by Ansible",
+                    );
+                    return Err(InventoryError::of_file(path.display().to_string(), fault));
+                }
+            }
+            Source::File(path) => {
+                folders.push(path.parent().unwrap_or(Path::new("")).to_path_buf());
+                items.push(file(path, home.as_deref())?);
+            }
+            Source::Stdin => {
+                let origin = Origin {
+                    name: STDIN.into(),
+                    folder: PathBuf::new(),
+                    home: home.clone(),
+                };
+                items.push(text(read::stdin(STDIN)?, origin)?);
+            }
+            Source::Hosts(text) => {
+                let listed = |path: &str| lines::read_file(&read::file(Path::new(path))?, path);
+                items.push(Item::Drafts(lines::read_option(text, listed)?));
+            }
+        }
+    }
+    assemble(items, folders, home)
+}
+
+fn assemble(
+    items: Vec<Item>,
+    folders: Vec<PathBuf>,
+    home: Option<PathBuf>,
+) -> Result<Vec<Draft>, InventoryError> {
+    let is_ansible = |item: &Item| match item {
+        Item::Text(text) => matches!(
+            text.format,
+            Format::Ini | Format::AnsibleYaml(_) | Format::Listing(_)
+        ),
+        Item::Drafts(_) => false,
+    };
+    let ansible =
+        items.iter().any(is_ansible) || folders.iter().any(|path| ansible::vars_exist_beside(path));
+    let mut world = World::new(home);
+    folders
+        .into_iter()
+        .for_each(|folder| world.add_folder(folder));
+    let mut drafts = Vec::new();
+    let mut world_at = None;
+    for item in items {
+        let Text {
+            origin,
+            text,
+            format,
+        } = match item {
+            Item::Text(text) => *text,
+            Item::Drafts(more) => {
+                drafts.extend(more);
+                continue;
+            }
+        };
+        let name = &origin.name;
+        match format {
+            Format::Native(tree) => drafts.push(native::read(&tree, &origin)?),
+            Format::Lines => drafts.push(lines::read_file(&text, name)?),
+            Format::Names if !ansible => drafts.push(lines::read_file(&text, name)?),
+            other => {
+                world_at.get_or_insert(drafts.len());
+                match other {
+                    Format::AnsibleYaml(tree) => ansible::read_yaml(&tree, name, &mut world)?,
+                    Format::Listing(tree) => {
+                        ansible::read_listing(&tree, name, &mut world)?;
+                    }
+                    _ => ansible::read_ini(&text, name, &mut world)?,
+                }
+            }
+        }
+    }
+    if let Some(at) = world_at {
+        drafts.insert(at, world.into_draft()?);
+    }
+    Ok(drafts)
+}
+
+fn text(text: String, origin: Origin) -> Result<Item, InventoryError> {
+    let format = recognise::recognise(&text, &origin.name)?;
+    Ok(Item::Text(Box::new(Text {
+        origin,
+        text,
+        format,
+    })))
+}
+
+fn file(path: &Path, home: Option<&Path>) -> Result<Item, InventoryError> {
+    let origin = Origin {
+        name: path.display().to_string(),
+        folder: path.parent().unwrap_or(Path::new("")).to_path_buf(),
+        home: home.map(Path::to_path_buf),
+    };
+    let said = read::file(path)?;
+    if said.starts_with("#!") {
+        let fault = Fault::new("this is a program: executable inventories are not run yet")
+            .but("run it: PROGRAM --list | prepull ... -i -");
+        return Err(InventoryError::of_file(&origin.name, fault));
+    }
+    text(said, origin)
+}
+
+fn folder(
+    path: &Path,
+    home: Option<&Path>,
+    depth: usize,
+    items: &mut Vec<Item>,
+) -> Result<(), InventoryError> {
+    if depth == DEPTH_LIMIT {
+        let fault = Fault::new("folders are too deep here").but("is a link a ring?");
+        return Err(InventoryError::of_file(path.display().to_string(), fault));
+    }
+    for name in read::folder(path)? {
+        let inner = path.join(&name);
+        let name = name.to_string_lossy();
+        let left_out = name.starts_with('.')
+            || LEFT_OUT.contains(&&*name)
+            || ENDINGS_LEFT_OUT.iter().any(|ending| name.ends_with(ending));
+        if left_out {
+            continue;
+        }
+        if inner.is_dir() {
+            folder(&inner, home, depth + 1, items)?;
+        } else {
+            items.push(file(&inner, home)?);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{NodeSettings, load};
+    use super::*;
+    use crate::inventory::built_in;
+    use crate::model::Node;
+
+    fn nodes(files: &[(&str, &str)], sources: &[&str]) -> Result<Vec<Node>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let sources: Vec<_> = sources
+            .iter()
+            .map(|name| Source::File(folder.path().join(name)))
+            .collect();
+        load(&sources, &NodeSettings::default(), &built_in("me"))
+            .map(|fleet| fleet.nodes().to_vec())
+            .map_err(|error| {
+                let folder = format!("{}/", folder.path().display());
+                error.to_string().replace(&folder, "")
+            })
+    }
+
+    fn users(files: &[(&str, &str)], sources: &[&str]) -> Vec<String> {
+        let nodes = nodes(files, sources).unwrap();
+        let shown = nodes
+            .iter()
+            .map(|node| format!("{}@{}:{}", node.user, node.name, node.port));
+        shown.collect()
+    }
+
+    #[test]
+    fn an_ini_inventory_has_groups_ranges_and_variables() {
+        let text = "edge ansible_host=10.0.0.9 ansible_port='2222'\n[web]\nw[01:03:2].x\n\
+            [site:children]\nweb\n[site:vars]\nansible_user=ops\nansible_become=yes\nother={{ x }}\n\
+            ansible_ssh_common_args='-o ProxyJump=gate:2022'\nprepull_runtime=crictl\n";
+        let nodes = nodes(&[("hosts", text)], &["hosts"]).unwrap();
+        assert_eq!(
+            (
+                nodes[0].name.as_str(),
+                nodes[0].address.as_str(),
+                nodes[0].port
+            ),
+            ("edge", "10.0.0.9", 2222)
+        );
+        assert_eq!(
+            (nodes[2].name.as_str(), nodes[2].user.as_str()),
+            ("w03.x", "ops")
+        );
+        assert_eq!(nodes[2].groups, ["web", "site"]);
+        assert_eq!(nodes[2].jump[0].to_string(), "ops@gate:2022");
+        assert!(nodes[2].become_root && nodes[2].runtime.is_some());
+    }
+
+    #[test]
+    fn variables_win_in_ansibles_order() {
+        let ini = "[a]\nh1\nh2 ansible_user=own\n[b]\nh1\n[a:vars]\nansible_user=a\nansible_port=1\n\
+            [b:vars]\nansible_user=b\n[all:vars]\nansible_port=9\n";
+        assert_eq!(users(&[("i", ini)], &["i"]), ["b@h1:1", "own@h2:1"]);
+        let files = [
+            ("i", ini),
+            ("group_vars/all.yml", "ansible_port: 5\n"),
+            ("group_vars/a/one", "ansible_user: dir\n"),
+            ("host_vars/h2.json", "{\"ansible_user\": \"json\"}"),
+        ];
+        assert_eq!(users(&files, &["i"]), ["dir@h1:5", "json@h2:5"]);
+        let weighed = ini.replace("[a:vars]\n", "[a:vars]\nansible_group_priority=10\n");
+        assert_eq!(users(&[("i", &weighed)], &["i"])[0], "a@h1:1");
+    }
+
+    #[test]
+    fn a_folder_is_one_inventory() {
+        let files = [
+            ("d/02-names", "x\n"),
+            (
+                "d/01.yml",
+                "all:\n  vars: {ansible_user: ops}\n  children:\n    g: {hosts: {'y[1:2]': }}\n",
+            ),
+            ("d/03.yml~", "broken: ["),
+            ("d/.hidden", "broken: ["),
+            ("d/a.retry", "z\n"),
+            ("d/group_vars/g", "ansible_port: 7\n"),
+        ];
+        assert_eq!(users(&files, &["d"]), ["ops@y1:7", "ops@y2:7", "ops@x:22"]);
+    }
+
+    #[test]
+    fn a_listing_of_ansible_is_an_inventory() {
+        let text = "{\"_meta\": {\"hostvars\": {\"h\": {\"ansible_port\": 2222}}}, \
+            \"all\": {\"children\": [\"ungrouped\", \"g\"]}, \"g\": {\"hosts\": [\"h\"]}}";
+        assert_eq!(users(&[("l.json", text)], &["l.json"]), ["me@h:2222"]);
+    }
+
+    #[test]
+    fn what_needs_ansible_is_an_error_with_its_place() {
+        for (text, shown) in [
+            (
+                "[g]\nh ansible_user='{{ u }}'\n",
+                "i:2:3: \"ansible_user\" of the node \"h\" is a template",
+            ),
+            (
+                "all:\n  hosts:\n    h:\n      ansible_user: !vault |\n        $ANSIBLE_VAULT;1.1;AES256\n        61\n",
+                "i:4:7: \"ansible_user\" of the node \"h\" is encrypted",
+            ),
+            (
+                "[g]\nlocalhost ansible_connection=local\n",
+                "i:2:11: ansible_connection of the node \"localhost\": a \"local\" connection",
+            ),
+            (
+                "[g]\nh ansible_ssh_common_args='-o ProxyCommand=x'\n",
+                "i:2:3: ansible_ssh_common_args of the node \"h\": ProxyCommand is not",
+            ),
+            ("[g:children]\nx\n", "i:2:1: a group that is not declared"),
+            ("[a:children]\nb\n[b:children]\na\n", "i:"),
+            ("[g]\nh[1-3]\n", "i:2:1: \"[1-3]\" is no range"),
+            ("[g]\nh 'a\n", "i:2:3: this quote"),
+            (
+                "[g]\nh prepull_runtme=docker\n",
+                "i:2:3: unknown key \"prepull_runtme\"; did you mean",
+            ),
+            ("[g]\nh:1\nh:2\n", "i:3:1: the host \"h\" was named before"),
+        ] {
+            let error = nodes(&[("i", text)], &["i"]).unwrap_err();
+            assert!(error.starts_with(shown), "{text}: {error}");
+        }
+        let files = [
+            ("i", "h\n"),
+            (
+                "group_vars/all/vault.yml",
+                "$ANSIBLE_VAULT;1.1;AES256\n61\n",
+            ),
+        ];
+        let error = nodes(&files, &["i"]).unwrap_err();
+        assert!(
+            error.starts_with("group_vars/all/vault.yml:1:1: this file is encrypted"),
+            "{error}"
+        );
+    }
+}
