@@ -13,6 +13,7 @@ mod names;
 mod native;
 mod read;
 mod recognise;
+mod select;
 mod sets;
 mod sources;
 mod suggest;
@@ -25,6 +26,7 @@ pub use error::{Fault, InventoryError, Place};
 pub use levels::{JumpSpec, NodeSettings, RuntimeChoice, parse_endpoint, parse_jump};
 pub use names::{check_host, check_user, parse_port};
 pub use native::Origin;
+pub use select::Selection;
 
 use crate::model::Fleet;
 
@@ -51,11 +53,24 @@ pub fn load(
     strongest: &NodeSettings,
     weakest: &NodeSettings,
 ) -> Result<Fleet, InventoryError> {
+    load_selected(sources, &Selection::default(), strongest, weakest)
+}
+
+/// Like [`load`], for the nodes that a selection leaves, in the same order.
+///
+/// # Errors
+/// As for [`load`], and for a pattern that matches nothing.
+pub fn load_selected(
+    sources: &[Source],
+    selection: &Selection,
+    strongest: &NodeSettings,
+    weakest: &NodeSettings,
+) -> Result<Fleet, InventoryError> {
     let home = std::env::var_os("HOME")
         .filter(|home| !home.is_empty())
         .map(PathBuf::from);
     let drafts = sources::drafts(sources, home)?;
-    draft::resolve(&drafts, strongest, weakest)
+    draft::resolve(&drafts, selection, strongest, weakest)
 }
 
 /// Reads an inventory in prepull's YAML without touching files or environment; `~` is an error here.
@@ -88,5 +103,5 @@ pub fn resolve(
     strongest: &NodeSettings,
     weakest: &NodeSettings,
 ) -> Result<Fleet, InventoryError> {
-    draft::resolve(drafts, strongest, weakest)
+    draft::resolve(drafts, &Selection::default(), strongest, weakest)
 }

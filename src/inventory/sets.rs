@@ -129,7 +129,10 @@ impl<T> HostSet<T> {
 }
 
 /// Finds a host among others, where a missing user or port on either side stands for any.
-struct Matcher(HashMap<String, Vec<(Option<String>, Option<u16>)>>);
+struct Matcher(HashMap<String, Vec<Login>>);
+
+/// A user and a port, where they were said.
+type Login = (Option<String>, Option<u16>);
 
 impl Matcher {
     fn new<T>(hosts: &[(HostSpec, T)]) -> Self {

@@ -16,7 +16,7 @@ pub use ambient::Ambient;
 
 use crate::cli::{self, FleetArgs, LoginArgs, RegistryArgs, RuntimeArgs, SshArgs};
 use crate::credentials::{self, LoginSources};
-use crate::inventory::{self, NodeSettings, RuntimeChoice, Source};
+use crate::inventory::{self, NodeSettings, RuntimeChoice, Selection, Source};
 use crate::model::{Fleet, Image, Plan, PlannedImage, RegistryLogin, RuntimeKind, Secret, Work};
 
 /// A run that the operator asked for: `pull`, `check` or `exec`.
@@ -194,7 +194,11 @@ fn fleet(
         port: Some(22),
         ..NodeSettings::default()
     };
-    let fleet = inventory::load(&sources, &strongest, &weakest)?;
+    let selection = Selection {
+        limit: args.limit.clone(),
+        exclude: args.exclude.clone(),
+    };
+    let fleet = inventory::load_selected(&sources, &selection, &strongest, &weakest)?;
     if let Some(node) = fleet.nodes().iter().find(|node| node.user.is_empty()) {
         bail!(
             "no user to log in to {} as: name one with --user",
