@@ -165,6 +165,12 @@ pub struct FleetArgs {
     /// Nodes by name, with ranges: 'ops@worker[001-128].example:2222', ^FILE for a list; repeatable.
     #[arg(short = 'H', long, value_name = "EXPR")]
     pub hosts: Vec<String>,
+    /// Only these nodes: names, groups, globs, ~regex, a:b, a:&b, a:!b, group[0:2], @FILE; repeatable.
+    #[arg(long, value_name = "PATTERN")]
+    pub limit: Vec<String>,
+    /// All but these nodes, by the same patterns; repeatable.
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
 }
 
 /// Who logs in where; all that `nodes` shows.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::error::{Fault, InventoryError, Place};
 use super::hosts;
 use super::levels::{self, Background, NodeSettings, Unresolved};
+use super::select::{self, Selection};
 use crate::model::{Fleet, Node};
 
 /// What one source says.
@@ -71,6 +72,7 @@ struct Joined<'a> {
 /// Two mentions of a node that disagree, too many nodes, a node without a user, no node at all.
 pub fn resolve(
     drafts: &[Draft],
+    selection: &Selection,
     strongest: &NodeSettings,
     background: Background<'_>,
 ) -> Result<Fleet, InventoryError> {
@@ -86,7 +88,14 @@ pub fn resolve(
     let mut nodes = Vec::new();
     let mut weight = 0;
     let refusals: Vec<_> = drafts.iter().map(|draft| &draft.refusals).collect();
+    let chosen = select::choose(selection, drafts)?;
     for joined in join(drafts)? {
+        if chosen
+            .as_ref()
+            .is_some_and(|names| !names.contains(joined.name))
+        {
+            continue;
+        }
         if let Some(refusal) = refusals.iter().find_map(|known| known.get(joined.name)) {
             return Err(refusal.clone());
         }
@@ -267,6 +276,14 @@ impl<'a> Joined<'a> {
 mod tests {
     use super::*;
     use crate::inventory::built_in;
+
+    fn resolve(
+        drafts: &[Draft],
+        strongest: &NodeSettings,
+        background: Background<'_>,
+    ) -> Result<Fleet, InventoryError> {
+        super::resolve(drafts, &Selection::default(), strongest, background)
+    }
 
     fn mention(name: &str, line: u32, settings: NodeSettings) -> Mention {
         Mention {

@@ -13,6 +13,7 @@ mod names;
 mod native;
 mod read;
 mod recognise;
+mod select;
 mod sets;
 mod sources;
 mod suggest;
@@ -28,6 +29,7 @@ pub use levels::{
 };
 pub use names::{check_host, check_user, parse_port};
 pub use native::Origin;
+pub use select::Selection;
 
 use crate::model::Fleet;
 
@@ -55,11 +57,24 @@ pub fn load(
     strongest: &NodeSettings,
     background: Background<'_>,
 ) -> Result<Fleet, InventoryError> {
+    load_selected(sources, &Selection::default(), strongest, background)
+}
+
+/// Like [`load`], for the nodes that a selection leaves, in the same order.
+///
+/// # Errors
+/// As for [`load`], and for a pattern that matches nothing.
+pub fn load_selected(
+    sources: &[Source],
+    selection: &Selection,
+    strongest: &NodeSettings,
+    background: Background<'_>,
+) -> Result<Fleet, InventoryError> {
     let home = std::env::var_os("HOME")
         .filter(|home| !home.is_empty())
         .map(PathBuf::from);
     let drafts = sources::drafts(sources, home)?;
-    draft::resolve(&drafts, strongest, background)
+    draft::resolve(&drafts, selection, strongest, background)
 }
 
 /// Reads an inventory in prepull's YAML without touching files or environment; `~` is an error here.
@@ -92,5 +107,5 @@ pub fn resolve(
     strongest: &NodeSettings,
     background: Background<'_>,
 ) -> Result<Fleet, InventoryError> {
-    draft::resolve(drafts, strongest, background)
+    draft::resolve(drafts, &Selection::default(), strongest, background)
 }

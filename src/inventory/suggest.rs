@@ -45,7 +45,7 @@ pub(super) fn unknown_key(key: &str, known: &[&str]) -> Fault {
 }
 
 /// The known word that is at most a typing mistake away.
-fn nearest<'a>(word: &str, known: &'a [&'a str]) -> Option<&'a &'a str> {
+pub(super) fn nearest<'a, 'b>(word: &str, known: &'a [&'b str]) -> Option<&'a &'b str> {
     // A word much longer than any key is no typing mistake, and costs time to compare.
     if word.len() > 64 {
         return None;

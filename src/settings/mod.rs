@@ -16,7 +16,7 @@ pub use ambient::Ambient;
 
 use crate::cli::{self, FleetArgs, LoginArgs, RegistryArgs, RuntimeArgs, SshArgs};
 use crate::credentials::{self, LoginSources};
-use crate::inventory::{self, Background, NodeSettings, RuntimeChoice, Source};
+use crate::inventory::{self, Background, NodeSettings, RuntimeChoice, Selection, Source};
 use crate::model::{Fleet, Image, Plan, PlannedImage, RegistryLogin, RuntimeKind, Secret, Work};
 
 /// A run that the operator asked for: `pull`, `check` or `exec`.
@@ -232,7 +232,13 @@ fn fleet(
         bail!("no nodes: name an inventory with -i FILE, or hosts with -H EXPR");
     }
     let strongest = command_line_node(login, runtime, ambient)?;
-    Ok(inventory::load(&sources, &strongest, background)?)
+    let selection = Selection {
+        limit: args.limit.clone(),
+        exclude: args.exclude.clone(),
+    };
+    Ok(inventory::load_selected(
+        &sources, &selection, &strongest, background,
+    )?)
 }
 
 fn command_line_node(
