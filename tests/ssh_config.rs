@@ -33,6 +33,52 @@ const HOSTS: [&str; 14] = [
     "Node.Example.",
 ];
 
+/// Lines that `ssh` refuses wherever they stand.
+const WRONG_LINES: &[&str] = &[
+    "Port 0",
+    "Port 65536",
+    "Port ssh-nowhere",
+    "User",
+    "User a b",
+    "User \"\"",
+    "BatchMode maybe",
+    "Nonsense 1",
+    "ConnectTimeout soon",
+    "ConnectTimeout 1x",
+    "ConnectionAttempts -1",
+    "Ciphers rot13",
+    "Ciphers +",
+    "MACs aes128-ctr",
+    "KexAlgorithms ssh-ed25519",
+    "HostKeyAlgorithms bogus",
+    "IdentityFile \"open",
+    "ProxyJump @x",
+    "ProxyJump a/b",
+    "ProxyJump a:0",
+    "ProxyJump a,,b",
+    "UserKnownHostsFile a none",
+    "UserKnownHostsFile \"\"",
+    "Match planet mars",
+    "Match host",
+    "Match",
+    "Host \"\"",
+    "SendEnv A=1",
+    "SetEnv A",
+    "CanonicalDomains -x",
+    "CanonicalizePermittedCNAMEs a",
+    "Compression true",
+    "IdentityAgent ${SSHCFG_UNSET}",
+    "StrictHostKeyChecking perhaps",
+    "Include",
+    "AddKeysToAgent confirm soon",
+    "AddKeysToAgent yes 5m",
+    "Tunnel sideways",
+    "Match all host x",
+    "Match host a user b all",
+    "LogLevel LOUD",
+    "NumberOfPasswordPrompts 1.5",
+];
+
 type Fields = BTreeMap<String, Vec<String>>;
 
 /// What the oracle prints, or its complaint.
@@ -698,52 +744,8 @@ impl Writer {
         format!("{indent}{}{between}{value}{end}", self.case(keyword))
     }
 
-    /// A line that `ssh` refuses wherever it stands.
     fn wrong_line(&mut self) -> String {
-        self.pick(&[
-            "Port 0",
-            "Port 65536",
-            "Port ssh-nowhere",
-            "User",
-            "User a b",
-            "User \"\"",
-            "BatchMode maybe",
-            "Nonsense 1",
-            "ConnectTimeout soon",
-            "ConnectTimeout 1x",
-            "ConnectionAttempts -1",
-            "Ciphers rot13",
-            "Ciphers +",
-            "MACs aes128-ctr",
-            "KexAlgorithms ssh-ed25519",
-            "HostKeyAlgorithms bogus",
-            "IdentityFile \"open",
-            "ProxyJump @x",
-            "ProxyJump a/b",
-            "ProxyJump a:0",
-            "ProxyJump a,,b",
-            "UserKnownHostsFile a none",
-            "UserKnownHostsFile \"\"",
-            "Match planet mars",
-            "Match host",
-            "Match",
-            "Host \"\"",
-            "SendEnv A=1",
-            "SetEnv A",
-            "CanonicalDomains -x",
-            "CanonicalizePermittedCNAMEs a",
-            "Compression true",
-            "IdentityAgent ${SSHCFG_UNSET}",
-            "StrictHostKeyChecking perhaps",
-            "Include",
-            "AddKeysToAgent confirm soon",
-            "AddKeysToAgent yes 5m",
-            "Tunnel sideways",
-            "Match all host x",
-            "Match host a user b all",
-            "LogLevel LOUD",
-            "NumberOfPasswordPrompts 1.5",
-        ])
+        self.pick(WRONG_LINES)
     }
 
     /// A line that is refused only where its block applies.
@@ -968,4 +970,20 @@ fn generated_configurations_resolve_as_ssh_resolves_them() {
         accepted > 300 && refused > 50,
         "{accepted} accepted, {refused} refused: the generator is lopsided"
     );
+}
+
+#[test]
+fn each_wrong_line_alone_is_refused_by_both() {
+    for line in WRONG_LINES {
+        for before in ["", "Host never\n"] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("config");
+            fs::write(&file, format!("{before}{line}\n")).unwrap();
+            assert!(
+                oracle(&file, "web1").is_err(),
+                "ssh takes {before:?}{line:?}"
+            );
+            assert!(ours(&file, "web1").is_err(), "we take {before:?}{line:?}");
+        }
+    }
 }
