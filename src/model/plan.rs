@@ -1,5 +1,6 @@
 //! What will be done, decided before anything is touched: fleet, work and policy.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::image::Image;
@@ -166,6 +167,24 @@ impl Portion {
             Self::Percent(percent) => (percent * nodes as f64 / 100.0).ceil() as usize,
         };
         wanted.clamp(1, nodes.max(1))
+    }
+}
+
+impl fmt::Display for Portion {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => write!(out, "{count}"),
+            Self::Percent(percent) => write!(out, "{percent}%"),
+        }
+    }
+}
+
+impl fmt::Display for FailureLimit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Count(count) => Portion::Count(count).fmt(out),
+            Self::Percent(percent) => Portion::Percent(percent).fmt(out),
+        }
     }
 }
 

@@ -156,18 +156,18 @@ fn draw(info: Arc<RunInfo>, events: &Receiver<Event>, verbose: bool) {
         ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
     let mut bars: Vec<ProgressBar> = Vec::new();
     let mut board = Board::new(Arc::clone(&info));
-    let begun = Instant::now();
     let terminal = console::Term::stderr();
     let mut open = true;
     while open {
         let frame = Instant::now() + Duration::from_millis(100);
+        let mut above = String::new();
         loop {
             match events.recv_timeout(frame.saturating_duration_since(Instant::now())) {
                 Ok(event) => {
                     board.apply(&event);
                     if let Some(line) = line(&info, &event, verbose) {
-                        // A terminal that is gone shows nothing; the run goes on.
-                        let _ = all.println(line);
+                        above.push_str(&line);
+                        above.push('\n');
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => break,
@@ -180,9 +180,16 @@ fn draw(info: Arc<RunInfo>, events: &Receiver<Event>, verbose: bool) {
                 break;
             }
         }
+        if !above.is_empty() {
+            // The bars make room first: a line wider than the terminal wraps, and would tear them.
+            // A terminal that is gone shows nothing; the run goes on.
+            all.suspend(|| {
+                let _ = terminal.write_str(&above);
+            });
+        }
         let (height, width) = terminal.size();
         let lines = board.render(
-            begun.elapsed(),
+            info.started.elapsed().unwrap_or_default(),
             height.into(),
             usize::from(width).saturating_sub(1),
         );

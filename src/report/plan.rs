@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::lines::shown;
-use crate::model::{Fleet, Plan, PlannedImage, Work, text::count};
+use crate::model::{Fleet, Plan, PlannedImage, Policy, PullWhen, Work, text::count};
 
 /// The fleet as a table, ending with a newline.
 pub fn fleet_table(fleet: &Fleet) -> String {
@@ -99,7 +99,31 @@ pub fn plan_text(plan: &Plan) -> String {
         policy.backoff.min,
         policy.backoff.max,
     );
+    if !policy.waves.is_empty() {
+        let _ = writeln!(out, "in waves of {}", portions(policy).join(", "));
+    }
+    if let Some(limit) = policy.max_failures {
+        let _ = writeln!(out, "no further node once {limit} of them failed");
+    }
+    for (what, limit) in [
+        ("one attempt takes", policy.pull_timeout),
+        ("the whole run takes", policy.deadline),
+    ] {
+        if let Some(limit) = limit {
+            let _ = writeln!(out, "{what} at most {limit:?}");
+        }
+    }
+    if let Some(platform) = &policy.platform {
+        let _ = writeln!(out, "for the platform {platform}");
+    }
+    if policy.pull == PullWhen::Always {
+        let _ = writeln!(out, "also where a node holds the image already");
+    }
     out
+}
+
+fn portions(policy: &Policy) -> Vec<String> {
+    policy.waves.iter().map(ToString::to_string).collect()
 }
 
 /// The plan as JSON, for `--dry-run -o json`. Never a password.
@@ -130,6 +154,12 @@ pub fn plan_json(plan: &Plan) -> Value {
             "pull_timeout_seconds": plan.policy.pull_timeout.map(|limit| limit.as_secs_f64()),
             "deadline_seconds": plan.policy.deadline.map(|limit| limit.as_secs_f64()),
             "platform": plan.policy.platform,
+            "max_failures": plan.policy.max_failures.map(|limit| limit.to_string()),
+            "waves": portions(&plan.policy),
+            "pull": match plan.policy.pull {
+                PullWhen::Always => "always",
+                PullWhen::Missing => "missing",
+            },
         },
     })
 }
