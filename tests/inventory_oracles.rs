@@ -240,14 +240,14 @@ fn host(random: &mut fastrand::Rng, group: usize) -> String {
 /// Writes the inventory of a seed and gives back its path.
 fn inventory(seed: u64, folder: &Path) -> PathBuf {
     let mut world = World::new(seed);
-    let (name, text) = if seed % 2 == 0 {
+    let (name, text) = if seed.is_multiple_of(2) {
         ("hosts", world.ini())
     } else {
         ("hosts.yml", world.yaml())
     };
     let path = folder.join(name);
     fs::write(&path, text).unwrap();
-    if seed % 3 != 0 {
+    if !seed.is_multiple_of(3) {
         world.vars_files(folder);
     }
     path
