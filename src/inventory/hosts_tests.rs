@@ -1,6 +1,6 @@
 //! Tests of host expressions: what operators type, what they mistype, and what nobody would.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use proptest::prelude::*;
 
@@ -182,4 +182,40 @@ proptest! {
         let expected: Vec<_> = (first..=last).map(|number| format!("n{number:0width$}")).collect();
         prop_assert_eq!(found, expected);
     }
+
+    #[test]
+    fn names_that_are_folded_expand_to_the_same_names(
+        text in "[ab]\\[[0-9](-[0-9]{2})?(/[1-3])?,[0-9]{3}(-9[0-9]{2})?\\](\\.r\\[[1-4]-[5-9]\\])?([,!&^][ab]\\[[1-9]-[1-9]{2}\\])?"
+    ) {
+        if let Ok(found) = expand(&text)
+            && !found.is_empty()
+        {
+            let before: HashSet<String> = found.into_iter().map(|spec| spec.host).collect();
+            let after: HashSet<String> = names(&folded(&before)).into_iter().collect();
+            prop_assert_eq!(before, after);
+        }
+    }
+}
+
+/// One expression for names: their last numbers gathered in brackets, runs of one width as ranges.
+fn folded(names: &HashSet<String>) -> String {
+    let mut numbers: BTreeMap<(&str, usize), Vec<u64>> = BTreeMap::new();
+    for name in names {
+        let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let digits = &name[stem.len()..];
+        let number = digits.parse().unwrap();
+        numbers
+            .entry((stem, digits.len()))
+            .or_default()
+            .push(number);
+    }
+    let mut terms = Vec::new();
+    for ((stem, width), mut found) in numbers {
+        found.sort_unstable();
+        for run in found.chunk_by(|one, next| one + 1 == *next) {
+            let (first, last) = (run[0], run[run.len() - 1]);
+            terms.push(format!("{stem}[{first:0width$}-{last:0width$}]"));
+        }
+    }
+    terms.join(",")
 }

@@ -11,6 +11,7 @@ mod levels;
 mod lines;
 mod names;
 mod native;
+mod program;
 mod read;
 mod recognise;
 mod select;

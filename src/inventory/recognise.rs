@@ -1,5 +1,8 @@
 //! Which format a text is in: the one place where that is decided.
 //!
+//! A file that is executable and begins with `#!` or as an ELF program is run, not read (`program`); any
+//! other text is, by what it says:
+//!
 //! 1. JSON or YAML: the first line that says something is `---`, `- ...`, `{`, `%...` or `key:`.
 //!    - a key `_meta` at the top: what `ansible-inventory --list` prints;
 //!    - a group at the top with `hosts`, `vars` or `children` in it, or a key `all` or `ungrouped`: Ansible;

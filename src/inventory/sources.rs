@@ -7,7 +7,7 @@ use super::draft::Draft;
 use super::error::{Fault, InventoryError};
 use super::native::{self, Origin};
 use super::recognise::{self, Format};
-use super::{Source, lines, read};
+use super::{Source, lines, program, read};
 
 /// What errors call standard input.
 const STDIN: &str = "standard input";
@@ -28,6 +28,7 @@ struct Text {
 
 enum Item {
     Text(Box<Text>),
+    Program(PathBuf),
     Drafts(Vec<Draft>),
 }
 
@@ -82,6 +83,7 @@ fn assemble(
             text.format,
             Format::Ini | Format::AnsibleYaml(_) | Format::Listing(_)
         ),
+        Item::Program(_) => true,
         Item::Drafts(_) => false,
     };
     let ansible =
@@ -99,6 +101,11 @@ fn assemble(
             format,
         } = match item {
             Item::Text(text) => *text,
+            Item::Program(path) => {
+                world_at.get_or_insert(drafts.len());
+                program::read(&path, &mut world)?;
+                continue;
+            }
             Item::Drafts(more) => {
                 drafts.extend(more);
                 continue;
@@ -142,12 +149,10 @@ fn file(path: &Path, home: Option<&Path>) -> Result<Item, InventoryError> {
         folder: path.parent().unwrap_or(Path::new("")).to_path_buf(),
         home: home.map(Path::to_path_buf),
     };
-    let said = read::file(path)?;
-    if said.starts_with("#!") {
-        let fault = Fault::new("this is a program: executable inventories are not run yet")
-            .but("run it: PROGRAM --list | prepull ... -i -");
-        return Err(InventoryError::of_file(&origin.name, fault));
+    if program::is_program(path)? {
+        return Ok(Item::Program(path.to_path_buf()));
     }
+    let said = read::file(path)?;
     text(said, origin)
 }
 

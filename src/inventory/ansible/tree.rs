@@ -1,5 +1,7 @@
 //! Ansible's YAML inventories, and the JSON that `ansible-inventory --list` and executables print.
 
+use std::collections::HashSet;
+
 use super::super::error::{Fault, InventoryError, Place};
 use super::super::yaml::{Key, Tree, Value};
 use super::variables::{self, Spot};
@@ -33,7 +35,7 @@ pub(in crate::inventory) fn read_yaml(
     Ok(())
 }
 
-/// Adds what `--list` printed.
+/// Adds what `--list` printed, and gives back what it did not hold.
 ///
 /// # Errors
 /// The first fault, with its place where there is one.
@@ -41,19 +43,25 @@ pub(in crate::inventory) fn read_listing(
     tree: &Tree,
     name: &str,
     world: &mut World,
-) -> Result<(), InventoryError> {
+) -> Result<Listing, InventoryError> {
     let file = world.add_file(name);
     let mut reader = Reader { world, file };
+    let mut listing = Listing {
+        has_variables: false,
+        hosts: Vec::new(),
+        file,
+    };
     let mut variables = None;
     for (key, tree) in reader.map(tree, "the list of groups")? {
         if key.text == "_meta" {
             let meta = reader.map(tree, "_meta")?;
             variables = meta.iter().find(|(key, _)| key.text == "hostvars");
         } else {
-            reader.listed_group(key, tree)?;
+            listing.hosts.extend(reader.listed_group(key, tree)?);
         }
     }
     if let Some((_, tree)) = variables {
+        listing.has_variables = true;
         for (host, said) in reader.map(tree, "hostvars")? {
             // Variables of hosts that no group names are no hosts, to Ansible too.
             if let Some(index) = reader.world.find_host(&host.text) {
@@ -61,7 +69,31 @@ pub(in crate::inventory) fn read_listing(
             }
         }
     }
-    Ok(())
+    let mut seen = HashSet::new();
+    listing.hosts.retain(|host| seen.insert(*host));
+    Ok(listing)
+}
+
+/// What a listing held.
+pub(in crate::inventory) struct Listing {
+    /// Whether the variables of hosts were part of it.
+    pub has_variables: bool,
+    /// Its hosts, as numbers of the world.
+    pub hosts: Vec<usize>,
+    file: usize,
+}
+
+impl Listing {
+    /// Adds the variables of one host, which were asked for alone.
+    pub(in crate::inventory) fn add_variables(
+        &self,
+        host: usize,
+        tree: &Tree,
+        world: &mut World,
+    ) -> Result<(), InventoryError> {
+        let file = self.file;
+        Reader { world, file }.host_variables(host, tree)
+    }
 }
 
 impl Reader<'_> {
@@ -146,16 +178,17 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn listed_group(&mut self, key: &Key, tree: &Tree) -> Result<(), InventoryError> {
+    fn listed_group(&mut self, key: &Key, tree: &Tree) -> Result<Vec<usize>, InventoryError> {
         let spot = self.spot(key.place);
         let group = self.world.group(&key.text, spot)?;
         if matches!(tree.value, Value::List(_)) {
             return self.listed_hosts(group, tree);
         }
+        let mut hosts = Vec::new();
         let what = format!("the group \"{}\"", key.text);
         for (part, tree) in self.map(tree, &what)? {
             match part.text.as_str() {
-                "hosts" => self.listed_hosts(group, tree)?,
+                "hosts" => hosts = self.listed_hosts(group, tree)?,
                 "vars" => self.group_variables(group, tree)?,
                 "children" => {
                     for (place, name) in self.names(tree, "children")? {
@@ -171,15 +204,16 @@ impl Reader<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(hosts)
     }
 
-    fn listed_hosts(&mut self, group: usize, tree: &Tree) -> Result<(), InventoryError> {
+    fn listed_hosts(&mut self, group: usize, tree: &Tree) -> Result<Vec<usize>, InventoryError> {
+        let mut hosts = Vec::new();
         for (place, name) in self.names(tree, "hosts")? {
             let spot = self.spot(place);
-            self.world.add_host(name.to_string(), None, group, spot)?;
+            hosts.push(self.world.add_host(name.to_string(), None, group, spot)?);
         }
-        Ok(())
+        Ok(hosts)
     }
 
     fn names<'t>(

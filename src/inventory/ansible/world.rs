@@ -86,6 +86,11 @@ impl World {
         self.host_index.get(name).copied()
     }
 
+    /// The name of a host by its number.
+    pub(in crate::inventory) fn host_name(&self, index: usize) -> &str {
+        &self.hosts[index].name
+    }
+
     pub(super) fn find_group(&self, name: &str) -> Option<usize> {
         self.group_index.get(name).copied()
     }

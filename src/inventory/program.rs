@@ -1,0 +1,237 @@
+//! Executable inventories: a program that prints its groups as JSON for `--list`, and the variables of a
+//! host for `--host NAME` where the list did not hold them.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::ansible::{self, World};
+use super::error::{Fault, InventoryError};
+use super::yaml::{self, Tree};
+use crate::model::text::printable;
+
+/// The longest that a program may take, all its calls together.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+/// The most that it may print.
+const OUTPUT_LIMIT: u64 = 64 * 1024 * 1024;
+/// How much of its complaints is shown.
+const COMPLAINT_LIMIT: usize = 2000;
+
+/// Whether this file is to be run: it is executable, and begins as a script or an ELF program.
+///
+/// # Errors
+/// A script that is not executable: read as text it would name nonsense.
+pub(super) fn is_program(path: &Path) -> Result<bool, InventoryError> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut start = [0; 4];
+    // What cannot be opened is told by who reads the text.
+    let Ok(mut file) = std::fs::File::open(path) else {
+        return Ok(false);
+    };
+    let Ok(metadata) = file.metadata() else {
+        return Ok(false);
+    };
+    // A pipe would lose what is read here.
+    if !metadata.is_file() {
+        return Ok(false);
+    }
+    let length = file.read(&mut start).unwrap_or_default();
+    let executable = metadata.permissions().mode() & 0o111 != 0;
+    match &start[..length] {
+        [b'#', b'!', ..] if !executable => Err(InventoryError::of_file(
+            path.display().to_string(),
+            Fault::new("this is a script, but it is not executable")
+                .but("make it executable (chmod +x) if it prints an inventory for --list"),
+        )),
+        [b'#', b'!', ..] | [0x7f, b'E', b'L', b'F'] => Ok(executable),
+        _ => Ok(false),
+    }
+}
+
+/// Adds what a program prints.
+pub(super) fn read(path: &Path, world: &mut World) -> Result<(), InventoryError> {
+    let program = Program {
+        path,
+        name: path.display().to_string(),
+        until: Instant::now() + TIME_LIMIT,
+    };
+    let tree = program.tree(&["--list"])?;
+    let listing = ansible::read_listing(&tree, &program.name, world)?;
+    if listing.has_variables {
+        return Ok(());
+    }
+    for host in listing.hosts.iter().copied() {
+        let name = world.host_name(host).to_string();
+        let tree = program.tree(&["--host", &name])?;
+        listing.add_variables(host, &tree, world)?;
+    }
+    Ok(())
+}
+
+struct Program<'a> {
+    path: &'a Path,
+    name: String,
+    until: Instant,
+}
+
+impl Program<'_> {
+    fn wrong(&self, what: String, complaint: &str) -> InventoryError {
+        let fault = Fault::new(what);
+        let fault = match complaint.trim() {
+            "" => fault,
+            said => fault.but(format!("it said: {said}")),
+        };
+        InventoryError::of_file(&self.name, fault)
+    }
+
+    fn tree(&self, arguments: &[&str]) -> Result<Tree, InventoryError> {
+        let (text, complaint) = self.run(arguments)?;
+        let called = format!("{} {}", self.name, arguments.join(" "));
+        if arguments[0] == "--host" && text.trim().is_empty() {
+            return yaml::parse("{}", &called);
+        }
+        // The reader of YAML alone would take more than JSON.
+        if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&text) {
+            let what = format!("what it printed for {} is no JSON: {error}", arguments[0]);
+            return Err(self.wrong(what, &complaint));
+        }
+        yaml::parse(&text, &called)
+    }
+
+    /// What the program prints on standard output, and the start of its complaints.
+    fn run(&self, arguments: &[&str]) -> Result<(String, String), InventoryError> {
+        let failed = |error: io::Error| self.wrong(format!("cannot run it: {error}"), "");
+        // A bare name would be looked for in $PATH.
+        let mut child = Command::new(std::path::absolute(self.path).map_err(failed)?)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let output = collect(child.stdout.take(), OUTPUT_LIMIT + 1);
+        let complaints = collect(child.stderr.take(), COMPLAINT_LIMIT as u64);
+        let left = || self.until.saturating_duration_since(Instant::now());
+        let said = output.recv_timeout(left());
+        let too_much = said
+            .as_ref()
+            .is_ok_and(|said| said.len() as u64 > OUTPUT_LIMIT);
+        let status = loop {
+            match child.try_wait().map_err(failed)? {
+                Some(status) => break Some(status),
+                None if said.is_err() || too_much || left().is_zero() => break None,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        if status.is_none() {
+            // It may have ended by itself just now.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let patience = Duration::from_millis(200);
+        let complaint = complaints.recv_timeout(patience).unwrap_or_default();
+        let complaint = printable(&String::from_utf8_lossy(&complaint)).to_string();
+        if too_much {
+            return Err(self.wrong(format!("it printed more than {OUTPUT_LIMIT} bytes"), ""));
+        }
+        match (status, said) {
+            (Some(status), Ok(said)) if status.success() => {
+                let text = String::from_utf8(said);
+                let text = text
+                    .map_err(|_| self.wrong("what it printed is not UTF-8".into(), &complaint))?;
+                Ok((text, complaint))
+            }
+            (Some(status), Ok(_)) => Err(self.wrong(format!("it failed: {status}"), &complaint)),
+            _ => Err(self.wrong(
+                format!("it took longer than {} seconds", TIME_LIMIT.as_secs()),
+                &complaint,
+            )),
+        }
+    }
+}
+
+/// Reads a stream on a thread of its own, which a child that never ends cannot hold up.
+fn collect(stream: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Receiver<Vec<u8>> {
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            // What was read before a fault still counts.
+            let _ = stream.by_ref().take(limit).read_to_end(&mut bytes);
+            let more = bytes.len() as u64 >= limit;
+            // Nobody may be left who wants it.
+            let _ = send.send(bytes);
+            if more {
+                let _ = io::copy(&mut stream, &mut io::sink());
+            }
+        }
+    });
+    receive
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{InventoryError, NodeSettings, Source, load};
+    use std::os::unix::fs::PermissionsExt;
+
+    fn run(script: &str, mode: u32) -> Result<Vec<String>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let weakest = NodeSettings {
+            user: Some("me".into()),
+            ..NodeSettings::default()
+        };
+        let load = || {
+            load(
+                &[Source::File(path.clone())],
+                &NodeSettings::default(),
+                &weakest,
+            )
+        };
+        // Another test that starts a program may still hold what was just written open.
+        let busy = |error: &InventoryError| error.to_string().contains("busy");
+        let mut loaded = load();
+        while loaded.as_ref().is_err_and(busy) {
+            loaded = load();
+        }
+        loaded
+            .map(|fleet| {
+                let nodes = fleet.nodes().iter();
+                nodes
+                    .map(|node| format!("{}@{}", node.user, node.name))
+                    .collect()
+            })
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_program_is_run_and_its_json_read() {
+        let script = "#!/bin/sh\n[ \"$1\" = --list ] && echo '{\"g\": {\"hosts\": [\"a\"]}, \"_meta\": {\"hostvars\": {\"a\": {\"ansible_user\": \"ops\"}}}}'\n";
+        assert_eq!(run(script, 0o755).unwrap(), ["ops@a"]);
+        let script = "#!/bin/sh\n[ \"$1\" = --list ] && echo '{\"g\": [\"a\", \"b\"]}' && exit\n[ $2 = b ] && echo '{\"ansible_user\": \"x\"}'\nexit 0\n";
+        assert_eq!(run(script, 0o755).unwrap(), ["me@a", "x@b"]);
+    }
+
+    #[test]
+    fn what_goes_wrong_in_a_program_is_told() {
+        for (script, mode, part) in [
+            (
+                "#!/bin/sh\necho no key >&2; exit 3\n",
+                0o755,
+                "exit status: 3; it said: no key",
+            ),
+            ("#!/bin/sh\necho a: b\n", 0o755, "is no JSON"),
+            ("#!/bin/sh\necho '{\"g\": 1}'\n", 0o755, "must be a map"),
+            ("#!/bin/sh\necho '{}'\n", 0o644, "not executable"),
+            ("#!/no/such/program\n", 0o755, "cannot run it"),
+        ] {
+            let error = run(script, mode).unwrap_err();
+            assert!(error.contains(part), "{script}: {error}");
+        }
+        assert_eq!(run("a\n", 0o755).unwrap(), ["me@a"]);
+    }
+}
