@@ -15,6 +15,7 @@ test: deny
 	cargo clippy --locked --all-targets --features lab -- -D warnings
 	cargo clippy --locked --all-targets --manifest-path lab/crictl/Cargo.toml --target-dir lab/crictl/target -- -D warnings
 	cargo test --locked --manifest-path lab/crictl/Cargo.toml --target-dir lab/crictl/target
+	lab/oracles
 	cargo test --locked --features lab
 
 # Licences, sources and duplicate crates. Advisories need their database from the network: `cargo deny check advisories`.

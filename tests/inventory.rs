@@ -38,11 +38,30 @@ fn every_example_means_what_its_comments_say() {
             "groups.yml" => groups(nodes),
             "bastion.yml" => bastion(nodes, &folder),
             "mixed-runtimes.yml" => mixed_runtimes(nodes),
+            "ansible.ini" => ansible(nodes),
             other => panic!("inventory/{other} has no assertion here"),
         }
         seen.push(name);
     }
-    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert_eq!(seen.len(), 5, "{seen:?}");
+}
+
+fn ansible(nodes: &[Node]) {
+    // bastion, worker01 to worker16, gpu-a to gpu-d, builder1, builder5 and builder9.
+    assert_eq!(nodes.len(), 1 + 16 + 4 + 3);
+    let bastion = find(nodes, "bastion");
+    assert_eq!(
+        (bastion.address.as_str(), bastion.port),
+        ("192.0.2.1", 2222)
+    );
+    assert!(bastion.jump.is_empty() && !bastion.become_root);
+    let gpu = find(nodes, "gpu-b.example");
+    assert_eq!((gpu.user.as_str(), gpu.become_root), ("ops", true));
+    assert_eq!(gpu.runtime, Some(RuntimeKind::Crictl));
+    assert_eq!(jump(gpu), ["ops@192.0.2.1:2222"]);
+    let builder = find(nodes, "builder5.example");
+    assert_eq!(builder.runtime, Some(RuntimeKind::Docker));
+    assert_eq!(builder.endpoint.as_deref(), Some("unix:///run/docker.sock"));
 }
 
 fn groups(nodes: &[Node]) {

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use prepull::inventory::{NodeSettings, Selection, Source, hosts, load_selected};
+use prepull::inventory::{NodeSettings, Selection, Source, built_in, hosts, load_selected};
 use prepull::model::Node;
 use serde_json::Value;
 
@@ -38,18 +38,19 @@ fn listing_of(inventory: &str) -> Value {
 }
 
 fn nodes(path: &Path, limit: &[&str]) -> Result<Vec<Node>, String> {
-    let weakest = NodeSettings {
-        user: Some("nobody-said".into()),
-        ..NodeSettings::default()
-    };
     let selection = Selection {
         limit: limit.iter().map(ToString::to_string).collect(),
         exclude: vec![],
     };
     let source = [Source::File(path.to_path_buf())];
-    load_selected(&source, &selection, &NodeSettings::default(), &weakest)
-        .map(|fleet| fleet.nodes().to_vec())
-        .map_err(|error| error.to_string())
+    load_selected(
+        &source,
+        &selection,
+        &NodeSettings::default(),
+        &built_in("nobody-said"),
+    )
+    .map(|fleet| fleet.nodes().to_vec())
+    .map_err(|error| error.to_string())
 }
 
 /// Random groups, hosts and variables.

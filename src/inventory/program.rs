@@ -173,7 +173,7 @@ fn collect(stream: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Rece
 
 #[cfg(test)]
 mod tests {
-    use super::super::{InventoryError, NodeSettings, Source, load};
+    use super::super::{InventoryError, NodeSettings, Source, built_in, load};
     use std::os::unix::fs::PermissionsExt;
 
     fn run(script: &str, mode: u32) -> Result<Vec<String>, String> {
@@ -181,15 +181,11 @@ mod tests {
         let path = folder.path().join("program");
         std::fs::write(&path, script).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        let weakest = NodeSettings {
-            user: Some("me".into()),
-            ..NodeSettings::default()
-        };
         let load = || {
             load(
                 &[Source::File(path.clone())],
                 &NodeSettings::default(),
-                &weakest,
+                &built_in("me"),
             )
         };
         // Another test that starts a program may still hold what was just written open.
