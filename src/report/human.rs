@@ -37,9 +37,10 @@ impl Human {
     pub fn new(info: Arc<RunInfo>, options: HumanOptions, results: Output, lines: Output) -> Self {
         let progress = match options.progress {
             _ if options.quiet => Progress::None,
-            Progress::Auto if io::stderr().is_terminal() => Progress::Bars,
-            Progress::Auto => Progress::Lines,
-            chosen => chosen,
+            Progress::Auto | Progress::Bars if io::stderr().is_terminal() => Progress::Bars,
+            // Bars need a terminal; elsewhere nothing at all would be shown.
+            Progress::Auto | Progress::Bars | Progress::Lines => Progress::Lines,
+            Progress::None => Progress::None,
         };
         let bars =
             (progress == Progress::Bars).then(|| Bars::new(Arc::clone(&info), options.verbose));

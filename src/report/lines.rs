@@ -120,13 +120,14 @@ fn outcome(out: &mut String, outcome: &Outcome) {
 }
 
 fn field(out: &mut String, name: &str, value: &str) {
-    let value = shown(value, DETAIL_LIMIT);
-    let plain = !value.is_empty() && !value.contains([' ', '"', '=']);
+    let value = telling(value, DETAIL_LIMIT);
+    let plain = !value.is_empty() && !value.contains([' ', '"', '=', '\\']);
     // Writing to a String cannot fail.
     let _ = if plain {
         write!(out, " {name}={value}")
     } else {
-        write!(out, " {name}=\"{}\"", value.replace('"', "\\\""))
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+        write!(out, " {name}=\"{value}\"")
     };
 }
 
@@ -149,6 +150,28 @@ pub fn shown(text: &str, limit: usize) -> Cow<'_, str> {
             .chain(" [cut]".chars())
             .collect(),
     )
+}
+
+/// Like [`shown`], for the words of a failure: what is too long loses its middle. Runtimes nest their
+/// messages, so the cause stands at the end.
+pub fn telling(text: &str, limit: usize) -> Cow<'_, str> {
+    let text = text.trim();
+    let first = limit / 3;
+    let last = limit - first;
+    let (Some((head_end, _)), Some((tail_start, _))) = (
+        text.char_indices().nth(first),
+        text.char_indices().rev().nth(last.saturating_sub(1)),
+    ) else {
+        return shown(text, limit);
+    };
+    if tail_start <= head_end {
+        return shown(text, limit);
+    }
+    let (head, tail) = (&text[..head_end], &text[tail_start..]);
+    // Both ends at a word's border, where there is one.
+    let head = head.rsplit_once(' ').map_or(head, |(words, _)| words);
+    let tail = tail.split_once(' ').map_or(tail, |(_, words)| words);
+    Cow::Owned(format!("{} ... {}", shown(head, first), shown(tail, last)))
 }
 
 /// "1.4s".

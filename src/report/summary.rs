@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::RunResult;
 use super::document::{counts, digests_of, disagreements};
-use super::lines::{in_seconds, shown};
+use super::lines::{in_seconds, shown, telling};
 use crate::model::{ExitStatus, FailureKind, Outcome, Stage, Work, text::count};
 
 /// How many node names a group lists before "and N more".
@@ -121,7 +121,7 @@ fn failures(out: &mut String, result: &RunResult) {
             out,
             "{kind} ({stage}) on {}: {}",
             count(group.nodes.len(), "node"),
-            shown(example.map_or("", |(text, _)| text), EXAMPLE),
+            telling(example.map_or("", |(text, _)| text), EXAMPLE),
         );
         let _ = writeln!(out, "  {}", names(&group.nodes));
         if groups.peek().is_none_or(|((next, ..), _)| *next != kind) {

@@ -499,3 +499,24 @@ proptest! {
         prop_assert!(!summary(&run).contains(27 as char));
     }
 }
+
+#[test]
+fn a_long_failure_keeps_its_cause_which_stands_at_the_end() {
+    let text = format!(
+        "failed to pull: {} status code [manifests v1]: 401 Unauthorized",
+        "nested: ".repeat(100)
+    );
+    let told = super::lines::telling(&text, 120);
+    assert!(told.starts_with("failed to pull: nested:"), "{told}");
+    assert!(
+        told.ends_with("status code [manifests v1]: 401 Unauthorized"),
+        "{told}"
+    );
+    assert!(
+        told.contains(" ... ") && told.chars().count() <= 125,
+        "{told}"
+    );
+    assert_eq!(super::lines::telling("short", 120), "short");
+    let words = "ü".repeat(400);
+    assert!(super::lines::telling(&words, 120).chars().count() <= 125);
+}
