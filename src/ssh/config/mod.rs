@@ -138,11 +138,6 @@ impl SshConfig {
         })
     }
 
-    /// Everything that is read, in the order of reading, includes not named: for messages.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(|file| &*file.path)
-    }
-
     /// What the configuration says of a host. May block: `Match exec` runs a command, CanonicalizeHostname looks
     /// up names.
     ///
