@@ -26,6 +26,8 @@ pub struct Node {
     pub endpoint: Option<String>,
     /// Whether to become root through `sudo` first.
     pub become_root: bool,
+    /// Which of the settings that the transport is given holds for it: their number.
+    pub ssh_settings: usize,
     /// Free-form labels.
     pub labels: BTreeMap<String, String>,
     /// The groups it stands in, nearest first.
@@ -43,6 +45,8 @@ pub struct Hop {
     pub port: u16,
     /// Private key files to offer there; those of the node behind it where this is empty.
     pub identities: Vec<PathBuf>,
+    /// As [`Node::ssh_settings`].
+    pub ssh_settings: usize,
 }
 
 impl fmt::Display for Hop {
@@ -143,6 +147,7 @@ mod tests {
             runtime: None,
             endpoint: None,
             become_root: false,
+            ssh_settings: 0,
             labels: BTreeMap::new(),
             groups: vec![],
         }
@@ -168,6 +173,7 @@ mod tests {
             host: host.into(),
             port: 2222,
             identities: vec![],
+            ssh_settings: 0,
         };
         assert_eq!(hop("bastion").to_string(), "ops@bastion:2222");
         assert_eq!(hop("2001:db8::7").to_string(), "ops@[2001:db8::7]:2222");

@@ -27,6 +27,7 @@ fn node() -> Node {
         runtime: None,
         endpoint: None,
         become_root: false,
+        ssh_settings: 0,
         labels: BTreeMap::new(),
         groups: vec![],
     }

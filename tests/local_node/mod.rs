@@ -301,6 +301,7 @@ pub fn node(become_root: bool) -> Node {
         runtime: None,
         endpoint: None,
         become_root,
+        ssh_settings: 0,
         labels: BTreeMap::new(),
         groups: vec![],
     }
