@@ -1,7 +1,6 @@
 //! Logging in: which keys and passwords are tried in which order, and what a refusal is told as.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
 use russh::keys::HashAlg;
@@ -69,7 +68,13 @@ pub(super) async fn authenticate(
         Ok(ended) => ended,
         Err(_) => {
             let tried = login.tried.last();
-            let after = tried.map_or(String::new(), |last| format!(" after {last}"));
+            let mut after = tried.map_or(String::new(), |last| format!(" after {last}"));
+            if after == " after password" {
+                // russh says nothing when the server asks for a new one instead (RFC 4252, section 8).
+                after.push_str(
+                    "; does the server want a new one? To choose it, log in once with ssh",
+                );
+            }
             link.kill("the login took too long");
             Err(Failure::new(
                 FailureKind::ConnectionLost,
@@ -249,16 +254,10 @@ impl<'a> Login<'a> {
             return Ok(false);
         };
         self.tried.push("password".to_owned());
-        let answer = self.handle.authenticate_password(self.user, text(password));
-        // russh says nothing when the server asks for a new password (RFC 4252, section 8) instead of answering.
-        let wait: Duration = self.settings.connect_timeout * 3 / 4;
-        let Ok(answer) = timeout(wait, answer).await else {
-            return Err(refused(format!(
-                "the server neither took nor refused the password of {} within {wait:?}: it may want a new one, \
-                 which only a person can choose; log in once with ssh",
-                self.user
-            )));
-        };
+        let answer = self
+            .handle
+            .authenticate_password(self.user, text(password))
+            .await;
         let is_in = self.settle(answer).await?;
         if !is_in && !self.partial && self.offers(MethodKind::Password) {
             // It was looked at.

@@ -21,6 +21,8 @@ pub struct Behaviour {
     pub password: Option<&'static str>,
     /// Ask for it by keyboard-interactive only.
     pub keyboard: bool,
+    /// How it asks.
+    pub question: &'static str,
     /// The keys that are right.
     pub keys: Vec<PublicKey>,
     /// Refuse RSA keys that are offered with SHA-512.
@@ -43,6 +45,7 @@ impl Default for Behaviour {
             host_key: ed25519(),
             password: None,
             keyboard: false,
+            question: "Password: ",
             keys: Vec::new(),
             only_sha256: false,
             both: false,
@@ -259,7 +262,7 @@ impl server::Handler for Login {
             return Ok(Auth::Partial {
                 name: "".into(),
                 instructions: "".into(),
-                prompts: vec![("Password: ".into(), false)].into(),
+                prompts: vec![(self.behaviour.question.into(), false)].into(),
             });
         };
         let right = response.next().as_deref() == self.behaviour.password.map(str::as_bytes);

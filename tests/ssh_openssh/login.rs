@@ -1,0 +1,268 @@
+//! Every way to log in, against OpenSSH's own sshd: what `ssh` gets in with, prepull gets in with.
+
+use super::*;
+
+const PASSWORD: &str = "correct horse";
+/// crypt(3) of it.
+const SHADOW: &str = "$6$saltsalt$hRM5XZ86KXEw9UOmjigeVqFgULtFB2sgpC9lXQDfMib3Zgw7mEiUvBJI2EplzfAqxL5Vvwp2scFtv/uamSo5z0";
+
+/// An sshd that asks PAM, with a root password and a PAM service of its own: in a mount namespace, so that the
+/// machine's own files stay as they are.
+fn with_pam(more: &str, service: &str) -> Sshd {
+    let more = format!("UsePAM yes\n{more}");
+    Sshd::start_by(&more, |folder| {
+        fs::write(folder.join("pam"), service).unwrap();
+        fs::write(
+            folder.join("shadow"),
+            format!("root:{SHADOW}:19000:0:99999:7:::\n"),
+        )
+        .unwrap();
+        let mut command = program("unshare", "util-linux");
+        command
+            .args(["--mount", "sh", "-c"])
+            .arg(
+                "mount --bind \"$0/pam\" /etc/pam.d/sshd && mount --bind \"$0/shadow\" /etc/shadow && \
+                 exec /usr/sbin/sshd \"$@\"",
+            )
+            .arg(folder);
+        command
+    })
+}
+
+const UNIX: &str =
+    "auth required pam_unix.so\naccount required pam_permit.so\nsession required pam_permit.so\n";
+
+fn password(options: SshOptions, password: &str) -> SshOptions {
+    SshOptions {
+        password: Some(Secret::new(password)),
+        ..options
+    }
+}
+
+async fn refusal(options: SshOptions, node: &Node) -> String {
+    let refused = run(options, node, "true").await.err().unwrap();
+    assert_eq!(refused.kind, FailureKind::SshAuth, "{refused}");
+    refused.detail
+}
+
+/// An ssh-agent that holds these keys, and its socket.
+fn agent(sshd: &Sshd, keys: &[&Path]) -> (Process, PathBuf) {
+    let socket = sshd.path("agent");
+    let mut agent = program("ssh-agent", "openssh-client");
+    let agent = agent.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null());
+    let agent = Process(agent.spawn().unwrap());
+    let start = Instant::now();
+    while !socket.exists() {
+        assert!(start.elapsed() < Duration::from_secs(5), "no agent");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let added = program("ssh-add", "openssh-client")
+        .arg("-q")
+        .args(keys)
+        .env("SSH_AUTH_SOCK", &socket)
+        .status();
+    assert!(added.unwrap().success());
+    (agent, socket)
+}
+
+/// Whether `ssh` itself gets in, with these options and nobody to ask.
+fn ssh_gets_in(sshd: &Sshd, known: &Path, options: &[String]) -> bool {
+    let mut ssh = program("ssh", "openssh-client");
+    ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o"])
+        .arg(format!("UserKnownHostsFile={}", known.display()))
+        .env_remove("SSH_AUTH_SOCK");
+    for option in options {
+        ssh.args(["-o", option]);
+    }
+    ssh.args(["-p", &sshd.port.to_string(), "root@127.0.0.1", "true"]);
+    ssh.output().unwrap().status.success()
+}
+
+#[tokio::test]
+async fn passwords_log_in_by_either_method_and_a_wrong_one_reaches_pam_once() {
+    for methods in [
+        "PasswordAuthentication yes\nKbdInteractiveAuthentication no",
+        "PasswordAuthentication no\nKbdInteractiveAuthentication yes",
+        "PasswordAuthentication yes\nKbdInteractiveAuthentication yes",
+    ] {
+        let sshd = with_pam(methods, UNIX);
+        let options = sshd.options(&sshd.known("ed25519"));
+        let node = sshd.node(&[]);
+        run(password(options.clone(), PASSWORD), &node, "true")
+            .await
+            .unwrap();
+        let detail = refusal(password(options, "wrong battery"), &node).await;
+        assert!(!detail.contains("battery"), "{detail}");
+        let log = fs::read_to_string(sshd.path("log")).unwrap();
+        let failures = log.matches("Failed password").count()
+            + log.matches("Failed keyboard-interactive/pam").count();
+        assert_eq!(failures, 1, "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_question_of_pam_does_not_get_the_password_and_is_shown() {
+    let twice = format!("auth required pam_unix.so\n{UNIX}");
+    let keyboard = "PasswordAuthentication no\nKbdInteractiveAuthentication yes";
+    let sshd = with_pam(keyboard, &twice);
+    let options = sshd.options(&sshd.known("ed25519"));
+    let detail = refusal(password(options.clone(), PASSWORD), &sshd.node(&[])).await;
+    assert!(detail.contains("\"Password:\""), "{detail}");
+    assert!(detail.contains("not sent twice"), "{detail}");
+    let detail = refusal(options, &sshd.node(&[])).await;
+    assert!(detail.contains("--ask-pass"), "{detail}");
+}
+
+#[tokio::test]
+async fn words_without_a_question_are_no_obstacle() {
+    let sshd = with_pam(
+        "PasswordAuthentication no\nKbdInteractiveAuthentication yes",
+        "auth optional pam_echo.so welcome\nauth required pam_permit.so\naccount required pam_permit.so\n\
+         session required pam_permit.so\n",
+    );
+    let options = sshd.options(&sshd.known("ed25519"));
+    run(options, &sshd.node(&[]), "true").await.unwrap();
+}
+
+#[tokio::test]
+async fn several_proofs_are_given_in_the_order_that_the_server_wants() {
+    for (methods, wants_password) in [
+        ("publickey,password", true),
+        ("password,publickey", true),
+        ("publickey,keyboard-interactive", true),
+        ("keyboard-interactive,publickey", true),
+        ("publickey,publickey", false),
+    ] {
+        let more = format!(
+            "AuthenticationMethods {methods}\nPasswordAuthentication yes\nKbdInteractiveAuthentication yes"
+        );
+        let sshd = with_pam(&more, UNIX);
+        let keys = [sshd.user_key("ed25519"), sshd.user_key("ecdsa")];
+        let node = sshd.node(&[&keys[0], &keys[1]]);
+        let options = sshd.options(&sshd.known("ed25519"));
+        if wants_password {
+            refusal(options.clone(), &node).await;
+            let output = run(password(options, PASSWORD), &node, "true").await;
+            output.unwrap_or_else(|failure| panic!("{methods}: {failure}"));
+        } else {
+            run(options.clone(), &node, "true").await.unwrap();
+            let detail = refusal(options, &sshd.node(&[&keys[0]])).await;
+            assert!(detail.contains("offers publickey"), "{detail}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn user_certificates_are_taken_and_refused_as_ssh_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = new_key(&folder.path().join("authority"), "ed25519", "");
+    let authority = authority.to_str().unwrap();
+    let sshd = Sshd::start(&format!("TrustedUserCAKeys {authority}.pub"));
+    let known = sshd.known("ed25519");
+    let options = sshd.options(&known);
+    let known_hosts = options.hosts[0].known_hosts[0].clone();
+    for kind in ["ed25519", "ecdsa", "rsa"] {
+        let key = new_key(&sshd.path(kind), kind, "");
+        let public = format!("{}.pub", key.display());
+        for (principal, validity, is_in) in [
+            ("root", "-1h:+1h", true),
+            ("root", "-2h:-1h", false),
+            ("root", "+1h:+2h", false),
+            ("nobody", "-1h:+1h", false),
+        ] {
+            keygen(&[
+                "-q", "-s", authority, "-I", "test", "-n", principal, "-V", validity, &public,
+            ]);
+            let identity = [
+                format!("IdentityFile={}", key.display()),
+                "IdentitiesOnly=yes".to_owned(),
+            ];
+            let case = format!("{kind} {principal} {validity}");
+            assert_eq!(ssh_gets_in(&sshd, &known_hosts, &identity), is_in, "{case}");
+            let result = run(options.clone(), &sshd.node(&[&key]), "true").await;
+            assert_eq!(result.is_ok(), is_in, "{case}: {:?}", result.err());
+            if validity == "-2h:-1h" {
+                let detail = result.err().unwrap().detail;
+                assert!(detail.contains("has expired"), "{detail}");
+            }
+        }
+        keygen(&["-q", "-s", authority, "-I", "t", "-n", "root", &public]);
+        let beside = sshd.path(&format!("{kind}-cert.pub"));
+        let elsewhere = sshd.path("elsewhere");
+        // The agent holds key and certificate; then the key alone, with the certificate in a file.
+        let (with_certificate, socket) = agent(&sshd, &[&key]);
+        let by_agent = but(options.clone(), |host| host.agent = Some(socket.clone()));
+        run(by_agent.clone(), &sshd.node(&[]), "true")
+            .await
+            .unwrap();
+        drop(with_certificate);
+        fs::remove_file(&socket).unwrap();
+        fs::rename(&beside, &elsewhere).unwrap();
+        let (plain, socket) = agent(&sshd, &[&key]);
+        refusal(by_agent.clone(), &sshd.node(&[])).await;
+        let named = but(by_agent, |host| host.certificates = vec![elsewhere.clone()]);
+        run(named, &sshd.node(&[]), "true").await.unwrap();
+        drop(plain);
+        fs::remove_file(&socket).unwrap();
+        // Key and certificate both in files that are named.
+        let named = but(options.clone(), |host| host.certificates = vec![elsewhere]);
+        run(named, &sshd.node(&[&key]), "true").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_agent_with_twenty_keys_does_not_wear_the_server_out_where_one_is_named() {
+    let sshd = Sshd::start("MaxAuthTries 6");
+    let keys: Vec<PathBuf> = (0..20)
+        .map(|number| new_key(&sshd.path(&format!("held{number}")), "ed25519", ""))
+        .collect();
+    sshd.authorize(&public(&keys[19]));
+    let held: Vec<&Path> = keys.iter().map(PathBuf::as_path).collect();
+    let (_agent, socket) = agent(&sshd, &held);
+    let options = but(sshd.options(&sshd.known("ed25519")), |host| {
+        host.agent = Some(socket);
+    });
+    let detail = refusal(options.clone(), &sshd.node(&[])).await;
+    assert!(detail.contains("Too many authentication"), "{detail}");
+    assert!(detail.contains("14 more"), "{detail}");
+    // The private key, and the public one alone.
+    let named = keys[19].clone();
+    let public = PathBuf::from(format!("{}.pub", named.display()));
+    run(options.clone(), &sshd.node(&[&named]), "true")
+        .await
+        .unwrap();
+    run(options.clone(), &sshd.node(&[&public]), "true")
+        .await
+        .unwrap();
+    // IdentitiesOnly, and nothing named that helps: the agent's other keys stay unused.
+    let only = but(options, |host| host.identities_only = true);
+    let detail = refusal(only.clone(), &sshd.node(&[&keys[0]])).await;
+    assert_eq!(detail.matches("SHA256:").count(), 1, "{detail}");
+    run(only, &sshd.node(&[&named]), "true").await.unwrap();
+}
+
+#[tokio::test]
+async fn keys_with_passphrases_open_in_each_form_that_ssh_keygen_writes() {
+    let sshd = Sshd::start("");
+    for (kind, form) in [
+        ("ed25519", "RFC4716"),
+        ("ecdsa", "RFC4716"),
+        ("rsa", "RFC4716"),
+        ("rsa", "PEM"),
+        ("rsa", "PKCS8"),
+        ("ecdsa", "PKCS8"),
+    ] {
+        let key = sshd.path(&format!("{kind}-{form}"));
+        let text = key.to_str().unwrap();
+        keygen(&["-q", "-t", kind, "-m", form, "-N", "open", "-f", text]);
+        sshd.authorize(&fs::read_to_string(format!("{text}.pub")).unwrap());
+        let node = sshd.node(&[&key]);
+        let options = sshd.options(&sshd.known("ed25519"));
+        let ask = |_: &Path, attempt| Some(Secret::new(if attempt < 2 { "shut" } else { "open" }));
+        let transport = SshTransport::asking(options, std::slice::from_ref(&node), &ask);
+        let transport = transport.unwrap_or_else(|error| panic!("{kind} {form}: {error}"));
+        let session = transport.connect(&node, &|_| {}).await;
+        let session = session.unwrap_or_else(|failure| panic!("{kind} {form}: {failure}"));
+        session.close().await;
+    }
+}
