@@ -17,7 +17,7 @@ use prepull::ssh::{
     HostKeyPolicy, HostSettings, LoginMethod, SshChannel, SshOptions, SshSession, SshTransport,
 };
 use russh::keys::key::safe_rng;
-use russh::keys::{Algorithm, EcdsaCurve, PrivateKey};
+use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, PublicKey};
 use ssh_server::{Behaviour, Server, ed25519};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;

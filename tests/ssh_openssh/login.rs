@@ -8,13 +8,15 @@ const SHADOW: &str = "$6$saltsalt$hRM5XZ86KXEw9UOmjigeVqFgULtFB2sgpC9lXQDfMib3Zg
 
 /// An sshd that asks PAM, with a root password and a PAM service of its own: in a mount namespace, so that the
 /// machine's own files stay as they are.
-fn with_pam(more: &str, service: &str) -> Sshd {
+///
+/// `changed` is the day of the password's last change; on day 0 it has expired.
+fn with_pam(more: &str, service: &str, changed: u32) -> Sshd {
     let more = format!("UsePAM yes\n{more}");
     Sshd::start_by(&more, |folder| {
         fs::write(folder.join("pam"), service).unwrap();
         fs::write(
             folder.join("shadow"),
-            format!("root:{SHADOW}:19000:0:99999:7:::\n"),
+            format!("root:{SHADOW}:{changed}:0:99999:7:::\n"),
         )
         .unwrap();
         let mut command = program("unshare", "util-linux");
@@ -85,7 +87,7 @@ async fn passwords_log_in_by_either_method_and_a_wrong_one_reaches_pam_once() {
         "PasswordAuthentication no\nKbdInteractiveAuthentication yes",
         "PasswordAuthentication yes\nKbdInteractiveAuthentication yes",
     ] {
-        let sshd = with_pam(methods, UNIX);
+        let sshd = with_pam(methods, UNIX, 19_000);
         let options = sshd.options(&sshd.known("ed25519"));
         let node = sshd.node(&[]);
         run(password(options.clone(), PASSWORD), &node, "true")
@@ -95,21 +97,22 @@ async fn passwords_log_in_by_either_method_and_a_wrong_one_reaches_pam_once() {
         assert!(!detail.contains("battery"), "{detail}");
         let log = fs::read_to_string(sshd.path("log")).unwrap();
         let failures = log.matches("Failed password").count()
-            + log.matches("Failed keyboard-interactive/pam").count();
+            + log.matches("PAM: Authentication failure").count();
         assert_eq!(failures, 1, "{log}");
     }
 }
 
 #[tokio::test]
-async fn a_second_question_of_pam_does_not_get_the_password_and_is_shown() {
-    let twice = format!("auth required pam_unix.so\n{UNIX}");
+async fn a_password_that_has_expired_is_not_changed_but_said() {
     let keyboard = "PasswordAuthentication no\nKbdInteractiveAuthentication yes";
-    let sshd = with_pam(keyboard, &twice);
+    let service = "auth required pam_unix.so\naccount required pam_unix.so\npassword required pam_unix.so\n\
+                   session required pam_permit.so\n";
+    let sshd = with_pam(keyboard, service, 0);
     let options = sshd.options(&sshd.known("ed25519"));
     let detail = refusal(password(options.clone(), PASSWORD), &sshd.node(&[])).await;
-    assert!(detail.contains("\"Password:\""), "{detail}");
-    assert!(detail.contains("not sent twice"), "{detail}");
+    assert!(detail.contains("password has expired"), "{detail}");
     let detail = refusal(options, &sshd.node(&[])).await;
+    assert!(detail.contains("\"Password:\""), "{detail}");
     assert!(detail.contains("--ask-pass"), "{detail}");
 }
 
@@ -119,6 +122,7 @@ async fn words_without_a_question_are_no_obstacle() {
         "PasswordAuthentication no\nKbdInteractiveAuthentication yes",
         "auth optional pam_echo.so welcome\nauth required pam_permit.so\naccount required pam_permit.so\n\
          session required pam_permit.so\n",
+        19_000,
     );
     let options = sshd.options(&sshd.known("ed25519"));
     run(options, &sshd.node(&[]), "true").await.unwrap();
@@ -136,7 +140,7 @@ async fn several_proofs_are_given_in_the_order_that_the_server_wants() {
         let more = format!(
             "AuthenticationMethods {methods}\nPasswordAuthentication yes\nKbdInteractiveAuthentication yes"
         );
-        let sshd = with_pam(&more, UNIX);
+        let sshd = with_pam(&more, UNIX, 19_000);
         let keys = [sshd.user_key("ed25519"), sshd.user_key("ecdsa")];
         let node = sshd.node(&[&keys[0], &keys[1]]);
         let options = sshd.options(&sshd.known("ed25519"));
@@ -254,15 +258,106 @@ async fn keys_with_passphrases_open_in_each_form_that_ssh_keygen_writes() {
     ] {
         let key = sshd.path(&format!("{kind}-{form}"));
         let text = key.to_str().unwrap();
-        keygen(&["-q", "-t", kind, "-m", form, "-N", "open", "-f", text]);
+        keygen(&[
+            "-q",
+            "-t",
+            kind,
+            "-m",
+            form,
+            "-N",
+            "open sesame",
+            "-f",
+            text,
+        ]);
         sshd.authorize(&fs::read_to_string(format!("{text}.pub")).unwrap());
         let node = sshd.node(&[&key]);
         let options = sshd.options(&sshd.known("ed25519"));
-        let ask = |_: &Path, attempt| Some(Secret::new(if attempt < 2 { "shut" } else { "open" }));
+        let ask = |_: &Path, attempt| {
+            Some(Secret::new(if attempt < 2 {
+                "shut"
+            } else {
+                "open sesame"
+            }))
+        };
         let transport = SshTransport::asking(options, std::slice::from_ref(&node), &ask);
         let transport = transport.unwrap_or_else(|error| panic!("{kind} {form}: {error}"));
         let session = transport.connect(&node, &|_| {}).await;
         let session = session.unwrap_or_else(|failure| panic!("{kind} {form}: {failure}"));
         session.close().await;
     }
+}
+
+/// Types a line at each prompt of a program, on a terminal of its own; what the terminal showed, and the status.
+const TYPIST: &str = r#"
+import os, pty, sys, termios, time
+answers = sys.argv[1].split(",")
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+shown, prompts = b"", 0
+while True:
+    try:
+        piece = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not piece:
+        break
+    shown += piece
+    while shown.count(b"Passphrase of the key") > prompts and shown.rstrip(b" ").endswith(b":"):
+        # The echo goes off just after the prompt.
+        while termios.tcgetattr(terminal)[3] & termios.ECHO:
+            time.sleep(0.01)
+        os.write(terminal, answers[prompts].encode() + b"\n")
+        prompts += 1
+os.write(1, shown)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"#;
+
+#[test]
+fn the_program_asks_for_a_passphrase_once_before_the_run_and_never_for_a_plan() {
+    let sshd = Sshd::start("");
+    let key = new_key(&sshd.path("secret"), "ed25519", "open sesame");
+    sshd.authorize(&public(&key));
+    fs::write(sshd.path("known"), sshd.known("ed25519")).unwrap();
+    let port = sshd.port;
+    let run = |answers: &str, command: &[&str], rest: &[&str]| {
+        program("python3", "python3")
+            .args(["-c", TYPIST, answers, env!("CARGO_BIN_EXE_prepull")])
+            .args(command)
+            .args(["-F", "none", "-u", "root", "--identity"])
+            .arg(&key)
+            .args(["-H", &format!("127.0.0.1:{port}"), "-H"])
+            .arg(format!("localhost:{port}"))
+            .args(rest)
+            .env_remove("SSH_AUTH_SOCK")
+            .env("HOME", sshd.folder.path())
+            .output()
+            .unwrap()
+    };
+    let known = sshd.path("known");
+    let known = known.to_str().unwrap();
+    let reach = ["--host-keys", "accept-new", "--known-hosts", known];
+    let exec = [&reach[..], &["--progress", "none", "--", "echo", "inside"]].concat();
+    let output = run("shut,open sesame", &["exec"], &exec);
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{shown}");
+    let question = format!("Passphrase of the key {}: ", key.display());
+    assert_eq!(shown.matches(&question).count(), 2, "{shown}");
+    assert!(
+        shown.starts_with(&format!("{question}\r\nThat did not fit. {question}\r\n")),
+        "{shown}"
+    );
+    assert_eq!(shown.matches("inside").count(), 2, "{shown}");
+    assert!(!shown.contains("sesame"), "{shown}");
+
+    let output = run(",", &["exec"], &exec);
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(2), "{shown}");
+    assert!(shown.contains("ssh-add"), "{shown}");
+
+    let plan = [&reach[..], &["--dry-run", "alpine"]].concat();
+    let output = run("", &["pull"], &plan);
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{shown}");
+    assert!(!shown.contains("Passphrase"), "{shown}");
 }
