@@ -159,6 +159,13 @@ impl Identities {
         if !host.methods.contains(&LoginMethod::PublicKey) {
             return Ok(());
         }
+        let offer = self.offer(host, named).unwrap_or_default();
+        if let Some(key) = offer.iter().find(|key| key.wants_touch()) {
+            let note = format!(
+                "the key {key} is in a FIDO device: each login with it may wait a minute for somebody to touch it"
+            );
+            self.note(note);
+        }
         let all = candidates(host, named);
         let files: Vec<&KeyFile> = all.iter().filter_map(|path| self.files.get(path)).collect();
         let of_use = |file: &&KeyFile| file.private.is_some() || self.holds(host, file);

@@ -27,6 +27,8 @@ pub(super) struct KeyFile {
     pub(super) certificate: Option<Certificate>,
     /// Why there is no private key.
     lack: Option<Lack>,
+    /// Whether the operator was asked for its passphrase.
+    was_asked: bool,
 }
 
 /// Why a file cannot sign.
@@ -68,6 +70,7 @@ impl KeyFile {
                 .and_then(|text| Certificate::from_openssh(text.trim()).ok())
                 .filter(|certificate| certificate.cert_type() == CertType::User),
             lack: None,
+            was_asked: false,
         };
         if !text.contains("PRIVATE KEY") && !text.starts_with("PuTTY-User-Key-File-") {
             let public = PublicKey::from_openssh(text.trim())
@@ -120,11 +123,15 @@ impl KeyFile {
         matches!(self.lack, Some(Lack::Encrypted(_)))
     }
 
-    /// Asks for the passphrase until it fits, at most `tries` times. The text is forgotten afterwards.
+    /// Asks for the passphrase until it fits, at most `tries` times, and never again. The text is forgotten
+    /// once it fitted, or did not.
     pub(super) fn unlock(&mut self, tries: u32, ask: &dyn Fn(&Path, u32) -> Option<Secret>) {
         let Some(Lack::Encrypted(text)) = &self.lack else {
             return;
         };
+        if std::mem::replace(&mut self.was_asked, true) {
+            return;
+        }
         for attempt in 1..=tries {
             // Nobody there, or nobody who knows it: the reason stays.
             let Some(passphrase) = ask(&self.path, attempt) else {

@@ -1,5 +1,7 @@
 //! Every way to log in, against OpenSSH's own sshd: what `ssh` gets in with, prepull gets in with.
 
+use prepull::ssh::config::{Ambient, Given, Source, SshConfig, System};
+
 use super::*;
 
 const PASSWORD: &str = "correct horse";
@@ -212,6 +214,64 @@ async fn user_certificates_are_taken_and_refused_as_ssh_has_it() {
         let named = but(options.clone(), |host| host.certificates = vec![elsewhere]);
         run(named, &sshd.node(&[&key]), "true").await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn the_keys_that_ssh_config_rules_out_are_those_that_ssh_rules_out() {
+    let sshd = Sshd::start("");
+    let (ed25519, rsa) = (sshd.user_key("ed25519"), sshd.user_key("rsa"));
+    let known = sshd.options(&sshd.known("ed25519")).hosts[0].known_hosts[0].clone();
+    let unknown = new_key(&sshd.path("unknown"), "ed25519", "");
+    let (ed25519, rsa, unknown) = (ed25519.display(), rsa.display(), unknown.display());
+    let mut outcomes = Vec::new();
+    for lines in [
+        format!("IdentityFile {ed25519}"),
+        format!("IdentityFile {ed25519}\nPubkeyAcceptedAlgorithms rsa-sha2-256"),
+        format!("IdentityFile {rsa}\nPubkeyAcceptedAlgorithms rsa-sha2-256"),
+        format!("IdentityFile {rsa}\nPubkeyAcceptedAlgorithms -rsa-sha2-512"),
+        format!("IdentityFile {rsa}\nPubkeyAcceptedAlgorithms -rsa-sha2-*"),
+        format!("IdentityFile {rsa}\nRequiredRSASize 3072"),
+        format!("IdentityFile {rsa}\nRequiredRSASize 4096"),
+        format!("IdentityFile {unknown}\nIdentityFile {rsa}"),
+        format!("IdentityFile {unknown}"),
+        format!("IdentityFile {ed25519}\nPubkeyAuthentication no"),
+        format!("IdentityFile {ed25519}\nPreferredAuthentications password"),
+        format!("IdentityFile {ed25519}\nPreferredAuthentications password,publickey"),
+        format!("IdentityFile none\nIdentityFile {rsa}"),
+    ] {
+        let file = sshd.path("ssh_config");
+        let text = format!(
+            "{lines}\nBatchMode yes\nUserKnownHostsFile {}\nGlobalKnownHostsFile none\nUser root\nPort {}\n",
+            known.display(),
+            sshd.port
+        );
+        fs::write(&file, text).unwrap();
+        let ssh = program("ssh", "openssh-client")
+            .arg("-F")
+            .arg(&file)
+            .args(["127.0.0.1", "true"])
+            .env_remove("SSH_AUTH_SOCK")
+            .output();
+        let ambient = Ambient::of_this_process().unwrap();
+        let config = SshConfig::load(&Source::Only(file), ambient, Box::new(System)).unwrap();
+        let host = config.resolve("127.0.0.1", &Given::default()).unwrap();
+        let named: Vec<PathBuf> = host
+            .identity_files
+            .iter()
+            .filter(|file| file.path.exists())
+            .map(|file| file.path.clone())
+            .collect();
+        let options = SshOptions {
+            hosts: vec![HostSettings::of(&host, &|_| None)],
+            password: None,
+        };
+        let node = sshd.node(&named.iter().collect::<Vec<_>>());
+        let ours = run(options, &node, "true").await;
+        let is_in = ssh.unwrap().status.success();
+        assert_eq!(ours.is_ok(), is_in, "{lines}: {:?}", ours.err());
+        outcomes.push(is_in);
+    }
+    assert!(outcomes.contains(&true) && outcomes.contains(&false));
 }
 
 #[tokio::test]
