@@ -299,6 +299,8 @@ async fn the_order_of_the_methods_is_that_of_the_settings() {
     };
     connect(options.clone(), &node).await.unwrap();
     assert_eq!(counts(), (1, 0));
+    // One offer and no other request: no round trip more than the key takes.
+    assert_eq!(server.seen.nones.load(Ordering::SeqCst), 0);
     let first = but(options.clone(), |host| {
         host.methods = vec![LoginMethod::Password, LoginMethod::PublicKey];
     });

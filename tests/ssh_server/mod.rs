@@ -81,6 +81,8 @@ pub struct Seen {
     pub open: AtomicUsize,
     pub offers: AtomicUsize,
     pub passwords: AtomicUsize,
+    /// Logins without a proof: a round trip more.
+    pub nones: AtomicUsize,
     pub forwards: AtomicUsize,
     pub closed_channels: AtomicUsize,
     /// Cuts all connections.
@@ -206,6 +208,11 @@ fn partly() -> Auth {
 
 impl server::Handler for Login {
     type Error = russh::Error;
+
+    async fn auth_none(&mut self, _: &str) -> Result<Auth, russh::Error> {
+        self.seen.nones.fetch_add(1, Ordering::SeqCst);
+        Ok(Auth::reject())
+    }
 
     async fn auth_password(&mut self, _: &str, password: &str) -> Result<Auth, russh::Error> {
         self.may_stall().await?;
