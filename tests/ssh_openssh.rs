@@ -161,6 +161,7 @@ impl Sshd {
             runtime: None,
             endpoint: None,
             become_root: false,
+            become_password: None,
             labels: BTreeMap::new(),
             groups: vec![],
         }

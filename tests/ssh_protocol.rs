@@ -33,6 +33,7 @@ fn node(port: u16) -> Node {
         runtime: None,
         endpoint: None,
         become_root: false,
+        become_password: None,
         labels: BTreeMap::new(),
         groups: vec![],
     }

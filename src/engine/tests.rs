@@ -31,6 +31,7 @@ fn fleet(count: usize) -> Fleet {
         runtime: Some(RuntimeKind::Docker),
         endpoint: None,
         become_root: false,
+        become_password: None,
         labels: BTreeMap::new(),
         groups: vec![],
     };

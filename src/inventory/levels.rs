@@ -291,6 +291,7 @@ pub(super) fn resolve(
         },
         endpoint: first(levels, |level| level.endpoint.clone()),
         become_root: first(levels, |level| level.become_root).unwrap_or_default(),
+        become_password: None,
         labels,
         groups,
         user: user.ok_or(Unresolved::NoUser)?,

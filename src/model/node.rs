@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::secret::Secret;
+
 /// One machine to warm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -24,8 +26,10 @@ pub struct Node {
     pub runtime: Option<RuntimeKind>,
     /// The runtime's socket where it is not the runtime's own default, e.g. `unix:///run/crio/crio.sock`.
     pub endpoint: Option<String>,
-    /// Whether to become root through `sudo` first.
+    /// Whether to become root first, through `sudo` or `doas`.
     pub become_root: bool,
+    /// What sudo is told when it asks.
+    pub become_password: Option<Secret>,
     /// Free-form labels.
     pub labels: BTreeMap<String, String>,
     /// The groups it stands in, nearest first.
@@ -122,6 +126,13 @@ impl Fleet {
         Ok(Self(nodes))
     }
 
+    /// Gives every node this password for sudo.
+    pub fn set_become_password(&mut self, password: &Secret) {
+        for node in &mut self.0 {
+            node.become_password = Some(password.clone());
+        }
+    }
+
     /// The nodes in order.
     pub fn nodes(&self) -> &[Node] {
         &self.0
@@ -143,6 +154,7 @@ mod tests {
             runtime: None,
             endpoint: None,
             become_root: false,
+            become_password: None,
             labels: BTreeMap::new(),
             groups: vec![],
         }

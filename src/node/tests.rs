@@ -27,6 +27,7 @@ fn node() -> Node {
         runtime: None,
         endpoint: None,
         become_root: false,
+        become_password: None,
         labels: BTreeMap::new(),
         groups: vec![],
     }

@@ -47,6 +47,7 @@ fn node(number: usize) -> Node {
         runtime: Some(RuntimeKind::Docker),
         endpoint: None,
         become_root: false,
+        become_password: None,
         labels: BTreeMap::new(),
         groups: vec![],
     }

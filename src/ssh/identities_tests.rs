@@ -30,6 +30,7 @@ fn node(identities: Vec<PathBuf>) -> Node {
         runtime: None,
         endpoint: None,
         become_root: false,
+        become_password: None,
         labels: BTreeMap::new(),
         groups: vec![],
     }

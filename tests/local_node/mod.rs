@@ -301,6 +301,7 @@ pub fn node(become_root: bool) -> Node {
         runtime: None,
         endpoint: None,
         become_root,
+        become_password: None,
         labels: BTreeMap::new(),
         groups: vec![],
     }
