@@ -57,7 +57,12 @@ impl<C: Channel> Talk<C> {
         let becoming = self.becoming(session, node, &mark, &mut heard);
         match timeout(BECOMING_LIMIT, becoming).await {
             Ok(result) => result?,
-            Err(_) => return Err(self.silent(&heard, &mark)),
+            Err(_) => {
+                if heard.tool == Some(Tool::Sudo) {
+                    end(session, heard.process).await;
+                }
+                return Err(self.silent(node, &heard, &mark));
+            }
         }
         self.reader = program_reader;
         self.stderr.clear();
@@ -103,16 +108,7 @@ impl<C: Channel> Talk<C> {
                     }
                 }
                 _ if prompts > 1 => {
-                    // The end of its input would be a second wrong password to what locks accounts
-                    // (pam_faillock); sudo still belongs to the user, who may end it.
-                    let _ = timeout(END_LIMIT, async {
-                        let mut ending = session
-                            .exec(&format!("kill -s KILL {}", heard.process))
-                            .await?;
-                        while ending.next().await?.is_some() {}
-                        Ok::<(), Failure>(())
-                    })
-                    .await;
+                    end(session, heard.process).await;
                     return Err(self.not_root(node, heard, mark));
                 }
                 _ => {}
@@ -128,12 +124,11 @@ impl<C: Channel> Talk<C> {
         }
     }
 
-    /// Never retried where a password may have been tried.
-    fn silent(&self, heard: &Heard, mark: &str) -> Failure {
+    /// Never retried where something else than us may have taken it for a wrong password.
+    fn silent(&self, node: &Node, heard: &Heard, mark: &str) -> Failure {
         let kind = match heard.tool {
-            None => FailureKind::TimedOut,
-            Some(_) if heard.sent => FailureKind::Privilege,
-            Some(_) => FailureKind::TimedOut,
+            Some(Tool::Sudo) if node.become_password.is_some() => FailureKind::Privilege,
+            _ => FailureKind::TimedOut,
         };
         let what = match heard.tool {
             None => "the node's login shell did not start our program",
@@ -181,6 +176,18 @@ impl<C: Channel> Talk<C> {
     }
 }
 
+/// Ends a sudo that asks. The end of its input would be a further wrong password to what locks accounts
+/// (pam_faillock); this is not, and until sudo has become root its process is the user's own.
+async fn end<S: Session>(session: &mut S, process: u32) {
+    let ending = async {
+        let mut channel = session.exec(&format!("kill -s KILL {process}")).await?;
+        while channel.next().await?.is_some() {}
+        Ok::<(), Failure>(())
+    };
+    // Where there is no second channel, or it does not work, the end of the input has to do.
+    let _ = timeout(END_LIMIT, ending).await;
+}
+
 /// What sudo is told to ask with.
 fn prompt(mark: &str) -> String {
     format!("prepull-{mark} password")
@@ -213,7 +220,13 @@ fn shown(stderr: &[u8], mark: &str) -> String {
     let words = capped(stderr, WORDS_SHOWN);
     let prompt = prompt(mark);
     let words = words.split_once(&prompt).map_or(&*words, |(_, rest)| rest);
-    let lines = words.replace(&prompt, "");
+    let mut lines = words.replace(&prompt, "");
+    // sudo repeats all of the command that it refuses.
+    if let (Some(from), Some(to)) = (lines.find(" -c printf"), lines.rfind("' as "))
+        && from < to
+    {
+        lines.replace_range(from..to, " -c ...");
+    }
     let lines: Vec<&str> = lines.lines().map(str::trim).collect();
     let lines: Vec<&str> = lines.into_iter().filter(|line| !line.is_empty()).collect();
     lines.join("\n")

@@ -104,6 +104,7 @@ struct NodeState {
     images: HashMap<String, VecDeque<Step>>,
     held: HashSet<String>,
     run: Option<(Duration, CommandOutput)>,
+    refusal: Option<Failure>,
     counts: Counts,
     dialled_at: Vec<Instant>,
     pulled_at: Vec<Instant>,
@@ -219,6 +220,11 @@ impl Script {
         })
     }
 
+    /// Nothing can be started on it, for this reason.
+    pub fn refuses(self, failure: Failure) -> Self {
+        self.with(|node| node.refusal = Some(failure))
+    }
+
     /// What the command of `run` prints, and when.
     pub fn runs(self, after: Duration, output: CommandOutput) -> Self {
         self.with(|node| node.run = Some((after, output)))
@@ -282,6 +288,9 @@ impl Session for ScriptedSession {
         self.peer
             .world()
             .count(&self.node, |counts| counts.channels += 1);
+        if let Some(failure) = self.peer.world().node(&self.node).refusal.clone() {
+            return Err(failure);
+        }
         Ok(ScriptedChannel {
             peer: self.peer.clone(),
             node: self.node.clone(),

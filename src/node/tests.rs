@@ -16,7 +16,7 @@ const CRICTL: ScriptedRuntime = ScriptedRuntime(RuntimeKind::Crictl);
 const IMAGE: &str = "reg.example:5000/team/app:v1";
 const SECOND: Duration = Duration::from_secs(1);
 
-fn node() -> Node {
+pub(super) fn node() -> Node {
     Node {
         name: "n1".into(),
         address: "n1".into(),

@@ -104,6 +104,12 @@ impl Place {
         place
     }
 
+    /// The same node with other shells.
+    pub fn with_shells(mut self, shells: Shells) -> Self {
+        self.shells = shells;
+        self
+    }
+
     /// Login files that print, on both streams and with a last line that does not end.
     pub fn noisy(mut self) -> Self {
         let noise =
