@@ -92,8 +92,8 @@ impl Machine {
             .unwrap();
         std::io::Write::write_all(&mut holder.stdin.take().unwrap(), sudoers.as_bytes()).unwrap();
         let mut ready = [0; 6];
-        std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut ready)
-            .expect("the node could not be set up: see above");
+        let read = std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut ready);
+        assert!(read.is_ok(), "the node could not be set up: see above");
         let login = format!(
             "#!/bin/sh\nexec nsenter -t {} -m -- setpriv --reuid {user} --regid {user} --clear-groups dash \"$@\"\n",
             holder.id()
