@@ -211,17 +211,19 @@ pub struct SshArgs {
     #[arg(long, value_name = "FILE")]
     pub known_hosts: Vec<PathBuf>,
     /// What to do about a host key nobody knows. A changed key always stops that node.
-    #[arg(long, value_name = "POLICY", default_value = "strict")]
-    pub host_keys: HostKeysChoice,
+    /// [default: StrictHostKeyChecking of ssh_config, else strict]
+    #[arg(long, value_name = "POLICY")]
+    pub host_keys: Option<HostKeysChoice>,
     /// Ask for the SSH password.
     #[arg(short = 'k', long)]
     pub ask_pass: bool,
-    /// The longest each step of connecting may take.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive_duration)]
-    pub connect_timeout: Duration,
-    /// How often a silent node is asked whether it is still there; it is lost after three silent answers.
-    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = positive_duration)]
-    pub keepalive: Duration,
+    /// The longest each step of connecting may take [default: ConnectTimeout of ssh_config, else 10s]
+    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    pub connect_timeout: Option<Duration>,
+    /// How often a silent node is asked whether it is still there; it is lost after three silent answers
+    /// [default: ServerAliveInterval of ssh_config, else 15s]
+    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    pub keepalive: Option<Duration>,
 }
 
 /// What the nodes show the registry.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use prepull::model::{ExitStatus, Failure, FailureKind, Hop, Node, Secret, Stage};
 use prepull::ports::{Channel, ChannelEvent, Session, Transport};
-use prepull::ssh::{HostKeyPolicy, SshChannel, SshOptions, SshTransport};
+use prepull::ssh::{HostKeyPolicy, HostSettings, SshChannel, SshOptions, SshTransport};
 
 /// A program of the system, or a sentence that says what to install.
 fn program(name: &str, package: &str) -> Command {
@@ -144,9 +144,13 @@ impl Sshd {
     fn options(&self, known: &str) -> SshOptions {
         fs::create_dir_all(self.path(".ssh")).unwrap();
         fs::write(self.path(".ssh/known_hosts"), known).unwrap();
-        SshOptions {
+        let host = HostSettings {
             global_known_hosts: vec![],
-            ..SshOptions::for_home(self.folder.path())
+            ..HostSettings::for_home(self.folder.path())
+        };
+        SshOptions {
+            hosts: vec![host],
+            password: None,
         }
     }
 
@@ -162,6 +166,7 @@ impl Sshd {
             endpoint: None,
             become_root: false,
             become_password: None,
+            ssh_settings: 0,
             labels: BTreeMap::new(),
             groups: vec![],
         }
@@ -188,6 +193,12 @@ async fn collect(channel: &mut SshChannel) -> Result<Output, Failure> {
         stderr: String::from_utf8(stderr).unwrap(),
         exit,
     })
+}
+
+/// The same, with another setting for all hosts.
+fn but(mut options: SshOptions, change: impl FnOnce(&mut HostSettings)) -> SshOptions {
+    change(&mut options.hosts[0]);
+    options
 }
 
 /// Connects, runs, closes.
@@ -274,8 +285,12 @@ async fn a_host_known_only_by_its_rsa_key_is_no_stranger_and_hashing_hides_nobod
     let node = sshd.node(&[&key]);
     let options = sshd.options(&sshd.known("rsa"));
     run(options.clone(), &node, "true").await.unwrap();
-    keygen(&["-H", "-f", options.known_hosts[0].to_str().unwrap()]);
-    let text = fs::read_to_string(&options.known_hosts[0]).unwrap();
+    keygen(&[
+        "-H",
+        "-f",
+        options.hosts[0].known_hosts[0].to_str().unwrap(),
+    ]);
+    let text = fs::read_to_string(&options.hosts[0].known_hosts[0]).unwrap();
     assert!(text.starts_with("|1|"), "{text}");
     run(options, &node, "true").await.unwrap();
 }
@@ -285,14 +300,13 @@ async fn what_accept_new_records_is_what_openssh_reads() {
     let sshd = Sshd::start("");
     let key = sshd.user_key("ed25519");
     let node = sshd.node(&[&key]);
-    let options = SshOptions {
-        host_keys: HostKeyPolicy::AcceptNew,
-        ..sshd.options("")
-    };
+    let options = but(sshd.options(""), |host| {
+        host.host_keys = HostKeyPolicy::AcceptNew;
+    });
     for _ in 0..2 {
         run(options.clone(), &node, "true").await.unwrap();
     }
-    let file = options.known_hosts[0].to_str().unwrap();
+    let file = options.hosts[0].known_hosts[0].to_str().unwrap();
     let found = keygen(&["-F", &format!("[127.0.0.1]:{}", sshd.port), "-f", file]);
     let host_key = public(&sshd.path("host_ed25519"));
     let host_key: Vec<&str> = host_key.split(' ').take(2).collect();
@@ -342,10 +356,9 @@ async fn the_agent_signs_for_keys_without_files_and_for_encrypted_ones() {
             .unwrap();
         assert!(added.success());
     };
-    let options = SshOptions {
-        agent: Some(socket.clone()),
-        ..sshd.options(&sshd.known("ed25519"))
-    };
+    let options = but(sshd.options(&sshd.known("ed25519")), |host| {
+        host.agent = Some(socket.clone());
+    });
     for kind in ["ed25519", "ecdsa", "rsa"] {
         let key = sshd.user_key(kind);
         add(&key);
@@ -381,6 +394,7 @@ async fn a_jump_through_sshd_reaches_the_node() {
         host: "127.0.0.1".into(),
         port: bastion.port,
         identities: vec![],
+        ssh_settings: 0,
     }];
     let known = target.known("ed25519") + &bastion.known("ed25519");
     let output = run(

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use prepull::model::{ExitStatus, Failure, FailureKind, Hop, Node, Secret, Stage};
 use prepull::ports::{Channel, ChannelEvent, Session, Transport};
-use prepull::ssh::{HostKeyPolicy, SshChannel, SshOptions, SshSession, SshTransport};
+use prepull::ssh::{HostKeyPolicy, HostSettings, SshChannel, SshOptions, SshSession, SshTransport};
 use russh::keys::key::safe_rng;
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey};
 use ssh_server::{Behaviour, Server, ed25519};
@@ -34,6 +34,7 @@ fn node(port: u16) -> Node {
         endpoint: None,
         become_root: false,
         become_password: None,
+        ssh_settings: 0,
         labels: BTreeMap::new(),
         groups: vec![],
     }
@@ -43,11 +44,21 @@ fn node(port: u16) -> Node {
 fn options(folder: &Path, known: &str) -> SshOptions {
     std::fs::create_dir_all(folder.join(".ssh")).unwrap();
     std::fs::write(folder.join(".ssh/known_hosts"), known).unwrap();
-    SshOptions {
+    let host = HostSettings {
         global_known_hosts: vec![],
         connect_timeout: Duration::from_secs(5),
-        ..SshOptions::for_home(folder)
+        ..HostSettings::for_home(folder)
+    };
+    SshOptions {
+        hosts: vec![host],
+        password: None,
     }
+}
+
+/// The same, with another setting for all hosts.
+fn but(mut options: SshOptions, change: impl FnOnce(&mut HostSettings)) -> SshOptions {
+    change(&mut options.hosts[0]);
+    options
 }
 
 fn write_key(folder: &Path, name: &str, key: &PrivateKey) -> PathBuf {
@@ -307,11 +318,10 @@ async fn an_agent_that_refuses_or_stays_silent_is_blamed_and_its_key_file_used_i
     .await;
     const REFUSAL: &[u8] = &[5];
     for signed in [Some(REFUSAL), None] {
-        let options = SshOptions {
-            agent: Some(agent(folder.path(), &key, signed)),
-            connect_timeout: Duration::from_millis(800),
-            ..options(folder.path(), &server.known())
-        };
+        let options = but(options(folder.path(), &server.known()), |host| {
+            host.agent = Some(agent(folder.path(), &key, signed));
+            host.connect_timeout = Duration::from_millis(800);
+        });
         let mut node = node(server.address.port());
         let refused = failure(connect(options.clone(), &node).await);
         assert_eq!(refused.kind, FailureKind::SshAuth, "{refused}");
@@ -405,9 +415,10 @@ async fn accept_new_records_a_host_once_for_two_nodes_and_refuses_its_change() {
     .await;
     let port = server.address.port();
     let options = SshOptions {
-        host_keys: HostKeyPolicy::AcceptNew,
         password: Some(Secret::new(PASSWORD)),
-        ..options(folder.path(), "")
+        ..but(options(folder.path(), ""), |host| {
+            host.host_keys = HostKeyPolicy::AcceptNew;
+        })
     };
     let transport = SshTransport::new(options.clone(), &[node(port)]).unwrap();
     let (first, second) = (node(port), node(port));
@@ -582,8 +593,9 @@ async fn stalled(port: u16, known: &str) -> (Failure, Vec<Stage>) {
     let folder = tempfile::tempdir().unwrap();
     let options = SshOptions {
         password: Some(Secret::new(PASSWORD)),
-        connect_timeout: Duration::from_millis(500),
-        ..options(folder.path(), known)
+        ..but(options(folder.path(), known), |host| {
+            host.connect_timeout = Duration::from_millis(500);
+        })
     };
     let transport = SshTransport::new(options, &[]).unwrap();
     let stages = Mutex::new(Vec::new());
@@ -681,8 +693,9 @@ async fn a_server_that_never_opens_the_channel_ends_at_its_deadline() {
     .await;
     let options = SshOptions {
         password: Some(Secret::new(PASSWORD)),
-        connect_timeout: Duration::from_millis(500),
-        ..options(folder.path(), &server.known())
+        ..but(options(folder.path(), &server.known()), |host| {
+            host.connect_timeout = Duration::from_millis(500);
+        })
     };
     let mut session = connect(options, &node(server.address.port()))
         .await
@@ -787,9 +800,10 @@ async fn a_link_that_goes_silent_is_lost_after_its_keep_alives() {
     });
     let options = SshOptions {
         password: Some(Secret::new(PASSWORD)),
-        host_keys: HostKeyPolicy::Off,
-        keepalive: Duration::from_millis(100),
-        ..options(folder.path(), "")
+        ..but(options(folder.path(), ""), |host| {
+            host.host_keys = HostKeyPolicy::Off;
+            host.keepalive = Duration::from_millis(100);
+        })
     };
     let mut session = connect(options, &node(port)).await.unwrap();
     let mut channel = session.exec("hang").await.unwrap();
@@ -813,6 +827,7 @@ fn hop(server: &Server) -> Hop {
         host: "127.0.0.1".into(),
         port: server.address.port(),
         identities: vec![],
+        ssh_settings: 0,
     }
 }
 
@@ -926,8 +941,9 @@ async fn a_failure_on_the_way_names_the_hop() {
     node.jump = vec![hop(&bastion)];
     let options = SshOptions {
         password: Some(Secret::new(PASSWORD)),
-        connect_timeout: Duration::from_millis(500),
-        ..options(folder.path(), &bastion.known())
+        ..but(options(folder.path(), &bastion.known()), |host| {
+            host.connect_timeout = Duration::from_millis(500);
+        })
     };
     let failed = failure(connect(options.clone(), &node).await);
     let name = hop(&bastion).to_string();
@@ -958,10 +974,9 @@ async fn a_failure_on_the_way_names_the_hop() {
         "{failed}"
     );
 
-    let strangers = SshOptions {
-        known_hosts: vec![],
-        ..options.clone()
-    };
+    let strangers = but(options.clone(), |host| {
+        host.known_hosts = vec![];
+    });
     assert_eq!(
         failure(connect(strangers, &node).await).kind,
         FailureKind::HostKey
@@ -1042,6 +1057,7 @@ async fn giving_up_on_the_way_to_a_jump_host_leaves_nothing() {
         host: "127.0.0.1".into(),
         port: silent.local_addr().unwrap().port(),
         identities: vec![],
+        ssh_settings: 0,
     }];
     let transport = SshTransport::new(options(folder.path(), ""), &[]).unwrap();
     let before = tasks();

@@ -1,23 +1,22 @@
 //! What stands behind the inventory: the operator's ssh_config, asked for each node as `ssh` asks it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 
 use crate::inventory::{Asked, Behind, JumpSpec};
 use crate::model::Hop;
-use crate::ssh::config::{
-    AddressFamily, AlgorithmList, Ambient, Given, HostKeyChecking, IdentityAgent, JumpHost, Proxy,
-    Resolved, Source, SshConfig, System,
-};
+use crate::ssh::config::{Ambient, Given, JumpHost, Resolved, Source, SshConfig, System};
+use crate::ssh::{HostSettings, Overrides};
 
 /// The ssh_config of a run, and what it says that prepull does not do.
 pub(super) struct SshBackground {
     config: SshConfig,
-    home: PathBuf,
     user: String,
+    /// The settings that hosts share, and their numbers in order of appearance.
+    settings: RefCell<HashMap<HostSettings, usize>>,
     /// Option and what becomes of it: said once, however many hosts it is set for.
     warnings: RefCell<BTreeMap<String, String>>,
 }
@@ -34,14 +33,14 @@ impl SshBackground {
             Some(path) => Source::Only(path.to_owned()),
         };
         let ambient = Ambient::of_this_process().map_err(anyhow::Error::msg)?;
-        let (home, user) = (ambient.home.clone(), ambient.user.clone());
+        let user = ambient.user.clone();
         let outside = Box::new(System);
         let config = SshConfig::load(&source, ambient, outside)
             .map_err(|error| anyhow!("{error}; --ssh-config none leaves the files out"))?;
         Ok(Self {
             config,
-            home,
             user,
+            settings: RefCell::default(),
             warnings: RefCell::default(),
         })
     }
@@ -49,6 +48,17 @@ impl SshBackground {
     /// What the configuration says and prepull does not do, one sentence an option.
     pub(super) fn warnings(&self) -> Vec<String> {
         self.warnings.borrow().values().cloned().collect()
+    }
+
+    /// How each host of the fleet is reached, in the order of their numbers; `command_line` beats ssh_config.
+    pub(super) fn host_settings(&self, command_line: &Overrides) -> Vec<HostSettings> {
+        let settings = self.settings.borrow();
+        let mut numbered: Vec<_> = settings.iter().collect();
+        numbered.sort_unstable_by_key(|(_, number)| **number);
+        numbered
+            .into_iter()
+            .map(|(settings, _)| settings.clone().with(command_line))
+            .collect()
     }
 
     /// What stands behind the inventory for one node.
@@ -68,9 +78,6 @@ impl SshBackground {
             .config
             .way(asked.host, &given)
             .map_err(|error| error.to_string())?;
-        for host in &way {
-            self.look_over(host)?;
-        }
         let Some((host, hops)) = way.split_last() else {
             return Err(format!("{}: no way leads there", asked.host));
         };
@@ -79,6 +86,7 @@ impl SshBackground {
             host: hop.host_name.clone(),
             port: hop.port,
             identities: identities(hop),
+            ssh_settings: self.note(hop),
         };
         Ok(Behind {
             user: Some(host.user.clone()),
@@ -86,6 +94,7 @@ impl SshBackground {
             identities: identities(host),
             address: Some(host.host_name.clone()),
             jump: hops.iter().map(hop).collect(),
+            ssh_settings: self.note(host),
         })
     }
 
@@ -116,121 +125,21 @@ impl SshBackground {
         })
     }
 
-    /// Refuses what would make a connection other than `ssh` makes it, and remembers what is left out.
-    fn look_over(&self, host: &Resolved) -> Result<(), String> {
-        if let Proxy::Command { .. } = host.proxy {
-            return Err(format!(
-                "{}: ssh_config sets ProxyCommand for it, which prepull does not run; use ProxyJump or --jump, or --ssh-config none",
-                host.given
-            ));
-        }
-        if host.revoked_host_keys.is_some() {
-            return Err(format!(
-                "{}: ssh_config sets RevokedHostKeys for it, which prepull does not read; mark the keys @revoked in known_hosts",
-                host.given
-            ));
-        }
+    /// Remembers what is left out, and how the host is reached: the number of its settings.
+    fn note(&self, host: &Resolved) -> usize {
         for warning in &host.warnings {
             self.warn(warning.option, warning.to_string());
         }
-        let ssh = |name: &str| self.home.join(".ssh").join(name);
-        let own = [ssh("known_hosts"), ssh("known_hosts2")];
-        let global = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"].map(PathBuf::from);
-        let is_set = |list: &AlgorithmList| list.written.is_some();
-        let loose = matches!(
-            host.host_key_checking,
-            HostKeyChecking::AcceptNew | HostKeyChecking::Off
-        );
-        let agent = !matches!(host.identity_agent, IdentityAgent::Unset);
-        for (option, set, instead) in [
-            (
-                "StrictHostKeyChecking",
-                loose,
-                "host keys are checked as --host-keys says",
-            ),
-            (
-                "UserKnownHostsFile",
-                host.user_known_hosts_files != own,
-                "known host keys come from ~/.ssh/known_hosts or --known-hosts",
-            ),
-            (
-                "GlobalKnownHostsFile",
-                host.global_known_hosts_files != global,
-                "known host keys come from ~/.ssh/known_hosts or --known-hosts",
-            ),
-            (
-                "HostKeyAlias",
-                host.host_key_alias.is_some(),
-                "host keys are looked up by host name",
-            ),
-            (
-                "IdentitiesOnly",
-                host.identities_only,
-                "keys of the agent are offered after the named ones",
-            ),
-            (
-                "IdentityAgent",
-                agent,
-                "the agent is the one of SSH_AUTH_SOCK",
-            ),
-            (
-                "HostKeyAlgorithms",
-                is_set(&host.host_key_algorithms),
-                "prepull's own list is used",
-            ),
-            (
-                "KexAlgorithms",
-                is_set(&host.kex_algorithms),
-                "prepull's own list is used",
-            ),
-            (
-                "Ciphers",
-                is_set(&host.ciphers),
-                "prepull's own list is used",
-            ),
-            ("MACs", is_set(&host.macs), "prepull's own list is used"),
-            (
-                "PubkeyAcceptedAlgorithms",
-                is_set(&host.pubkey_accepted_algorithms),
-                "prepull's own list is used",
-            ),
-            (
-                "PreferredAuthentications",
-                host.preferred_authentications.is_some(),
-                "keys come first, then the password",
-            ),
-            (
-                "AddressFamily",
-                host.address_family != AddressFamily::Any,
-                "all addresses are dialled",
-            ),
-            (
-                "BindAddress",
-                host.bind_address.is_some(),
-                "the system chooses the address to dial from",
-            ),
-            (
-                "ConnectTimeout",
-                host.connect_timeout.is_some(),
-                "--connect-timeout holds",
-            ),
-        ] {
-            if set {
-                let sentence = format!(
-                    "ssh_config sets {option} for {}, which is not honoured: {instead}",
-                    host.given
-                );
-                self.warn(option, sentence);
-            }
-        }
-        if host.certificate_files.iter().any(|file| file.named) {
-            let sentence = format!(
-                "ssh_config sets CertificateFile for {}, which is not honoured: keys are offered without it",
-                host.given
-            );
-            self.warn("CertificateFile", sentence);
-        }
-        Ok(())
+        let variable = |name: &str| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        let mut settings = self.settings.borrow_mut();
+        let next = settings.len();
+        *settings
+            .entry(HostSettings::of(host, &variable))
+            .or_insert(next)
     }
 
     fn warn(&self, option: &str, sentence: String) {

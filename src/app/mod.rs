@@ -66,7 +66,7 @@ fn perform(cli: &Cli) -> Result<Exit> {
         }
     };
     warn(&ssh.warnings());
-    run::run(&settings)
+    run::run(&settings, &ssh)
 }
 
 /// What is not as the operator may expect, once, before anything starts.

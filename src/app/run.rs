@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch};
 
+use super::background::SshBackground;
 use super::exit::Exit;
 use super::stop::Signals;
 use crate::cli::{self, Format};
@@ -15,13 +16,13 @@ use crate::model::{Fact, Plan, Work};
 use crate::report::{self, Human, HumanOptions, Json, Jsonl, Reporter, RunInfo, RunResult};
 use crate::runtime;
 use crate::settings::{OutputSettings, RunSettings, SshSettings};
-use crate::ssh::{HostKeyPolicy, SshOptions, SshTransport};
+use crate::ssh::{HostKeyPolicy, Overrides, SshOptions, SshTransport};
 
 /// Facts on their way to the reporters. The numbering loop never blocks, so this fills only when the
 /// machine itself is overloaded.
 const FACTS_UNDER_WAY: usize = 4096;
 
-pub(super) fn run(settings: &RunSettings) -> Result<Exit> {
+pub(super) fn run(settings: &RunSettings, background: &SshBackground) -> Result<Exit> {
     if settings.dry_run {
         let text = match settings.output.format {
             Format::Human => report::plan_text(&settings.plan),
@@ -30,7 +31,11 @@ pub(super) fn run(settings: &RunSettings) -> Result<Exit> {
         report::print_stdout(&text)?;
         return Ok(Exit::Success);
     }
-    let transport = SshTransport::new(ssh_options(&settings.ssh), settings.plan.fleet.nodes())?;
+    let options = SshOptions {
+        hosts: background.host_settings(&overrides(&settings.ssh)),
+        password: settings.ssh.password.clone(),
+    };
+    let transport = SshTransport::new(options, settings.plan.fleet.nodes())?;
     super::warn(transport.warnings());
     let started = SystemTime::now();
     let info = Arc::new(RunInfo {
@@ -145,18 +150,14 @@ fn progress(output: OutputSettings) -> report::Progress {
     }
 }
 
-fn ssh_options(settings: &SshSettings) -> SshOptions {
-    SshOptions {
-        host_keys: match settings.host_keys {
+fn overrides(settings: &SshSettings) -> Overrides {
+    Overrides {
+        host_keys: settings.host_keys.map(|choice| match choice {
             cli::HostKeysChoice::Strict => HostKeyPolicy::Strict,
             cli::HostKeysChoice::AcceptNew => HostKeyPolicy::AcceptNew,
             cli::HostKeysChoice::Off => HostKeyPolicy::Off,
-        },
+        }),
         known_hosts: settings.known_hosts.clone(),
-        global_known_hosts: settings.global_known_hosts.clone(),
-        default_identities: settings.default_identities.clone(),
-        agent: settings.agent.clone(),
-        password: settings.password.clone(),
         connect_timeout: settings.connect_timeout,
         keepalive: settings.keepalive,
     }

@@ -32,6 +32,7 @@ fn fleet(count: usize) -> Fleet {
         endpoint: None,
         become_root: false,
         become_password: None,
+        ssh_settings: 0,
         labels: BTreeMap::new(),
         groups: vec![],
     };

@@ -60,6 +60,8 @@ pub struct Behind {
     pub address: Option<String>,
     /// The way, resolved; it follows [`Asked::jump`] where that is said.
     pub jump: Vec<Hop>,
+    /// See [`Node::ssh_settings`].
+    pub ssh_settings: usize,
 }
 
 /// Tells what stands behind the inventory for a node.
@@ -292,6 +294,7 @@ pub(super) fn resolve(
         endpoint: first(levels, |level| level.endpoint.clone()),
         become_root: first(levels, |level| level.become_root).unwrap_or_default(),
         become_password: None,
+        ssh_settings: behind.ssh_settings,
         labels,
         groups,
         user: user.ok_or(Unresolved::NoUser)?,
@@ -307,6 +310,7 @@ pub fn built_in(user: &str) -> impl Fn(&Asked<'_>) -> Result<Behind, String> + '
             host: hop.host.clone(),
             port: hop.port.unwrap_or(SSH_PORT),
             identities: vec![],
+            ssh_settings: 0,
         };
         Ok(Behind {
             user: (!user.is_empty()).then(|| user.to_string()),
@@ -429,6 +433,7 @@ mod tests {
                 identities: vec!["key".into()],
                 address: Some("n.example".into()),
                 jump: vec![],
+                ssh_settings: 0,
             })
         };
         let node = resolve("n".into(), None, vec![], &[&says], &behind).unwrap();

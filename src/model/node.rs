@@ -30,6 +30,8 @@ pub struct Node {
     pub become_root: bool,
     /// What sudo is told when it asks.
     pub become_password: Option<Secret>,
+    /// Which of the settings that the transport is given holds for it: their number.
+    pub ssh_settings: usize,
     /// Free-form labels.
     pub labels: BTreeMap<String, String>,
     /// The groups it stands in, nearest first.
@@ -47,6 +49,8 @@ pub struct Hop {
     pub port: u16,
     /// Private key files to offer there; those of the node behind it where this is empty.
     pub identities: Vec<PathBuf>,
+    /// As [`Node::ssh_settings`].
+    pub ssh_settings: usize,
 }
 
 impl fmt::Display for Hop {
@@ -155,6 +159,7 @@ mod tests {
             endpoint: None,
             become_root: false,
             become_password: None,
+            ssh_settings: 0,
             labels: BTreeMap::new(),
             groups: vec![],
         }
@@ -180,6 +185,7 @@ mod tests {
             host: host.into(),
             port: 2222,
             identities: vec![],
+            ssh_settings: 0,
         };
         assert_eq!(hop("bastion").to_string(), "ops@bastion:2222");
         assert_eq!(hop("2001:db8::7").to_string(), "ops@[2001:db8::7]:2222");

@@ -28,6 +28,7 @@ pub(super) fn node() -> Node {
         endpoint: None,
         become_root: false,
         become_password: None,
+        ssh_settings: 0,
         labels: BTreeMap::new(),
         groups: vec![],
     }

@@ -48,6 +48,7 @@ fn node(number: usize) -> Node {
         endpoint: None,
         become_root: false,
         become_password: None,
+        ssh_settings: 0,
         labels: BTreeMap::new(),
         groups: vec![],
     }

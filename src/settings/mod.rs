@@ -32,25 +32,19 @@ pub struct RunSettings {
     pub output: OutputSettings,
 }
 
-/// How nodes are reached, as far as it is the same for all of them.
+/// What the command line says about reaching nodes; `None` leaves it to ssh_config.
 #[derive(Debug, Clone)]
 pub struct SshSettings {
     /// What to do about an unknown host key.
-    pub host_keys: cli::HostKeysChoice,
-    /// The user's own files of known host keys; new keys go to the first.
+    pub host_keys: Option<cli::HostKeysChoice>,
+    /// The only files of known host keys that count; new keys go to the first.
     pub known_hosts: Vec<PathBuf>,
-    /// The machine's files of known host keys.
-    pub global_known_hosts: Vec<PathBuf>,
-    /// Key files for nodes that name none; missing ones do not matter.
-    pub default_identities: Vec<PathBuf>,
-    /// The SSH agent's socket.
-    pub agent: Option<PathBuf>,
     /// The password for all nodes.
     pub password: Option<Secret>,
     /// The longest each step of connecting may take.
-    pub connect_timeout: Duration,
+    pub connect_timeout: Option<Duration>,
     /// The interval of keepalive requests.
-    pub keepalive: Duration,
+    pub keepalive: Option<Duration>,
 }
 
 /// What is printed.
@@ -353,21 +347,9 @@ fn ssh_settings(args: &SshArgs, dry_run: bool, ambient: &Ambient) -> Result<SshS
     let password = ask
         .then(|| credentials::prompt("SSH password: "))
         .transpose()?;
-    let (known_hosts, global_known_hosts) = if args.known_hosts.is_empty() {
-        let own = ambient.in_home(&[".ssh/known_hosts", ".ssh/known_hosts2"]);
-        (own, vec![PathBuf::from("/etc/ssh/ssh_known_hosts")])
-    } else {
-        (ambient.paths(&args.known_hosts), vec![])
-    };
     Ok(SshSettings {
         host_keys: args.host_keys,
-        known_hosts,
-        global_known_hosts,
-        default_identities: ambient.in_home(&[".ssh/id_rsa", ".ssh/id_ecdsa", ".ssh/id_ed25519"]),
-        agent: ambient
-            .variable("SSH_AUTH_SOCK")
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from),
+        known_hosts: ambient.paths(&args.known_hosts),
         password,
         connect_timeout: args.connect_timeout,
         keepalive: args.keepalive,

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::host_keys::{HostKeys, Trust};
 use super::known_hosts::known_name;
 use super::link::{Carrier, KillOnDrop, Link, plain};
-use super::{Inner, auth};
+use super::{Host, Inner, auth};
 use crate::model::text::capped;
 use crate::model::{Failure, FailureKind, Stage};
 
@@ -44,6 +44,8 @@ pub(super) struct Target<'a> {
     pub(super) port: u16,
     pub(super) user: &'a str,
     pub(super) identities: &'a [PathBuf],
+    /// The number of its settings.
+    pub(super) settings: usize,
 }
 
 /// A session that is logged in. Dropping it ends it.
@@ -107,15 +109,16 @@ pub(super) async fn open(
     target: &Target<'_>,
     progress: Progress<'_>,
 ) -> Result<Live, Failure> {
-    let wait = inner.options.connect_timeout;
+    let host = inner.host(target.settings)?;
+    let wait = host.settings.connect_timeout;
     let name = known_name(target.host, target.port);
-    let config = Arc::new(config(inner, &name));
+    let config = Arc::new(config(host, &name));
     let (link, stream) = Link::new(carrier);
     let guard = KillOnDrop(link.clone());
 
     progress(Stage::Handshake);
     let client = Client {
-        host_keys: Arc::clone(&inner.host_keys),
+        host_keys: Arc::clone(&host.host_keys),
         name,
         link: link.clone(),
     };
@@ -169,8 +172,8 @@ pub(super) async fn open(
     }
 }
 
-fn config(inner: &Inner, name: &str) -> client::Config {
-    let keepalive = inner.options.keepalive;
+fn config(host: &Host, name: &str) -> client::Config {
+    let keepalive = host.settings.keepalive;
     client::Config {
         client_id: SshId::Standard(Cow::Borrowed(concat!(
             "SSH-2.0-prepull_",
@@ -178,7 +181,7 @@ fn config(inner: &Inner, name: &str) -> client::Config {
         ))),
         preferred: Preferred {
             kex: Cow::Borrowed(KEY_EXCHANGES),
-            key: Cow::Owned(inner.host_keys.preferred(name)),
+            key: Cow::Owned(host.host_keys.preferred(name)),
             compression: Cow::Borrowed(&[compression::NONE]),
             ..Preferred::DEFAULT
         },

@@ -1,6 +1,6 @@
 //! The keys and the password that we can log in with: read once, before the first connection.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -69,9 +69,11 @@ impl Identities {
             password: options.password.clone(),
             notes: Vec::new(),
         };
-        if let Some(path) = &options.agent {
+        if let Some(host) = options.hosts.iter().find(|host| host.agent.is_some())
+            && let Some(path) = &host.agent
+        {
             // Sooner than the login's own deadline: the agent gets the blame.
-            identities.ask_agent(path, options.connect_timeout * 3 / 4);
+            identities.ask_agent(path, host.connect_timeout * 3 / 4);
         }
         let of_hops = nodes
             .iter()
@@ -88,7 +90,13 @@ impl Identities {
             }
         }
         if nodes.iter().any(|node| node.identities.is_empty()) {
-            for path in &options.default_identities {
+            let mut seen = HashSet::new();
+            let paths = options
+                .hosts
+                .iter()
+                .flat_map(|host| &host.default_identities)
+                .filter(|path| seen.insert(*path));
+            for path in paths {
                 match identities.load(path) {
                     Ok(identity) => identities.defaults.push(Arc::new(identity)),
                     Err(SshError::File { ref error, .. })

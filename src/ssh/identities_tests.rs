@@ -7,6 +7,7 @@ use russh::keys::Algorithm;
 use russh::keys::key::safe_rng;
 use russh::keys::ssh_key::LineEnding;
 
+use super::super::HostSettings;
 use super::*;
 
 fn key() -> PrivateKey {
@@ -31,6 +32,7 @@ fn node(identities: Vec<PathBuf>) -> Node {
         endpoint: None,
         become_root: false,
         become_password: None,
+        ssh_settings: 0,
         labels: BTreeMap::new(),
         groups: vec![],
     }
@@ -38,8 +40,11 @@ fn node(identities: Vec<PathBuf>) -> Node {
 
 fn options(folder: &Path) -> SshOptions {
     SshOptions {
-        connect_timeout: Duration::from_secs(1),
-        ..SshOptions::for_home(folder)
+        hosts: vec![HostSettings {
+            connect_timeout: Duration::from_secs(1),
+            ..HostSettings::for_home(folder)
+        }],
+        password: None,
     }
 }
 
@@ -127,14 +132,9 @@ fn default_keys_that_are_no_use_are_noted_and_missing_ones_are_not() {
 #[test]
 fn an_agent_that_is_not_there_is_noted() {
     let folder = tempfile::tempdir().unwrap();
-    let identities = Identities::read(
-        &SshOptions {
-            agent: Some(folder.path().join("agent")),
-            ..options(folder.path())
-        },
-        &[],
-    )
-    .unwrap();
+    let mut options = options(folder.path());
+    options.hosts[0].agent = Some(folder.path().join("agent"));
+    let identities = Identities::read(&options, &[]).unwrap();
     assert!(identities.notes[0].contains("ssh-agent"));
 }
 

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
@@ -82,6 +83,7 @@ pub(super) fn through(
     identities: &[PathBuf],
     host: &str,
     port: u16,
+    wait: Duration,
 ) -> BoxFuture<'static, Result<JumpStream, Failure>> {
     let route = Route {
         hops: hops.to_vec(),
@@ -91,7 +93,6 @@ pub(super) fn through(
     // Boxed because it calls itself for every hop.
     async move {
         let (bastion, slot) = lease(&inner, route).await?;
-        let wait = inner.options.connect_timeout;
         let opening = bastion.live.handle.channel_open_direct_tcpip(
             host.as_str(),
             port.into(),
@@ -237,8 +238,8 @@ async fn reach(inner: Arc<Inner>, route: Route) -> Result<Arc<Bastion>, Failure>
             "a way through no jump host",
         ));
     };
+    let wait = inner.host(hop.ssh_settings)?.settings.connect_timeout;
     let carrier = if before.is_empty() {
-        let wait = inner.options.connect_timeout;
         let stream = connect::dial(&hop.host, hop.port, wait).await;
         Carrier::Tcp(stream.map_err(|failure| at_hop(hop, &failure))?)
     } else {
@@ -248,6 +249,7 @@ async fn reach(inner: Arc<Inner>, route: Route) -> Result<Arc<Bastion>, Failure>
             &route.identities,
             &hop.host,
             hop.port,
+            wait,
         );
         Carrier::Jump(stream.await?)
     };
@@ -260,6 +262,7 @@ async fn reach(inner: Arc<Inner>, route: Route) -> Result<Arc<Bastion>, Failure>
         } else {
             &hop.identities
         },
+        settings: hop.ssh_settings,
     };
     let live = connect::open(&inner, carrier, &target, &|_| {})
         .await

@@ -11,11 +11,11 @@ mod jump_stream;
 mod known_hosts;
 mod link;
 mod session;
+mod settings;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use connect::Target;
 use host_keys::HostKeys;
@@ -23,59 +23,20 @@ use identities::Identities;
 use link::Carrier;
 
 pub use session::{SshChannel, SshSession};
+pub use settings::{
+    CONNECT_TIMEOUT, HostKeyPolicy, HostSettings, KEEPALIVE, LoginMethod, Overrides,
+};
 
-use crate::model::{Failure, Node, Secret, Stage};
+use crate::model::{Failure, FailureKind, Node, Secret, Stage};
 use crate::ports::Transport;
 
-/// What is done with a host whose key is not in known_hosts. A revoked key is refused in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HostKeyPolicy {
-    /// Unknown and changed keys are refused.
-    Strict,
-    /// Unknown keys are recorded and trusted from then on; changed ones are refused.
-    AcceptNew,
-    /// Every key is taken. Whoever sits on the way to the node can read everything.
-    Off,
-}
-
-/// How connections are made: the same for all nodes of a run.
-#[derive(Debug, Clone)]
+/// How the nodes of a run are reached.
+#[derive(Debug, Clone, Default)]
 pub struct SshOptions {
-    /// What is done with unknown host keys.
-    pub host_keys: HostKeyPolicy,
-    /// The operator's own known_hosts files; new keys are recorded in the first.
-    pub known_hosts: Vec<PathBuf>,
-    /// The machine's known_hosts files: read only.
-    pub global_known_hosts: Vec<PathBuf>,
-    /// Private keys for nodes that name none; those that do not exist or are no use are passed over.
-    pub default_identities: Vec<PathBuf>,
-    /// The agent's socket (`SSH_AUTH_SOCK`).
-    pub agent: Option<PathBuf>,
+    /// How each host is reached: nodes and hops name theirs by its number.
+    pub hosts: Vec<HostSettings>,
     /// The login password, the same on all nodes and jump hosts.
     pub password: Option<Secret>,
-    /// The most that each phase may take: look-up and dialling, key exchange, login, opening a channel.
-    pub connect_timeout: Duration,
-    /// The silence after which the other side is asked for a sign of life; zero for never. Four
-    /// times this, and the connection counts as lost.
-    pub keepalive: Duration,
-}
-
-impl SshOptions {
-    /// What OpenSSH's client would use for an operator with this home folder.
-    pub fn for_home(home: &Path) -> Self {
-        let ssh = home.join(".ssh");
-        let in_ssh = |names: &[&str]| names.iter().map(|name| ssh.join(name)).collect();
-        Self {
-            host_keys: HostKeyPolicy::Strict,
-            known_hosts: in_ssh(&["known_hosts", "known_hosts2"]),
-            global_known_hosts: vec!["/etc/ssh/ssh_known_hosts".into()],
-            default_identities: in_ssh(&["id_ed25519", "id_ecdsa", "id_rsa"]),
-            agent: None,
-            password: None,
-            connect_timeout: Duration::from_secs(10),
-            keepalive: Duration::from_secs(15),
-        }
-    }
 }
 
 /// Something about the operator's SSH files that can be seen before the first connection.
@@ -118,13 +79,18 @@ impl SshError {
     }
 }
 
+/// How some hosts are reached and whom they may be.
+struct Host {
+    settings: HostSettings,
+    host_keys: Arc<HostKeys>,
+}
+
 /// Reaches nodes over SSH. Clones share everything.
 #[derive(Clone)]
 pub struct SshTransport(Arc<Inner>);
 
 struct Inner {
-    options: SshOptions,
-    host_keys: Arc<HostKeys>,
+    hosts: Vec<Host>,
     identities: Identities,
     pool: jump::Pool,
     warnings: Vec<String>,
@@ -137,16 +103,30 @@ impl SshTransport {
     /// # Errors
     /// Everything that can be found wrong before the first connection.
     pub fn new(options: SshOptions, nodes: &[Node]) -> Result<Self, SshError> {
-        let (host_keys, mut warnings) = HostKeys::read(
-            options.host_keys,
-            &options.known_hosts,
-            &options.global_known_hosts,
-        )?;
+        let mut warnings = Vec::new();
+        let mut hosts: Vec<Host> = Vec::with_capacity(options.hosts.len());
         let identities = Identities::read(&options, nodes)?;
+        for settings in options.hosts {
+            let host_keys = match hosts.iter().find(|host| host.settings.trusts_as(&settings)) {
+                Some(host) => Arc::clone(&host.host_keys),
+                None => {
+                    let (host_keys, unread) = HostKeys::read(
+                        settings.host_keys,
+                        &settings.known_hosts,
+                        &settings.global_known_hosts,
+                    )?;
+                    warnings.extend(unread);
+                    Arc::new(host_keys)
+                }
+            };
+            hosts.push(Host {
+                settings,
+                host_keys,
+            });
+        }
         warnings.extend(identities.notes.iter().cloned());
         Ok(Self(Arc::new(Inner {
-            options,
-            host_keys: Arc::new(host_keys),
+            hosts,
             identities,
             pool: jump::Pool::default(),
             warnings,
@@ -165,6 +145,20 @@ impl SshTransport {
     }
 }
 
+impl Inner {
+    /// # Errors
+    /// The number is one that nobody gave settings for: a mistake in prepull.
+    fn host(&self, number: usize) -> Result<&Host, Failure> {
+        self.hosts.get(number).ok_or_else(|| {
+            Failure::new(
+                FailureKind::Internal,
+                Stage::Connect,
+                format!("there are no SSH settings number {number}"),
+            )
+        })
+    }
+}
+
 impl Transport for SshTransport {
     type Session = SshSession;
 
@@ -173,7 +167,8 @@ impl Transport for SshTransport {
         node: &Node,
         progress: &(dyn Fn(Stage) + Send + Sync),
     ) -> Result<SshSession, Failure> {
-        let wait = self.0.options.connect_timeout;
+        let settings = &self.0.host(node.ssh_settings)?.settings;
+        let wait = settings.connect_timeout;
         progress(Stage::Connect);
         let carrier = if node.jump.is_empty() {
             Carrier::Tcp(connect::dial(&node.address, node.port, wait).await?)
@@ -184,6 +179,7 @@ impl Transport for SshTransport {
                 &node.identities,
                 &node.address,
                 node.port,
+                wait,
             );
             Carrier::Jump(stream.await?)
         };
@@ -192,6 +188,7 @@ impl Transport for SshTransport {
             port: node.port,
             user: &node.user,
             identities: &node.identities,
+            settings: node.ssh_settings,
         };
         let live = connect::open(&self.0, carrier, &target, progress).await?;
         Ok(SshSession::new(live, wait))

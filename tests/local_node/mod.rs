@@ -308,6 +308,7 @@ pub fn node(become_root: bool) -> Node {
         endpoint: None,
         become_root,
         become_password: None,
+        ssh_settings: 0,
         labels: BTreeMap::new(),
         groups: vec![],
     }
