@@ -179,8 +179,9 @@ impl<C: Channel> Talk<C> {
 /// Ends a sudo that asks. The end of its input would be a further wrong password to what locks accounts
 /// (pam_faillock); this is not, and until sudo has become root its process is the user's own.
 async fn end<S: Session>(session: &mut S, process: u32) {
+    // Every login shell, csh too, reads this form.
     let ending = async {
-        let mut channel = session.exec(&format!("kill -s KILL {process}")).await?;
+        let mut channel = session.exec(&format!("kill -KILL {process}")).await?;
         while channel.next().await?.is_some() {}
         Ok::<(), Failure>(())
     };

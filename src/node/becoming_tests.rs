@@ -134,13 +134,13 @@ async fn whatever_sudo_does_the_password_is_sent_to_our_prompt_alone_and_once() 
         // Nothing of the sort is sent to what does not ask as it was told.
         (
             vec![sudo(), err("Verification code:")],
-            "kill -s KILL 77",
+            "kill -KILL 77",
             FailureKind::Privilege,
             "Verification code:",
         ),
         (
             vec![sudo(), err("[sudo: ~pass"), exit],
-            "kill -s KILL 77",
+            "kill -KILL 77",
             FailureKind::Privilege,
             "passprompt_override",
         ),
@@ -171,7 +171,7 @@ async fn whatever_sudo_does_the_password_is_sent_to_our_prompt_alone_and_once() 
         // In pieces, and as sudo-rs puts it.
         (
             vec![sudo(), err("[sudo: ~pass"), err("word\n] Password: ")],
-            "s3cret\nkill -s KILL 77",
+            "s3cret\nkill -KILL 77",
             FailureKind::Privilege,
             "nothing more within 45 s",
         ),
@@ -181,7 +181,7 @@ async fn whatever_sudo_does_the_password_is_sent_to_our_prompt_alone_and_once() 
                 err("~password\n"),
                 err("Sorry, try again.\n~password\n"),
             ],
-            "s3cret\nkill -s KILL 77",
+            "s3cret\nkill -KILL 77",
             FailureKind::Privilege,
             "tried once",
         ),
