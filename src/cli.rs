@@ -192,9 +192,12 @@ pub struct LoginArgs {
     /// Read this ssh_config instead of ~/.ssh/config and the system's; none for no file.
     #[arg(short = 'F', long, value_name = "FILE")]
     pub ssh_config: Option<PathBuf>,
-    /// Become root on the node through sudo.
+    /// Become root on the node, through sudo or else doas.
     #[arg(short, long)]
     pub r#become: bool,
+    /// Become root with a password for sudo, which is asked for; each node tries it once.
+    #[arg(short = 'K', long)]
+    pub ask_become_pass: bool,
 }
 
 /// How nodes are reached.

@@ -316,6 +316,12 @@ fn without_a_terminal_the_password_comes_from_standard_input() {
 }
 
 #[test]
+fn a_dry_run_asks_for_no_password_for_sudo() {
+    let seen = Desk::new().run(&["exec", "-n", "-H", "a", "-K", "--", "true"]);
+    assert!(seen.starts_with("status: 0\n"), "{seen}");
+}
+
+#[test]
 fn an_identity_that_is_not_there_stops_the_run_before_it_starts() {
     let desk = Desk::new();
     snapshot!(

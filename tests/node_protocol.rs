@@ -134,6 +134,9 @@ async fn refused(place: &Place, become_root: bool) -> Failure {
         .unwrap_err()
 }
 
+/// `id`, of a user who is not root: the tests may be run by root.
+const ORDINARY: &str = "#!/bin/sh\necho 1000\n";
+
 #[tokio::test]
 async fn a_sudo_that_refuses_is_a_matter_of_privilege_in_its_own_words() {
     for words in [
@@ -150,6 +153,7 @@ async fn a_sudo_that_refuses_is_a_matter_of_privilege_in_its_own_words() {
             place.path("words").display()
         );
         place.program("sudo", &text);
+        place.program("id", ORDINARY);
         let failure = refused(&place, true).await;
         assert_eq!(
             (failure.kind, failure.stage),
@@ -163,9 +167,10 @@ async fn a_sudo_that_refuses_is_a_matter_of_privilege_in_its_own_words() {
 #[tokio::test]
 async fn sudo_that_agrees_only_warns() {
     let place = Place::new(&DASH);
+    place.program("id", ORDINARY);
     place.program(
         "sudo",
-        "#!/bin/sh\n[ \"$1\" = -n ] || exit 1\nshift\necho 'sudo: unable to resolve host' >&2\nexec \"$@\"\n",
+        "#!/bin/sh\n[ \"$1$2$3\" = -k-n-- ] || exit 1\nshift 3\necho 'sudo: unable to resolve host' >&2\nexec \"$@\"\n",
     );
     let argv = ["true".to_string()];
     let ended = run(&mut place.session(), &node(true), &argv, pending()).await;

@@ -173,6 +173,7 @@ impl Sshd {
             runtime: None,
             endpoint: None,
             become_root: false,
+            become_password: None,
             ssh_settings: 0,
             labels: BTreeMap::new(),
             groups: vec![],

@@ -35,6 +35,7 @@ fn node(port: u16) -> Node {
         runtime: None,
         endpoint: None,
         become_root: false,
+        become_password: None,
         ssh_settings: 0,
         labels: BTreeMap::new(),
         groups: vec![],

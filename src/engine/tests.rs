@@ -31,6 +31,7 @@ fn fleet(count: usize) -> Fleet {
         runtime: Some(RuntimeKind::Docker),
         endpoint: None,
         become_root: false,
+        become_password: None,
         ssh_settings: 0,
         labels: BTreeMap::new(),
         groups: vec![],
@@ -305,6 +306,31 @@ async fn a_node_that_cannot_be_reached_fails_all_its_items() {
         peer.counts("n2").connects <= 8,
         "both items share a dial where they can"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_refuses_root_is_asked_once_and_fails_all_its_items() {
+    let refusal = Failure::new(FailureKind::Privilege, Stage::Start, "wrong password");
+    for (failure, asked) in [
+        (refusal.clone(), 1),
+        // What the runtime says of one image need not hold for the next.
+        (
+            Failure {
+                stage: Stage::Pull,
+                ..refusal
+            },
+            3,
+        ),
+    ] {
+        let peer = Peer::new();
+        peer.node("n1").refuses(failure);
+        let plan = pulling(1, &[APP, WEB, OTHER], policy());
+        let seen = run_all(&plan, &peer).await;
+        assert_eq!(seen.statuses(), ["failed"; 3]);
+        assert_eq!(seen.kind(0, 2), FailureKind::Privilege);
+        assert_eq!(seen.attempts(0, 2), 1);
+        assert_eq!(peer.counts("n1").channels, asked);
+    }
 }
 
 #[tokio::test(start_paused = true)]

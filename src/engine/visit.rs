@@ -85,7 +85,14 @@ async fn work<T: Transport>(
     due: &[usize],
     mut began: Instant,
 ) {
+    let mut no_root: Option<Failure> = None;
     for &item in due {
+        if let Some(failure) = &no_root {
+            state
+                .settle(course, item, Err(failure.clone()), began)
+                .await;
+            continue;
+        }
         // Another node may have learnt meanwhile that this registry wants a pause.
         course.pauses.postpone(state, course.plan, Instant::now());
         if state.items[item].due > Instant::now() {
@@ -102,6 +109,10 @@ async fn work<T: Transport>(
                     failure.kind,
                     FailureKind::ConnectionLost | FailureKind::Internal
                 );
+                // The same for every item, and a wrong password tried once for each would lock the account.
+                if failure.kind == FailureKind::Privilege && failure.stage == Stage::Start {
+                    no_root = Some(failure.clone());
+                }
                 state.settle(course, item, Err(failure), began).await;
                 if is_over {
                     // The other items cost no attempt: the next visit takes them up at once.

@@ -293,6 +293,7 @@ pub(super) fn resolve(
         },
         endpoint: first(levels, |level| level.endpoint.clone()),
         become_root: first(levels, |level| level.become_root).unwrap_or_default(),
+        become_password: None,
         ssh_settings: behind.ssh_settings,
         labels,
         groups,

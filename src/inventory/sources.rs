@@ -242,6 +242,22 @@ mod tests {
     }
 
     #[test]
+    fn ansible_may_name_sudo_or_doas_and_its_password_is_not_read() {
+        let with = |method: &str| {
+            let text = format!(
+                "[web]\nw1 ansible_become=yes ansible_become_method={method} ansible_become_password='{{{{ x }}}}'\n"
+            );
+            nodes(&[("hosts", &text)], &["hosts"])
+        };
+        for method in ["sudo", "doas", "community.general.doas"] {
+            let nodes = with(method).unwrap();
+            assert!(nodes[0].become_root && nodes[0].become_password.is_none());
+        }
+        let refused = with("su").unwrap_err().to_string();
+        assert!(refused.contains("through sudo or doas"), "{refused}");
+    }
+
+    #[test]
     fn variables_win_in_ansibles_order() {
         let ini = "[a]\nh1\nh2 ansible_user=own\n[b]\nh1\n[a:vars]\nansible_user=a\nansible_port=1\n\
             [b:vars]\nansible_user=b\n[all:vars]\nansible_port=9\n";

@@ -229,7 +229,7 @@ impl FailureKind {
                 "The link to the node broke and did not come back in time: check it, then run the same command again."
             }
             Self::Privilege => {
-                "Log in as a user who may use the runtime, or use --become with a sudo rule that needs no password."
+                "Log in as a user who may use the runtime, or use --become, and --ask-become-pass (-K) where sudo wants a password."
             }
             Self::RuntimeMissing => {
                 "Install the runtime's client on the node, or name the right one with --runtime."

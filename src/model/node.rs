@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::secret::Secret;
+
 /// One machine to warm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -24,8 +26,10 @@ pub struct Node {
     pub runtime: Option<RuntimeKind>,
     /// The runtime's socket where it is not the runtime's own default, e.g. `unix:///run/crio/crio.sock`.
     pub endpoint: Option<String>,
-    /// Whether to become root through `sudo` first.
+    /// Whether to become root first, through `sudo` or `doas`.
     pub become_root: bool,
+    /// What sudo is told when it asks.
+    pub become_password: Option<Secret>,
     /// Which of the settings that the transport is given holds for it: their number.
     pub ssh_settings: usize,
     /// Free-form labels.
@@ -126,6 +130,13 @@ impl Fleet {
         Ok(Self(nodes))
     }
 
+    /// Gives every node this password for sudo.
+    pub fn set_become_password(&mut self, password: &Secret) {
+        for node in &mut self.0 {
+            node.become_password = Some(password.clone());
+        }
+    }
+
     /// The nodes in order.
     pub fn nodes(&self) -> &[Node] {
         &self.0
@@ -147,6 +158,7 @@ mod tests {
             runtime: None,
             endpoint: None,
             become_root: false,
+            become_password: None,
             ssh_settings: 0,
             labels: BTreeMap::new(),
             groups: vec![],

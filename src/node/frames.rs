@@ -20,6 +20,8 @@ const LINE_LIMIT: usize = 256;
 /// What the node tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Frame {
+    /// How `become.sh` gets on, up to `begun`.
+    Root(String),
     /// Our program runs.
     Hello,
     /// It begins this part.
@@ -184,6 +186,7 @@ impl Reader {
     fn parse(&self, text: &str) -> Result<Line, Broken> {
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         let frame = match word {
+            "root" => Frame::Root(rest.to_string()),
             "hello" => Frame::Hello,
             "stage" => Frame::Stage(rest.to_string()),
             "exited" => Frame::Exited,

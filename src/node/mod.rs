@@ -3,6 +3,7 @@
 //! Every call is one command on the node: the login shell starts `sh`, which reads `program.sh` and
 //! then its values from standard input. What it prints is a row of frames, read in [`frames`].
 
+mod becoming;
 mod frames;
 mod request;
 #[cfg(test)]

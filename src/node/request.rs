@@ -2,15 +2,15 @@
 //!
 //! A value travels as the number of its lines, then its lines, so that newlines within it survive.
 
-use crate::model::{Failure, FailureKind, Node, PullWhen, Secret, Stage};
+use crate::model::{Failure, FailureKind, PullWhen, Secret, Stage};
 use crate::ports::{NodeCommand, SecretDelivery};
 
 /// The program itself.
-const PROGRAM: &str = include_str!("program.sh");
+pub(super) const PROGRAM: &str = include_str!("program.sh");
 
 /// Given to the login shell. bash, dash, zsh, fish, csh, tcsh and busybox ash read it alike: in single
 /// quotes stands nothing that any of them treats specially (`!`, a newline, two backslashes).
-const LINE: &str = r#"sh -c 'IFS= read -r l; eval "$l"'"#;
+pub(super) const LINE: &str = r#"sh -c 'IFS= read -r l; eval "$l"'"#;
 
 /// The first line that `sh` reads: it gathers the program's lines up to `#go` and runs them.
 ///
@@ -62,16 +62,7 @@ impl Request {
         Self {
             action,
             commands,
-            nonce: format!("{:032x}", fastrand::u128(..)),
-        }
-    }
-
-    /// The line for the login shell.
-    pub(super) fn line(node: &Node) -> String {
-        if node.become_root {
-            format!("sudo -n {LINE}")
-        } else {
-            LINE.to_string()
+            nonce: nonce(),
         }
     }
 
@@ -102,7 +93,7 @@ impl Request {
         }
         // Big enough from the start: a buffer that grows leaves copies of the secret behind.
         let mut values = Values(Vec::with_capacity(size));
-        values.0.extend_from_slice(program().as_bytes());
+        values.0.extend_from_slice(program(PROGRAM).as_bytes());
         values.text(&self.nonce)?;
         values.text(self.action.word())?;
         values.number(stdout)?;
@@ -115,10 +106,15 @@ impl Request {
     }
 }
 
-/// The program as it is sent: without comments, empty lines and indentation.
-pub(super) fn program() -> String {
+/// A mark that what a node prints by itself does not hold.
+pub(super) fn nonce() -> String {
+    format!("{:032x}", fastrand::u128(..))
+}
+
+/// A program as it is sent: without comments, empty lines and indentation.
+pub(super) fn program(source: &str) -> String {
     let mut text = format!("{GATHER}\n");
-    for line in PROGRAM.lines().map(str::trim_start) {
+    for line in source.lines().map(str::trim_start) {
         if !line.is_empty() && !line.starts_with('#') {
             text.push_str(line);
             text.push('\n');
@@ -210,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_program_is_sent_without_comments_and_ends_once() {
-        let text = program();
+        let text = program(PROGRAM);
         assert_eq!(text.lines().filter(|line| *line == GO).count(), 1);
         assert!(text.ends_with("\nmain\n#go\n"));
         assert!(!text.lines().any(|line| line.starts_with("# ")));

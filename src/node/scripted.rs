@@ -30,7 +30,7 @@ use crate::ports::{
     Channel, ChannelEvent, NodeCommand, PullRequest, Runtime, SecretDelivery, Session, Transport,
 };
 
-use super::request::{GO, program};
+use super::request::{GO, PROGRAM, program};
 
 /// What becomes of one dial.
 #[derive(Debug, Clone)]
@@ -104,6 +104,7 @@ struct NodeState {
     images: HashMap<String, VecDeque<Step>>,
     held: HashSet<String>,
     run: Option<(Duration, CommandOutput)>,
+    refusal: Option<Failure>,
     counts: Counts,
     dialled_at: Vec<Instant>,
     pulled_at: Vec<Instant>,
@@ -219,6 +220,11 @@ impl Script {
         })
     }
 
+    /// Nothing can be started on it, for this reason.
+    pub fn refuses(self, failure: Failure) -> Self {
+        self.with(|node| node.refusal = Some(failure))
+    }
+
     /// What the command of `run` prints, and when.
     pub fn runs(self, after: Duration, output: CommandOutput) -> Self {
         self.with(|node| node.run = Some((after, output)))
@@ -278,11 +284,13 @@ impl Session for ScriptedSession {
     type Channel = ScriptedChannel;
 
     async fn exec(&mut self, line: &str) -> Result<ScriptedChannel, Failure> {
-        let shell = line.strip_prefix("sudo -n ").unwrap_or(line);
-        assert!(shell.starts_with("sh -c '"), "not our line: {line}");
+        assert!(line.starts_with("sh -c '"), "not our line: {line}");
         self.peer
             .world()
             .count(&self.node, |counts| counts.channels += 1);
+        if let Some(failure) = self.peer.world().node(&self.node).refusal.clone() {
+            return Err(failure);
+        }
         Ok(ScriptedChannel {
             peer: self.peer.clone(),
             node: self.node.clone(),
@@ -593,7 +601,7 @@ struct Asked {
 impl Asked {
     /// `None` while bytes are missing; panics on what is no request.
     fn parse(bytes: &[u8]) -> Option<Self> {
-        let program = program();
+        let program = program(PROGRAM);
         let checked = bytes.len().min(program.len());
         assert!(
             bytes[..checked] == program.as_bytes()[..checked],

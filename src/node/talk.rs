@@ -13,7 +13,7 @@ use crate::model::{
 use crate::ports::{Channel, ChannelEvent, Session};
 
 use super::frames::{Frame, Reader};
-use super::request::Request;
+use super::request::{LINE, Request};
 use super::{ANSWER_LIMIT, STRAGGLER_LIMIT};
 
 /// How long the node may take to end a command and clean up; it needs 5 s when TERM does not help.
@@ -22,7 +22,7 @@ const CLEAN_UP_LIMIT: Duration = Duration::from_secs(10);
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(5);
 /// How much of standard error is kept, and how much of a node's words is shown.
 const WORDS_KEPT: usize = 16 << 10;
-const WORDS_SHOWN: usize = 2000;
+pub(super) const WORDS_SHOWN: usize = 2000;
 
 /// What a wait came to.
 pub(super) enum Heard<T> {
@@ -33,12 +33,11 @@ pub(super) enum Heard<T> {
 
 /// The conversation. Dropping it closes the channel: the node sees its input end and cleans up.
 pub(super) struct Talk<C> {
-    channel: C,
-    reader: Reader,
-    stage: Stage,
-    become_root: bool,
-    stderr: Vec<u8>,
-    exit: Option<ExitStatus>,
+    pub(super) channel: C,
+    pub(super) reader: Reader,
+    pub(super) stage: Stage,
+    pub(super) stderr: Vec<u8>,
+    pub(super) exit: Option<ExitStatus>,
 }
 
 impl<C: Channel> Talk<C> {
@@ -51,16 +50,17 @@ impl<C: Channel> Talk<C> {
         mut cancel: Pin<&mut F>,
     ) -> Result<Option<Self>, Failure> {
         let bytes = request.bytes()?;
-        let line = Request::line(node);
         let starting = async {
             let mut talk = Self {
-                channel: session.exec(&line).await?,
+                channel: session.exec(LINE).await?,
                 reader: Reader::new(&request.nonce, request.limits()),
                 stage: Stage::Start,
-                become_root: node.become_root,
                 stderr: Vec::new(),
                 exit: None,
             };
+            if node.become_root {
+                talk.become_root(session, node).await?;
+            }
             if let Err(lost) = talk.channel.write(&bytes).await {
                 return Err(talk.last_words(lost).await);
             }
@@ -127,7 +127,7 @@ impl<C: Channel> Talk<C> {
                         "the node saw our side of the connection end, and stopped",
                     ));
                 }
-                Frame::Hello => {
+                Frame::Hello | Frame::Root(_) => {
                     return Err(self.broken(&"a line came where another was due"));
                 }
             }
@@ -166,7 +166,7 @@ impl<C: Channel> Talk<C> {
         }
     }
 
-    fn take(&mut self, event: ChannelEvent) -> Result<(), Failure> {
+    pub(super) fn take(&mut self, event: ChannelEvent) -> Result<(), Failure> {
         match event {
             ChannelEvent::Stdout(bytes) => {
                 let pushed = self.reader.push(&bytes);
@@ -182,7 +182,7 @@ impl<C: Channel> Talk<C> {
     }
 
     /// Our input was refused: the command has probably ended, and says why.
-    async fn last_words(&mut self, lost: Failure) -> Failure {
+    pub(super) async fn last_words(&mut self, lost: Failure) -> Failure {
         match timeout(LAST_WORDS_LIMIT, self.frame()).await {
             Ok(Err(failure)) => failure,
             Ok(Ok(_)) | Err(_) => self.here(lost),
@@ -190,14 +190,14 @@ impl<C: Channel> Talk<C> {
     }
 
     /// A failure of the connection, at the stage that we are in.
-    fn here(&self, lost: Failure) -> Failure {
+    pub(super) fn here(&self, lost: Failure) -> Failure {
         Failure {
             stage: self.stage,
             ..lost
         }
     }
 
-    fn broken(&self, what: &dyn std::fmt::Display) -> Failure {
+    pub(super) fn broken(&self, what: &dyn std::fmt::Display) -> Failure {
         Failure::new(
             FailureKind::Unknown,
             self.stage,
@@ -206,7 +206,7 @@ impl<C: Channel> Talk<C> {
     }
 
     /// What it means that the channel closed before our program was done.
-    fn closed(&self) -> Failure {
+    pub(super) fn closed(&self) -> Failure {
         let words = self.words();
         let end = match &self.exit {
             None => {
@@ -226,22 +226,11 @@ impl<C: Channel> Talk<C> {
                 format!("our program on the node was ended from outside: {end}{words}"),
             );
         }
-        let no_login = ["currently not available", "nologin", "expired"]
-            .iter()
-            .any(|sign| words.contains(sign));
-        if self.become_root && !no_login {
-            Failure::new(
-                FailureKind::Privilege,
-                self.stage,
-                format!("sudo did not start our program: {end}{words}"),
-            )
-        } else {
-            Failure::new(
-                FailureKind::NodeSetup,
-                self.stage,
-                format!("the node's login shell did not start our program: {end}{words}"),
-            )
-        }
+        Failure::new(
+            FailureKind::NodeSetup,
+            self.stage,
+            format!("the node's login shell did not start our program: {end}{words}"),
+        )
     }
 
     /// ", and printed: ...", or nothing.

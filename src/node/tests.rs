@@ -16,7 +16,7 @@ const CRICTL: ScriptedRuntime = ScriptedRuntime(RuntimeKind::Crictl);
 const IMAGE: &str = "reg.example:5000/team/app:v1";
 const SECOND: Duration = Duration::from_secs(1);
 
-fn node() -> Node {
+pub(super) fn node() -> Node {
     Node {
         name: "n1".into(),
         address: "n1".into(),
@@ -27,6 +27,7 @@ fn node() -> Node {
         runtime: None,
         endpoint: None,
         become_root: false,
+        become_password: None,
         ssh_settings: 0,
         labels: BTreeMap::new(),
         groups: vec![],

@@ -47,6 +47,7 @@ fn node(number: usize) -> Node {
         runtime: Some(RuntimeKind::Docker),
         endpoint: None,
         become_root: false,
+        become_password: None,
         ssh_settings: 0,
         labels: BTreeMap::new(),
         groups: vec![],

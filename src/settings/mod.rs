@@ -174,16 +174,21 @@ pub fn nodes(
 }
 
 fn run(
-    plan: Plan,
+    mut plan: Plan,
     ssh: &SshArgs,
     course: &cli::CourseArgs,
     ambient: &Ambient,
 ) -> Result<RunSettings> {
     let output = &course.output;
+    let ssh_settings = ssh_settings(ssh, course.dry_run, ambient)?;
+    if ssh.login.ask_become_pass && !course.dry_run {
+        plan.fleet
+            .set_become_password(&credentials::prompt("sudo password: ")?);
+    }
     Ok(RunSettings {
         plan: Arc::new(plan),
         dry_run: course.dry_run,
-        ssh: ssh_settings(ssh, course.dry_run, ambient)?,
+        ssh: ssh_settings,
         output: OutputSettings {
             format: output.output,
             progress: output.progress,
@@ -266,7 +271,7 @@ fn command_line_node(
                 cli::RuntimeChoice::Crictl => RuntimeChoice::Kind(RuntimeKind::Crictl),
             }),
         endpoint,
-        become_root: login.r#become.then_some(true),
+        become_root: (login.r#become || login.ask_become_pass).then_some(true),
         ..NodeSettings::default()
     })
 }

@@ -36,6 +36,7 @@ fn node(identities: Vec<PathBuf>) -> Node {
         runtime: None,
         endpoint: None,
         become_root: false,
+        become_password: None,
         ssh_settings: 0,
         labels: BTreeMap::new(),
         groups: vec![],

@@ -104,6 +104,12 @@ impl Place {
         place
     }
 
+    /// The same node with other shells.
+    pub fn with_shells(mut self, shells: Shells) -> Self {
+        self.shells = shells;
+        self
+    }
+
     /// Login files that print, on both streams and with a last line that does not end.
     pub fn noisy(mut self) -> Self {
         let noise =
@@ -301,6 +307,7 @@ pub fn node(become_root: bool) -> Node {
         runtime: None,
         endpoint: None,
         become_root,
+        become_password: None,
         ssh_settings: 0,
         labels: BTreeMap::new(),
         groups: vec![],

@@ -14,7 +14,8 @@
 //! | `ansible_user` (`ansible_ssh_user`) | who logs in |
 //! | `ansible_ssh_private_key_file` (`ansible_private_key_file`) | a key file |
 //! | `ansible_ssh_args`, `ansible_ssh_common_args`, `ansible_ssh_extra_args` | `-J` and `-o ProxyJump=` |
-//! | `ansible_become`, `ansible_become_user`, `ansible_become_method` | root through sudo, nothing else |
+//! | `ansible_become`, `ansible_become_user`, `ansible_become_method` | root through sudo or, where that is not there, doas |
+//! | `ansible_become_password` and other passwords | not read: `-K` and `-k` ask |
 //! | `ansible_connection` | must be ssh |
 //! | `ansible_group_priority` | a group's weight among those of its depth |
 //! | `prepull_runtime` | docker, crictl or auto |

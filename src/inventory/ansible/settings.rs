@@ -156,20 +156,20 @@ impl<'a> Reader<'a> {
     fn become_root(&self) -> Result<Option<bool>, Wrong> {
         let wanted = self.checked(&["ansible_become"], truth)?;
         if wanted == Some(true) {
-            self.only("ansible_become_user", "root")?;
-            self.only("ansible_become_method", "sudo")?;
+            self.only("ansible_become_user", &["root"])?;
+            self.only("ansible_become_method", &["sudo", "doas"])?;
         }
         Ok(wanted)
     }
 
-    fn only(&self, name: &'static str, right: &str) -> Result<(), Wrong> {
+    fn only(&self, name: &'static str, right: &[&str]) -> Result<(), Wrong> {
         self.checked(&[name], |text| {
             let plain = text.rsplit('.').next().unwrap_or(text);
-            if plain == right {
+            if right.contains(&plain) {
                 Ok(())
             } else {
                 Err(Fault::new(format!("\"{text}\" is not supported"))
-                    .but("prepull becomes root, through sudo"))
+                    .but("prepull becomes root, through sudo or doas"))
             }
         })
         .map(|_| ())

@@ -1,0 +1,337 @@
+//! Becoming root before our program starts, and saying why a node does not let us.
+//!
+//! The login shell runs `become.sh`, which says what it uses (`root sudo PID`) and turns into it. What it
+//! started says `root begun`; until then the only thing that is ever sent is the password, once, and only
+//! after sudo has shown the prompt that we gave it: where sudo does not ask, the password is not sent.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use crate::model::{ExitStatus, Failure, FailureKind, Node, Secret, Stage, text::capped};
+use crate::ports::{Channel, Session};
+
+use super::frames::{Frame, Reader};
+use super::request::{self, nonce};
+use super::talk::{Talk, WORDS_SHOWN};
+
+const SCRIPT: &str = include_str!("become.sh");
+
+/// How long sudo may take, with the directories and delays of its login. Below the limit for starting.
+const BECOMING_LIMIT: Duration = Duration::from_secs(45);
+/// How long a sudo that asks again may take to be ended.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// What was heard until now.
+#[derive(Debug, Default)]
+struct Heard {
+    /// What `become.sh` found.
+    tool: Option<Tool>,
+    /// The process that became the tool.
+    process: u32,
+    /// Whether the password was sent.
+    sent: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tool {
+    /// The user is root.
+    None,
+    Sudo,
+    Doas,
+    /// Neither is there.
+    Missing,
+}
+
+impl<C: Channel> Talk<C> {
+    /// Becomes root on the node. Afterwards the channel's reader is root's, and nothing was sent to it.
+    pub(super) async fn become_root<S: Session<Channel = C>>(
+        &mut self,
+        session: &mut S,
+        node: &Node,
+    ) -> Result<(), Failure> {
+        let mark = nonce();
+        let program_reader = std::mem::replace(&mut self.reader, Reader::new(&mark, (0, 0)));
+        let mut heard = Heard::default();
+        let becoming = self.becoming(session, node, &mark, &mut heard);
+        match timeout(BECOMING_LIMIT, becoming).await {
+            Ok(result) => result?,
+            Err(_) => {
+                if heard.tool == Some(Tool::Sudo) {
+                    end(session, heard.process).await;
+                }
+                return Err(self.silent(node, &heard, &mark));
+            }
+        }
+        self.reader = program_reader;
+        self.stderr.clear();
+        Ok(())
+    }
+
+    async fn becoming<S: Session<Channel = C>>(
+        &mut self,
+        session: &mut S,
+        node: &Node,
+        mark: &str,
+        heard: &mut Heard,
+    ) -> Result<(), Failure> {
+        let password = node.become_password.as_ref();
+        let given = if password.is_some() { "yes" } else { "no" };
+        let start = format!("{}{mark}\n{given}\n", request::program(SCRIPT));
+        if let Err(lost) = self.channel.write(&Secret::new(start)).await {
+            return Err(self.last_words(lost).await);
+        }
+        let prompt = prompt(mark);
+        loop {
+            let next = self.reader.next().map_err(|broken| self.broken(&broken))?;
+            match next {
+                Some(Frame::Root(said)) if said == "begun" => return Ok(()),
+                Some(Frame::Root(said)) if heard.tool.is_none() => {
+                    let read = found(&said);
+                    let (tool, process) =
+                        read.ok_or_else(|| self.broken(&"it became root in an unknown way"))?;
+                    (heard.tool, heard.process) = (Some(tool), process);
+                    continue;
+                }
+                Some(_) => return Err(self.broken(&"a line came where another was due")),
+                None => {}
+            }
+            let prompts = String::from_utf8_lossy(&self.stderr)
+                .matches(&prompt)
+                .count();
+            match password {
+                Some(password) if prompts == 1 && !heard.sent => {
+                    heard.sent = true;
+                    if self.channel.write(&line(password)).await.is_err() {
+                        return Err(self.not_root(node, heard, mark));
+                    }
+                }
+                _ if prompts > 1 => {
+                    end(session, heard.process).await;
+                    return Err(self.not_root(node, heard, mark));
+                }
+                _ => {}
+            }
+            match self.channel.next().await {
+                Ok(Some(event)) => self.take(event)?,
+                Ok(None) if heard.tool.is_none() || self.exit.is_none() => {
+                    return Err(self.closed());
+                }
+                Ok(None) => return Err(self.not_root(node, heard, mark)),
+                Err(lost) => return Err(self.here(lost)),
+            }
+        }
+    }
+
+    /// Never retried where something else than us may have taken it for a wrong password.
+    fn silent(&self, node: &Node, heard: &Heard, mark: &str) -> Failure {
+        let kind = match heard.tool {
+            Some(Tool::Sudo) if node.become_password.is_some() => FailureKind::Privilege,
+            _ => FailureKind::TimedOut,
+        };
+        let what = match heard.tool {
+            None => "the node's login shell did not start our program",
+            Some(Tool::Sudo) if heard.sent => "sudo took the password and did nothing more",
+            Some(Tool::Sudo) => {
+                "sudo neither started our program nor asked for a password with the prompt it was \
+                 given (-p; is passprompt_override off in sudoers?)"
+            }
+            Some(_) => "root's shell did not start our program",
+        };
+        let detail = format!(
+            "{what} within {} s{}",
+            BECOMING_LIMIT.as_secs(),
+            printed(&shown(&self.stderr, mark))
+        );
+        Failure::new(kind, self.stage, detail)
+    }
+
+    fn not_root(&self, node: &Node, heard: &Heard, mark: &str) -> Failure {
+        let words = shown(&self.stderr, mark);
+        let end = match &self.exit {
+            Some(ExitStatus::Code(code)) => format!("exit status {code}"),
+            Some(ExitStatus::Signal(name)) => format!("signal {name}"),
+            None => "no exit status".to_string(),
+        };
+        let why = match heard.tool {
+            Some(Tool::Missing) => Some(
+                "neither sudo nor doas is installed on the node: log in as root, or install one of them"
+                    .to_string(),
+            ),
+            Some(Tool::Doas) => doas_refused(&node.user, &words),
+            Some(Tool::Sudo) => sudo_refused(&node.user, &words, heard.sent),
+            Some(Tool::None) | None => None,
+        };
+        let why = why.unwrap_or_else(|| {
+            let who = match heard.tool {
+                Some(Tool::Sudo) => "sudo",
+                Some(Tool::Doas) => "doas",
+                _ => "root's shell",
+            };
+            format!("{who} did not start our program: {end}")
+        });
+        let detail = format!("{why}{}", printed(&words));
+        Failure::new(FailureKind::Privilege, Stage::Start, detail)
+    }
+}
+
+/// Ends a sudo that asks. The end of its input would be a further wrong password to what locks accounts
+/// (pam_faillock); this is not, and until sudo has become root its process is the user's own.
+async fn end<S: Session>(session: &mut S, process: u32) {
+    // Every login shell, csh too, reads this form.
+    let ending = async {
+        let mut channel = session.exec(&format!("kill -KILL {process}")).await?;
+        while channel.next().await?.is_some() {}
+        Ok::<(), Failure>(())
+    };
+    // Where there is no second channel, or it does not work, the end of the input has to do.
+    let _ = timeout(END_LIMIT, ending).await;
+}
+
+/// What sudo is told to ask with.
+fn prompt(mark: &str) -> String {
+    format!("prepull-{mark} password")
+}
+
+/// The password as sudo reads it: a line.
+fn line(password: &Secret) -> Secret {
+    let mut line = Zeroizing::new(Vec::with_capacity(password.expose().len() + 1));
+    line.extend_from_slice(password.expose());
+    line.push(b'\n');
+    Secret::new(std::mem::take(&mut *line))
+}
+
+fn found(said: &str) -> Option<(Tool, u32)> {
+    let (tool, process) = said.split_once(' ')?;
+    let tool = match tool {
+        "root" => Tool::None,
+        "sudo" => Tool::Sudo,
+        "doas" => Tool::Doas,
+        "none" => Tool::Missing,
+        _ => return None,
+    };
+    // 0 and 1 are no process of ours: 0 would be the process group.
+    let process = process.parse().ok().filter(|&process| process > 1)?;
+    Some((tool, process))
+}
+
+/// What the node printed, without the prompt and without what came before it (sudo's lecture).
+fn shown(stderr: &[u8], mark: &str) -> String {
+    let words = capped(stderr, WORDS_SHOWN);
+    let prompt = prompt(mark);
+    let words = words.split_once(&prompt).map_or(&*words, |(_, rest)| rest);
+    let mut lines = words.replace(&prompt, "");
+    // sudo repeats all of the command that it refuses.
+    if let (Some(from), Some(to)) = (lines.find(" -c printf"), lines.rfind("' as "))
+        && from < to
+    {
+        lines.replace_range(from..to, " -c ...");
+    }
+    let lines: Vec<&str> = lines.lines().map(str::trim).collect();
+    let lines: Vec<&str> = lines.into_iter().filter(|line| !line.is_empty()).collect();
+    lines.join("\n")
+}
+
+fn printed(words: &str) -> String {
+    if words.is_empty() {
+        String::new()
+    } else {
+        format!(", and printed: {words}")
+    }
+}
+
+/// Why sudo refused, and what would help; `None` for words that are unknown. Its messages are those of
+/// sudo 1.8 and 1.9 (plugins/sudoers: check.c, logging.c, sudoers.c, auth/) and of sudo-rs.
+fn sudo_refused(user: &str, words: &str, sent: bool) -> Option<String> {
+    let says = |signs: &[&str]| signs.iter().any(|sign| words.contains(sign));
+    let nopasswd = if sent { "" } else { "NOPASSWD: " };
+    if says(&["must have a tty", "no tty present"]) && !says(&["askpass"]) {
+        return Some(format!(
+            "sudo wants a terminal (requiretty), and a run has none: add \"Defaults:{user} !requiretty\" to \
+             the node's sudoers"
+        ));
+    }
+    if says(&[
+        "has expired",
+        "is expired",
+        "Account expired",
+        "account validation failure",
+    ]) {
+        return Some(format!(
+            "sudo does not let {user} in because the account or its password has expired: `chage -l {user}` \
+             on the node says which"
+        ));
+    }
+    if says(&[
+        "not in the sudoers file",
+        "may not run sudo",
+        "not in sudoers",
+    ]) {
+        return Some(format!(
+            "the node's sudoers does not name {user}: add \"{user} ALL=(root) {nopasswd}/bin/sh\" there, or \
+             log in as another user"
+        ));
+    }
+    if let Some((_, command)) = words.split_once("not allowed to execute '") {
+        let shell = command.split([' ', '\'']).next().unwrap_or_default();
+        return Some(format!(
+            "the node's sudoers lets {user} run other commands only; prepull runs {shell}: add \
+             \"{user} ALL=(root) {nopasswd}{shell}\" there, which allows as much as ALL"
+        ));
+    }
+    if sent {
+        // A second prompt, or the end after passwd_tries=1. Only once: accounts are locked by number.
+        if words.is_empty()
+            || says(&[
+                "try again",
+                "incorrect password",
+                "incorrect authentication",
+                "uthentication failed",
+            ])
+        {
+            return Some(format!(
+                "sudo did not take the password for {user}; it was tried once"
+            ));
+        }
+    } else if says(&[
+        "password is required",
+        "terminal is required",
+        "no askpass program",
+        "authentication is required",
+        "uthentication required",
+    ]) {
+        return Some(format!(
+            "sudo wants a password: give it with --ask-become-pass (-K), or add \
+             \"{user} ALL=(root) NOPASSWD: /bin/sh\" to the node's sudoers"
+        ));
+    }
+    None
+}
+
+/// As for sudo, with the words of doas of OpenBSD and of opendoas (doas.c, pam.c).
+fn doas_refused(user: &str, words: &str) -> Option<String> {
+    let permit = format!("add \"permit nopass {user} as root\" to the node's doas.conf");
+    if [
+        "uthentication required",
+        "tty is required",
+        "uthorization required",
+    ]
+    .iter()
+    .any(|sign| words.contains(sign))
+    {
+        return Some(format!(
+            "there is no sudo on the node, and doas wants a password, which it reads from a terminal only: {permit}"
+        ));
+    }
+    if words.contains("not permitted") || words.contains("doas.conf") {
+        return Some(format!(
+            "there is no sudo on the node, and doas does not let {user} become root: {permit}"
+        ));
+    }
+    None
+}
+
+#[cfg(test)]
+#[path = "becoming_tests.rs"]
+mod tests;
