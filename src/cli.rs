@@ -40,14 +40,21 @@ pub enum Command {
     Nodes(NodesArgs),
     /// Run a command on every node: program and arguments as given, without a shell.
     Exec(ExecArgs),
+    /// The runs so far: list them, or show what became of one.
+    #[command(subcommand)]
+    Runs(RunsCommand),
 }
 
 /// `prepull pull`.
 #[derive(Debug, Args)]
 pub struct PullArgs {
     /// Images, e.g. registry.example:5000/team/app:v2 or app@sha256:...
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required_unless_present = "resume", value_name = "IMAGE")]
     pub images: Vec<String>,
+    /// Go on with what this run left undone or failed, and nothing else: its name, or last. Its images, nodes and
+    /// options hold again; options given now come on top.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["images", "inventory", "hosts"], help_heading = "Policy")]
+    pub resume: Option<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub reach: ReachArgs,
@@ -74,6 +81,25 @@ pub struct PullArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub course: CourseArgs,
+}
+
+/// `prepull runs`.
+#[derive(Debug, Subcommand)]
+pub enum RunsCommand {
+    /// List the recorded runs, oldest first.
+    List {
+        /// How to print it.
+        #[arg(short, long, value_name = "FORMAT", default_value = "human")]
+        output: ListFormat,
+    },
+    /// Show what became of a run, as far as it came.
+    Show {
+        /// Its name, the beginning of it, or last.
+        run: String,
+        /// How to print it.
+        #[arg(short, long, value_name = "FORMAT", default_value = "human")]
+        output: Format,
+    },
 }
 
 /// `prepull check`.
@@ -302,6 +328,9 @@ pub struct OutputArgs {
     /// Print every step of every node.
     #[arg(short, long)]
     pub verbose: bool,
+    /// Record nothing of this run on disk: it cannot be resumed.
+    #[arg(long)]
+    pub no_journal: bool,
 }
 
 /// A number of nodes or a share of the fleet.
@@ -356,6 +385,15 @@ pub enum Format {
 /// `prepull nodes --output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum NodesFormat {
+    /// A table.
+    Human,
+    /// One JSON document.
+    Json,
+}
+
+/// `prepull runs list --output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
     /// A table.
     Human,
     /// One JSON document.

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod credentials;
 pub mod engine;
 pub mod inventory;
+pub mod journal;
 pub mod model;
 pub mod node;
 pub mod ports;

@@ -42,9 +42,10 @@ impl Exit {
         match reason {
             StopReason::Interrupted => Self::Interrupted,
             StopReason::Terminated => Self::Terminated,
-            StopReason::Deadline | StopReason::FailureLimit | StopReason::WaveFailed => {
-                Self::Stopped
-            }
+            StopReason::Deadline
+            | StopReason::FailureLimit
+            | StopReason::WaveFailed
+            | StopReason::CutShort => Self::Stopped,
         }
     }
 

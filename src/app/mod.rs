@@ -2,10 +2,13 @@
 
 mod background;
 mod exit;
+mod ledger;
 mod run;
+mod runs;
 mod stop;
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Parser;
@@ -13,7 +16,7 @@ use clap::Parser;
 use background::SshBackground;
 pub use exit::Exit;
 
-use crate::cli::{Cli, Command, NodesFormat};
+use crate::cli::{Cli, Command, NodesFormat, PullArgs};
 use crate::inventory::Asked;
 use crate::model::text::printable;
 use crate::report;
@@ -21,7 +24,8 @@ use crate::settings::{self, Ambient};
 
 /// The whole program: from its arguments to its exit status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // clap's own words, help and version included; a closed pipe is no reason to complain.
@@ -33,24 +37,35 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             };
         }
     };
-    perform(&cli).unwrap_or_else(|error| {
+    perform(cli, arguments).unwrap_or_else(|error| {
         report::print_stderr(&report::error_text(&error));
         Exit::Usage
     })
 }
 
 /// Does what was asked. An error means that nothing was touched.
-fn perform(cli: &Cli) -> Result<Exit> {
+fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
     let ambient = Ambient::of_this_process();
+    let mut recorded: Vec<OsString> = arguments.iter().skip(1).cloned().collect();
+    let mut past = None;
+    if let Command::Pull(PullArgs {
+        resume: Some(wanted),
+        ..
+    }) = &cli.command
+    {
+        let resumed = runs::resume(wanted, &arguments, &ambient)?;
+        (cli, recorded, past) = (resumed.cli, resumed.arguments, Some(resumed.past));
+    }
     let login = match &cli.command {
         Command::Pull(args) => &args.reach.ssh.login,
         Command::Check(args) => &args.reach.ssh.login,
         Command::Exec(args) => &args.reach.ssh.login,
         Command::Nodes(args) => &args.login,
+        Command::Runs(command) => return runs::perform(command, &ambient),
     };
     let ssh = SshBackground::read(login.ssh_config.as_deref())?;
     let behind = |asked: &Asked<'_>| ssh.ask(asked);
-    let settings = match &cli.command {
+    let mut settings = match &cli.command {
         Command::Pull(args) => settings::pull(args, &ambient, &behind)?,
         Command::Check(args) => settings::check(args, &ambient, &behind)?,
         Command::Exec(args) => settings::exec(args, &ambient, &behind)?,
@@ -64,9 +79,14 @@ fn perform(cli: &Cli) -> Result<Exit> {
             report::print_stdout(&text)?;
             return Ok(Exit::Success);
         }
+        Command::Runs(command) => return runs::perform(command, &ambient),
     };
     warn(&ssh.warnings());
-    run::run(&settings, &ssh)
+    if let Some(past) = &past {
+        let plan = Arc::make_mut(&mut settings.plan);
+        warn(&runs::only_what_is_open(plan, past)?);
+    }
+    run::run(&settings, &ssh, &ambient, recorded)
 }
 
 /// What is not as the operator may expect, once, before anything starts.

@@ -1,8 +1,9 @@
 //! One run: from checked settings over the engine to the exit status.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -10,22 +11,31 @@ use tokio::sync::{mpsc, watch};
 
 use super::background::SshBackground;
 use super::exit::Exit;
+use super::ledger::{Gap, JournalLedger};
+use super::runs;
 use super::stop::Signals;
 use crate::cli::{self, Format};
 use crate::credentials;
 use crate::engine::{self, Finish};
+use crate::journal::{Header, Journal};
 use crate::model::text::printable;
 use crate::model::{Fact, Plan, Secret, Work};
-use crate::report::{self, Human, HumanOptions, Json, Jsonl, Reporter, RunInfo, RunResult};
+use crate::report::{self, Human, HumanOptions, Json, Jsonl, Ledger, Reporter, RunInfo, RunResult};
 use crate::runtime;
-use crate::settings::{OutputSettings, RunSettings, SshSettings};
+use crate::settings::{Ambient, OutputSettings, RunSettings, SshSettings};
 use crate::ssh::{HostKeyPolicy, Overrides, SshOptions, SshTransport};
 
 /// Facts on their way to the reporters. The numbering loop never blocks, so this fills only when the
 /// machine itself is overloaded.
 const FACTS_UNDER_WAY: usize = 4096;
 
-pub(super) fn run(settings: &RunSettings, background: &SshBackground) -> Result<Exit> {
+/// Runs the plan. `arguments` are recorded, to go on with it later.
+pub(super) fn run(
+    settings: &RunSettings,
+    background: &SshBackground,
+    ambient: &Ambient,
+    arguments: Vec<OsString>,
+) -> Result<Exit> {
     if settings.dry_run {
         let text = match settings.output.format {
             Format::Human => report::plan_text(&settings.plan),
@@ -41,14 +51,35 @@ pub(super) fn run(settings: &RunSettings, background: &SshBackground) -> Result<
     let transport = SshTransport::asking(options, settings.plan.fleet.nodes(), &passphrase)?;
     super::warn(transport.warnings());
     let started = SystemTime::now();
+    let id = run_id(started);
+    let journal = settings
+        .output
+        .journal
+        .then(|| journal(&id, started, settings, ambient, arguments));
+    let journal = match journal {
+        Some(Err(error)) => {
+            // Somebody whose home is read-only wants the images all the same.
+            let why = format!("this run is not recorded and cannot be resumed: {error:#}");
+            super::warn(&[why]);
+            None
+        }
+        Some(Ok(journal)) => Some(journal),
+        None => None,
+    };
+    let is_pull = matches!(settings.plan.work, Work::Pull(_));
     let info = Arc::new(RunInfo {
-        id: run_id(started),
+        resume: runs::resume_command(is_pull && journal.is_some(), &id),
+        id,
         started,
         plan: Arc::clone(&settings.plan),
     });
+    let (ledger, gap) = match journal.map(JournalLedger::new) {
+        Some((ledger, gap)) => (Some(Box::new(ledger) as Box<dyn Ledger>), gap),
+        None => (None, Gap::default()),
+    };
     let (facts, facts_receiver) = mpsc::channel(FACTS_UNDER_WAY);
     let reporters = reporters(settings.output, &info);
-    let running = report::start(Arc::clone(&info), facts_receiver, reporters);
+    let running = report::start(facts_receiver, ledger, reporters);
     let tokio = tokio::runtime::Runtime::new().context("cannot start the tokio runtime")?;
     let ended = tokio.block_on(perform(&settings.plan, &transport, facts));
     // What still runs after a second signal must not hold the program back.
@@ -64,6 +95,11 @@ pub(super) fn run(settings: &RunSettings, background: &SshBackground) -> Result<
         stopped: finish.stopped,
     };
     running.finish(&result).context("cannot write the result")?;
+    if let Some(error) = gap.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        super::warn(&[format!(
+            "the journal of this run is not whole, resuming it would repeat work: {error}"
+        )]);
+    }
     // A pull that leaves older images alone, as it was asked to, is no failure; a check looks closer.
     let is_check = matches!(settings.plan.work, Work::Check(_));
     let agree = !is_check || report::digests_agree(&result);
@@ -80,6 +116,22 @@ fn passphrase(path: &Path, attempt: u32) -> Option<Secret> {
     let path = path.display().to_string();
     let question = format!("{again}Passphrase of the key {}: ", printable(&path));
     credentials::prompt(&question).ok()
+}
+
+fn journal(
+    id: &str,
+    started: SystemTime,
+    settings: &RunSettings,
+    ambient: &Ambient,
+    arguments: Vec<OsString>,
+) -> Result<Journal> {
+    let folder = runs::folder(ambient)?;
+    let here = std::env::current_dir().context("cannot tell the current directory")?;
+    let arguments = arguments
+        .iter()
+        .map(|text| text.to_string_lossy().into_owned());
+    let header = Header::new(id, started, &settings.plan, here, arguments.collect());
+    Ok(Journal::create(&folder, &header)?)
 }
 
 enum Ended {

@@ -13,6 +13,7 @@ mod tests;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -22,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::model::{Fact, NodeRecord, Plan, Portion, StopReason};
 use crate::ports::{Runtime, Transport};
 use retry::Pauses;
-use state::NodeState;
+use state::{NodeState, earlier};
 use visit::visit;
 
 /// A run that came to its end.
@@ -151,6 +152,7 @@ impl<'a, T: Transport> Scheduler<'a, T> {
         let deadline = policy.deadline.map(|limit| self.course.began + limit);
         let parallel = policy.parallel.max(1);
         let mut at_work = FuturesUnordered::new();
+        self.tell_what_is_held().await;
         loop {
             while at_work.len() < parallel
                 && let Some(state) = self.next_node()
@@ -186,6 +188,20 @@ impl<'a, T: Transport> Scheduler<'a, T> {
         self.finish().await
     }
 
+    /// The outcomes that are known before anything starts, in the plan's order.
+    async fn tell_what_is_held(&self) {
+        let plan = self.course.plan;
+        let mut known: Vec<_> = plan.held.keys().copied().collect();
+        known.sort_unstable();
+        for (node, item) in known {
+            if let Some(record) = earlier(plan, node, item).map(Arc::new) {
+                self.course
+                    .tell(Fact::Finished { node, item, record })
+                    .await;
+            }
+        }
+    }
+
     fn is_cancelled(&self) -> bool {
         self.cancel.borrow().is_some()
     }
@@ -206,6 +222,12 @@ impl<'a, T: Transport> Scheduler<'a, T> {
         while self.stopped.is_none() && self.fresh < self.wave_end {
             let mut state = NodeState::new(self.fresh, self.course.plan);
             self.fresh += 1;
+            if state.next_due().is_none() {
+                // An earlier run did all of it.
+                let node = state.node;
+                self.done[node] = Some(state);
+                continue;
+            }
             self.course
                 .pauses
                 .postpone(&mut state, self.course.plan, now);

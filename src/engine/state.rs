@@ -45,11 +45,11 @@ impl NodeState {
             node,
             runtime: plan.fleet.nodes()[node].runtime,
             items: (0..plan.work.items())
-                .map(|_| ItemState {
+                .map(|item| ItemState {
                     attempts: Vec::new(),
                     due: now,
                     began: None,
-                    record: None,
+                    record: earlier(plan, node, item).map(Arc::new),
                 })
                 .collect(),
         }
@@ -196,6 +196,15 @@ impl NodeState {
                 .collect(),
         }
     }
+}
+
+/// What an earlier run left there.
+pub(super) fn earlier(plan: &Plan, node: usize, item: usize) -> Option<Record> {
+    plan.held.get(&(node, item)).map(|held| Record {
+        outcome: Outcome::Present(held.clone()),
+        attempts: Vec::new(),
+        elapsed: Duration::ZERO,
+    })
 }
 
 fn next_number(attempts: &[Attempt]) -> u32 {

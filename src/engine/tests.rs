@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use super::{Finish, run};
 use crate::model::{
-    Backoff, CommandOutput, ExitStatus, Fact, Failure, FailureKind, FailureLimit, Fleet, Image,
-    Node, Outcome, Plan, PlannedImage, Policy, Portion, RuntimeKind, Stage, StopReason, Work,
+    Backoff, CommandOutput, ExitStatus, Fact, Failure, FailureKind, FailureLimit, Fleet, Held,
+    Image, Node, Outcome, Plan, PlannedImage, Policy, Portion, RuntimeKind, Stage, StopReason,
+    Work,
 };
 use crate::node::scripted::{Dial, Peer, ScriptedRuntime, Step};
 use crate::ports::Runtime;
@@ -48,6 +49,7 @@ fn pulling(nodes: usize, images: &[&str], policy: Policy) -> Plan {
         fleet: fleet(nodes),
         work: Work::Pull(images.iter().map(planned).collect()),
         policy,
+        held: HashMap::new(),
     }
 }
 
@@ -606,6 +608,31 @@ async fn the_runtime_is_asked_for_once_where_nobody_named_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_earlier_run_left_there_is_left_alone() {
+    let peer = Peer::new();
+    let mut plan = pulling(3, &[APP, WEB], policy());
+    let held = Held {
+        digest: Some("sha256:ab".into()),
+        image_id: None,
+        bytes: Some(7),
+        platform: None,
+    };
+    for place in [(0, 0), (0, 1), (1, 1)] {
+        plan.held.insert(place, held.clone());
+    }
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!(
+        seen.statuses(),
+        [
+            "present", "present", "pulled", "present", "pulled", "pulled"
+        ]
+    );
+    assert_eq!(seen.outcome(0, 1), &Outcome::Present(held));
+    assert_eq!(seen.started_at(0), [], "nothing was to be done there");
+    assert_eq!(peer.total().pulls, 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn check_finds_out_and_changes_nothing() {
     let peer = Peer::new();
     peer.node("n1").image(APP, [Step::Present]);
@@ -614,6 +641,7 @@ async fn check_finds_out_and_changes_nothing() {
         fleet: fleet(2),
         work: Work::Check(images),
         policy: policy(),
+        held: HashMap::new(),
     };
     let seen = run_all(&plan, &peer).await;
     assert_eq!(seen.statuses(), ["present", "missing"]);
@@ -637,6 +665,7 @@ async fn a_command_is_run_once_even_when_the_way_to_it_takes_two_tries() {
         fleet: fleet(1),
         work: Work::Exec(vec!["false".into()]),
         policy: policy(),
+        held: HashMap::new(),
     };
     let seen = run_all(&plan, &peer).await;
     assert_eq!(seen.outcome(0, 0), &Outcome::Ran(output));

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::failure::{Failure, Stage};
 use super::outcome::{Record, StopReason};
 
 /// A numbered and timed fact.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// From 1, without gaps.
     pub number: u64,
@@ -18,7 +20,8 @@ pub struct Event {
 }
 
 /// Something that happened. Nodes and items are indices into the plan.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Fact {
     /// A wave may start: nodes up to this count (exclusive) are let in.
     WaveStarted {

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A failure of one attempt.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{kind} ({stage}): {detail}")]
 pub struct Failure {
     /// The sort, which alone decides about retries.
@@ -27,7 +29,8 @@ impl Failure {
 }
 
 /// What was being done when it failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Stage {
     /// Looking up the name, dialling, the way through jump hosts.
     Connect,
@@ -100,7 +103,8 @@ impl Retry {
 ///   address; if that is refused too, the login is;
 /// - [`RegistryUnresolved`](Self::RegistryUnresolved): a name server's blip, or a mistyped name;
 /// - [`Corrupt`](Self::Corrupt): a bad cache or a proxy's page in between, or a broken registry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
     /// DNS, refused, no route, time-out before the node's SSH server answered.
     Unreachable,

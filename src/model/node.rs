@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::secret::Secret;
 
 /// One machine to warm.
@@ -38,6 +40,27 @@ pub struct Node {
     pub groups: Vec<String>,
 }
 
+impl Node {
+    /// A node of this name and address about which nothing else is said.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            address: name.to_owned(),
+            port: 22,
+            user: String::new(),
+            identities: Vec::new(),
+            jump: Vec::new(),
+            runtime: None,
+            endpoint: None,
+            become_root: false,
+            become_password: None,
+            ssh_settings: 0,
+            labels: BTreeMap::new(),
+            groups: Vec::new(),
+        }
+    }
+}
+
 /// One host on the way to a node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Hop {
@@ -64,7 +87,8 @@ impl fmt::Display for Hop {
 }
 
 /// What holds images on a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum RuntimeKind {
     /// The docker daemon, through the `docker` client.
     Docker,

@@ -3,10 +3,15 @@
 use std::fmt;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
 use super::failure::Failure;
 
 /// How a command on a node ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ExitStatus {
     /// It exited with this status.
     Code(u32),
@@ -15,16 +20,27 @@ pub enum ExitStatus {
 }
 
 /// What a command on a node printed, and how it ended. The bytes are the node's: never trusted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandOutput {
     /// How it ended.
     pub exit: ExitStatus,
     /// Standard output, perhaps cut.
+    #[serde(serialize_with = "as_base64", deserialize_with = "from_base64")]
     pub stdout: Vec<u8>,
     /// Standard error, perhaps cut.
+    #[serde(serialize_with = "as_base64", deserialize_with = "from_base64")]
     pub stderr: Vec<u8>,
     /// Whether something was cut because it was too long.
     pub truncated: bool,
+}
+
+fn as_base64<S: Serializer>(bytes: &[u8], out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(&STANDARD.encode(bytes))
+}
+
+fn from_base64<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<u8>, D::Error> {
+    let text = String::deserialize(from)?;
+    STANDARD.decode(text).map_err(D::Error::custom)
 }
 
 impl CommandOutput {
@@ -35,7 +51,7 @@ impl CommandOutput {
 }
 
 /// An image as the node's runtime says it holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// The manifest's digest (`sha256:...`), as the registry knows it; `None` for an image that was never pushed or pulled.
     pub digest: Option<String>,
@@ -48,7 +64,8 @@ pub struct Held {
 }
 
 /// Why something was never run to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum StopReason {
     /// SIGINT.
     Interrupted,
@@ -60,6 +77,8 @@ pub enum StopReason {
     FailureLimit,
     /// A node of the wave before failed.
     WaveFailed,
+    /// prepull itself was ended, and only the journal is left.
+    CutShort,
 }
 
 impl StopReason {
@@ -71,6 +90,7 @@ impl StopReason {
             Self::Deadline => "the deadline passed",
             Self::FailureLimit => "the failure limit was reached",
             Self::WaveFailed => "the wave before it failed",
+            Self::CutShort => "prepull was ended before it",
         }
     }
 }
@@ -82,7 +102,8 @@ impl fmt::Display for StopReason {
 }
 
 /// The final word on one item (an image, or the command) on one node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The node holds it now and did not before.
     Pulled(Held),
@@ -122,7 +143,7 @@ impl Outcome {
 }
 
 /// One try. Connecting counts as part of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// From 1.
     pub number: u32,
@@ -133,7 +154,7 @@ pub struct Attempt {
 }
 
 /// Everything about one item on one node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The final word.
     pub outcome: Outcome,

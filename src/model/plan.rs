@@ -1,10 +1,12 @@
 //! What will be done, decided before anything is touched: fleet, work and policy.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
 use super::image::Image;
 use super::node::Fleet;
+use super::outcome::Held;
 use super::secret::RegistryLogin;
 
 /// Fleet, work and policy.
@@ -16,6 +18,8 @@ pub struct Plan {
     pub work: Work,
     /// How.
     pub policy: Policy,
+    /// What an earlier run left on nodes, by the numbers of node and item: left alone in this one.
+    pub held: HashMap<(usize, usize), Held>,
 }
 
 /// What is done on every node: one or more items.

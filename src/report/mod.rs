@@ -8,6 +8,7 @@ mod json;
 mod lines;
 mod plan;
 mod print;
+mod runs;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub use human::{Human, HumanOptions};
 pub use json::{Json, Jsonl};
 pub use plan::{fleet_json, fleet_table, plan_json, plan_text};
 pub use print::{error_text, print_stderr, print_stdout};
+pub use runs::{RunEntry, runs_table};
 pub use summary::summary;
 
 /// What is known of a run before it starts.
@@ -37,6 +39,8 @@ pub struct RunInfo {
     pub started: SystemTime,
     /// What it does.
     pub plan: Arc<Plan>,
+    /// The command that goes on with what this run leaves open, if there is one.
+    pub resume: Option<String>,
 }
 
 /// A finished run.
@@ -62,6 +66,15 @@ pub trait Reporter: Send {
     /// # Errors
     /// What writing answered, now or earlier in the run.
     fn finish(&mut self, result: &RunResult) -> io::Result<()>;
+}
+
+/// Keeps what happens where it outlives prepull, before any reporter is told of it.
+pub trait Ledger: Send {
+    /// Takes some events, in order. May block on a disk.
+    fn keep(&mut self, events: &[Event]);
+
+    /// Takes the end.
+    fn end(&mut self, result: &RunResult);
 }
 
 /// How a run is shown while it goes on.
@@ -106,32 +119,42 @@ impl ColorChoice {
 }
 
 /// The reporters at work.
-#[derive(Debug)]
-pub struct Running(JoinHandle<Vec<Box<dyn Reporter>>>);
+pub struct Running(JoinHandle<Audience>);
 
-impl std::fmt::Debug for dyn Reporter {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("Reporter")
-    }
+struct Audience {
+    ledger: Option<Box<dyn Ledger>>,
+    reporters: Vec<Box<dyn Reporter>>,
 }
 
-/// Numbers the facts and hands them to every reporter, on a thread of its own, until all senders
-/// are gone.
+/// The most events that are kept at once.
+const BATCH: usize = 1024;
+
+/// Numbers the facts and hands them to the ledger and then to every reporter, on a thread of its own, until all
+/// senders are gone.
 pub fn start(
-    _info: Arc<RunInfo>,
     mut facts: Receiver<(Duration, Fact)>,
-    mut reporters: Vec<Box<dyn Reporter>>,
+    ledger: Option<Box<dyn Ledger>>,
+    reporters: Vec<Box<dyn Reporter>>,
 ) -> Running {
+    let mut audience = Audience { ledger, reporters };
     Running(std::thread::spawn(move || {
-        let mut number = 0;
-        while let Some((at, fact)) = facts.blocking_recv() {
-            number += 1;
-            let event = Event { number, at, fact };
-            for reporter in &mut reporters {
-                reporter.event(&event);
+        let (mut number, mut arrived, mut events) = (0, Vec::new(), Vec::new());
+        // What arrives while the disk is busy goes there in one piece.
+        while facts.blocking_recv_many(&mut arrived, BATCH) > 0 {
+            events.extend(arrived.drain(..).map(|(at, fact)| {
+                number += 1;
+                Event { number, at, fact }
+            }));
+            if let Some(ledger) = &mut audience.ledger {
+                ledger.keep(&events);
+            }
+            for event in events.drain(..) {
+                for reporter in &mut audience.reporters {
+                    reporter.event(&event);
+                }
             }
         }
-        reporters
+        audience
     }))
 }
 
@@ -143,12 +166,15 @@ impl Running {
     /// # Errors
     /// The first error of a reporter; the others show the end all the same. A reader that went away is none.
     pub fn finish(self, result: &RunResult) -> io::Result<()> {
-        let mut reporters = self
+        let mut audience = self
             .0
             .join()
             .map_err(|_| io::Error::other("a reporter crashed: this is a fault in prepull"))?;
+        if let Some(ledger) = &mut audience.ledger {
+            ledger.end(result);
+        }
         let mut first = Ok(());
-        for reporter in &mut reporters {
+        for reporter in &mut audience.reporters {
             let ended = print::forgive_closed_pipe(reporter.finish(result));
             if first.is_ok() {
                 first = ended;

@@ -54,6 +54,9 @@ pub fn summary(result: &RunResult) -> String {
         );
     }
     failures(&mut out, result);
+    if !ready && let Some(command) = &result.info.resume {
+        let _ = writeln!(out, "To go on with what is open, and only that: {command}");
+    }
     out
 }
 

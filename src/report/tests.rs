@@ -1,6 +1,6 @@
 //! What every reporter shows of the same runs, and that none of them holds a run up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, SystemTime};
@@ -80,7 +80,9 @@ fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
             fleet,
             work,
             policy,
+            held: HashMap::new(),
         }),
+        resume: None,
     };
     let record = |outcome| Record {
         outcome,
@@ -401,8 +403,8 @@ fn a_blocked_writer_does_not_hold_up_the_senders() {
     );
     let (facts, receiver) = tokio::sync::mpsc::channel(8);
     let running = start(
-        Arc::clone(&run.info),
         receiver,
+        None,
         vec![
             Box::new(Jsonl::new(Arc::clone(&run.info), stuck)),
             Box::new(human),

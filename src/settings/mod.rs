@@ -6,6 +6,7 @@
 mod ambient;
 mod policy;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,8 @@ pub struct OutputSettings {
     pub quiet: bool,
     /// Every step.
     pub verbose: bool,
+    /// Whether the run is recorded.
+    pub journal: bool,
 }
 
 /// `pull`.
@@ -97,6 +100,7 @@ pub fn pull(
         fleet,
         work: Work::Pull(planned),
         policy,
+        held: HashMap::new(),
     };
     run(plan, &args.reach.ssh, &args.course, ambient)
 }
@@ -123,6 +127,7 @@ pub fn check(
         fleet,
         work: Work::Check(images),
         policy,
+        held: HashMap::new(),
     };
     run(plan, &args.reach.ssh, &args.course, ambient)
 }
@@ -151,6 +156,7 @@ pub fn exec(
         fleet,
         work: Work::Exec(args.command.clone()),
         policy,
+        held: HashMap::new(),
     };
     run(plan, &args.reach.ssh, &args.course, ambient)
 }
@@ -195,6 +201,7 @@ fn run(
             color: output.color,
             quiet: output.quiet,
             verbose: output.verbose,
+            journal: !output.no_journal,
         },
     })
 }

@@ -1,0 +1,51 @@
+//! The journal of a run as the reporters' ledger.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::journal::{End, Journal};
+use crate::model::Event;
+use crate::report::{Ledger, RunResult};
+
+/// Why a journal is not whole; nothing when it is.
+pub(super) type Gap = Arc<Mutex<Option<io::Error>>>;
+
+/// Writes a journal until that fails: a full disk here is no reason to give up a run over there.
+pub(super) struct JournalLedger {
+    journal: Journal,
+    gap: Gap,
+}
+
+impl JournalLedger {
+    /// The ledger, and where it leaves word when it can write no more.
+    pub(super) fn new(journal: Journal) -> (Self, Gap) {
+        let gap = Gap::default();
+        let ledger = Self {
+            journal,
+            gap: Arc::clone(&gap),
+        };
+        (ledger, gap)
+    }
+
+    fn try_to(&mut self, write: impl FnOnce(&mut Journal) -> io::Result<()>) {
+        // Nothing panics with the lock held.
+        let mut gap = self.gap.lock().unwrap_or_else(PoisonError::into_inner);
+        if gap.is_none() {
+            *gap = write(&mut self.journal).err();
+        }
+    }
+}
+
+impl Ledger for JournalLedger {
+    fn keep(&mut self, events: &[Event]) {
+        self.try_to(|journal| journal.events(events));
+    }
+
+    fn end(&mut self, result: &RunResult) {
+        let end = End {
+            finished: result.finished,
+            stopped: result.stopped,
+        };
+        self.try_to(|journal| journal.end(&end));
+    }
+}

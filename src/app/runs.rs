@@ -1,0 +1,293 @@
+//! Runs that are on disk: listing and showing them, and going on with one.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{CommandFactory, FromArgMatches};
+
+use super::exit::Exit;
+use crate::cli::{Cli, Format, ListFormat, RunsCommand};
+use crate::journal::{self, JournalWork, Past, State};
+use crate::model::{Fleet, Plan, text::count};
+use crate::report::{self, RunEntry, RunInfo, RunResult};
+use crate::settings::Ambient;
+
+/// How many names a warning lists.
+const NAMES: usize = 5;
+
+/// Where runs are recorded.
+pub(super) fn folder(ambient: &Ambient) -> Result<PathBuf> {
+    journal::folder(&|name| ambient.variable(name))
+        .context("neither XDG_STATE_HOME nor HOME says where runs are recorded")
+}
+
+/// `prepull runs`.
+pub(super) fn perform(command: &RunsCommand, ambient: &Ambient) -> Result<Exit> {
+    let folder = folder(ambient)?;
+    match command {
+        RunsCommand::List { output } => list(&folder, *output),
+        RunsCommand::Show { run, output } => show(&folder, run, *output),
+    }
+}
+
+fn list(folder: &Path, format: ListFormat) -> Result<Exit> {
+    let mut entries = Vec::new();
+    for (path, past) in journal::list(folder)? {
+        match past
+            .map_err(|error| error.to_string())
+            .and_then(|past| result(&past).map(|told| (past, told)))
+        {
+            Ok((past, told)) => entries.push(RunEntry::new(&told, state(past.state))),
+            Err(why) => super::warn(&[format!("{} is left out: {why}", path.display())]),
+        }
+    }
+    let text = match format {
+        ListFormat::Human if entries.is_empty() => {
+            format!("No run is recorded in {}.\n", folder.display())
+        }
+        ListFormat::Human => report::runs_table(&entries),
+        ListFormat::Json => format!(
+            "{:#}\n",
+            serde_json::json!({ "schema": 1, "runs": entries })
+        ),
+    };
+    report::print_stdout(&text)?;
+    Ok(Exit::Success)
+}
+
+fn show(folder: &Path, run: &str, format: Format) -> Result<Exit> {
+    let past = Past::read(&journal::find(folder, run)?)?;
+    let told = result(&past).map_err(anyhow::Error::msg)?;
+    let text = match format {
+        Format::Human => format!(
+            "{} {} ({})\n{}",
+            told.info.id,
+            told.info.plan.work.command(),
+            state(past.state),
+            report::summary(&told)
+        ),
+        Format::Json | Format::Jsonl => {
+            let document = serde_json::to_value(report::document(&told))?;
+            if format == Format::Json {
+                super::pretty(&document)
+            } else {
+                format!("{document}\n")
+            }
+        }
+    };
+    report::print_stdout(&text)?;
+    Ok(Exit::Success)
+}
+
+fn state(state: State) -> &'static str {
+    match state {
+        State::Running => "running",
+        State::Ended => "ended",
+        State::CutShort => "cut-short",
+    }
+}
+
+/// A recorded run as reporters know it.
+fn result(past: &Past) -> Result<RunResult, String> {
+    let plan = Arc::new(past.plan()?);
+    Ok(RunResult {
+        nodes: past.records(&plan),
+        finished: past.finished(),
+        stopped: past.end.and_then(|end| end.stopped),
+        info: Arc::new(RunInfo {
+            id: past.header.run.clone(),
+            started: past.header.started,
+            resume: resume_command(
+                matches!(past.header.work, JournalWork::Pull(_)) && past.state != State::Running,
+                &past.header.run,
+            ),
+            plan,
+        }),
+    })
+}
+
+/// What goes on with a run.
+pub(super) fn resume_command(is_pull: bool, run: &str) -> Option<String> {
+    is_pull.then(|| format!("prepull pull --resume {run}"))
+}
+
+/// A run to go on with, and the command line that does: the run's own, then what is said now.
+pub(super) struct Resumed {
+    /// The command line.
+    pub(super) cli: Cli,
+    /// Its arguments, to be recorded.
+    pub(super) arguments: Vec<OsString>,
+    /// The run.
+    pub(super) past: Past,
+}
+
+/// Finds the run that `--resume` names.
+///
+/// # Errors
+/// There is none, or it cannot be gone on with from here.
+pub(super) fn resume(wanted: &str, given: &[OsString], ambient: &Ambient) -> Result<Resumed> {
+    let past = Past::read(&journal::find(&folder(ambient)?, wanted)?)?;
+    let header = &past.header;
+    if past.state == State::Running {
+        bail!(
+            "the run {} is still going on: wait for its end, or interrupt it first",
+            header.run
+        );
+    }
+    if !matches!(header.work, JournalWork::Pull(_)) {
+        bail!(
+            "the run {} was no pull; only those can be gone on with",
+            header.run
+        );
+    }
+    let here = std::env::current_dir().context("cannot tell the current directory")?;
+    if here != header.directory {
+        let there = header.directory.display();
+        bail!(
+            "the run {} was started in {there}, and what it names is found from there: `cd {there}` first",
+            header.run
+        );
+    }
+    let arguments = merged(&header.arguments, given);
+    // Only here may an option stand twice: the one that is given now counts.
+    let command = Cli::command().mut_subcommand("pull", |pull| pull.args_override_self(true));
+    let program = given.first().cloned().unwrap_or_default();
+    let matches = command
+        .try_get_matches_from(std::iter::once(&program).chain(&arguments))
+        .map_err(|error| {
+            anyhow!(
+                "{error}\n(these are the arguments of the run {}, and then those given now)",
+                header.run
+            )
+        })?;
+    Ok(Resumed {
+        cli: Cli::from_arg_matches(&matches)?,
+        arguments,
+        past,
+    })
+}
+
+/// The recorded arguments with those given now behind the options, without `--resume`.
+fn merged(recorded: &[String], given: &[OsString]) -> Vec<OsString> {
+    let mut now = Vec::new();
+    // The program, `pull`, and what follows.
+    let mut left = given.iter().skip(2);
+    while let Some(argument) = left.next() {
+        if argument == "--resume" {
+            left.next();
+        } else if !argument.to_string_lossy().starts_with("--resume=") {
+            now.push(argument.clone());
+        }
+    }
+    let mut merged: Vec<OsString> = recorded.iter().map(OsString::from).collect();
+    let end_of_options = merged
+        .iter()
+        .position(|argument| argument == "--")
+        .unwrap_or(merged.len());
+    merged.splice(end_of_options..end_of_options, now);
+    merged
+}
+
+/// Leaves in the plan what the run left open. Returns what the operator should know.
+///
+/// # Errors
+/// No node is left.
+pub(super) fn only_what_is_open(plan: &mut Plan, past: &Past) -> Result<Vec<String>> {
+    let known: std::collections::HashSet<&str> = past
+        .header
+        .nodes
+        .iter()
+        .map(|node| node.name.as_str())
+        .collect();
+    let mut warnings = Vec::new();
+    let run = &past.header.run;
+    let (kept, new): (Vec<_>, Vec<_>) = plan
+        .fleet
+        .nodes()
+        .iter()
+        .cloned()
+        .partition(|node| known.contains(node.name.as_str()));
+    if !new.is_empty() {
+        let names: Vec<&str> = new.iter().map(|node| node.name.as_str()).collect();
+        warnings.push(format!(
+            "not in the run {run}, and left out: {}",
+            named(&names)
+        ));
+    }
+    let there: std::collections::HashSet<&str> =
+        kept.iter().map(|node| node.name.as_str()).collect();
+    let gone: Vec<&str> = past
+        .header
+        .nodes
+        .iter()
+        .map(|node| node.name.as_str())
+        .filter(|name| !there.contains(name))
+        .collect();
+    if !gone.is_empty() {
+        warnings.push(format!(
+            "in the run {run}, but not in the fleet any more: {}",
+            named(&gone)
+        ));
+    }
+    plan.fleet =
+        Fleet::new(kept).with_context(|| format!("none of the nodes is in the run {run}"))?;
+    let held = past.held();
+    for (number, node) in plan.fleet.nodes().iter().enumerate() {
+        for item in 0..plan.work.items() {
+            let image = plan
+                .work
+                .image(item)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            if let Some(held) = held.get(&(node.name.as_str(), image.as_str())) {
+                plan.held.insert((number, item), (*held).clone());
+            }
+        }
+    }
+    Ok(warnings)
+}
+
+fn named(names: &[&str]) -> String {
+    let shown = names[..names.len().min(NAMES)].join(", ");
+    match names.len().saturating_sub(NAMES) {
+        0 => shown,
+        more => format!(
+            "{shown} and {more} more, {} in all",
+            count(names.len(), "node")
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_now_comes_after_the_recorded_options() {
+        let recorded = ["pull", "-i", "nodes.yml", "-p", "4", "--", "app:v1"].map(String::from);
+        let given = [
+            "prepull",
+            "pull",
+            "--resume",
+            "last",
+            "-p",
+            "2",
+            "--resume=x",
+        ]
+        .map(OsString::from);
+        let expected = [
+            "pull",
+            "-i",
+            "nodes.yml",
+            "-p",
+            "4",
+            "-p",
+            "2",
+            "--",
+            "app:v1",
+        ];
+        assert_eq!(merged(&recorded, &given), expected.map(OsString::from));
+    }
+}

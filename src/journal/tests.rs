@@ -1,0 +1,256 @@
+//! A journal gives back what was put into it, whatever became of the file.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{
+    Attempt, CommandOutput, ExitStatus, Fact, Failure, FailureKind, Fleet, Held, Outcome,
+    PlannedImage, Policy, Record, Stage,
+};
+
+const APP: &str = "reg.example/team/app:v1";
+
+fn plan(nodes: usize) -> Plan {
+    let image = APP.parse().unwrap();
+    let nodes = (0..nodes).map(|number| Node::named(&format!("node-{number}")));
+    Plan {
+        fleet: Fleet::new(nodes.collect()).unwrap(),
+        work: Work::Pull(vec![PlannedImage { image, login: None }]),
+        policy: Policy::default(),
+        held: HashMap::new(),
+    }
+}
+
+fn header(run: &str, nodes: usize) -> Header {
+    let started = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_000_000_123);
+    let arguments = vec!["pull".to_string(), APP.to_string()];
+    Header::new(run, started, &plan(nodes), "/work/here".into(), arguments)
+}
+
+fn held() -> Held {
+    Held {
+        digest: Some("sha256:ab".into()),
+        image_id: None,
+        bytes: Some(80_000_000),
+        platform: Some("linux/amd64".into()),
+    }
+}
+
+fn finished(number: u64, node: usize, outcome: Outcome) -> Event {
+    Event {
+        number,
+        at: Duration::from_nanos(1_234_567_891),
+        fact: Fact::Finished {
+            node,
+            item: 0,
+            record: Arc::new(Record {
+                outcome,
+                attempts: vec![Attempt {
+                    number: 1,
+                    elapsed: Duration::from_micros(17),
+                    failure: Some(Failure::new(
+                        FailureKind::RuntimeAbsent,
+                        Stage::Pull,
+                        "a\n\u{1b}",
+                    )),
+                }],
+                elapsed: Duration::from_secs(3),
+            }),
+        },
+    }
+}
+
+/// A folder with a journal of these events, ended or not; the writer is gone.
+fn written(events: &[Event], end: Option<End>) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = Journal::create(folder.path(), &header("2026-a", 3)).unwrap();
+    journal.events(events).unwrap();
+    if let Some(end) = end {
+        journal.end(&end).unwrap();
+    }
+    let path = folder.path().join("2026-a.jsonl");
+    (folder, path)
+}
+
+#[test]
+fn a_run_that_ended_reads_back_as_it_was() {
+    let output = CommandOutput {
+        exit: ExitStatus::Signal("KILL".into()),
+        stdout: vec![0, 255, b'\n'],
+        stderr: vec![],
+        truncated: true,
+    };
+    let events = [
+        finished(1, 0, Outcome::Pulled(held())),
+        finished(2, 2, Outcome::Ran(output)),
+        Event {
+            number: 3,
+            at: Duration::ZERO,
+            fact: Fact::NodeStage {
+                node: 1,
+                item: None,
+                stage: Stage::Handshake,
+            },
+        },
+    ];
+    let end = End {
+        finished: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_009),
+        stopped: Some(StopReason::Deadline),
+    };
+    let (_folder, path) = written(&events, Some(end));
+    let past = Past::read(&path).unwrap();
+    assert_eq!(past.header, header("2026-a", 3));
+    assert_eq!(past.events, events);
+    assert_eq!((past.end, past.state), (Some(end), State::Ended));
+    assert_eq!(past.finished(), end.finished);
+    assert_eq!(past.plan().unwrap().fleet, plan(3).fleet);
+}
+
+#[test]
+fn what_has_no_outcome_was_cut_short_and_what_is_held_is_known() {
+    let failure = Failure::new(FailureKind::DiskFull, Stage::Pull, "full");
+    let events = [
+        finished(1, 0, Outcome::Present(held())),
+        finished(2, 1, Outcome::Failed(failure)),
+    ];
+    let (_folder, path) = written(&events, None);
+    let past = Past::read(&path).unwrap();
+    assert_eq!(past.state, State::CutShort);
+    let records = past.records(&past.plan().unwrap());
+    let statuses: Vec<_> = records
+        .iter()
+        .map(|node| node.items[0].outcome.status())
+        .collect();
+    assert_eq!(statuses, ["present", "failed", "not-run"]);
+    assert_eq!(past.held(), HashMap::from([(("node-0", APP), &held())]));
+}
+
+#[test]
+fn a_file_torn_at_any_byte_keeps_every_whole_line() {
+    let events: Vec<Event> = (0..3)
+        .map(|node| finished(node + 1, node as usize, Outcome::Pulled(held())))
+        .collect();
+    let (folder, path) = written(&events, None);
+    let bytes = std::fs::read(&path).unwrap();
+    let first = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let torn = folder.path().join("torn.jsonl");
+    for length in first..=bytes.len() {
+        std::fs::write(&torn, &bytes[..length]).unwrap();
+        let whole = bytes[first..length]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count();
+        let read = Past::read(&torn).unwrap().events;
+        // A line that only lacks its newline says all that it has to say.
+        assert!(read.len() == whole || read.len() == whole + 1, "{length}");
+        assert_eq!(read, events[..read.len()]);
+    }
+    for length in 0..first - 1 {
+        std::fs::write(&torn, &bytes[..length]).unwrap();
+        assert!(Past::read(&torn).is_err(), "{length}");
+    }
+}
+
+#[test]
+fn a_line_that_is_not_ours_is_named() {
+    let (_folder, path) = written(&[finished(1, 0, Outcome::Missing)], None);
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .unwrap();
+    file.write_all(b"{\"event\":1}\n").unwrap();
+    let error = Past::read(&path).unwrap_err().to_string();
+    assert!(
+        error.contains("2026-a.jsonl:3: this is no line of a journal"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_run_that_goes_on_is_known_by_its_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::create(folder.path(), &header("r", 1)).unwrap();
+    let path = folder.path().join("r.jsonl");
+    assert_eq!(Past::read(&path).unwrap().state, State::Running);
+    drop(journal);
+    assert_eq!(Past::read(&path).unwrap().state, State::CutShort);
+}
+
+#[test]
+fn a_run_is_found_by_its_name_its_beginning_or_as_the_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = find(folder.path(), "last").unwrap_err().to_string();
+    assert!(missing.contains("no run has been recorded"), "{missing}");
+    for run in ["2026-01-a1", "2026-01-b2", "2026-02-c3"] {
+        drop(Journal::create(folder.path(), &header(run, 1)).unwrap());
+    }
+    let named = |wanted: &str| {
+        let path = find(folder.path(), wanted).map_err(|error| error.to_string());
+        path.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+    };
+    assert_eq!(named("last").unwrap(), "2026-02-c3");
+    assert_eq!(named("2026-02").unwrap(), "2026-02-c3");
+    assert_eq!(named("2026-01-a1").unwrap(), "2026-01-a1");
+    assert!(named("2026-01").unwrap_err().contains("2 begin so"));
+    assert!(
+        named("2025")
+            .unwrap_err()
+            .contains("the last is 2026-02-c3")
+    );
+    assert!(named("").is_err());
+    let listed = list(folder.path())
+        .unwrap()
+        .map(|(_, past)| past.unwrap().header.run);
+    assert_eq!(
+        listed.collect::<Vec<_>>(),
+        ["2026-01-a1", "2026-01-b2", "2026-02-c3"]
+    );
+}
+
+#[test]
+fn journals_are_for_the_operators_eyes_and_not_for_ever() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("a/runs");
+    for number in 0..502 {
+        drop(Journal::create(&folder, &header(&format!("run-{number:04}"), 1)).unwrap());
+    }
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&folder), 0o700);
+    assert_eq!(mode(&folder.join("run-0501.jsonl")), 0o600);
+    assert_eq!(list(&folder).unwrap().count(), 500);
+    assert!(!folder.join("run-0001.jsonl").exists());
+}
+
+#[test]
+fn the_folder_is_where_programs_keep_their_state() {
+    let folder = |variables: &[(&str, &str)]| {
+        let variables: HashMap<_, _> = variables.iter().copied().collect();
+        super::folder(&|name| variables.get(name).map(OsString::from))
+    };
+    assert_eq!(
+        folder(&[("HOME", "/h")]),
+        Some("/h/.local/state/prepull/runs".into())
+    );
+    let both = [("HOME", "/h"), ("XDG_STATE_HOME", "/s")];
+    assert_eq!(folder(&both), Some("/s/prepull/runs".into()));
+    assert_eq!(folder(&[("XDG_STATE_HOME", "not/absolute")]), None);
+}
+
+proptest! {
+    #[test]
+    fn no_file_makes_the_reader_panic(text in "(\\{\"(run|event|end)\":[^\n]{0,40}\\}\n?){0,3}", bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.jsonl");
+        for content in [text.as_bytes(), &bytes] {
+            std::fs::write(&path, content).unwrap();
+            prop_assert!(Past::read(&path).is_err());
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The runs that were recorded, as a table and as JSON.
+
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::RunResult;
+use super::document::{Counts, counts, timestamp};
+use super::lines::shown;
+
+/// One recorded run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunEntry {
+    run: String,
+    command: &'static str,
+    #[serde(serialize_with = "as_text")]
+    started: SystemTime,
+    state: &'static str,
+    summary: Counts,
+}
+
+fn as_text<S: serde::Serializer>(time: &SystemTime, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(&timestamp(*time))
+}
+
+impl RunEntry {
+    /// `state` is one word: running, ended or cut-short.
+    pub fn new(result: &RunResult, state: &'static str) -> Self {
+        Self {
+            run: result.info.id.clone(),
+            command: result.info.plan.work.command(),
+            started: result.info.started,
+            state,
+            summary: counts(result),
+        }
+    }
+}
+
+/// The runs as a table, ending with a newline.
+pub fn runs_table(runs: &[RunEntry]) -> String {
+    let mut rows =
+        vec![["RUN", "COMMAND", "STATE", "NODES", "OK", "FAILED", "OPEN"].map(String::from)];
+    for entry in runs {
+        let counts = &entry.summary;
+        rows.push([
+            shown(&entry.run, 100).into_owned(),
+            entry.command.into(),
+            entry.state.into(),
+            counts.nodes.to_string(),
+            counts.ok.to_string(),
+            counts.failed.to_string(),
+            counts.not_run.to_string(),
+        ]);
+    }
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    };
+    let widths: [usize; 7] = std::array::from_fn(width);
+    let mut out = String::new();
+    for row in &rows {
+        let cells: Vec<_> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
+    }
+    out
+}
