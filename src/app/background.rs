@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 
 use crate::inventory::{Asked, Behind, JumpSpec};
 use crate::model::Hop;
-use crate::ssh::config::{Ambient, Given, JumpHost, Resolved, Source, SshConfig, System};
+use crate::ssh::config::{Ambient, Given, JumpHost, Proxy, Resolved, Source, SshConfig, System};
 use crate::ssh::{HostSettings, Overrides};
 
 /// The ssh_config of a run, and what it says that prepull does not do.
@@ -17,6 +17,12 @@ pub(super) struct SshBackground {
     user: String,
     /// The settings that hosts share, and their numbers in order of appearance.
     settings: RefCell<HashMap<HostSettings, usize>>,
+    /// Whether a key file is there: asked once, however many hosts it is named for.
+    key_files: RefCell<HashMap<PathBuf, bool>>,
+    /// The way through jump hosts, by how they were said.
+    ways: RefCell<HashMap<Vec<JumpHost>, Vec<Hop>>>,
+    /// Who logs in to a jump host, as far as ssh_config says.
+    jump_users: RefCell<HashMap<String, String>>,
     /// Option and what becomes of it: said once, however many hosts it is set for.
     warnings: RefCell<BTreeMap<String, String>>,
 }
@@ -41,6 +47,9 @@ impl SshBackground {
             config,
             user,
             settings: RefCell::default(),
+            key_files: RefCell::default(),
+            ways: RefCell::default(),
+            jump_users: RefCell::default(),
             warnings: RefCell::default(),
         })
     }
@@ -69,33 +78,51 @@ impl SshBackground {
             jump: asked.jump.map(|_| Vec::new()),
             ..Given::default()
         };
+        let command = asked.proxy_command;
+        let command = command.map(|command| format!("ProxyCommand={command}"));
+        given.inventory_options = command.into_iter().collect();
+        given
+            .inventory_options
+            .extend(asked.options.iter().cloned());
         if let Some(hops) = asked.jump.filter(|hops| !hops.is_empty()) {
-            let user = self.resolve(asked.host, &given)?.user;
+            let user = match &given.user {
+                Some(user) => user.clone(),
+                None => self.resolve(asked.host, &given)?.user,
+            };
             let hops = hops.iter().map(|hop| self.jump_host(hop, &user));
             given.jump = Some(hops.collect::<Result<_, _>>()?);
         }
-        let way = self
-            .config
-            .way(asked.host, &given)
-            .map_err(|error| error.to_string())?;
-        let Some((host, hops)) = way.split_last() else {
-            return Err(format!("{}: no way leads there", asked.host));
-        };
+        let host = self.resolve(asked.host, &given)?;
+        Ok(Behind {
+            user: Some(host.user.clone()),
+            port: Some(host.port),
+            identities: self.identities(&host),
+            address: Some(host.host_name.clone()),
+            jump: match &host.proxy {
+                Proxy::Jump(chain) => self.way(asked.host, chain)?,
+                Proxy::Direct | Proxy::Command { .. } => Vec::new(),
+            },
+            ssh_settings: self.note(&host),
+        })
+    }
+
+    /// The way to a host through these.
+    fn way(&self, host: &str, chain: &[JumpHost]) -> Result<Vec<Hop>, String> {
+        if let Some(way) = self.ways.borrow().get(chain) {
+            return Ok(way.clone());
+        }
+        let hops = self.config.hops(host, chain);
+        let hops = hops.map_err(|error| error.to_string())?;
         let hop = |hop: &Resolved| Hop {
             user: hop.user.clone(),
             host: hop.host_name.clone(),
             port: hop.port,
-            identities: identities(hop),
+            identities: self.identities(hop),
             ssh_settings: self.note(hop),
         };
-        Ok(Behind {
-            user: Some(host.user.clone()),
-            port: Some(host.port),
-            identities: identities(host),
-            address: Some(host.host_name.clone()),
-            jump: hops.iter().map(hop).collect(),
-            ssh_settings: self.note(host),
-        })
+        let way: Vec<Hop> = hops.iter().map(hop).collect();
+        self.ways.borrow_mut().insert(chain.to_vec(), way.clone());
+        Ok(way)
     }
 
     fn resolve(&self, host: &str, given: &Given) -> Result<Resolved, String> {
@@ -110,7 +137,7 @@ impl SshBackground {
         let user = match &hop.user {
             Some(user) => user.clone(),
             None => {
-                let own = self.resolve(&hop.host, &Given::default())?.user;
+                let own = self.jump_user(&hop.host)?;
                 if own == self.user {
                     node_user.to_string()
                 } else {
@@ -123,6 +150,16 @@ impl SshBackground {
             host: hop.host.clone(),
             port: hop.port,
         })
+    }
+
+    fn jump_user(&self, host: &str) -> Result<String, String> {
+        if let Some(user) = self.jump_users.borrow().get(host) {
+            return Ok(user.clone());
+        }
+        let user = self.resolve(host, &Given::default())?.user;
+        let mut users = self.jump_users.borrow_mut();
+        users.insert(host.to_string(), user.clone());
+        Ok(user)
     }
 
     /// Remembers what is left out, and how the host is reached: the number of its settings.
@@ -148,13 +185,20 @@ impl SshBackground {
             .entry(option.to_lowercase())
             .or_insert(sentence);
     }
-}
 
-/// The key files that the configuration names. As with `ssh`, one that is missing is passed over.
-fn identities(host: &Resolved) -> Vec<PathBuf> {
-    let named = host
-        .identity_files
-        .iter()
-        .filter(|file| file.named && file.path.exists());
-    named.map(|file| file.path.clone()).collect()
+    /// The key files that the configuration names. As with `ssh`, one that is missing is passed over.
+    fn identities(&self, host: &Resolved) -> Vec<PathBuf> {
+        let mut known = self.key_files.borrow_mut();
+        let named = host.identity_files.iter().filter(|file| file.named);
+        let named = named.map(|file| &file.path);
+        let there = named.filter(|path| match known.get(*path) {
+            Some(there) => *there,
+            None => {
+                let there = path.exists();
+                known.insert((*path).clone(), there);
+                there
+            }
+        });
+        there.cloned().collect()
+    }
 }

@@ -24,6 +24,11 @@ pub struct NodeSettings {
     pub identities: Option<Vec<PathBuf>>,
     /// The hosts to go through; an empty list says that the node is reached directly.
     pub jump: Option<Vec<JumpSpec>>,
+    /// The command whose input and output lead to the node, as in ssh_config; `none` is none. Of this and
+    /// `jump` the stronger level's counts.
+    pub proxy_command: Option<String>,
+    /// Lines of ssh_config as in `ssh -o`, the first of a name counts.
+    pub ssh_options: Option<Vec<String>>,
     /// What holds the images.
     pub runtime: Option<RuntimeChoice>,
     /// The runtime's socket.
@@ -45,6 +50,10 @@ pub struct Asked<'a> {
     pub port: Option<u16>,
     /// The hosts to go through, where that is said.
     pub jump: Option<&'a [JumpSpec]>,
+    /// The command that leads there, where that is said; never beside a jump.
+    pub proxy_command: Option<&'a str>,
+    /// Lines of ssh_config that the inventory gives, the first of a name counts.
+    pub options: &'a [String],
 }
 
 /// What stands behind the inventory for one node: ssh_config and what is built in.
@@ -204,13 +213,15 @@ impl NodeSettings {
             .labels
             .iter()
             .map(|(key, value)| key.len() + value.len());
+        let options = self.ssh_options.iter().flatten().map(String::len);
         // Each list element costs some bytes of its own.
         let lists: usize = paths
             .chain(hops)
             .chain(labels)
+            .chain(options)
             .map(|bytes| bytes + 48)
             .sum();
-        text(&self.user) + text(&self.endpoint) + lists
+        text(&self.user) + text(&self.endpoint) + text(&self.proxy_command) + lists
     }
 
     /// Joins what a second mention of the same node says.
@@ -222,6 +233,16 @@ impl NodeSettings {
         join_one(&mut self.port, &other.port, "port")?;
         join_one(&mut self.identities, &other.identities, "identity")?;
         join_one(&mut self.jump, &other.jump, "jump")?;
+        join_one(
+            &mut self.proxy_command,
+            &other.proxy_command,
+            "ProxyCommand",
+        )?;
+        join_one(
+            &mut self.ssh_options,
+            &other.ssh_options,
+            "list of ssh options",
+        )?;
         join_one(&mut self.runtime, &other.runtime, "runtime")?;
         join_one(&mut self.endpoint, &other.endpoint, "runtime_endpoint")?;
         join_one(&mut self.become_root, &other.become_root, "become")?;
@@ -269,11 +290,19 @@ pub(super) fn resolve(
 ) -> Result<Node, Unresolved> {
     let user = first(levels, |level| level.user.as_deref());
     let port = first(levels, |level| level.port);
+    let way = first(levels, |level| {
+        (level.jump.is_some() || level.proxy_command.is_some()).then_some(level)
+    });
+    let jump = way.and_then(|level| level.jump.as_deref());
     let behind = background(&Asked {
         host: address.as_deref().unwrap_or(&name),
         user,
         port,
-        jump: first(levels, |level| level.jump.as_deref()),
+        jump,
+        proxy_command: way
+            .and_then(|level| level.proxy_command.as_deref())
+            .filter(|_| jump.is_none()),
+        options: first(levels, |level| level.ssh_options.as_deref()).unwrap_or_default(),
     })
     .map_err(Unresolved::Refused)?;
     let user = user.map(String::from).or(behind.user);

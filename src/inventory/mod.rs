@@ -7,6 +7,7 @@ mod ansible;
 mod draft;
 mod error;
 pub mod hosts;
+mod json;
 mod levels;
 mod lines;
 mod names;

@@ -15,6 +15,7 @@
 
 use super::ansible;
 use super::error::{Fault, InventoryError, Place, shortened};
+use super::json;
 use super::yaml::{self, Tree, Value};
 
 /// A text in the format it was recognised as.
@@ -50,7 +51,10 @@ pub(super) fn recognise(text: &str, name: &str) -> Result<Format, InventoryError
             if let Some((other, _)) = header.filter(|_| !line.starts_with('{')) {
                 return both(name, other, number, "an INI section", "a YAML key");
             }
-            return of_tree(yaml::parse(text, name)?, name);
+            // JSON is YAML too, but read much faster; what is wrong with either is told by the reader of YAML.
+            let json = line.starts_with('{').then(|| json::parse(text, name).ok());
+            let tree = json.flatten().map_or_else(|| yaml::parse(text, name), Ok)?;
+            return of_tree(tree, name);
         }
         Some(_) => {}
     }

@@ -296,8 +296,8 @@ mod tests {
                 "i:2:11: ansible_connection of the node \"localhost\": a \"local\" connection",
             ),
             (
-                "[g]\nh ansible_ssh_common_args='-o ProxyCommand=x'\n",
-                "i:2:3: ansible_ssh_common_args of the node \"h\": ProxyCommand is not",
+                "[g]\nh ansible_ssh_common_args='-o User=x'\n",
+                "i:2:3: ansible_ssh_common_args of the node \"h\": User is not read",
             ),
             ("[g:children]\nx\n", "i:2:1: a group that is not declared"),
             ("[a:children]\nb\n[b:children]\na\n", "i:"),

@@ -11,11 +11,11 @@ use serde_yaml::{Error, Location, Spanned, UserMessageFormatter};
 use super::error::{Fault, InventoryError, Place, place_of, shortened};
 
 /// Values in one document: enough for [`super::hosts::NODE_LIMIT`] nodes with keys of their own.
-const VALUE_LIMIT: usize = 1_000_000;
+pub(super) const VALUE_LIMIT: usize = 1_000_000;
 /// Values that aliases may repeat.
 const REPEAT_LIMIT: usize = 100_000;
 /// An inventory is at most seven deep.
-const DEPTH_LIMIT: usize = 32;
+pub(super) const DEPTH_LIMIT: usize = 32;
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,11 @@ pub struct Key {
 }
 
 impl Tree {
+    /// A value at its place; `span` is where it was written, in bytes.
+    pub(super) fn new(place: Place, value: Value, span: (usize, usize)) -> Self {
+        Self { place, value, span }
+    }
+
     /// Where the character at `offset` of a text value stands, as far as that can be told.
     pub fn place_within(&self, offset: usize) -> Place {
         let width = match &self.value {
@@ -101,6 +106,12 @@ pub fn parse(text: &str, name: &str) -> Result<Tree, InventoryError> {
     Ok(tree)
 }
 
+/// What is said of more values, or deeper ones, than an inventory has.
+pub(super) fn too_large() -> Fault {
+    Fault::new("this is too large or too deep for an inventory")
+        .but("write ranges, e.g. node[001-128], or split the file")
+}
+
 fn explain(error: &Error, text: &str, name: &str) -> InventoryError {
     let place = error
         .location()
@@ -117,12 +128,7 @@ fn explain(error: &Error, text: &str, name: &str) -> InventoryError {
             );
         }
         Error::Budget { .. } => {
-            return InventoryError::at(
-                name,
-                place,
-                Fault::new("this YAML is too large or too deep for an inventory")
-                    .but("write ranges, e.g. node[001-128], or split the file"),
-            );
+            return InventoryError::at(name, place, too_large());
         }
         _ => {}
     }
