@@ -96,7 +96,11 @@ impl Program<'_> {
     /// Why it could not be started. For a missing interpreter the system names only the script.
     fn cannot_run(&self, error: &io::Error) -> InventoryError {
         let what = format!("this program cannot be run: {error}");
-        let script = std::fs::read(self.path).unwrap_or_default();
+        let mut script = Vec::new();
+        if let Ok(file) = std::fs::File::open(self.path) {
+            // As much of the first line as the system reads; nothing is no interpreter.
+            let _ = file.take(256).read_to_end(&mut script);
+        }
         let first = script.split(|byte| *byte == b'\n').next();
         let interpreter = first.and_then(|line| line.strip_prefix(b"#!"));
         let Some(interpreter) = interpreter.filter(|_| error.kind() == io::ErrorKind::NotFound)

@@ -116,7 +116,8 @@ fn explain(error: &Error, text: &str, name: &str) -> InventoryError {
     let place = error
         .location()
         .map_or_else(Place::default, |location| place(&location));
-    match error.without_snippet() {
+    let cause = cause(error);
+    match cause {
         Error::Budget {
             breach: BudgetBreach::Documents { .. },
             ..
@@ -127,19 +128,24 @@ fn explain(error: &Error, text: &str, name: &str) -> InventoryError {
                 Fault::new("a second YAML document").but("keep one inventory a file, without ---"),
             );
         }
-        Error::Budget { .. } => {
+        Error::Budget { .. }
+        | Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
             return InventoryError::at(name, place, too_large());
         }
         _ => {}
     }
     // The parser ends its message with the place, which stands in front already.
-    let message = error
-        .without_snippet()
-        .render_with_formatter(&UserMessageFormatter);
+    let message = cause.render_with_formatter(&UserMessageFormatter);
     let message = match message.rsplit_once(" at line ") {
         Some((before, after)) if after.contains("column") => before,
         _ => &message,
     };
+    if message.contains("recursion limit") {
+        return InventoryError::at(name, place, too_large());
+    }
     let fault = Fault::new(format!("this is no YAML that prepull can read: {message}"));
     // A tab is what people fall over most.
     let line = text
@@ -151,6 +157,14 @@ fn explain(error: &Error, text: &str, name: &str) -> InventoryError {
         return InventoryError::at(name, place, fault.but("indent with spaces, not with tabs"));
     }
     InventoryError::at(name, place, fault)
+}
+
+/// What is wrong, without where an alias led there.
+fn cause(error: &Error) -> &Error {
+    match error.without_snippet() {
+        Error::AliasError { error, .. } => cause(error),
+        other => other,
+    }
 }
 
 fn place(location: &Location) -> Place {
