@@ -202,3 +202,170 @@ impl SshBackground {
         there.cloned().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ssh::HostKeyPolicy;
+
+    fn asked(host: &str) -> Asked<'_> {
+        Asked {
+            host,
+            user: None,
+            port: None,
+            jump: None,
+            proxy_command: None,
+            options: &[],
+        }
+    }
+
+    fn background(text: &str) -> SshBackground {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config");
+        std::fs::write(&file, text).unwrap();
+        SshBackground::read(Some(&file)).unwrap()
+    }
+
+    fn settings(background: &SshBackground, behind: &Behind) -> HostSettings {
+        background.host_settings(&Overrides::default())[behind.ssh_settings].clone()
+    }
+
+    #[test]
+    fn options_of_an_inventory_beat_ssh_config() {
+        let background = background("ConnectTimeout 9\nUser conf\nHost node other\nProxyJump gate\n");
+        let options = ["ConnectTimeout=5".to_string(), "Ciphers aes256-ctr".into()];
+        let behind = background
+            .ask(&Asked {
+                proxy_command: Some("nc -q 1 %h %p # %r"),
+                options: &options,
+                user: Some("ops"),
+                port: Some(2222),
+                ..asked("node")
+            })
+            .unwrap();
+        assert_eq!(behind.jump, []);
+        let settings = settings(&background, &behind);
+        let command = settings.proxy_command.as_deref();
+        assert_eq!(command, Some("nc -q 1 node 2222 # ops"));
+        assert_eq!(settings.connect_timeout.as_secs(), 5);
+        assert_eq!(settings.ciphers, Some(vec!["aes256-ctr".to_string()]));
+        // They hold for their node, not for others and not for the hosts on the way.
+        let other = background.ask(&asked("other")).unwrap();
+        assert_eq!(other.jump[0].to_string(), "conf@gate:22");
+        let settings = self::settings(&background, &other);
+        assert_eq!(settings.connect_timeout.as_secs(), 9);
+        assert_eq!(background.warnings(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn no_option_of_an_inventory_loosens_the_check_of_host_keys() {
+        let text =
+            "UserKnownHostsFile /known\nRevokedHostKeys /revoked\nStrictHostKeyChecking yes\n";
+        let background = background(text);
+        let options: Vec<String> = [
+            "StrictHostKeyChecking=no",
+            "\"StrictHostKeyChecking\" accept-new",
+            "stricthostkeychecking off",
+            "UserKnownHostsFile=/dev/null",
+            "GlobalKnownHostsFile /dev/null",
+            "RevokedHostKeys=none",
+            "RequiredRSASize=1",
+        ]
+        .map(String::from)
+        .to_vec();
+        for host in ["a", "b"] {
+            let behind = background
+                .ask(&Asked {
+                    options: &options,
+                    ..asked(host)
+                })
+                .unwrap();
+            let settings = settings(&background, &behind);
+            assert_eq!(settings.host_keys, HostKeyPolicy::Strict);
+            assert_eq!(settings.known_hosts, [PathBuf::from("/known")]);
+            assert_eq!(settings.revoked_host_keys, Some("/revoked".into()));
+            assert_eq!(settings.required_rsa_size, 1024);
+        }
+        let warnings = background.warnings();
+        assert_eq!(warnings.len(), 5, "{warnings:?}");
+        let part = "stricthostkeychecking: an inventory cannot loosen the check of host keys";
+        assert!(
+            warnings.iter().any(|warning| warning.contains(part)),
+            "{warnings:?}"
+        );
+    }
+
+    #[test]
+    fn an_inventory_may_ask_for_a_stricter_check() {
+        let background = background("StrictHostKeyChecking accept-new\n");
+        let options = ["StrictHostKeyChecking=yes".to_string()];
+        let behind = background
+            .ask(&Asked {
+                options: &options,
+                ..asked("a")
+            })
+            .unwrap();
+        let settings = settings(&background, &behind);
+        assert_eq!(settings.host_keys, HostKeyPolicy::Strict);
+        assert_eq!(background.warnings(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_option_that_ssh_would_refuse_is_an_error() {
+        let background = background("");
+        for (option, part) in [
+            ("Foo=bar", "this is not an option of ssh"),
+            ("ConnectTimeout=soon", "\"ConnectTimeout=soon\""),
+            (
+                "Include=/etc/passwd",
+                "this is not an option of ssh that can be given",
+            ),
+            ("ProxyCommand=nc %z", "proxycommand"),
+        ] {
+            let options = [option.to_string()];
+            let error = background.ask(&Asked {
+                options: &options,
+                ..asked("a")
+            });
+            let error = error.unwrap_err();
+            assert!(error.contains(part), "{option}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_way_through_jump_hosts_is_the_same_for_all_behind_them() {
+        let background = background(
+            "Host gate\n  User jumper\n  ProxyJump outer\nHost deep*\n  ProxyJump gate,inner\n",
+        );
+        let hops = |host: &str| {
+            let behind = background.ask(&asked(host)).unwrap();
+            let hops = behind
+                .jump
+                .iter()
+                .map(|hop| format!("{}:{}", hop.user, hop.host));
+            hops.collect::<Vec<_>>().join(" ")
+        };
+        let me = background.user.clone();
+        let way = format!("{me}:outer jumper:gate {me}:inner");
+        assert_eq!(hops("deep1"), way);
+        assert_eq!(hops("deep2"), way);
+        let through = |user| {
+            let jump = [JumpSpec {
+                user: None,
+                host: "outer".into(),
+                port: None,
+            }];
+            let behind = background.ask(&Asked {
+                user: Some(user),
+                jump: Some(&jump),
+                ..asked("n")
+            });
+            behind.unwrap().jump[0].user.clone()
+        };
+        // A hop without a user of its own is logged in to as the node is, however often it was asked for.
+        assert_eq!(
+            (through("one"), through("two")),
+            ("one".into(), "two".into())
+        );
+    }
+}

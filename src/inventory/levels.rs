@@ -445,6 +445,31 @@ mod tests {
     }
 
     #[test]
+    fn of_a_jump_and_a_command_the_stronger_level_s_counts() {
+        let jump = NodeSettings {
+            jump: Some(parse_jump("gate").unwrap()),
+            ..NodeSettings::default()
+        };
+        let command = NodeSettings {
+            proxy_command: Some("nc".into()),
+            ssh_options: Some(vec!["Compression=yes".into()]),
+            ..NodeSettings::default()
+        };
+        for (levels, expected) in [
+            ([&jump, &command], (true, false)),
+            ([&command, &jump], (false, true)),
+        ] {
+            let behind = |asked: &Asked<'_>| {
+                assert_eq!(asked.options, ["Compression=yes"]);
+                let said = (asked.jump.is_some(), asked.proxy_command.is_some());
+                assert_eq!(said, expected);
+                built_in("me")(asked)
+            };
+            assert!(resolve("n".into(), None, vec![], &levels, &behind).is_ok());
+        }
+    }
+
+    #[test]
     fn what_stands_behind_fills_what_nobody_says() {
         let says = NodeSettings {
             port: Some(2200),

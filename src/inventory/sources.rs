@@ -73,6 +73,17 @@ pub(super) fn drafts(
     assemble(items, folders, home)
 }
 
+/// The drafts of one text, as if it stood alone in the world.
+pub(super) fn parse(said: &str, name: &str) -> Result<Vec<Draft>, InventoryError> {
+    let origin = Origin {
+        name: name.into(),
+        folder: PathBuf::new(),
+        home: None,
+    };
+    let item = text(said.to_string(), origin)?;
+    assemble(vec![item], Vec::new(), None)
+}
+
 fn assemble(
     items: Vec<Item>,
     folders: Vec<PathBuf>,
@@ -255,6 +266,33 @@ mod tests {
         assert_eq!(users(&files, &["i"]), ["dir@h1:5", "json@h2:5"]);
         let weighed = ini.replace("[a:vars]\n", "[a:vars]\nansible_group_priority=10\n");
         assert_eq!(users(&[("i", &weighed)], &["i"])[0], "a@h1:1");
+    }
+
+    #[test]
+    fn ssh_arguments_of_ansible_reach_the_resolver_of_ssh_config() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hosts.yml");
+        let text = "all:\n  vars:\n    ansible_ssh_args: -C -o ConnectTimeout=5\n  hosts:\n    a:\n      \
+            ansible_ssh_common_args: '-o ProxyCommand=\"ssh -W %h:%p -q bastion\"'\n    b:\n      \
+            ansible_ssh_extra_args: -o StrictHostKeyChecking=no -J gate\n";
+        std::fs::write(&path, text).unwrap();
+        let seen = std::cell::RefCell::new(Vec::new());
+        let behind = |asked: &crate::inventory::Asked<'_>| {
+            let command = asked.proxy_command.unwrap_or("-");
+            let hops = asked.jump.map_or(0, <[_]>::len);
+            let options = asked.options.join(";");
+            let said = format!("{} {command} {hops} {options}", asked.host);
+            seen.borrow_mut().push(said);
+            built_in("me")(asked)
+        };
+        load(&[Source::File(path)], &NodeSettings::default(), &behind).unwrap();
+        assert_eq!(
+            seen.into_inner(),
+            [
+                "a ssh -W %h:%p -q bastion 0 ConnectTimeout=5",
+                "b - 1 ConnectTimeout=5;StrictHostKeyChecking=no",
+            ]
+        );
     }
 
     #[test]
