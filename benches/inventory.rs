@@ -44,7 +44,7 @@ fn tables() {
         "| format | nodes | best ms | middle ms | peak KiB |\n| --- | ---: | ---: | ---: | ---: |"
     );
     for (format, text) in FORMATS {
-        for nodes in [1_000, 10_000, 100_000] {
+        for nodes in [1_000, 10_000, 50_000] {
             let path = folder.path().join(format!("{format}-{nodes}"));
             fs::write(&path, text(nodes)).unwrap();
             let mode = if *format == "executable" {

@@ -232,7 +232,8 @@ mod tests {
 
     #[test]
     fn options_of_an_inventory_beat_ssh_config() {
-        let background = background("ConnectTimeout 9\nUser conf\nHost node other\nProxyJump gate\n");
+        let background =
+            background("ConnectTimeout 9\nUser conf\nHost node other\nProxyJump gate\n");
         let options = ["ConnectTimeout=5".to_string(), "Ciphers aes256-ctr".into()];
         let behind = background
             .ask(&Asked {

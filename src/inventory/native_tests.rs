@@ -19,7 +19,12 @@ fn origin() -> Origin {
 fn try_fleet(text: &str) -> Result<Fleet, InventoryError> {
     let draft = parse_with(text, &origin())?;
     let nothing = NodeSettings::default();
-    resolve(&[draft], &Selection::default(), &nothing, &built_in("nobody"))
+    resolve(
+        &[draft],
+        &Selection::default(),
+        &nothing,
+        &built_in("nobody"),
+    )
 }
 
 fn fleet(text: &str) -> Vec<Node> {

@@ -342,6 +342,14 @@ mod tests {
             ("[g]\nh[1-3]\n", "i:2:1: \"[1-3]\" is no range"),
             ("[g]\nh 'a\n", "i:2:3: this quote"),
             (
+                "[g]\nh ansible_host={{ ip }}\n",
+                "i:2:19: this is a template",
+            ),
+            (
+                "all:\n  hosts:\n  - a\n",
+                "i:3:5: \"hosts\" must be a map, not a list",
+            ),
+            (
                 "[g]\nh prepull_runtme=docker\n",
                 "i:2:3: unknown key \"prepull_runtme\"; did you mean",
             ),

@@ -10,7 +10,7 @@ use serde_yaml::{Error, Location, Spanned, UserMessageFormatter};
 
 use super::error::{Fault, InventoryError, Place, place_of, shortened};
 
-/// Values in one document: enough for [`super::hosts::NODE_LIMIT`] nodes with keys of their own.
+/// Values in one document: ten for each of [`super::hosts::NODE_LIMIT`] nodes.
 pub(super) const VALUE_LIMIT: usize = 1_000_000;
 /// Values that aliases may repeat.
 const REPEAT_LIMIT: usize = 100_000;
