@@ -14,6 +14,9 @@ use prepull::model::{ExitStatus, Failure, FailureKind, Hop, Node, Secret, Stage}
 use prepull::ports::{Channel, ChannelEvent, Session, Transport};
 use prepull::ssh::{HostKeyPolicy, HostSettings, SshChannel, SshOptions, SshTransport};
 
+#[path = "ssh_openssh/login.rs"]
+mod login;
+
 /// A program of the system, or a sentence that says what to install.
 fn program(name: &str, package: &str) -> Command {
     let found = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"]
@@ -68,6 +71,11 @@ struct Sshd {
 
 impl Sshd {
     fn start(more: &str) -> Self {
+        Self::start_by(more, |_| program("sshd", "openssh-server"))
+    }
+
+    /// With a program that starts sshd; it gets sshd's arguments behind its own.
+    fn start_by(more: &str, program: impl FnOnce(&Path) -> Command) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         for kind in ["ed25519", "rsa"] {
@@ -84,15 +92,15 @@ impl Sshd {
         fs::write(
             path("config"),
             format!(
-                "ListenAddress 127.0.0.1:{port}\nHostKey {}\nHostKey {}\nAuthorizedKeysFile {}\n\
-                 PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n{more}\n",
+                "{more}\nListenAddress 127.0.0.1:{port}\nHostKey {}\nHostKey {}\nAuthorizedKeysFile {}\n\
+                 PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n",
                 path("host_ed25519").display(),
                 path("host_rsa").display(),
                 path("authorized").display(),
             ),
         )
         .unwrap();
-        let process = program("sshd", "openssh-server")
+        let process = program(folder.path())
             .args(["-D", "-e", "-f"])
             .arg(path("config"))
             .stdin(Stdio::null())

@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 
 use prepull::model::{ExitStatus, Failure, FailureKind, Hop, Node, Secret, Stage};
 use prepull::ports::{Channel, ChannelEvent, Session, Transport};
-use prepull::ssh::{HostKeyPolicy, HostSettings, SshChannel, SshOptions, SshSession, SshTransport};
+use prepull::ssh::{
+    HostKeyPolicy, HostSettings, LoginMethod, SshChannel, SshOptions, SshSession, SshTransport,
+};
 use russh::keys::key::safe_rng;
-use russh::keys::{Algorithm, EcdsaCurve, PrivateKey};
+use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, PublicKey};
 use ssh_server::{Behaviour, Server, ed25519};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
@@ -66,6 +68,8 @@ fn write_key(folder: &Path, name: &str, key: &PrivateKey) -> PathBuf {
         .to_openssh(russh::keys::ssh_key::LineEnding::LF)
         .unwrap();
     std::fs::write(&path, text.as_bytes()).unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&path, private).unwrap();
     path
 }
 
@@ -189,7 +193,7 @@ async fn a_refused_key_is_named_with_what_the_server_still_offers() {
 }
 
 #[tokio::test]
-async fn never_more_keys_are_offered_than_servers_allow() {
+async fn keys_are_offered_until_the_server_loses_patience_and_the_password_before_that() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(Behaviour {
         password: Some(PASSWORD),
@@ -204,8 +208,8 @@ async fn never_more_keys_are_offered_than_servers_allow() {
     let mut options = options(folder.path(), &server.known());
     let refused = failure(connect(options.clone(), &node).await);
     assert_eq!(refused.kind, FailureKind::SshAuth);
-    assert!(refused.detail.contains("4 more"), "{}", refused.detail);
-    assert_eq!(server.seen.offers.swap(0, Ordering::SeqCst), 5);
+    assert!(refused.detail.contains("2 more"), "{}", refused.detail);
+    assert_eq!(server.seen.offers.swap(0, Ordering::SeqCst), 6);
 
     options.password = Some(Secret::new(PASSWORD));
     connect(options, &node).await.unwrap();
@@ -246,6 +250,104 @@ async fn a_password_answers_the_one_hidden_question_of_keyboard_interactive() {
 }
 
 #[tokio::test]
+async fn a_question_that_only_a_person_can_answer_ends_the_login_and_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    for (question, words) in [
+        ("Verification code: ", "only a person"),
+        ("Current password: ", "has expired"),
+    ] {
+        let server = Server::start(Behaviour {
+            keyboard: true,
+            password: Some(PASSWORD),
+            question,
+            ..Behaviour::default()
+        })
+        .await;
+        let options = SshOptions {
+            password: Some(Secret::new(PASSWORD)),
+            ..options(folder.path(), &server.known())
+        };
+        let refused = failure(connect(options, &node(server.address.port())).await);
+        assert_eq!(refused.kind, FailureKind::SshAuth);
+        assert!(refused.detail.contains(question.trim()), "{refused}");
+        assert!(refused.detail.contains(words), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn the_order_of_the_methods_is_that_of_the_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = ed25519();
+    let server = Server::start(Behaviour {
+        password: Some(PASSWORD),
+        keys: vec![key.public_key().clone()],
+        ..Behaviour::default()
+    })
+    .await;
+    let mut node = node(server.address.port());
+    node.identities = vec![write_key(folder.path(), "key", &key)];
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        ..options(folder.path(), &server.known())
+    };
+    let counts = || {
+        let seen = &server.seen;
+        (
+            seen.offers.swap(0, Ordering::SeqCst),
+            seen.passwords.swap(0, Ordering::SeqCst),
+        )
+    };
+    connect(options.clone(), &node).await.unwrap();
+    assert_eq!(counts(), (1, 0));
+    // One offer and no other request: no round trip more than the key takes.
+    assert_eq!(server.seen.nones.load(Ordering::SeqCst), 0);
+    let first = but(options.clone(), |host| {
+        host.methods = vec![LoginMethod::Password, LoginMethod::PublicKey];
+    });
+    connect(first, &node).await.unwrap();
+    assert_eq!(counts(), (0, 1));
+    let never = but(options, |host| {
+        host.methods = vec![LoginMethod::KeyboardInteractive];
+    });
+    let refused = failure(connect(never, &node).await);
+    assert_eq!(refused.kind, FailureKind::SshAuth);
+    assert_eq!(counts(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_key_in_a_fido_device_is_offered_and_its_agent_signs() {
+    let folder = tempfile::tempdir().unwrap();
+    // A public key as such a device has it: a point of the curve, and the application.
+    let point = *ed25519().public_key().key_data().ed25519().unwrap();
+    let device = russh::keys::ssh_key::public::SkEd25519::new(point, "ssh:");
+    let public = PublicKey::from(russh::keys::ssh_key::public::KeyData::SkEd25519(device));
+    let server = Server::start(Behaviour {
+        keys: vec![public.clone()],
+        ..Behaviour::default()
+    })
+    .await;
+    // Only the device could make one that fits; this one arrives, and is refused.
+    let signature = [
+        &[14, 0, 0, 0, 103, 0, 0, 0, 26][..],
+        b"sk-ssh-ed25519@openssh.com",
+        &[0, 0, 0, 64],
+        &[7; 64],
+        &[1, 0, 0, 0, 9],
+    ]
+    .concat();
+    let options = but(options(folder.path(), &server.known()), |host| {
+        host.agent = Some(agent(folder.path(), &public, Some(signature.leak())));
+    });
+    let refused = failure(connect(options, &node(server.address.port())).await);
+    assert_eq!(server.seen.offers.load(Ordering::SeqCst), 1);
+    assert!(
+        refused.detail.contains("tried sk-ssh-ed25519@openssh.com"),
+        "{refused}"
+    );
+    assert!(!refused.detail.contains("did not sign"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_server_may_want_a_key_and_then_a_password() {
     let folder = tempfile::tempdir().unwrap();
     let key = ed25519();
@@ -271,12 +373,12 @@ async fn a_server_may_want_a_key_and_then_a_password() {
 }
 
 /// An agent that lists one key; a request to sign is answered with these bytes, or never.
-fn agent(folder: &Path, key: &PrivateKey, signed: Option<&'static [u8]>) -> PathBuf {
+fn agent(folder: &Path, key: &PublicKey, signed: Option<&'static [u8]>) -> PathBuf {
     use std::io::{Read as _, Write as _};
 
     let path = folder.join(format!("agent-{}", signed.is_some()));
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let blob = key.public_key().to_bytes().unwrap();
+    let blob = key.to_bytes().unwrap();
     let mut list = vec![12, 0, 0, 0, 1];
     list.extend((blob.len() as u32).to_be_bytes());
     list.extend(&blob);
@@ -318,7 +420,7 @@ async fn an_agent_that_refuses_or_stays_silent_is_blamed_and_its_key_file_used_i
     const REFUSAL: &[u8] = &[5];
     for signed in [Some(REFUSAL), None] {
         let options = but(options(folder.path(), &server.known()), |host| {
-            host.agent = Some(agent(folder.path(), &key, signed));
+            host.agent = Some(agent(folder.path(), key.public_key(), signed));
             host.connect_timeout = Duration::from_millis(800);
         });
         let mut node = node(server.address.port());

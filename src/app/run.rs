@@ -1,6 +1,7 @@
 //! One run: from checked settings over the engine to the exit status.
 
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,8 +12,10 @@ use super::background::SshBackground;
 use super::exit::Exit;
 use super::stop::Signals;
 use crate::cli::{self, Format};
+use crate::credentials;
 use crate::engine::{self, Finish};
-use crate::model::{Fact, Plan, Work};
+use crate::model::text::printable;
+use crate::model::{Fact, Plan, Secret, Work};
 use crate::report::{self, Human, HumanOptions, Json, Jsonl, Reporter, RunInfo, RunResult};
 use crate::runtime;
 use crate::settings::{OutputSettings, RunSettings, SshSettings};
@@ -35,7 +38,7 @@ pub(super) fn run(settings: &RunSettings, background: &SshBackground) -> Result<
         hosts: background.host_settings(&overrides(&settings.ssh)),
         password: settings.ssh.password.clone(),
     };
-    let transport = SshTransport::new(options, settings.plan.fleet.nodes())?;
+    let transport = SshTransport::asking(options, settings.plan.fleet.nodes(), &passphrase)?;
     super::warn(transport.warnings());
     let started = SystemTime::now();
     let info = Arc::new(RunInfo {
@@ -65,6 +68,18 @@ pub(super) fn run(settings: &RunSettings, background: &SshBackground) -> Result<
     let is_check = matches!(settings.plan.work, Work::Check(_));
     let agree = !is_check || report::digests_agree(&result);
     Ok(Exit::of(&result.nodes, result.stopped, agree))
+}
+
+/// Asks for the passphrase of a key. An empty answer, or no terminal, leaves the key out, as with `ssh`.
+fn passphrase(path: &Path, attempt: u32) -> Option<Secret> {
+    let again = if attempt > 1 {
+        "That did not fit. "
+    } else {
+        ""
+    };
+    let path = path.display().to_string();
+    let question = format!("{again}Passphrase of the key {}: ", printable(&path));
+    credentials::prompt(&question).ok()
 }
 
 enum Ended {

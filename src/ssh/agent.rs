@@ -9,26 +9,51 @@ use std::time::Duration;
 
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
-use russh::keys::{Error as KeyError, HashAlg, PublicKey};
-use russh::{AgentAuthError, Signer};
+use russh::keys::ssh_key::certificate::CertType;
+use russh::keys::ssh_key::public::KeyData;
+use russh::keys::{Certificate, Error as KeyError, HashAlg, PublicKey};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 /// How long the agent may take to list its keys.
 const LIST_WAIT: Duration = Duration::from_secs(5);
+/// How long somebody may take to touch a FIDO device; sshd itself waits two minutes for a login.
+pub(super) const TOUCH_WAIT: Duration = Duration::from_secs(60);
 /// More than any agent lists.
 const LONGEST_ANSWER: usize = 1 << 20;
 const REQUEST_IDENTITIES: u8 = 11;
 const IDENTITIES_ANSWER: u8 = 12;
 
-/// The keys that the agent at `path` holds; certificates and keys of unknown kinds are left out.
+/// What an agent holds: a key, or a user's certificate together with its key.
+pub(super) enum Held {
+    Key(PublicKey),
+    Certificate(Box<Certificate>),
+}
+
+impl Held {
+    pub(super) fn key(&self) -> &KeyData {
+        match self {
+            Self::Key(key) => key.key_data(),
+            Self::Certificate(certificate) => certificate.public_key(),
+        }
+    }
+
+    pub(super) fn certificate(&self) -> Option<&Certificate> {
+        match self {
+            Self::Key(_) => None,
+            Self::Certificate(certificate) => Some(certificate),
+        }
+    }
+}
+
+/// The keys and certificates that the agent at `path` holds; those of unknown kinds are left out.
 ///
 /// Blocks for at most a few seconds.
 ///
 /// # Errors
 /// The agent cannot be reached or does not speak the protocol.
-pub(super) fn list(path: &Path) -> io::Result<Vec<PublicKey>> {
+pub(super) fn list(path: &Path) -> io::Result<Vec<Held>> {
     let mut stream = BlockingStream::connect(path)?;
     stream.set_read_timeout(Some(LIST_WAIT))?;
     stream.set_write_timeout(Some(LIST_WAIT))?;
@@ -44,7 +69,7 @@ pub(super) fn list(path: &Path) -> io::Result<Vec<PublicKey>> {
     parse(&answer).ok_or_else(|| io::Error::other("its answer is no list of keys"))
 }
 
-fn parse(answer: &[u8]) -> Option<Vec<PublicKey>> {
+fn parse(answer: &[u8]) -> Option<Vec<Held>> {
     let (kind, mut rest) = answer.split_first()?;
     if *kind != IDENTITIES_ANSWER {
         return None;
@@ -55,11 +80,16 @@ fn parse(answer: &[u8]) -> Option<Vec<PublicKey>> {
         let blob = take_string(&mut rest)?;
         let _comment = take_string(&mut rest)?;
         let kind = take_string(&mut &*blob)?;
-        // A certificate is nothing we offer yet.
-        if !kind.ends_with(b"-cert-v01@openssh.com")
-            && let Ok(key) = PublicKey::from_bytes(blob)
-        {
-            keys.push(key);
+        if kind.ends_with(b"-cert-v01@openssh.com") {
+            // The agent must find it again by what we send: byte for byte.
+            if let Ok(certificate) = Certificate::from_bytes(blob)
+                && certificate.cert_type() == CertType::User
+                && certificate.to_bytes().is_ok_and(|bytes| bytes == blob)
+            {
+                keys.push(Held::Certificate(Box::new(certificate)));
+            }
+        } else if let Ok(key) = PublicKey::from_bytes(blob) {
+            keys.push(Held::Key(key));
         }
     }
     Some(keys)
@@ -96,7 +126,24 @@ impl Agent {
         }
     }
 
-    async fn sign(
+    /// The data with the signature behind it. A key that may have to be touched gets a minute.
+    ///
+    /// # Errors
+    /// The agent cannot be reached, refuses, or does not answer in time.
+    pub(super) async fn sign(
+        &self,
+        identity: &AgentIdentity,
+        hash: Option<HashAlg>,
+        data: Vec<u8>,
+        wants_touch: bool,
+    ) -> Result<Vec<u8>, KeyError> {
+        let wait = if wants_touch { TOUCH_WAIT } else { self.wait };
+        timeout(wait, self.sign_at_last(identity, hash, data))
+            .await
+            .unwrap_or_else(|_| Err(KeyError::IO(io::ErrorKind::TimedOut.into())))
+    }
+
+    async fn sign_at_last(
         &self,
         identity: &AgentIdentity,
         hash: Option<HashAlg>,
@@ -123,26 +170,6 @@ impl Agent {
                 *kept = Some(client);
                 answer
             }
-        }
-    }
-}
-
-/// What russh asks for a signature.
-pub(super) struct AgentSigner<'a>(pub(super) &'a Agent);
-
-impl Signer for AgentSigner<'_> {
-    type Error = AgentAuthError;
-
-    async fn auth_sign(
-        &mut self,
-        identity: &AgentIdentity,
-        hash: Option<HashAlg>,
-        data: Vec<u8>,
-    ) -> Result<Vec<u8>, AgentAuthError> {
-        let signing = self.0.sign(identity, hash, data);
-        match timeout(self.0.wait, signing).await {
-            Ok(signed) => Ok(signed?),
-            Err(_) => Err(KeyError::IO(io::ErrorKind::TimedOut.into()).into()),
         }
     }
 }
@@ -175,7 +202,7 @@ mod tests {
         }
         let keys = parse(&answer).unwrap();
         assert_eq!(keys.len(), 1);
-        assert_eq!(keys[0].key_data(), key.public_key().key_data());
+        assert_eq!(keys[0].key(), key.public_key().key_data());
     }
 
     proptest! {

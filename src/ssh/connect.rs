@@ -148,28 +148,18 @@ pub(super) async fn open(
     };
 
     progress(Stage::Authenticate);
-    let login = auth::authenticate(
+    auth::authenticate(
         &mut handle,
         &link,
         &inner.identities,
-        target.user,
-        target.identities,
-    );
-    match timeout(wait, login).await {
-        Ok(Ok(())) => Ok(Live {
-            handle,
-            link: guard,
-        }),
-        Ok(Err(failure)) => Err(failure),
-        Err(_) => {
-            link.kill("the login took too long");
-            Err(Failure::new(
-                FailureKind::ConnectionLost,
-                Stage::Authenticate,
-                format!("the login did not end within {wait:?}"),
-            ))
-        }
-    }
+        &host.settings,
+        target,
+    )
+    .await?;
+    Ok(Live {
+        handle,
+        link: guard,
+    })
 }
 
 fn config(host: &Host, name: &str) -> client::Config {

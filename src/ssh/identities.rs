@@ -1,226 +1,301 @@
 //! The keys and the password that we can log in with: read once, before the first connection.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
-use russh::keys::{HashAlg, PrivateKey, PublicKey, decode_secret_key};
-use zeroize::Zeroizing;
+use russh::keys::Certificate;
 
-use super::agent::{self, Agent};
-use super::{SshError, SshOptions};
+use super::agent::{self, Agent, Held};
+use super::key_files::{self, KeyFile};
+use super::offer::Offer;
+use super::{HostSettings, LoginMethod, SshError, SshOptions};
 use crate::model::{Node, Secret};
 
-/// A key to log in with. At least one of agent and file can sign for it.
-pub(super) struct Identity {
-    pub(super) public: PublicKey,
-    /// The private key, when its file is at hand and not encrypted.
-    pub(super) private: Option<Arc<PrivateKey>>,
-    /// Whether the agent holds it.
-    pub(super) in_agent: bool,
-    /// Where it comes from, for people.
-    origin: String,
-}
-
-impl std::fmt::Display for Identity {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            out,
-            "{} {} ({})",
-            self.public.algorithm(),
-            self.public.fingerprint(HashAlg::Sha256),
-            self.origin
-        )
-    }
-}
+/// Asks the operator for the passphrase of a key file, for the so-many-th time; `None` where nobody answers.
+pub type AskPassphrase<'a> = &'a dyn Fn(&Path, u32) -> Option<Secret>;
 
 /// All that we can log in with. Shared by all connections of a run.
 pub(super) struct Identities {
-    named: HashMap<PathBuf, Arc<Identity>>,
-    defaults: Vec<Arc<Identity>>,
-    in_agent: Vec<Arc<Identity>>,
-    pub(super) agent: Option<Agent>,
+    files: HashMap<PathBuf, KeyFile>,
+    /// Those that CertificateFile names.
+    certificates: HashMap<PathBuf, Certificate>,
+    agents: HashMap<PathBuf, (Agent, Vec<Held>)>,
     pub(super) password: Option<Secret>,
     /// What could not be used and why: told to an operator who is refused.
     pub(super) notes: Vec<String>,
 }
 
 impl Identities {
-    /// Asks the agent for its keys and reads the key files that the nodes name, and the default
-    /// ones when a node names none.
+    /// Asks the agents for their keys, reads the key files that the nodes name, and the default ones where a
+    /// node names none, and asks for the passphrases of those that cannot do without.
     ///
     /// # Errors
-    /// A file that a node names and that is no use: missing, unreadable, no key, or encrypted while
-    /// the agent does not hold its key. A password that is not UTF-8.
-    pub(super) fn read(options: &SshOptions, nodes: &[Node]) -> Result<Self, SshError> {
+    /// A file that a node names and that is missing, unreadable or no key. A node whose named files are all no
+    /// use, while there is no password. A password that is not UTF-8.
+    pub(super) fn read(
+        options: &SshOptions,
+        nodes: &[Node],
+        ask: AskPassphrase<'_>,
+    ) -> Result<Self, SshError> {
         if let Some(password) = &options.password
             && std::str::from_utf8(password.expose()).is_err()
         {
             return Err(SshError::Password);
         }
         let mut identities = Self {
-            named: HashMap::new(),
-            defaults: Vec::new(),
-            in_agent: Vec::new(),
-            agent: None,
+            files: HashMap::new(),
+            certificates: HashMap::new(),
+            agents: HashMap::new(),
             password: options.password.clone(),
             notes: Vec::new(),
         };
-        if let Some(host) = options.hosts.iter().find(|host| host.agent.is_some())
-            && let Some(path) = &host.agent
-        {
-            // Sooner than the login's own deadline: the agent gets the blame.
-            identities.ask_agent(path, host.connect_timeout * 3 / 4);
-        }
-        let of_hops = nodes
-            .iter()
-            .flat_map(|node| &node.jump)
-            .flat_map(|hop| &hop.identities);
-        for path in nodes
-            .iter()
-            .flat_map(|node| &node.identities)
-            .chain(of_hops)
-        {
-            if !identities.named.contains_key(path) {
-                let identity = identities.load(path)?;
-                identities.named.insert(path.clone(), Arc::new(identity));
+        let mut silent = HashSet::new();
+        for host in &options.hosts {
+            if let Some(path) = &host.agent
+                && !identities.agents.contains_key(path)
+                && silent.insert(path)
+            {
+                identities.list_agent(path, host);
+            }
+            for path in &host.certificates {
+                identities.read_certificate(path);
             }
         }
-        if nodes.iter().any(|node| node.identities.is_empty()) {
-            let mut seen = HashSet::new();
-            let paths = options
-                .hosts
-                .iter()
-                .flat_map(|host| &host.default_identities)
-                .filter(|path| seen.insert(*path));
-            for path in paths {
-                match identities.load(path) {
-                    Ok(identity) => identities.defaults.push(Arc::new(identity)),
-                    Err(SshError::File { ref error, .. })
-                        if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => identities.notes.push(format!("not used: {error}")),
-                }
-            }
+        let uses = uses(options, nodes);
+        for (host, named) in &uses {
+            identities.read_files(host, named)?;
+        }
+        for (host, named) in &uses {
+            identities.unlock(host, named, ask);
+        }
+        for (host, named) in &uses {
+            identities.check(host, named)?;
         }
         Ok(identities)
     }
 
-    fn ask_agent(&mut self, path: &Path, wait: Duration) {
+    fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    fn list_agent(&mut self, path: &Path, host: &HostSettings) {
         match agent::list(path) {
-            Ok(keys) => {
-                self.in_agent = keys
-                    .into_iter()
-                    .map(|public| {
-                        Arc::new(Identity {
-                            public,
-                            private: None,
-                            in_agent: true,
-                            origin: "agent".to_owned(),
-                        })
-                    })
-                    .collect();
-                self.agent = Some(Agent::new(path.to_owned(), wait));
+            Ok(held) => {
+                // Sooner than the login's own deadline: the agent gets the blame.
+                let agent = Agent::new(path.to_owned(), host.connect_timeout * 3 / 4);
+                self.agents.insert(path.to_owned(), (agent, held));
             }
-            Err(error) => self.notes.push(format!(
+            Err(error) => self.note(format!(
                 "the ssh-agent at {} was not used: {error}",
                 path.display()
             )),
         }
     }
 
-    fn load(&self, path: &Path) -> Result<Identity, SshError> {
-        let bytes = Zeroizing::new(
-            fs::read(path)
-                .map_err(|error| SshError::file("cannot read the identity", path, &error))?,
-        );
-        let broken = |reason: String| SshError::Key {
-            path: path.to_owned(),
-            reason,
-        };
-        let text = std::str::from_utf8(&bytes).map_err(|_| broken("it is no text".into()))?;
-        let (public, private) = parse(text, path).map_err(broken)?;
-        let in_agent = public
-            .as_ref()
-            .is_some_and(|public| self.agent_holds(public));
-        match (public, private) {
-            (Some(public), private) if in_agent || private.is_some() => Ok(Identity {
-                public,
-                private: private.map(Arc::new),
-                in_agent,
-                origin: path.display().to_string(),
-            }),
-            _ if text.contains("PRIVATE KEY") => Err(SshError::Encrypted(path.to_owned())),
-            _ => Err(broken(
-                "it holds a public key, and no agent holds the private one".into(),
+    fn read_certificate(&mut self, path: &Path) {
+        if self.certificates.contains_key(path) {
+            return;
+        }
+        match key_files::certificate(path) {
+            Ok(None) => {}
+            Ok(Some(certificate)) => {
+                self.certificates.insert(path.to_owned(), certificate);
+            }
+            Err(reason) => self.note(format!(
+                "the certificate {} was not used: {reason}",
+                path.display()
             )),
         }
     }
 
-    fn agent_holds(&self, key: &PublicKey) -> bool {
-        self.in_agent
-            .iter()
-            .any(|held| held.public.key_data() == key.key_data())
+    fn read_files(&mut self, host: &HostSettings, named: &[PathBuf]) -> Result<(), SshError> {
+        for path in candidates(host, named) {
+            if self.files.contains_key(path) {
+                continue;
+            }
+            match KeyFile::read(path) {
+                Ok(file) => {
+                    self.files.insert(path.clone(), file);
+                }
+                Err(error) if !named.is_empty() => return Err(error),
+                Err(SshError::File { ref error, .. })
+                    if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => self.note(format!("not used: {error}")),
+            }
+        }
+        Ok(())
     }
 
-    /// The keys to offer for a node that names these files, in the order of OpenSSH's client: the
-    /// named ones first; without any, the default ones that the agent holds. Then what else the agent
-    /// holds, then the default files.
+    /// Asks for passphrases: of all keys that are named, of default ones only where nothing else could log in.
+    fn unlock(&mut self, host: &HostSettings, named: &[PathBuf], ask: AskPassphrase<'_>) {
+        if host.batch_mode || !host.methods.contains(&LoginMethod::PublicKey) {
+            return;
+        }
+        for path in candidates(host, named) {
+            if named.is_empty()
+                && (self.password.is_some()
+                    || !self.offer(host, named).unwrap_or_default().is_empty())
+            {
+                return;
+            }
+            let held = self
+                .files
+                .get(path)
+                .is_some_and(|file| self.holds(host, file));
+            if let Some(file) = self.files.get_mut(path)
+                && file.is_encrypted()
+                && !held
+            {
+                file.unlock(host.password_prompts, ask);
+            }
+        }
+    }
+
+    /// Notes what is no use.
+    fn check(&mut self, host: &HostSettings, named: &[PathBuf]) -> Result<(), SshError> {
+        if !host.methods.contains(&LoginMethod::PublicKey) {
+            return Ok(());
+        }
+        let offer = self.offer(host, named).unwrap_or_default();
+        if let Some(key) = offer.iter().find(|key| key.wants_touch()) {
+            let note = format!(
+                "the key {key} is in a FIDO device: each login with it may wait a minute for somebody to touch it"
+            );
+            self.note(note);
+        }
+        let all = candidates(host, named);
+        let files: Vec<&KeyFile> = all.iter().filter_map(|path| self.files.get(path)).collect();
+        let of_use = |file: &&KeyFile| file.private.is_some() || self.holds(host, file);
+        let (good, bad): (Vec<_>, Vec<_>) = files.into_iter().partition(of_use);
+        let mut bad = bad.into_iter().filter_map(KeyFile::lacking);
+        if !named.is_empty() && good.is_empty() && self.password.is_none() {
+            return bad.next().map_or(Ok(()), Err);
+        }
+        let notes: Vec<String> = bad.map(|error| format!("not used: {error}")).collect();
+        for note in notes {
+            self.note(note);
+        }
+        Ok(())
+    }
+
+    fn agent(&self, host: &HostSettings) -> Option<&(Agent, Vec<Held>)> {
+        self.agents.get(host.agent.as_ref()?)
+    }
+
+    /// Whether the host's agent holds the key of this file, or a certificate for it.
+    fn holds(&self, host: &HostSettings, file: &KeyFile) -> bool {
+        let (Some((_, held)), Some(public)) = (self.agent(host), &file.public) else {
+            return false;
+        };
+        held.iter().any(|held| held.key() == public.key_data())
+    }
+
+    /// What to offer a host where these files are named. As OpenSSH's client does, but for one thing: named
+    /// files come before the agent's other keys in any case, so that many of those use up nobody's patience.
+    /// First the certificates of CertificateFile; then the named files, each after the certificate beside it;
+    /// without any, the default ones that the agent holds. Then what else the agent holds, unless
+    /// IdentitiesOnly is set, then the other default files.
     ///
     /// # Errors
     /// The first file that no node named when this was made.
     pub(super) fn offer<'a>(
         &'a self,
+        host: &'a HostSettings,
         named: &'a [PathBuf],
-    ) -> Result<Vec<&'a Arc<Identity>>, &'a Path> {
-        let mut first: Vec<&Arc<Identity>> = Vec::new();
-        let mut last = Vec::new();
-        for path in named {
-            first.push(self.named.get(path).ok_or(path.as_path())?);
+    ) -> Result<Vec<Offer<'a>>, &'a Path> {
+        if let Some(unread) = named.iter().find(|path| !self.files.contains_key(*path)) {
+            return Err(unread);
         }
-        if named.is_empty() {
-            (first, last) = self.defaults.iter().partition(|key| key.in_agent);
-        }
-        let mut offer: Vec<&Arc<Identity>> = Vec::new();
-        for key in first.into_iter().chain(&self.in_agent).chain(last) {
-            if !offer
-                .iter()
-                .any(|other| other.public.key_data() == key.public.key_data())
-            {
-                offer.push(key);
+        let files: Vec<&KeyFile> = candidates(host, named)
+            .iter()
+            .filter_map(|path| self.files.get(path))
+            .collect();
+        let agent = self.agent(host);
+        let held = agent.map_or(&[][..], |(_, held)| held);
+        let make = |key, certificate, origin| {
+            Offer::new(
+                key,
+                certificate,
+                agent.map(|(agent, held)| (agent, held.as_slice())),
+                &files,
+                origin,
+            )
+        };
+        let mut all: Vec<Offer<'a>> = Vec::new();
+        for path in &host.certificates {
+            if let Some(certificate) = self.certificates.get(path) {
+                all.push(make(
+                    certificate.public_key(),
+                    Some(certificate),
+                    path.as_path(),
+                ));
             }
         }
-        Ok(offer)
+        let mut last = Vec::new();
+        for file in &files {
+            let Some(public) = &file.public else { continue };
+            let beside = file.certificate.as_ref().filter(|certificate| {
+                host.certificates.is_empty() && certificate.public_key() == public.key_data()
+            });
+            let place = if named.is_empty() && !self.holds(host, file) {
+                &mut last
+            } else {
+                &mut all
+            };
+            if let Some(certificate) = beside {
+                place.push(make(public.key_data(), Some(certificate), &file.path));
+            }
+            place.push(make(public.key_data(), None, &file.path));
+        }
+        if !host.identities_only {
+            let from_agent = Path::new("agent");
+            all.extend(
+                held.iter()
+                    .map(|held| make(held.key(), held.certificate(), from_agent)),
+            );
+        }
+        all.append(&mut last);
+        let mut chosen: Vec<Offer<'a>> = Vec::with_capacity(all.len());
+        for mut offer in all {
+            let known = chosen.iter().any(|other| other.is_same(&offer));
+            if offer.can_sign() && !known && offer.allow(host) {
+                chosen.push(offer);
+            }
+        }
+        Ok(chosen)
     }
 }
 
-/// The keys in a file. A private key that is encrypted is `None`; its public key may be known all
-/// the same. The error says what is wrong.
-fn parse(text: &str, path: &Path) -> Result<(Option<PublicKey>, Option<PrivateKey>), String> {
-    if !text.contains("PRIVATE KEY") && !text.starts_with("PuTTY-User-Key-File-") {
-        return match PublicKey::from_openssh(text.trim()) {
-            Ok(public) => Ok((Some(public), None)),
-            Err(_) => Err("it is no private key in a form that OpenSSH writes".to_owned()),
-        };
+/// The files to try: those that are named, or else the default ones.
+fn candidates<'a>(host: &'a HostSettings, named: &'a [PathBuf]) -> &'a [PathBuf] {
+    if named.is_empty() {
+        &host.default_identities
+    } else {
+        named
     }
-    if text.contains("BEGIN OPENSSH PRIVATE KEY") {
-        let key = PrivateKey::from_openssh(text).map_err(|error| error.to_string())?;
-        let public = Some(key.public_key().clone());
-        return Ok((public, (!key.is_encrypted()).then_some(key)));
+}
+
+/// Each combination of settings and named files that a login can have, once.
+fn uses<'a>(options: &'a SshOptions, nodes: &'a [Node]) -> Vec<(&'a HostSettings, &'a [PathBuf])> {
+    let mut seen = HashSet::new();
+    let mut uses = Vec::new();
+    for node in nodes {
+        let hops = node.jump.iter().map(|hop| match hop.identities.as_slice() {
+            [] => (hop.ssh_settings, node.identities.as_slice()),
+            own => (hop.ssh_settings, own),
+        });
+        for (number, named) in hops.chain([(node.ssh_settings, node.identities.as_slice())]) {
+            if let Some(host) = options.hosts.get(number)
+                && seen.insert((number, named))
+            {
+                uses.push((host, named));
+            }
+        }
     }
-    if text.contains("ENCRYPTED") {
-        // These forms hide the public key; OpenSSH looks beside them too.
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".pub");
-        let public = fs::read_to_string(beside)
-            .ok()
-            .and_then(|text| PublicKey::from_openssh(text.trim()).ok());
-        return Ok((public, None));
-    }
-    let key = decode_secret_key(text, None).map_err(|error| error.to_string())?;
-    Ok((Some(key.public_key().clone()), Some(key)))
+    uses
 }
 
 #[cfg(test)]

@@ -1,14 +1,18 @@
 //! Tests of reading key files and of the order in which keys are offered.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use russh::keys::Algorithm;
 use russh::keys::key::safe_rng;
 use russh::keys::ssh_key::LineEnding;
+use russh::keys::{Algorithm, HashAlg, PrivateKey};
 
 use super::super::HostSettings;
 use super::*;
+use crate::ssh::offer::Offer;
 
 fn key() -> PrivateKey {
     PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).unwrap()
@@ -17,6 +21,7 @@ fn key() -> PrivateKey {
 fn write(folder: &Path, name: &str, key: &PrivateKey) -> PathBuf {
     let path = folder.join(name);
     fs::write(&path, key.to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     path
 }
 
@@ -47,18 +52,33 @@ fn options(folder: &Path) -> SshOptions {
     }
 }
 
-/// As if an agent held these.
-fn with_agent(keys: &[&PrivateKey]) -> Identities {
-    let mut identities = Identities::read(&options(Path::new("/nowhere")), &[]).unwrap();
-    for key in keys {
-        identities.in_agent.push(Arc::new(Identity {
-            public: key.public_key().clone(),
-            private: None,
-            in_agent: true,
-            origin: "agent".into(),
-        }));
-    }
+/// With an agent at `/agent` that holds these.
+fn with_agent(folder: &Path, keys: &[&PrivateKey]) -> (SshOptions, Identities) {
+    let mut options = options(folder);
+    let mut identities = Identities::read(&options, &[], &nobody).unwrap();
+    let held = keys.iter().map(|key| Held::Key(key.public_key().clone()));
+    let agent = Agent::new("/agent".into(), Duration::from_secs(1));
     identities
+        .agents
+        .insert("/agent".into(), (agent, held.collect()));
+    options.hosts[0].agent = Some("/agent".into());
+    (options, identities)
+}
+
+fn nobody(_: &Path, _: u32) -> Option<Secret> {
+    None
+}
+
+/// The names of the files and agents whose keys are offered.
+fn offered(identities: &Identities, host: &HostSettings, named: &[PathBuf]) -> Vec<String> {
+    let offer = identities.offer(host, named).unwrap();
+    let name = |offer: &Offer<'_>| {
+        let text = offer.to_string();
+        let place = text.split('(').nth(1).unwrap();
+        let name = place.split(')').next().unwrap();
+        name.rsplit('/').next().unwrap().to_owned()
+    };
+    offer.iter().map(name).collect()
 }
 
 #[test]
@@ -81,37 +101,140 @@ fn a_named_file_that_is_no_use_is_an_error_that_names_it() {
         (public, "a public key"),
         (broken, "cannot be used"),
     ] {
-        let error = Identities::read(&options(folder.path()), &[node(vec![path.clone()])])
-            .err()
-            .unwrap()
-            .to_string();
+        let error = Identities::read(
+            &options(folder.path()),
+            &[node(vec![path.clone()])],
+            &nobody,
+        )
+        .err()
+        .unwrap()
+        .to_string();
         assert!(error.contains(words), "{words}: {error}");
         assert!(error.contains(&path.display().to_string()), "{error}");
     }
 }
 
 #[test]
-fn an_encrypted_key_wants_the_agent_and_works_once_it_is_there() {
+fn a_passphrase_is_asked_for_once_a_key_and_three_times_where_it_does_not_fit() {
     let folder = tempfile::tempdir().unwrap();
-    let key = key();
-    let encrypted = key.encrypt(&mut safe_rng(), "passphrase").unwrap();
-    let path = write(folder.path(), "encrypted", &encrypted);
-    let error = with_agent(&[]).load(&path).err().unwrap().to_string();
+    let key = key().encrypt(&mut safe_rng(), "right").unwrap();
+    let path = write(folder.path(), "encrypted", &key);
+    let nodes = [node(vec![path.clone()]), node(vec![path.clone()])];
+    let asked = RefCell::new(Vec::new());
+    let options = options(folder.path());
+    let answers = |words: [&'static str; 3]| {
+        asked.borrow_mut().clear();
+        let asked = &asked;
+        move |path: &Path, attempt: u32| {
+            asked.borrow_mut().push((path.to_owned(), attempt));
+            Some(Secret::new(words[attempt as usize - 1]))
+        }
+    };
+    let right = Identities::read(&options, &nodes, &answers(["wrong", "right", "unused"])).unwrap();
+    assert_eq!(*asked.borrow(), [(path.clone(), 1), (path.clone(), 2)]);
+    assert_eq!(
+        offered(&right, &options.hosts[0], &nodes[0].identities),
+        ["encrypted"]
+    );
+    let wrong = Identities::read(&options, &nodes, &answers(["wrong"; 3]));
+    assert_eq!(asked.borrow().len(), 3);
+    let error = wrong.err().unwrap().to_string();
+    assert!(error.contains("did not open"), "{error}");
+    assert!(!error.contains("wrong"), "{error}");
+
+    let nobody = Identities::read(&options, &nodes, &nobody);
+    let error = nobody.err().unwrap().to_string();
     assert!(
-        error.contains(&format!("run `ssh-add {}`", path.display())),
+        error.contains(&format!("`ssh-add {}`", path.display())),
         "{error}"
     );
-    let identity = with_agent(&[&key]).load(&path).unwrap();
-    assert!(identity.in_agent && identity.private.is_none());
+    let mut batch = options;
+    batch.hosts[0].batch_mode = true;
+    let error = Identities::read(&batch, &nodes, &answers(["right"; 3]));
+    assert!(matches!(error, Err(SshError::Encrypted(_))));
+    assert!(asked.borrow().is_empty());
+}
+
+#[test]
+fn a_default_key_is_asked_for_only_where_nothing_else_could_log_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let ssh = folder.path().join(".ssh");
+    fs::create_dir(&ssh).unwrap();
+    let encrypted = key().encrypt(&mut safe_rng(), "right").unwrap();
+    write(&ssh, "id_ed25519", &encrypted);
+    let mut options = options(folder.path());
+    let asked = RefCell::new(0);
+    let ask = |_: &Path, _: u32| {
+        *asked.borrow_mut() += 1;
+        Some(Secret::new("right"))
+    };
+    let alone = Identities::read(&options, &[node(vec![])], &ask).unwrap();
+    assert_eq!(offered(&alone, &options.hosts[0], &[]), ["id_ed25519"]);
+    assert_eq!(asked.replace(0), 1);
+    options.password = Some(Secret::new("password"));
+    Identities::read(&options, &[node(vec![])], &ask).unwrap();
+    options.password = None;
+    write(&ssh, "id_rsa", &key());
+    let identities = Identities::read(&options, &[node(vec![])], &ask).unwrap();
+    assert_eq!(offered(&identities, &options.hosts[0], &[]), ["id_rsa"]);
+    assert_eq!(*asked.borrow(), 0);
+}
+
+#[test]
+fn a_private_key_that_others_may_read_is_refused_with_the_chmod_that_helps() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "open", &key());
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let error = Identities::read(
+        &options(folder.path()),
+        &[node(vec![path.clone()])],
+        &nobody,
+    );
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains("0640"), "{error}");
+    assert!(
+        error.contains(&format!("chmod 600 {}", path.display())),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_public_key_file_picks_a_key_of_the_agent() {
     let folder = tempfile::tempdir().unwrap();
-    let key = key();
+    let (picked, other) = (key(), key());
     let path = folder.path().join("key.pub");
-    fs::write(&path, key.public_key().to_openssh().unwrap()).unwrap();
-    assert!(with_agent(&[&key]).load(&path).unwrap().in_agent);
+    fs::write(&path, picked.public_key().to_openssh().unwrap()).unwrap();
+    let (mut options, mut identities) = with_agent(folder.path(), &[&other, &picked]);
+    let named = [path];
+    identities.read_files(&options.hosts[0], &named).unwrap();
+    identities.check(&options.hosts[0], &named).unwrap();
+    assert_eq!(
+        offered(&identities, &options.hosts[0], &named),
+        ["key.pub", "agent"]
+    );
+    options.hosts[0].identities_only = true;
+    assert_eq!(offered(&identities, &options.hosts[0], &named), ["key.pub"]);
+}
+
+#[test]
+fn accepted_algorithms_and_the_rsa_size_decide_which_keys_and_hashes_are_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let rsa = PrivateKey::random(&mut safe_rng(), Algorithm::Rsa { hash: None }).unwrap();
+    let (mut options, identities) = with_agent(folder.path(), &[&rsa, &key()]);
+    let host = &mut options.hosts[0];
+    let hashes = |host: &HostSettings| -> Vec<Vec<Option<HashAlg>>> {
+        let offer = identities.offer(host, &[]).unwrap();
+        offer.into_iter().map(|offer| offer.hashes).collect()
+    };
+    let both = vec![Some(HashAlg::Sha512), Some(HashAlg::Sha256)];
+    assert_eq!(hashes(host), [both, vec![None]]);
+    host.accepted_algorithms = Some(vec!["rsa-sha2-256".into()]);
+    assert_eq!(hashes(host), [[Some(HashAlg::Sha256)]]);
+    host.accepted_algorithms = Some(vec!["ssh-ed25519".into()]);
+    assert_eq!(hashes(host), [[None]]);
+    host.accepted_algorithms = None;
+    host.required_rsa_size = 16_384;
+    assert_eq!(hashes(host), [[None]]);
 }
 
 #[test]
@@ -122,8 +245,11 @@ fn default_keys_that_are_no_use_are_noted_and_missing_ones_are_not() {
     let encrypted = key().encrypt(&mut safe_rng(), "passphrase").unwrap();
     write(&ssh, "id_ed25519", &encrypted);
     write(&ssh, "id_rsa", &key());
-    let identities = Identities::read(&options(folder.path()), &[node(vec![])]).unwrap();
-    assert_eq!(identities.defaults.len(), 1);
+    let identities = Identities::read(&options(folder.path()), &[node(vec![])], &nobody).unwrap();
+    assert_eq!(
+        offered(&identities, &options(folder.path()).hosts[0], &[]),
+        ["id_rsa"]
+    );
     assert_eq!(identities.notes.len(), 1, "{:?}", identities.notes);
     assert!(identities.notes[0].contains("ssh-add"));
 }
@@ -133,7 +259,7 @@ fn an_agent_that_is_not_there_is_noted() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = options(folder.path());
     options.hosts[0].agent = Some(folder.path().join("agent"));
-    let identities = Identities::read(&options, &[]).unwrap();
+    let identities = Identities::read(&options, &[], &nobody).unwrap();
     assert!(identities.notes[0].contains("ssh-agent"));
 }
 
@@ -141,31 +267,26 @@ fn an_agent_that_is_not_there_is_noted() {
 fn named_keys_come_first_then_the_agent_and_each_key_once() {
     let folder = tempfile::tempdir().unwrap();
     let (file_only, held, other, default) = (key(), key(), key(), key());
-    let mut identities = with_agent(&[&other, &held]);
+    let (mut options, mut identities) = with_agent(folder.path(), &[&other, &held]);
     let named = [
         write(folder.path(), "file_only", &file_only),
         write(folder.path(), "held", &held),
     ];
-    for path in &named {
-        let identity = identities.load(path).unwrap();
-        identities.named.insert(path.clone(), Arc::new(identity));
-    }
-    let default = write(folder.path(), "default", &default);
-    for path in [&default, &named[1]] {
-        let identity = identities.load(path).unwrap();
-        identities.defaults.push(Arc::new(identity));
-    }
-    let origins = |named: &[PathBuf]| -> Vec<String> {
-        identities
-            .offer(named)
-            .unwrap()
-            .iter()
-            .map(|key| key.origin.rsplit('/').next().unwrap().to_owned())
-            .collect()
-    };
-    assert_eq!(origins(&named), ["file_only", "held", "agent"]);
-    assert_eq!(origins(&[]), ["held", "agent", "default"]);
-    assert!(identities.offer(&["/never/read".into()]).is_err());
+    let host = &mut options.hosts[0];
+    host.default_identities = vec![write(folder.path(), "default", &default), named[1].clone()];
+    identities.read_files(host, &named).unwrap();
+    identities.read_files(host, &[]).unwrap();
+    assert_eq!(
+        offered(&identities, host, &named),
+        ["file_only", "held", "agent"]
+    );
+    assert_eq!(
+        offered(&identities, host, &[]),
+        ["held", "agent", "default"]
+    );
+    host.identities_only = true;
+    assert_eq!(offered(&identities, host, &named), ["file_only", "held"]);
+    assert!(identities.offer(host, &["/never/read".into()]).is_err());
 }
 
 #[test]
@@ -176,7 +297,7 @@ fn a_password_that_is_no_text_is_an_error() {
         ..options(folder.path())
     };
     assert!(matches!(
-        Identities::read(&options, &[]),
+        Identities::read(&options, &[], &nobody),
         Err(SshError::Password)
     ));
 }

@@ -8,8 +8,11 @@ mod host_keys;
 mod identities;
 mod jump;
 mod jump_stream;
+mod key_files;
 mod known_hosts;
 mod link;
+mod offer;
+mod questions;
 mod session;
 mod settings;
 
@@ -22,6 +25,7 @@ use host_keys::HostKeys;
 use identities::Identities;
 use link::Carrier;
 
+pub use identities::AskPassphrase;
 pub use session::{SshChannel, SshSession};
 pub use settings::{
     CONNECT_TIMEOUT, HostKeyPolicy, HostSettings, KEEPALIVE, LoginMethod, Overrides,
@@ -60,9 +64,20 @@ pub enum SshError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The key has a passphrase, and the agent does not hold it.
-    #[error("the identity {path} is encrypted, and no ssh-agent holds its key: run `ssh-add {path}` first", path = .0.display())]
+    /// The key has a passphrase that nobody gave, and the agent does not hold it.
+    #[error("the identity {path} is encrypted, no ssh-agent holds its key, and nobody gave its passphrase: run `ssh-add {path}` first, or start prepull on a terminal and without BatchMode", path = .0.display())]
     Encrypted(PathBuf),
+    /// What was given as its passphrase opens no key.
+    #[error("the identity {path} did not open with the passphrase that was given: check it with `ssh-keygen -y -f {path}`; a key in an old PEM form may have to be rewritten by `ssh-keygen -p -f {path}`", path = .0.display())]
+    WrongPassphrase(PathBuf),
+    /// Others may read the private key.
+    #[error("the private key {path} is not protected: its mode is {mode:04o}, so others may read it, and ssh does not use it either: run `chmod 600 {path}`", path = .path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// The password is no text.
     #[error("the SSH password is not UTF-8, which SSH wants (RFC 4252)")]
     Password,
@@ -103,9 +118,21 @@ impl SshTransport {
     /// # Errors
     /// Everything that can be found wrong before the first connection.
     pub fn new(options: SshOptions, nodes: &[Node]) -> Result<Self, SshError> {
+        Self::asking(options, nodes, &|_, _| None)
+    }
+
+    /// As [`SshTransport::new`], and asks for the passphrases of encrypted keys that will be needed.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn asking(
+        options: SshOptions,
+        nodes: &[Node],
+        ask: AskPassphrase<'_>,
+    ) -> Result<Self, SshError> {
         let mut warnings = Vec::new();
         let mut hosts: Vec<Host> = Vec::with_capacity(options.hosts.len());
-        let identities = Identities::read(&options, nodes)?;
+        let identities = Identities::read(&options, nodes, ask)?;
         for settings in options.hosts {
             let host_keys = match hosts.iter().find(|host| host.settings.trusts_as(&settings)) {
                 Some(host) => Arc::clone(&host.host_keys),

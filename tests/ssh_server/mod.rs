@@ -21,6 +21,8 @@ pub struct Behaviour {
     pub password: Option<&'static str>,
     /// Ask for it by keyboard-interactive only.
     pub keyboard: bool,
+    /// How it asks.
+    pub question: &'static str,
     /// The keys that are right.
     pub keys: Vec<PublicKey>,
     /// Refuse RSA keys that are offered with SHA-512.
@@ -43,6 +45,7 @@ impl Default for Behaviour {
             host_key: ed25519(),
             password: None,
             keyboard: false,
+            question: "Password: ",
             keys: Vec::new(),
             only_sha256: false,
             both: false,
@@ -78,6 +81,8 @@ pub struct Seen {
     pub open: AtomicUsize,
     pub offers: AtomicUsize,
     pub passwords: AtomicUsize,
+    /// Logins without a proof: a round trip more.
+    pub nones: AtomicUsize,
     pub forwards: AtomicUsize,
     pub closed_channels: AtomicUsize,
     /// Cuts all connections.
@@ -204,6 +209,11 @@ fn partly() -> Auth {
 impl server::Handler for Login {
     type Error = russh::Error;
 
+    async fn auth_none(&mut self, _: &str) -> Result<Auth, russh::Error> {
+        self.seen.nones.fetch_add(1, Ordering::SeqCst);
+        Ok(Auth::reject())
+    }
+
     async fn auth_password(&mut self, _: &str, password: &str) -> Result<Auth, russh::Error> {
         self.may_stall().await?;
         self.seen.passwords.fetch_add(1, Ordering::SeqCst);
@@ -259,7 +269,7 @@ impl server::Handler for Login {
             return Ok(Auth::Partial {
                 name: "".into(),
                 instructions: "".into(),
-                prompts: vec![("Password: ".into(), false)].into(),
+                prompts: vec![(self.behaviour.question.into(), false)].into(),
             });
         };
         let right = response.next().as_deref() == self.behaviour.password.map(str::as_bytes);

@@ -1,0 +1,195 @@
+//! Reading key files and certificates as OpenSSH's client does: their forms, their permissions, their passphrases.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use russh::keys::ssh_key::certificate::CertType;
+use russh::keys::{Algorithm, Certificate, PrivateKey, PublicKey, decode_secret_key};
+use zeroize::Zeroizing;
+
+use super::SshError;
+use crate::model::Secret;
+
+/// Longer than any key or certificate.
+const LONGEST_FILE: u64 = 1 << 20;
+
+/// A file that somebody named as an identity.
+pub(super) struct KeyFile {
+    pub(super) path: PathBuf,
+    /// Its public key; some encrypted forms hide it.
+    pub(super) public: Option<PublicKey>,
+    /// The private key, once it can be used.
+    pub(super) private: Option<Arc<PrivateKey>>,
+    /// The certificate in the file beside it, `KEY-cert.pub`.
+    pub(super) certificate: Option<Certificate>,
+    /// Why there is no private key.
+    lack: Option<Lack>,
+    /// Whether the operator was asked for its passphrase.
+    was_asked: bool,
+}
+
+/// Why a file cannot sign.
+enum Lack {
+    /// It wants a passphrase; the text is kept until somebody gives it.
+    Encrypted(Zeroizing<String>),
+    WrongPassphrase,
+    PublicOnly,
+    /// The private key never leaves a FIDO device.
+    Device,
+    /// Others may read it.
+    Exposed(u32),
+}
+
+impl KeyFile {
+    /// Reads the file, and the certificate and public key beside it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no key.
+    pub(super) fn read(path: &Path) -> Result<Self, SshError> {
+        let cannot =
+            |error: &std::io::Error| SshError::file("cannot read the identity", path, error);
+        let broken = |reason: &str| SshError::Key {
+            path: path.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let file = File::open(path).map_err(|error| cannot(&error))?;
+        let about = file.metadata().map_err(|error| cannot(&error))?;
+        let mut bytes = Zeroizing::new(Vec::new());
+        file.take(LONGEST_FILE)
+            .read_to_end(&mut bytes)
+            .map_err(|error| cannot(&error))?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| broken("it is no text"))?;
+        let mut found = Self {
+            path: path.to_owned(),
+            public: None,
+            private: None,
+            certificate: beside(path, "-cert.pub")
+                .and_then(|text| Certificate::from_openssh(text.trim()).ok())
+                .filter(|certificate| certificate.cert_type() == CertType::User),
+            lack: None,
+            was_asked: false,
+        };
+        if !text.contains("PRIVATE KEY") && !text.starts_with("PuTTY-User-Key-File-") {
+            let public = PublicKey::from_openssh(text.trim())
+                .map_err(|_| broken("it is no private key in a form that OpenSSH writes"))?;
+            found.public = Some(public);
+            found.lack = Some(Lack::PublicOnly);
+            return Ok(found);
+        }
+        found.public =
+            beside(path, ".pub").and_then(|text| PublicKey::from_openssh(text.trim()).ok());
+        // The rule of `ssh`: its own files only, so that a file of root's in a container image passes.
+        let exposed = about.uid() == nix::unistd::getuid().as_raw() && about.mode() & 0o077 != 0;
+        if exposed {
+            found.lack = Some(Lack::Exposed(about.mode() & 0o7777));
+        }
+        if text.contains("BEGIN OPENSSH PRIVATE KEY") {
+            let key = PrivateKey::from_openssh(text).map_err(|error| broken(&error.to_string()))?;
+            found.public = Some(key.public_key().clone());
+            if exposed {
+            } else if key.is_encrypted() {
+                found.lack = Some(Lack::Encrypted(Zeroizing::new(text.to_owned())));
+            } else {
+                found.keep(key);
+            }
+        } else if exposed {
+        } else if text.contains("ENCRYPTED") || text.contains("Encryption: aes") {
+            found.lack = Some(Lack::Encrypted(Zeroizing::new(text.to_owned())));
+        } else {
+            let key = decode_secret_key(text, None).map_err(|error| broken(&error.to_string()))?;
+            found.public = Some(key.public_key().clone());
+            found.keep(key);
+        }
+        Ok(found)
+    }
+
+    fn keep(&mut self, key: PrivateKey) {
+        let on_device = matches!(
+            key.algorithm(),
+            Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256
+        );
+        if on_device {
+            self.lack = Some(Lack::Device);
+        } else {
+            self.lack = None;
+            self.private = Some(Arc::new(key));
+        }
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        matches!(self.lack, Some(Lack::Encrypted(_)))
+    }
+
+    /// Asks for the passphrase until it fits, at most `tries` times, and never again. The text is forgotten
+    /// once it fitted, or did not.
+    pub(super) fn unlock(&mut self, tries: u32, ask: &dyn Fn(&Path, u32) -> Option<Secret>) {
+        let Some(Lack::Encrypted(text)) = &self.lack else {
+            return;
+        };
+        if std::mem::replace(&mut self.was_asked, true) {
+            return;
+        }
+        for attempt in 1..=tries {
+            // Nobody there, or nobody who knows it: the reason stays.
+            let Some(passphrase) = ask(&self.path, attempt) else {
+                return;
+            };
+            // A passphrase that is no text fits nothing that russh reads.
+            if let Ok(words) = std::str::from_utf8(passphrase.expose())
+                && let Ok(key) = decode_secret_key(text, Some(words))
+            {
+                self.public = Some(key.public_key().clone());
+                return self.keep(key);
+            }
+        }
+        self.lack = Some(Lack::WrongPassphrase);
+    }
+
+    /// Why it cannot sign, with the way out.
+    pub(super) fn lacking(&self) -> Option<SshError> {
+        let path = self.path.clone();
+        let key = |reason: String| SshError::Key {
+            path: self.path.clone(),
+            reason,
+        };
+        Some(match self.lack.as_ref()? {
+            Lack::Encrypted(_) => SshError::Encrypted(path),
+            Lack::WrongPassphrase => SshError::WrongPassphrase(path),
+            Lack::Exposed(mode) => SshError::Exposed { path, mode: *mode },
+            Lack::PublicOnly => {
+                key("it holds a public key, and no agent holds the private one".into())
+            }
+            Lack::Device => key(format!(
+                "its key is in a FIDO device, which prepull reaches through an agent alone: run `ssh-add {}` first",
+                self.path.display()
+            )),
+        })
+    }
+}
+
+/// A file that CertificateFile names; `None` where there is none.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn certificate(path: &Path) -> Result<Option<Certificate>, String> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    let certificate = Certificate::from_openssh(text.trim()).map_err(|error| error.to_string())?;
+    if certificate.cert_type() == CertType::User {
+        Ok(Some(certificate))
+    } else {
+        Err("it is a host's certificate, not a user's".to_owned())
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> Option<String> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(suffix);
+    fs::read_to_string(beside).ok()
+}
