@@ -19,7 +19,10 @@ const GROUP: usize = 100;
 /// Host blocks of the ssh_config.
 const HOST_BLOCKS: usize = 200;
 
-const FORMATS: &[(&str, fn(usize) -> String)] = &[
+/// Writes an inventory of so many nodes.
+type Writer = fn(usize) -> String;
+
+const FORMATS: &[(&str, Writer)] = &[
     ("prepull.yml", native),
     ("ansible.yml", ansible_yaml),
     ("ansible.ini", ansible_ini),
