@@ -1,13 +1,15 @@
-//! Any text is a fleet or an error that names the file.
+//! Any text, in whatever format it seems to be, is a fleet or an error that names the file.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use prepull::inventory::{NodeSettings, parse_yaml, resolve};
+use prepull::inventory::{NodeSettings, Selection, built_in, parse, resolve};
 
 fuzz_target!(|text: &str| {
-    let nothing = NodeSettings::default();
-    match parse_yaml(text, "fuzz.yml").and_then(|draft| resolve(&[draft], &nothing, &nothing)) {
+    let (all, nothing) = (Selection::default(), NodeSettings::default());
+    let fleet = parse(text, "fuzz.yml")
+        .and_then(|drafts| resolve(&drafts, &all, &nothing, &built_in("me")));
+    match fleet {
         Ok(fleet) => assert!(!fleet.nodes().is_empty()),
-        Err(error) => assert!(error.to_string().starts_with("fuzz.yml")),
+        Err(error) => assert!(error.to_string().starts_with("fuzz.yml"), "{error}"),
     }
 });

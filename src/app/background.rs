@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 
 use crate::inventory::{Asked, Behind, JumpSpec};
 use crate::model::Hop;
-use crate::ssh::config::{Ambient, Given, JumpHost, Resolved, Source, SshConfig, System};
+use crate::ssh::config::{Ambient, Given, JumpHost, Proxy, Resolved, Source, SshConfig, System};
 use crate::ssh::{HostSettings, Overrides};
 
 /// The ssh_config of a run, and what it says that prepull does not do.
@@ -17,6 +17,12 @@ pub(super) struct SshBackground {
     user: String,
     /// The settings that hosts share, and their numbers in order of appearance.
     settings: RefCell<HashMap<HostSettings, usize>>,
+    /// Whether a key file is there: asked once, however many hosts it is named for.
+    key_files: RefCell<HashMap<PathBuf, bool>>,
+    /// The way through jump hosts, by how they were said.
+    ways: RefCell<HashMap<Vec<JumpHost>, Vec<Hop>>>,
+    /// Who logs in to a jump host, as far as ssh_config says.
+    jump_users: RefCell<HashMap<String, String>>,
     /// Option and what becomes of it: said once, however many hosts it is set for.
     warnings: RefCell<BTreeMap<String, String>>,
 }
@@ -41,6 +47,9 @@ impl SshBackground {
             config,
             user,
             settings: RefCell::default(),
+            key_files: RefCell::default(),
+            ways: RefCell::default(),
+            jump_users: RefCell::default(),
             warnings: RefCell::default(),
         })
     }
@@ -69,33 +78,51 @@ impl SshBackground {
             jump: asked.jump.map(|_| Vec::new()),
             ..Given::default()
         };
+        let command = asked.proxy_command;
+        let command = command.map(|command| format!("ProxyCommand={command}"));
+        given.inventory_options = command.into_iter().collect();
+        given
+            .inventory_options
+            .extend(asked.options.iter().cloned());
         if let Some(hops) = asked.jump.filter(|hops| !hops.is_empty()) {
-            let user = self.resolve(asked.host, &given)?.user;
+            let user = match &given.user {
+                Some(user) => user.clone(),
+                None => self.resolve(asked.host, &given)?.user,
+            };
             let hops = hops.iter().map(|hop| self.jump_host(hop, &user));
             given.jump = Some(hops.collect::<Result<_, _>>()?);
         }
-        let way = self
-            .config
-            .way(asked.host, &given)
-            .map_err(|error| error.to_string())?;
-        let Some((host, hops)) = way.split_last() else {
-            return Err(format!("{}: no way leads there", asked.host));
-        };
+        let host = self.resolve(asked.host, &given)?;
+        Ok(Behind {
+            user: Some(host.user.clone()),
+            port: Some(host.port),
+            identities: self.identities(&host),
+            address: Some(host.host_name.clone()),
+            jump: match &host.proxy {
+                Proxy::Jump(chain) => self.way(asked.host, chain)?,
+                Proxy::Direct | Proxy::Command { .. } => Vec::new(),
+            },
+            ssh_settings: self.note(&host),
+        })
+    }
+
+    /// The way to a host through these.
+    fn way(&self, host: &str, chain: &[JumpHost]) -> Result<Vec<Hop>, String> {
+        if let Some(way) = self.ways.borrow().get(chain) {
+            return Ok(way.clone());
+        }
+        let hops = self.config.hops(host, chain);
+        let hops = hops.map_err(|error| error.to_string())?;
         let hop = |hop: &Resolved| Hop {
             user: hop.user.clone(),
             host: hop.host_name.clone(),
             port: hop.port,
-            identities: identities(hop),
+            identities: self.identities(hop),
             ssh_settings: self.note(hop),
         };
-        Ok(Behind {
-            user: Some(host.user.clone()),
-            port: Some(host.port),
-            identities: identities(host),
-            address: Some(host.host_name.clone()),
-            jump: hops.iter().map(hop).collect(),
-            ssh_settings: self.note(host),
-        })
+        let way: Vec<Hop> = hops.iter().map(hop).collect();
+        self.ways.borrow_mut().insert(chain.to_vec(), way.clone());
+        Ok(way)
     }
 
     fn resolve(&self, host: &str, given: &Given) -> Result<Resolved, String> {
@@ -110,7 +137,7 @@ impl SshBackground {
         let user = match &hop.user {
             Some(user) => user.clone(),
             None => {
-                let own = self.resolve(&hop.host, &Given::default())?.user;
+                let own = self.jump_user(&hop.host)?;
                 if own == self.user {
                     node_user.to_string()
                 } else {
@@ -123,6 +150,16 @@ impl SshBackground {
             host: hop.host.clone(),
             port: hop.port,
         })
+    }
+
+    fn jump_user(&self, host: &str) -> Result<String, String> {
+        if let Some(user) = self.jump_users.borrow().get(host) {
+            return Ok(user.clone());
+        }
+        let user = self.resolve(host, &Given::default())?.user;
+        let mut users = self.jump_users.borrow_mut();
+        users.insert(host.to_string(), user.clone());
+        Ok(user)
     }
 
     /// Remembers what is left out, and how the host is reached: the number of its settings.
@@ -148,13 +185,188 @@ impl SshBackground {
             .entry(option.to_lowercase())
             .or_insert(sentence);
     }
+
+    /// The key files that the configuration names. As with `ssh`, one that is missing is passed over.
+    fn identities(&self, host: &Resolved) -> Vec<PathBuf> {
+        let mut known = self.key_files.borrow_mut();
+        let named = host.identity_files.iter().filter(|file| file.named);
+        let named = named.map(|file| &file.path);
+        let there = named.filter(|path| match known.get(*path) {
+            Some(there) => *there,
+            None => {
+                let there = path.exists();
+                known.insert((*path).clone(), there);
+                there
+            }
+        });
+        there.cloned().collect()
+    }
 }
 
-/// The key files that the configuration names. As with `ssh`, one that is missing is passed over.
-fn identities(host: &Resolved) -> Vec<PathBuf> {
-    let named = host
-        .identity_files
-        .iter()
-        .filter(|file| file.named && file.path.exists());
-    named.map(|file| file.path.clone()).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ssh::HostKeyPolicy;
+
+    fn asked(host: &str) -> Asked<'_> {
+        Asked {
+            host,
+            user: None,
+            port: None,
+            jump: None,
+            proxy_command: None,
+            options: &[],
+        }
+    }
+
+    fn background(text: &str) -> SshBackground {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config");
+        std::fs::write(&file, text).unwrap();
+        SshBackground::read(Some(&file)).unwrap()
+    }
+
+    fn settings(background: &SshBackground, behind: &Behind) -> HostSettings {
+        background.host_settings(&Overrides::default())[behind.ssh_settings].clone()
+    }
+
+    #[test]
+    fn options_of_an_inventory_beat_ssh_config() {
+        let background =
+            background("ConnectTimeout 9\nUser conf\nHost node other\nProxyJump gate\n");
+        let options = ["ConnectTimeout=5".to_string(), "Ciphers aes256-ctr".into()];
+        let behind = background
+            .ask(&Asked {
+                proxy_command: Some("nc -q 1 %h %p # %r"),
+                options: &options,
+                user: Some("ops"),
+                port: Some(2222),
+                ..asked("node")
+            })
+            .unwrap();
+        assert_eq!(behind.jump, []);
+        let settings = settings(&background, &behind);
+        let command = settings.proxy_command.as_deref();
+        assert_eq!(command, Some("nc -q 1 node 2222 # ops"));
+        assert_eq!(settings.connect_timeout.as_secs(), 5);
+        assert_eq!(settings.ciphers, Some(vec!["aes256-ctr".to_string()]));
+        // They hold for their node, not for others and not for the hosts on the way.
+        let other = background.ask(&asked("other")).unwrap();
+        assert_eq!(other.jump[0].to_string(), "conf@gate:22");
+        let settings = self::settings(&background, &other);
+        assert_eq!(settings.connect_timeout.as_secs(), 9);
+        assert_eq!(background.warnings(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn no_option_of_an_inventory_loosens_the_check_of_host_keys() {
+        let text =
+            "UserKnownHostsFile /known\nRevokedHostKeys /revoked\nStrictHostKeyChecking yes\n";
+        let background = background(text);
+        let options: Vec<String> = [
+            "StrictHostKeyChecking=no",
+            "\"StrictHostKeyChecking\" accept-new",
+            "stricthostkeychecking off",
+            "UserKnownHostsFile=/dev/null",
+            "GlobalKnownHostsFile /dev/null",
+            "RevokedHostKeys=none",
+            "RequiredRSASize=1",
+        ]
+        .map(String::from)
+        .to_vec();
+        for host in ["a", "b"] {
+            let behind = background
+                .ask(&Asked {
+                    options: &options,
+                    ..asked(host)
+                })
+                .unwrap();
+            let settings = settings(&background, &behind);
+            assert_eq!(settings.host_keys, HostKeyPolicy::Strict);
+            assert_eq!(settings.known_hosts, [PathBuf::from("/known")]);
+            assert_eq!(settings.revoked_host_keys, Some("/revoked".into()));
+            assert_eq!(settings.required_rsa_size, 1024);
+        }
+        let warnings = background.warnings();
+        assert_eq!(warnings.len(), 5, "{warnings:?}");
+        let part = "stricthostkeychecking: an inventory cannot loosen the check of host keys";
+        assert!(
+            warnings.iter().any(|warning| warning.contains(part)),
+            "{warnings:?}"
+        );
+    }
+
+    #[test]
+    fn an_inventory_may_ask_for_a_stricter_check() {
+        let background = background("StrictHostKeyChecking accept-new\n");
+        let options = ["StrictHostKeyChecking=yes".to_string()];
+        let behind = background
+            .ask(&Asked {
+                options: &options,
+                ..asked("a")
+            })
+            .unwrap();
+        let settings = settings(&background, &behind);
+        assert_eq!(settings.host_keys, HostKeyPolicy::Strict);
+        assert_eq!(background.warnings(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_option_that_ssh_would_refuse_is_an_error() {
+        let background = background("");
+        for (option, part) in [
+            ("Foo=bar", "this is not an option of ssh"),
+            ("ConnectTimeout=soon", "\"ConnectTimeout=soon\""),
+            (
+                "Include=/etc/passwd",
+                "this is not an option of ssh that can be given",
+            ),
+            ("ProxyCommand=nc %z", "proxycommand"),
+        ] {
+            let options = [option.to_string()];
+            let error = background.ask(&Asked {
+                options: &options,
+                ..asked("a")
+            });
+            let error = error.unwrap_err();
+            assert!(error.contains(part), "{option}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_way_through_jump_hosts_is_the_same_for_all_behind_them() {
+        let background = background(
+            "Host gate\n  User jumper\n  ProxyJump outer\nHost deep*\n  ProxyJump gate,inner\n",
+        );
+        let hops = |host: &str| {
+            let behind = background.ask(&asked(host)).unwrap();
+            let hops = behind
+                .jump
+                .iter()
+                .map(|hop| format!("{}:{}", hop.user, hop.host));
+            hops.collect::<Vec<_>>().join(" ")
+        };
+        let me = background.user.clone();
+        let way = format!("{me}:outer jumper:gate {me}:inner");
+        assert_eq!(hops("deep1"), way);
+        assert_eq!(hops("deep2"), way);
+        let through = |user| {
+            let jump = [JumpSpec {
+                user: None,
+                host: "outer".into(),
+                port: None,
+            }];
+            let behind = background.ask(&Asked {
+                user: Some(user),
+                jump: Some(&jump),
+                ..asked("n")
+            });
+            behind.unwrap().jump[0].user.clone()
+        };
+        // A hop without a user of its own is logged in to as the node is, however often it was asked for.
+        assert_eq!(
+            (through("one"), through("two")),
+            ("one".into(), "two".into())
+        );
+    }
 }

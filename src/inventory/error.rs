@@ -1,11 +1,17 @@
 //! What is wrong in an inventory: file, line, column, and what would be right.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::model::text::printable;
 
 /// The longest expression that an error shows again with a caret under the place.
 const EXCERPT_LIMIT: usize = 200;
+
+/// The longest message that is shown whole: it may quote a name of any length.
+const MESSAGE_LIMIT: usize = 600;
+/// The longest suggestion: it may end with what a program complained about.
+const SUGGESTION_LIMIT: usize = 3000;
 
 /// A fault in an inventory or a host expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,9 +60,9 @@ impl fmt::Display for InventoryError {
                 write!(out, ":{}", self.column)?;
             }
         }
-        write!(out, ": {}", printable(&self.message))?;
+        write!(out, ": {}", shown(&self.message, MESSAGE_LIMIT))?;
         if let Some(suggestion) = &self.suggestion {
-            write!(out, "; {}", printable(suggestion))?;
+            write!(out, "; {}", shown(suggestion, SUGGESTION_LIMIT))?;
         }
         if let Some(excerpt) = &self.excerpt {
             let shown = printable(excerpt);
@@ -98,12 +104,23 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}", printable(&self.message))?;
+        write!(out, "{}", shown(&self.message, MESSAGE_LIMIT))?;
         if let Some(suggestion) = &self.suggestion {
-            write!(out, "; {}", printable(suggestion))?;
+            write!(out, "; {}", shown(suggestion, SUGGESTION_LIMIT))?;
         }
         Ok(())
     }
+}
+
+/// The text for a terminal; of a very long one the middle is left out, for the end says what is wrong.
+fn shown(text: &str, limit: usize) -> Cow<'_, str> {
+    if text.len() <= limit {
+        return printable(text);
+    }
+    let boundary = |at: usize| (at..text.len()).find(|at| text.is_char_boundary(*at));
+    let start = &text[..boundary(limit / 3 * 2).unwrap_or_default()];
+    let end = &text[boundary(text.len() - limit / 3).unwrap_or(text.len())..];
+    Cow::Owned(format!("{} [...] {}", printable(start), printable(end)))
 }
 
 /// Line and column from 1; 0 where not known.
@@ -155,6 +172,15 @@ mod tests {
         assert_eq!(error.to_string(), "--hosts:1:6: no\n  node[a]\n       ^");
         error.excerpt = Some("node\u{1b}[a]".into());
         assert_eq!(error.to_string(), "--hosts:1:6: no");
+    }
+
+    #[test]
+    fn a_message_that_quotes_too_much_keeps_its_end() {
+        let long = "ü".repeat(1_000_000);
+        let fault = Fault::new(format!("\"{long}\" is no host")).but(long);
+        let shown = InventoryError::at("f", Place::default(), fault).to_string();
+        assert!(shown.len() < 4_000, "{}", shown.len());
+        assert!(shown.starts_with("f: \"üü") && shown.contains("ü\" is no host; ü"));
     }
 
     #[test]

@@ -24,6 +24,11 @@ pub struct NodeSettings {
     pub identities: Option<Vec<PathBuf>>,
     /// The hosts to go through; an empty list says that the node is reached directly.
     pub jump: Option<Vec<JumpSpec>>,
+    /// The command whose input and output lead to the node, as in ssh_config; `none` is none. Of this and
+    /// `jump` the stronger level's counts.
+    pub proxy_command: Option<String>,
+    /// Lines of ssh_config as in `ssh -o`, the first of a name counts.
+    pub ssh_options: Option<Vec<String>>,
     /// What holds the images.
     pub runtime: Option<RuntimeChoice>,
     /// The runtime's socket.
@@ -45,6 +50,10 @@ pub struct Asked<'a> {
     pub port: Option<u16>,
     /// The hosts to go through, where that is said.
     pub jump: Option<&'a [JumpSpec]>,
+    /// The command that leads there, where that is said; never beside a jump.
+    pub proxy_command: Option<&'a str>,
+    /// Lines of ssh_config that the inventory gives, the first of a name counts.
+    pub options: &'a [String],
 }
 
 /// What stands behind the inventory for one node: ssh_config and what is built in.
@@ -204,13 +213,15 @@ impl NodeSettings {
             .labels
             .iter()
             .map(|(key, value)| key.len() + value.len());
+        let options = self.ssh_options.iter().flatten().map(String::len);
         // Each list element costs some bytes of its own.
         let lists: usize = paths
             .chain(hops)
             .chain(labels)
+            .chain(options)
             .map(|bytes| bytes + 48)
             .sum();
-        text(&self.user) + text(&self.endpoint) + lists
+        text(&self.user) + text(&self.endpoint) + text(&self.proxy_command) + lists
     }
 
     /// Joins what a second mention of the same node says.
@@ -222,6 +233,16 @@ impl NodeSettings {
         join_one(&mut self.port, &other.port, "port")?;
         join_one(&mut self.identities, &other.identities, "identity")?;
         join_one(&mut self.jump, &other.jump, "jump")?;
+        join_one(
+            &mut self.proxy_command,
+            &other.proxy_command,
+            "ProxyCommand",
+        )?;
+        join_one(
+            &mut self.ssh_options,
+            &other.ssh_options,
+            "list of ssh options",
+        )?;
         join_one(&mut self.runtime, &other.runtime, "runtime")?;
         join_one(&mut self.endpoint, &other.endpoint, "runtime_endpoint")?;
         join_one(&mut self.become_root, &other.become_root, "become")?;
@@ -269,11 +290,19 @@ pub(super) fn resolve(
 ) -> Result<Node, Unresolved> {
     let user = first(levels, |level| level.user.as_deref());
     let port = first(levels, |level| level.port);
+    let way = first(levels, |level| {
+        (level.jump.is_some() || level.proxy_command.is_some()).then_some(level)
+    });
+    let jump = way.and_then(|level| level.jump.as_deref());
     let behind = background(&Asked {
         host: address.as_deref().unwrap_or(&name),
         user,
         port,
-        jump: first(levels, |level| level.jump.as_deref()),
+        jump,
+        proxy_command: way
+            .and_then(|level| level.proxy_command.as_deref())
+            .filter(|_| jump.is_none()),
+        options: first(levels, |level| level.ssh_options.as_deref()).unwrap_or_default(),
     })
     .map_err(Unresolved::Refused)?;
     let user = user.map(String::from).or(behind.user);
@@ -328,163 +357,5 @@ fn first<'a, T>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chain_is_read_as_ssh_reads_it() {
-        let chain = parse_jump("ops@bastion:2222, inner,[2001:db8::1]:22").unwrap();
-        assert_eq!(
-            chain[0],
-            JumpSpec {
-                user: Some("ops".into()),
-                host: "bastion".into(),
-                port: Some(2222)
-            }
-        );
-        assert_eq!(
-            chain[1],
-            JumpSpec {
-                user: None,
-                host: "inner".into(),
-                port: None
-            }
-        );
-        assert_eq!(
-            (chain[2].host.as_str(), chain[2].port),
-            ("2001:db8::1", Some(22))
-        );
-        assert_eq!(parse_jump("none").unwrap(), []);
-    }
-
-    #[test]
-    fn a_bad_chain_is_told_in_words() {
-        for (text, part) in [
-            ("", "missing"),
-            ("a,,b", "missing"),
-            ("a,none", "stands alone"),
-            ("bastion[1-2]", "more than one host"),
-            ("ssh://bastion", "URL"),
-            ("-oProxyCommand=id", "'='"),
-            (&["a"; 17].join(","), "more than 16"),
-        ] {
-            let error = parse_jump(text).unwrap_err();
-            assert!(error.contains(part), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn the_strongest_level_that_speaks_wins_and_labels_are_joined() {
-        let label = |value: &str| BTreeMap::from([("pool".to_string(), value.to_string())]);
-        let strong = NodeSettings {
-            port: Some(2200),
-            jump: Some(vec![JumpSpec {
-                user: None,
-                host: "b".into(),
-                port: None,
-            }]),
-            labels: label("gpu"),
-            ..NodeSettings::default()
-        };
-        let mut weak = NodeSettings {
-            user: Some("ops".into()),
-            port: Some(22),
-            runtime: Some(RuntimeChoice::Kind(RuntimeKind::Docker)),
-            labels: label("all"),
-            ..NodeSettings::default()
-        };
-        weak.labels.insert("site".into(), "x".into());
-        let node = resolve(
-            "n".into(),
-            None,
-            vec![],
-            &[&strong, &weak],
-            &built_in("nobody"),
-        )
-        .unwrap();
-        assert_eq!(
-            (node.port, node.user.as_str(), node.address.as_str()),
-            (2200, "ops", "n")
-        );
-        assert_eq!(node.jump[0].to_string(), "ops@b:22");
-        assert_eq!(node.runtime, Some(RuntimeKind::Docker));
-        assert_eq!(node.labels["pool"], "gpu");
-        assert_eq!(node.labels["site"], "x");
-        assert!(matches!(
-            resolve("n".into(), None, vec![], &[&strong], &built_in("")),
-            Err(Unresolved::NoUser)
-        ));
-    }
-
-    #[test]
-    fn what_stands_behind_fills_what_nobody_says() {
-        let says = NodeSettings {
-            port: Some(2200),
-            ..NodeSettings::default()
-        };
-        let behind = |asked: &Asked<'_>| {
-            assert_eq!(
-                (asked.host, asked.user, asked.port),
-                ("n", None, Some(2200))
-            );
-            Ok(Behind {
-                user: Some("conf".into()),
-                port: Some(22),
-                identities: vec!["key".into()],
-                address: Some("n.example".into()),
-                jump: vec![],
-                ssh_settings: 0,
-            })
-        };
-        let node = resolve("n".into(), None, vec![], &[&says], &behind).unwrap();
-        assert_eq!(
-            (node.name.as_str(), node.address.as_str()),
-            ("n", "n.example")
-        );
-        assert_eq!((node.user.as_str(), node.port), ("conf", 2200));
-        assert_eq!(node.identities, [PathBuf::from("key")]);
-        let refuses = |_: &Asked<'_>| Err("no way".to_string());
-        assert!(matches!(
-            resolve("n".into(), None, vec![], &[&says], &refuses),
-            Err(Unresolved::Refused(sentence)) if sentence == "no way"
-        ));
-    }
-
-    #[test]
-    fn auto_hides_what_weaker_levels_say() {
-        let say = |runtime| NodeSettings {
-            user: Some("ops".into()),
-            runtime: Some(runtime),
-            ..NodeSettings::default()
-        };
-        let (auto, docker) = (say(RuntimeChoice::Auto), say("docker".parse().unwrap()));
-        let node = resolve(
-            "n".into(),
-            None,
-            vec![],
-            &[&auto, &docker],
-            &built_in("nobody"),
-        )
-        .unwrap();
-        assert_eq!(node.runtime, None);
-    }
-
-    #[test]
-    fn an_endpoint_is_a_uri_or_a_path() {
-        assert_eq!(
-            parse_endpoint("/run/crio/crio.sock").unwrap(),
-            "unix:///run/crio/crio.sock"
-        );
-        assert_eq!(parse_endpoint("unix:///a").unwrap(), "unix:///a");
-        for text in [
-            "",
-            "run/crio.sock",
-            "unix://",
-            "-H",
-            "unix:///a b",
-            "file:///x",
-        ] {
-            assert!(parse_endpoint(text).is_err(), "{text}");
-        }
-    }
-}
+#[path = "levels_tests.rs"]
+mod tests;

@@ -7,6 +7,7 @@ mod ansible;
 mod draft;
 mod error;
 pub mod hosts;
+mod json;
 mod levels;
 mod lines;
 mod names;
@@ -99,14 +100,23 @@ pub fn parse_with(text: &str, origin: &Origin) -> Result<Draft, InventoryError> 
     native::read(&yaml::parse(text, &origin.name)?, origin)
 }
 
-/// Makes a fleet of drafts, as [`load`] does.
+/// Reads an inventory in any format, recognised by its content, without touching files or environment.
 ///
 /// # Errors
-/// An [`InventoryError`] when mentions disagree or there is no node.
+/// An [`InventoryError`] for the first fault, with its place.
+pub fn parse(text: &str, name: &str) -> Result<Vec<Draft>, InventoryError> {
+    sources::parse(text, name)
+}
+
+/// Makes a fleet of drafts, as [`load_selected`] does.
+///
+/// # Errors
+/// An [`InventoryError`] when mentions disagree, a pattern matches nothing, or there is no node.
 pub fn resolve(
     drafts: &[Draft],
+    selection: &Selection,
     strongest: &NodeSettings,
     background: Background<'_>,
 ) -> Result<Fleet, InventoryError> {
-    draft::resolve(drafts, &Selection::default(), strongest, background)
+    draft::resolve(drafts, selection, strongest, background)
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::inventory::{NodeSettings, parse_with, parse_yaml, resolve};
+use crate::inventory::{NodeSettings, Selection, parse_with, parse_yaml, resolve};
 use crate::model::{Fleet, Node, RuntimeKind};
 
 use super::*;
@@ -18,7 +18,13 @@ fn origin() -> Origin {
 
 fn try_fleet(text: &str) -> Result<Fleet, InventoryError> {
     let draft = parse_with(text, &origin())?;
-    resolve(&[draft], &NodeSettings::default(), &built_in("nobody"))
+    let nothing = NodeSettings::default();
+    resolve(
+        &[draft],
+        &Selection::default(),
+        &nothing,
+        &built_in("nobody"),
+    )
 }
 
 fn fleet(text: &str) -> Vec<Node> {

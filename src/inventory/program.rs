@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use super::ansible::{self, World};
 use super::error::{Fault, InventoryError};
-use super::yaml::{self, Tree};
+use super::json;
+use super::read;
+use super::yaml::Tree;
 use crate::model::text::printable;
 
 /// The longest that a program may take, all its calls together.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// The most that it may print.
-const OUTPUT_LIMIT: u64 = 64 * 1024 * 1024;
+const OUTPUT_LIMIT: u64 = 64 << 20;
 /// How much of its complaints is shown.
 const COMPLAINT_LIMIT: usize = 2000;
 
@@ -26,17 +28,16 @@ const COMPLAINT_LIMIT: usize = 2000;
 pub(super) fn is_program(path: &Path) -> Result<bool, InventoryError> {
     use std::os::unix::fs::PermissionsExt;
     let mut start = [0; 4];
-    // What cannot be opened is told by who reads the text.
-    let Ok(mut file) = std::fs::File::open(path) else {
+    // What cannot be opened is told by who reads the text. A pipe must not even be opened: it can be read once.
+    let Ok(metadata) = std::fs::metadata(path) else {
         return Ok(false);
     };
-    let Ok(metadata) = file.metadata() else {
-        return Ok(false);
-    };
-    // A pipe would lose what is read here.
     if !metadata.is_file() {
         return Ok(false);
     }
+    let Ok(mut file) = std::fs::File::open(path) else {
+        return Ok(false);
+    };
     let length = file.read(&mut start).unwrap_or_default();
     let executable = metadata.permissions().mode() & 0o111 != 0;
     match &start[..length] {
@@ -52,10 +53,15 @@ pub(super) fn is_program(path: &Path) -> Result<bool, InventoryError> {
 
 /// Adds what a program prints.
 pub(super) fn read(path: &Path, world: &mut World) -> Result<(), InventoryError> {
+    read_within(path, world, TIME_LIMIT)
+}
+
+fn read_within(path: &Path, world: &mut World, limit: Duration) -> Result<(), InventoryError> {
     let program = Program {
         path,
         name: path.display().to_string(),
-        until: Instant::now() + TIME_LIMIT,
+        limit,
+        until: Instant::now() + limit,
     };
     let tree = program.tree(&["--list"])?;
     let listing = ansible::read_listing(&tree, &program.name, world)?;
@@ -73,6 +79,7 @@ pub(super) fn read(path: &Path, world: &mut World) -> Result<(), InventoryError>
 struct Program<'a> {
     path: &'a Path,
     name: String,
+    limit: Duration,
     until: Instant,
 }
 
@@ -86,23 +93,52 @@ impl Program<'_> {
         InventoryError::of_file(&self.name, fault)
     }
 
+    /// Why it could not be started. For a missing interpreter the system names only the script.
+    fn cannot_run(&self, error: &io::Error) -> InventoryError {
+        let what = format!("this program cannot be run: {error}");
+        let mut script = Vec::new();
+        if let Ok(file) = std::fs::File::open(self.path) {
+            // As much of the first line as the system reads; nothing is no interpreter.
+            let _ = file.take(256).read_to_end(&mut script);
+        }
+        let first = script.split(|byte| *byte == b'\n').next();
+        let interpreter = first.and_then(|line| line.strip_prefix(b"#!"));
+        let Some(interpreter) = interpreter.filter(|_| error.kind() == io::ErrorKind::NotFound)
+        else {
+            return self.wrong(what, "");
+        };
+        let fault = if interpreter.ends_with(b"\r") {
+            Fault::new("this script cannot be run: its lines end as on Windows")
+                .but("save it with Unix line ends (dos2unix)")
+        } else {
+            let named = String::from_utf8_lossy(interpreter);
+            Fault::new(format!(
+                "this script cannot be run: there is no interpreter \"{}\"",
+                named.trim()
+            ))
+            .but("install it, or correct the first line")
+        };
+        InventoryError::of_file(&self.name, fault)
+    }
+
     fn tree(&self, arguments: &[&str]) -> Result<Tree, InventoryError> {
         let (text, complaint) = self.run(arguments)?;
         let called = format!("{} {}", self.name, arguments.join(" "));
         if arguments[0] == "--host" && text.trim().is_empty() {
-            return yaml::parse("{}", &called);
+            return json::parse("{}", &called);
         }
-        // The reader of YAML alone would take more than JSON.
-        if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&text) {
-            let what = format!("what it printed for {} is no JSON: {error}", arguments[0]);
-            return Err(self.wrong(what, &complaint));
-        }
-        yaml::parse(&text, &called)
+        json::parse(&text, &called).map_err(|error| match complaint.trim() {
+            "" => error,
+            said => InventoryError {
+                suggestion: Some(format!("it said: {said}")),
+                ..error
+            },
+        })
     }
 
     /// What the program prints on standard output, and the start of its complaints.
     fn run(&self, arguments: &[&str]) -> Result<(String, String), InventoryError> {
-        let failed = |error: io::Error| self.wrong(format!("cannot run it: {error}"), "");
+        let failed = |error: io::Error| self.cannot_run(&error);
         // A bare name would be looked for in $PATH.
         let mut child = Command::new(std::path::absolute(self.path).map_err(failed)?)
             .args(arguments)
@@ -130,22 +166,31 @@ impl Program<'_> {
             let _ = child.kill();
             let _ = child.wait();
         }
+        // What an error calls the program; its file stands in front.
+        let called = format!("this program, run with {},", arguments.join(" "));
         let patience = Duration::from_millis(200);
         let complaint = complaints.recv_timeout(patience).unwrap_or_default();
         let complaint = printable(&String::from_utf8_lossy(&complaint)).to_string();
         if too_much {
-            return Err(self.wrong(format!("it printed more than {OUTPUT_LIMIT} bytes"), ""));
+            let what = format!("{called} printed more than {}", read::size(OUTPUT_LIMIT));
+            return Err(self.wrong(what, &complaint));
         }
         match (status, said) {
             (Some(status), Ok(said)) if status.success() => {
                 let text = String::from_utf8(said);
-                let text = text
-                    .map_err(|_| self.wrong("what it printed is not UTF-8".into(), &complaint))?;
+                let text = text.map_err(|_| {
+                    self.wrong(format!("what {called} printed is not UTF-8"), &complaint)
+                })?;
                 Ok((text, complaint))
             }
-            (Some(status), Ok(_)) => Err(self.wrong(format!("it failed: {status}"), &complaint)),
+            (Some(status), Ok(_)) => {
+                Err(self.wrong(format!("{called} failed: {status}"), &complaint))
+            }
             _ => Err(self.wrong(
-                format!("it took longer than {} seconds", TIME_LIMIT.as_secs()),
+                format!(
+                    "{called} did not end within {} seconds for all of its calls",
+                    self.limit.as_secs()
+                ),
                 &complaint,
             )),
         }
@@ -173,35 +218,40 @@ fn collect(stream: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Rece
 
 #[cfg(test)]
 mod tests {
-    use super::super::{InventoryError, NodeSettings, Source, built_in, load};
+    use super::super::{NodeSettings, Source, built_in, load};
+    use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn run(script: &str, mode: u32) -> Result<Vec<String>, String> {
+    /// Calls `read` with a program of this text.
+    fn program<T>(
+        script: &str,
+        mode: u32,
+        read: impl Fn(&Path) -> Result<T, InventoryError>,
+    ) -> Result<T, InventoryError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("program");
         std::fs::write(&path, script).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        let load = || {
-            load(
-                &[Source::File(path.clone())],
-                &NodeSettings::default(),
-                &built_in("me"),
-            )
-        };
-        // Another test that starts a program may still hold what was just written open.
-        let busy = |error: &InventoryError| error.to_string().contains("busy");
-        let mut loaded = load();
-        while loaded.as_ref().is_err_and(busy) {
-            loaded = load();
+        loop {
+            let answer = read(&path);
+            // Another test that starts a program may still hold what was just written open.
+            let busy = |error: &InventoryError| error.to_string().contains("busy");
+            if !answer.as_ref().is_err_and(busy) {
+                return answer;
+            }
         }
-        loaded
-            .map(|fleet| {
-                let nodes = fleet.nodes().iter();
-                nodes
-                    .map(|node| format!("{}@{}", node.user, node.name))
-                    .collect()
-            })
-            .map_err(|error| error.to_string())
+    }
+
+    fn run(script: &str, mode: u32) -> Result<Vec<String>, String> {
+        let fleet = program(script, mode, |path| {
+            let source = Source::File(path.to_path_buf());
+            load(&[source], &NodeSettings::default(), &built_in("me"))
+        });
+        let fleet = fleet.map_err(|error| error.to_string())?;
+        let nodes = fleet.nodes().iter();
+        Ok(nodes
+            .map(|node| format!("{}@{}", node.user, node.name))
+            .collect())
     }
 
     #[test]
@@ -218,16 +268,53 @@ mod tests {
             (
                 "#!/bin/sh\necho no key >&2; exit 3\n",
                 0o755,
-                "exit status: 3; it said: no key",
+                "run with --list, failed: exit status: 3; it said: no key",
             ),
-            ("#!/bin/sh\necho a: b\n", 0o755, "is no JSON"),
+            (
+                "#!/bin/sh\necho a: b\n",
+                0o755,
+                "--list:1:1: this is no JSON",
+            ),
             ("#!/bin/sh\necho '{\"g\": 1}'\n", 0o755, "must be a map"),
             ("#!/bin/sh\necho '{}'\n", 0o644, "not executable"),
-            ("#!/no/such/program\n", 0o755, "cannot run it"),
+            (
+                "#!/no/such/program\n",
+                0o755,
+                "no interpreter \"/no/such/program\"; install it",
+            ),
+            ("#!/bin/sh\r\necho {}\r\n", 0o755, "end as on Windows"),
+            ("#!/bin/sh\nprintf '\\377'\n", 0o755, "not UTF-8"),
+            ("#!/bin/sh\nkill -9 $$\n", 0o755, "failed: signal: 9"),
         ] {
             let error = run(script, mode).unwrap_err();
             assert!(error.contains(part), "{script}: {error}");
         }
         assert_eq!(run("a\n", 0o755).unwrap(), ["me@a"]);
+    }
+
+    #[test]
+    fn a_program_without_end_is_ended() {
+        for (script, part) in [
+            ("exec sleep 600", "did not end within 2 seconds"),
+            // Whoever holds the output open counts as the program.
+            ("sleep 7 & exit 0", "did not end within 2 seconds"),
+            ("yes no >&2 & exec sleep 600", "it said: no\\nno\\n"),
+            ("exec yes", "printed more than 64 MiB"),
+        ] {
+            let started = Instant::now();
+            let limit = Duration::from_secs(2);
+            let error = program(&format!("#!/bin/sh\n{script}\n"), 0o755, |path| {
+                read_within(path, &mut World::new(None), limit)
+            });
+            let error = error.unwrap_err().to_string();
+            // The file's name comes first; complaints are cut.
+            assert!(
+                error.contains("/program: this program, run with --list,"),
+                "{error}"
+            );
+            assert!(error.contains(part), "{script}: {error}");
+            assert!(error.len() < 5000, "{}", error.len());
+            assert!(started.elapsed() < Duration::from_secs(60), "{script}");
+        }
     }
 }

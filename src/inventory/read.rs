@@ -10,7 +10,7 @@ use super::yaml;
 use crate::model::text::printable;
 
 /// Far beyond any real inventory; a wrong file must not fill the memory.
-const SIZE_LIMIT: u64 = 64 * 1024 * 1024;
+const SIZE_LIMIT: u64 = 64 << 20;
 
 /// The text of a file.
 pub(super) fn file(path: &Path) -> Result<String, InventoryError> {
@@ -69,8 +69,11 @@ fn text(input: impl Read, name: &str, limit: u64) -> Result<String, InventoryErr
     if bytes.len() as u64 > limit {
         return Err(InventoryError::of_file(
             name,
-            Fault::new(format!("the file is larger than {limit} bytes"))
-                .but("is this the right file?"),
+            Fault::new(format!(
+                "this is larger than {}, far more than any inventory",
+                size(limit)
+            ))
+            .but("is it the right file?"),
         ));
     }
     match String::from_utf8(bytes) {
@@ -83,6 +86,14 @@ fn text(input: impl Read, name: &str, limit: u64) -> Result<String, InventoryErr
             let valid = error.utf8_error().valid_up_to();
             Err(yaml::not_utf8(error.as_bytes(), valid, &printable(name)))
         }
+    }
+}
+
+/// A limit in words.
+pub(super) fn size(bytes: u64) -> String {
+    match bytes >> 20 {
+        0 => format!("{bytes} bytes"),
+        mebibytes => format!("{mebibytes} MiB"),
     }
 }
 
@@ -113,7 +124,7 @@ mod tests {
             text(&b"abcd"[..], "f", 3)
                 .unwrap_err()
                 .to_string()
-                .contains("larger than 3")
+                .contains("larger than 3 bytes")
         );
         assert_eq!(text(&b"\xef\xbb\xbfabc"[..], "f", 10).unwrap(), "abc");
     }

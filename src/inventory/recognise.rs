@@ -15,6 +15,7 @@
 
 use super::ansible;
 use super::error::{Fault, InventoryError, Place, shortened};
+use super::json;
 use super::yaml::{self, Tree, Value};
 
 /// A text in the format it was recognised as.
@@ -43,6 +44,12 @@ pub(super) fn recognise(text: &str, name: &str) -> Result<Format, InventoryError
         let said = numbered.map(|(index, line)| (shortened(index + 1), line.trim()));
         said.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
     };
+    if text.starts_with(ansible::VAULT) {
+        let place = Place { line: 1, column: 1 };
+        let fault = Fault::new("this file is encrypted by Ansible's vault")
+            .but("run ansible-inventory -i FILE --list --ask-vault-pass | prepull ... -i -");
+        return Err(InventoryError::at(name, place, fault));
+    }
     let header = lines().find(|(_, line)| is_section(line));
     match lines().find(|(_, line)| !line.starts_with(';')) {
         None => return yaml::parse("", name).map(Format::Native),
@@ -50,7 +57,12 @@ pub(super) fn recognise(text: &str, name: &str) -> Result<Format, InventoryError
             if let Some((other, _)) = header.filter(|_| !line.starts_with('{')) {
                 return both(name, other, number, "an INI section", "a YAML key");
             }
-            return of_tree(yaml::parse(text, name)?, name);
+            let tree = if line.starts_with('{') {
+                json_or_yaml(text, name)?
+            } else {
+                yaml::parse(text, name)?
+            };
+            return of_tree(tree, name);
         }
         Some(_) => {}
     }
@@ -71,6 +83,15 @@ pub(super) fn recognise(text: &str, name: &str) -> Result<Format, InventoryError
         (None, Some(_)) => Ok(Format::Lines),
         (None, None) => Ok(Format::Names),
     }
+}
+
+/// JSON is YAML too, but read much faster; YAML's `{a: b}` is no JSON.
+fn json_or_yaml(text: &str, name: &str) -> Result<Tree, InventoryError> {
+    json::parse(text, name).or_else(|json| {
+        let quoted = text.split_once('{').map(|(_, rest)| rest.trim_start());
+        let meant_as_json = quoted.is_some_and(|rest| rest.starts_with('"'));
+        yaml::parse(text, name).map_err(|yaml| if meant_as_json { json } else { yaml })
+    })
 }
 
 fn both<T>(name: &str, at: u32, other: u32, one: &str, two: &str) -> Result<T, InventoryError> {
@@ -226,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn signs_of_two_formats_are_an_error_with_both_places() {
+    fn signs_of_two_formats_or_of_none_are_an_error_with_their_places() {
         for (text, start) in [
             (
                 "a[1:3]\nb[1-3]\n",
@@ -241,6 +262,15 @@ mod tests {
                 "f:2:1: \"web\" is a group of Ansible's",
             ),
             ("plugin: aws_ec2\n", "f:1:1: this configures"),
+            (
+                "$ANSIBLE_VAULT;1.1;AES256\n61\n",
+                "f:1:1: this file is encrypted",
+            ),
+            (
+                "{\"_meta\": {},\n \"g\": [\"a\"}",
+                "f:2:11: this is no JSON: expected",
+            ),
+            ("{nodes: [a}", "f:1:"),
         ] {
             assert!(shown(text).starts_with(start), "{text:?}: {}", shown(text));
         }

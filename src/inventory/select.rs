@@ -13,6 +13,7 @@ use regex::{Regex, RegexBuilder};
 use super::draft::Draft;
 use super::error::{Fault, InventoryError};
 use super::{read, suggest};
+use crate::model::text::count;
 
 /// Bytes that one compiled pattern may take.
 const PATTERN_LIMIT: usize = 1024 * 1024;
@@ -215,7 +216,8 @@ impl<'a> Known<'a> {
         if hosts.is_empty() {
             let fault = Fault::new(if all > 0 {
                 format!(
-                    "\"{pattern}\" matches nothing: \"{plain}\" has {all} nodes, counted from 0"
+                    "\"{pattern}\" matches nothing: \"{plain}\" has {}, counted from 0",
+                    count(all, "node")
                 )
             } else {
                 format!("\"{pattern}\" matches no node and no group")

@@ -73,6 +73,17 @@ pub(super) fn drafts(
     assemble(items, folders, home)
 }
 
+/// The drafts of one text, as if it stood alone in the world.
+pub(super) fn parse(said: &str, name: &str) -> Result<Vec<Draft>, InventoryError> {
+    let origin = Origin {
+        name: name.into(),
+        folder: PathBuf::new(),
+        home: None,
+    };
+    let item = text(said.to_string(), origin)?;
+    assemble(vec![item], Vec::new(), None)
+}
+
 fn assemble(
     items: Vec<Item>,
     folders: Vec<PathBuf>,
@@ -274,6 +285,33 @@ mod tests {
     }
 
     #[test]
+    fn ssh_arguments_of_ansible_reach_the_resolver_of_ssh_config() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hosts.yml");
+        let text = "all:\n  vars:\n    ansible_ssh_args: -C -o ConnectTimeout=5\n  hosts:\n    a:\n      \
+            ansible_ssh_common_args: '-o ProxyCommand=\"ssh -W %h:%p -q bastion\"'\n    b:\n      \
+            ansible_ssh_extra_args: -o StrictHostKeyChecking=no -J gate\n";
+        std::fs::write(&path, text).unwrap();
+        let seen = std::cell::RefCell::new(Vec::new());
+        let behind = |asked: &crate::inventory::Asked<'_>| {
+            let command = asked.proxy_command.unwrap_or("-");
+            let hops = asked.jump.map_or(0, <[_]>::len);
+            let options = asked.options.join(";");
+            let said = format!("{} {command} {hops} {options}", asked.host);
+            seen.borrow_mut().push(said);
+            built_in("me")(asked)
+        };
+        load(&[Source::File(path)], &NodeSettings::default(), &behind).unwrap();
+        assert_eq!(
+            seen.into_inner(),
+            [
+                "a ssh -W %h:%p -q bastion 0 ConnectTimeout=5",
+                "b - 1 ConnectTimeout=5;StrictHostKeyChecking=no",
+            ]
+        );
+    }
+
+    #[test]
     fn a_folder_is_one_inventory() {
         let files = [
             ("d/02-names", "x\n"),
@@ -312,13 +350,21 @@ mod tests {
                 "i:2:11: ansible_connection of the node \"localhost\": a \"local\" connection",
             ),
             (
-                "[g]\nh ansible_ssh_common_args='-o ProxyCommand=x'\n",
-                "i:2:3: ansible_ssh_common_args of the node \"h\": ProxyCommand is not",
+                "[g]\nh ansible_ssh_common_args='-o User=x'\n",
+                "i:2:3: ansible_ssh_common_args of the node \"h\": User is not read",
             ),
             ("[g:children]\nx\n", "i:2:1: a group that is not declared"),
             ("[a:children]\nb\n[b:children]\na\n", "i:"),
             ("[g]\nh[1-3]\n", "i:2:1: \"[1-3]\" is no range"),
             ("[g]\nh 'a\n", "i:2:3: this quote"),
+            (
+                "[g]\nh ansible_host={{ ip }}\n",
+                "i:2:19: this is a template",
+            ),
+            (
+                "all:\n  hosts:\n  - a\n",
+                "i:3:5: \"hosts\" must be a map, not a list",
+            ),
             (
                 "[g]\nh prepull_runtme=docker\n",
                 "i:2:3: unknown key \"prepull_runtme\"; did you mean",

@@ -10,12 +10,12 @@ use serde_yaml::{Error, Location, Spanned, UserMessageFormatter};
 
 use super::error::{Fault, InventoryError, Place, place_of, shortened};
 
-/// Values in one document: enough for [`super::hosts::NODE_LIMIT`] nodes with keys of their own.
-const VALUE_LIMIT: usize = 1_000_000;
+/// Values in one document: ten for each of [`super::hosts::NODE_LIMIT`] nodes.
+pub(super) const VALUE_LIMIT: usize = 1_000_000;
 /// Values that aliases may repeat.
 const REPEAT_LIMIT: usize = 100_000;
 /// An inventory is at most seven deep.
-const DEPTH_LIMIT: usize = 32;
+pub(super) const DEPTH_LIMIT: usize = 32;
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,11 @@ pub struct Key {
 }
 
 impl Tree {
+    /// A value at its place; `span` is where it was written, in bytes.
+    pub(super) fn new(place: Place, value: Value, span: (usize, usize)) -> Self {
+        Self { place, value, span }
+    }
+
     /// Where the character at `offset` of a text value stands, as far as that can be told.
     pub fn place_within(&self, offset: usize) -> Place {
         let width = match &self.value {
@@ -101,11 +106,18 @@ pub fn parse(text: &str, name: &str) -> Result<Tree, InventoryError> {
     Ok(tree)
 }
 
+/// What is said of more values, or deeper ones, than an inventory has.
+pub(super) fn too_large() -> Fault {
+    Fault::new("this is too large or too deep for an inventory")
+        .but("write ranges, e.g. node[001-128], or split the file")
+}
+
 fn explain(error: &Error, text: &str, name: &str) -> InventoryError {
     let place = error
         .location()
         .map_or_else(Place::default, |location| place(&location));
-    match error.without_snippet() {
+    let cause = cause(error);
+    match cause {
         Error::Budget {
             breach: BudgetBreach::Documents { .. },
             ..
@@ -116,24 +128,24 @@ fn explain(error: &Error, text: &str, name: &str) -> InventoryError {
                 Fault::new("a second YAML document").but("keep one inventory a file, without ---"),
             );
         }
-        Error::Budget { .. } => {
-            return InventoryError::at(
-                name,
-                place,
-                Fault::new("this YAML is too large or too deep for an inventory")
-                    .but("write ranges, e.g. node[001-128], or split the file"),
-            );
+        Error::Budget { .. }
+        | Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            return InventoryError::at(name, place, too_large());
         }
         _ => {}
     }
     // The parser ends its message with the place, which stands in front already.
-    let message = error
-        .without_snippet()
-        .render_with_formatter(&UserMessageFormatter);
+    let message = cause.render_with_formatter(&UserMessageFormatter);
     let message = match message.rsplit_once(" at line ") {
         Some((before, after)) if after.contains("column") => before,
         _ => &message,
     };
+    if message.contains("recursion limit") {
+        return InventoryError::at(name, place, too_large());
+    }
     let fault = Fault::new(format!("this is no YAML that prepull can read: {message}"));
     // A tab is what people fall over most.
     let line = text
@@ -145,6 +157,14 @@ fn explain(error: &Error, text: &str, name: &str) -> InventoryError {
         return InventoryError::at(name, place, fault.but("indent with spaces, not with tabs"));
     }
     InventoryError::at(name, place, fault)
+}
+
+/// What is wrong, without where an alias led there.
+fn cause(error: &Error) -> &Error {
+    match error.without_snippet() {
+        Error::AliasError { error, .. } => cause(error),
+        other => other,
+    }
 }
 
 fn place(location: &Location) -> Place {

@@ -146,8 +146,13 @@ impl Reader<'_> {
         let hosts = self.world.add_hosts(&pattern.text, self.group, spot)?;
         for Word { at: offset, text } in variables {
             let Some((key, value)) = text.split_once('=') else {
-                let fault = Fault::new(format!("\"{text}\" is no variable of a host"))
-                    .but("write name=value, one host a line");
+                let fault = if line.contains("{{") {
+                    Fault::new("this is a template without quotes, which only Ansible can fill in")
+                        .but("write its value")
+                } else {
+                    Fault::new(format!("\"{text}\" is no variable of a host"))
+                        .but("write name=value, one host a line")
+                };
                 return self.world.wrong(at(*offset), fault);
             };
             let content = literal::read(value);

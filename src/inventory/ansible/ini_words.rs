@@ -1,4 +1,4 @@
-//! The words of a host line of an INI inventory: quotes, backslashes and comments as a shell has them.
+//! The words of a host line of an INI inventory, and of arguments for ssh: quotes and backslashes as a shell has them.
 
 use super::super::error::Fault;
 
@@ -14,6 +14,18 @@ pub(super) struct Word {
 /// # Errors
 /// Where a quote is not closed, or nothing follows a backslash.
 pub(super) fn split(line: &str) -> Result<Vec<Word>, (usize, Fault)> {
+    words(line, true)
+}
+
+/// Splits as Ansible splits arguments for ssh: a `#` is nothing special.
+///
+/// # Errors
+/// As for [`split`].
+pub(super) fn arguments(text: &str) -> Result<Vec<Word>, (usize, Fault)> {
+    words(text, false)
+}
+
+fn words(line: &str, comments: bool) -> Result<Vec<Word>, (usize, Fault)> {
     let mut words = Vec::new();
     let mut word: Option<Word> = None;
     let mut quote: Option<(char, usize)> = None;
@@ -41,7 +53,7 @@ pub(super) fn split(line: &str) -> Result<Vec<Word>, (usize, Fault)> {
                 Some((_, next)) => begun(&mut word, Some(next)),
                 None => return Err((at, Fault::new("nothing follows this backslash"))),
             },
-            ('#', None) => break,
+            ('#', None) if comments => break,
             (space, None) if space.is_ascii_whitespace() => words.extend(word.take()),
             (other, None) => begun(&mut word, Some(other)),
         }
@@ -57,7 +69,7 @@ pub(super) fn split(line: &str) -> Result<Vec<Word>, (usize, Fault)> {
 mod tests {
     use super::*;
 
-    fn words(line: &str) -> Vec<(usize, String)> {
+    fn shown(line: &str) -> Vec<(usize, String)> {
         let words = split(line).unwrap().into_iter();
         words.map(|word| (word.at, word.text)).collect()
     }
@@ -65,17 +77,17 @@ mod tests {
     #[test]
     fn words_are_those_of_a_shell() {
         assert_eq!(
-            words("a b='c d'  e=\"f \\\" g\" # h"),
+            shown("a b='c d'  e=\"f \\\" g\" # h"),
             [
                 (0, "a".into()),
                 (2, "b=c d".into()),
                 (11, "e=f \" g".into())
             ]
         );
-        assert_eq!(words("a=b#c"), [(0, "a=b".into())]);
-        assert_eq!(words("a='#' b\\ c"), [(0, "a=#".into()), (6, "b c".into())]);
+        assert_eq!(shown("a=b#c"), [(0, "a=b".into())]);
+        assert_eq!(shown("a='#' b\\ c"), [(0, "a=#".into()), (6, "b c".into())]);
         assert_eq!(
-            words("'' \"a\\n\""),
+            shown("'' \"a\\n\""),
             [(0, String::new()), (3, "a\\n".into())]
         );
         assert_eq!(split("a b='c").unwrap_err().0, 4);

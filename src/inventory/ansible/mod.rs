@@ -13,7 +13,7 @@
 //! | `ansible_port` (`ansible_ssh_port`) | the port |
 //! | `ansible_user` (`ansible_ssh_user`) | who logs in |
 //! | `ansible_ssh_private_key_file` (`ansible_private_key_file`) | a key file |
-//! | `ansible_ssh_args`, `ansible_ssh_common_args`, `ansible_ssh_extra_args` | `-J` and `-o ProxyJump=` |
+//! | `ansible_ssh_args`, `ansible_ssh_common_args`, `ansible_ssh_extra_args` | jump hosts, ProxyCommand, and lines of ssh_config (`ssh_args`) |
 //! | `ansible_become`, `ansible_become_user`, `ansible_become_method` | root through sudo or, where that is not there, doas |
 //! | `ansible_become_password` and other passwords | not read: `-K` and `-k` ask |
 //! | `ansible_connection` | must be ssh |
@@ -39,5 +39,6 @@ mod world;
 pub(super) use ini::{header, read as read_ini};
 pub(super) use names::is_range;
 pub(super) use tree::{PARTS, read_listing, read_yaml};
+pub(super) use variables::VAULT;
 pub(super) use vars_files::exist_beside as vars_exist_beside;
 pub(super) use world::World;

@@ -6,7 +6,7 @@ use super::super::error::Fault;
 use super::super::levels::{self, NodeSettings, RuntimeChoice};
 use super::super::names::{self, NAME_LIMIT};
 use super::super::native::{self, Origin};
-use super::ssh_args;
+use super::ssh_args::SshArguments;
 use super::variables::{Content, Said, Spot, Variables};
 
 /// What is wrong, and where that was said.
@@ -45,6 +45,7 @@ pub(super) fn read(
         folder: PathBuf::new(),
         home: home.map(Path::to_path_buf),
     };
+    let arguments = reader.ssh_arguments()?;
     let settings = NodeSettings {
         user: reader.checked(&["ansible_ssh_user", "ansible_user"], |text| {
             names::check_user(text).map(|()| text.to_string())
@@ -54,7 +55,9 @@ pub(super) fn read(
             &["ansible_ssh_private_key_file", "ansible_private_key_file"],
             |text| native::path(text, &origin).map(|path| vec![path]),
         )?,
-        jump: reader.jump()?,
+        jump: arguments.jump,
+        proxy_command: arguments.proxy_command,
+        ssh_options: (!arguments.options.is_empty()).then_some(arguments.options),
         runtime: reader.checked(&["prepull_runtime"], str::parse::<RuntimeChoice>)?,
         endpoint: reader.checked(&["prepull_runtime_endpoint"], levels::parse_endpoint)?,
         become_root: reader.become_root()?,
@@ -139,18 +142,17 @@ impl<'a> Reader<'a> {
         .map(|_| ())
     }
 
-    fn jump(&self) -> Result<Option<Vec<levels::JumpSpec>>, Wrong> {
+    fn ssh_arguments(&self) -> Result<SshArguments, Wrong> {
+        let all = std::cell::RefCell::new(SshArguments::default());
         // In the order in which Ansible hands them to ssh, for which the first one counts.
         for name in [
             "ansible_ssh_args",
             "ansible_ssh_common_args",
             "ansible_ssh_extra_args",
         ] {
-            if let Some(chain) = self.checked(&[name], ssh_args::jump)?.flatten() {
-                return Ok(Some(chain));
-            }
+            self.checked(&[name], |text| all.borrow_mut().add(text))?;
         }
-        Ok(None)
+        Ok(all.into_inner())
     }
 
     fn become_root(&self) -> Result<Option<bool>, Wrong> {

@@ -1,4 +1,4 @@
-//! The jump hosts in `ansible_ssh_common_args` and its like; other ssh options are weighed, not obeyed.
+//! `ansible_ssh_common_args` and its like: the way to a host, and options for whoever resolves ssh_config.
 
 use super::super::error::Fault;
 use super::super::levels::{self, JumpSpec};
@@ -6,66 +6,117 @@ use super::ini_words;
 
 /// Options of ssh that take a value, as in its manual.
 const WITH_VALUE: &str = "BbcDEeFIiJLlmOoPpQRSWw";
+/// Short options that stand for an option of ssh_config.
+const SHORT: &[(char, &str)] = &[
+    ('b', "BindAddress="),
+    ('B', "BindInterface="),
+    ('c', "Ciphers="),
+    ('I', "PKCS11Provider="),
+    ('m', "MACs="),
+    ('4', "AddressFamily=inet"),
+    ('6', "AddressFamily=inet6"),
+    ('A', "ForwardAgent=yes"),
+];
+/// How Ansible's own connections are shared: nothing that a node is reached by.
+const SHARING: &[&str] = &["controlmaster", "controlpath", "controlpersist"];
 
-/// The jump chain that ssh would take from these arguments; the first one said wins.
-///
-/// Options that only tune a connection or loosen its checks are left out. Those that would lead somewhere
-/// else, or log in as somebody else, are errors: they have variables of their own.
-pub(super) fn jump(arguments: &str) -> Result<Option<Vec<JumpSpec>>, Fault> {
-    let words = ini_words::split(arguments).map_err(|(_, fault)| fault)?;
-    let mut words = words.into_iter().map(|word| word.text);
-    let mut jump = None;
-    while let Some(word) = words.next() {
-        let Some(letters) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
-            return Err(Fault::new(format!("\"{word}\" is no option of ssh")));
-        };
-        let valued = letters
-            .char_indices()
-            .find(|(_, c)| WITH_VALUE.contains(*c));
-        let Some((at, option)) = valued else {
-            continue;
-        };
-        let value = match &letters[at + option.len_utf8()..] {
-            "" => words
-                .next()
-                .ok_or_else(|| Fault::new(format!("-{option} has no value")))?,
-            rest => rest.to_string(),
-        };
-        let found = match option {
-            'J' => Some(value),
-            'o' => option_o(&value)?,
+/// What arguments of ssh say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct SshArguments {
+    /// `-J`, `-o ProxyJump=`.
+    pub jump: Option<Vec<JumpSpec>>,
+    /// `-o ProxyCommand=`; never beside a jump.
+    pub proxy_command: Option<String>,
+    /// All other options, as lines of ssh_config, in order: the first of a name counts.
+    pub options: Vec<String>,
+}
+
+impl SshArguments {
+    /// Adds arguments that come after those before.
+    ///
+    /// Those that would log in elsewhere or as somebody else are errors: they have variables of their own.
+    /// So are words that are no options. What only concerns a terminal, forwarding or logging is left out.
+    pub(super) fn add(&mut self, arguments: &str) -> Result<(), Fault> {
+        let words = ini_words::arguments(arguments).map_err(|(_, fault)| fault)?;
+        let mut words = words.into_iter().map(|word| word.text.trim().to_string());
+        while let Some(word) = words.next() {
+            if word.is_empty() {
+                continue;
+            }
+            let Some(letters) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
+                return Err(Fault::new(format!("\"{word}\" is no option of ssh")));
+            };
+            for (at, letter) in letters.char_indices() {
+                if !WITH_VALUE.contains(letter) {
+                    self.short(letter, "");
+                    continue;
+                }
+                let value = match &letters[at + letter.len_utf8()..] {
+                    "" => words
+                        .next()
+                        .ok_or_else(|| Fault::new(format!("-{letter} has no value")))?,
+                    rest => rest.to_string(),
+                };
+                self.with_value(letter, &value)?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn with_value(&mut self, letter: char, value: &str) -> Result<(), Fault> {
+        match letter {
+            'J' => self.jump(value)?,
+            'o' => self.option(value)?,
             'i' => return Err(elsewhere("-i", "ansible_ssh_private_key_file")),
             'l' => return Err(elsewhere("-l", "ansible_user")),
             'p' => return Err(elsewhere("-p", "ansible_port")),
             'F' => return Err(elsewhere("-F", "the option --ssh-config")),
             'W' => return Err(elsewhere("-W", "-J")),
-            _ => None,
-        };
-        if let Some(chain) = found.filter(|_| jump.is_none()) {
-            jump = Some(levels::jump_chain(&chain)?);
+            other => self.short(other, value),
+        }
+        Ok(())
+    }
+
+    fn short(&mut self, letter: char, value: &str) {
+        if let Some((_, option)) = SHORT.iter().find(|(short, _)| *short == letter) {
+            self.options.push(format!("{option}{value}"));
         }
     }
-    Ok(jump)
-}
 
-/// The chain of `-o ProxyJump=...`.
-fn option_o(text: &str) -> Result<Option<String>, Fault> {
-    let end = text.find(|c: char| c == '=' || c.is_whitespace());
-    let (name, value) = text.split_at(end.unwrap_or(text.len()));
-    let value = value.trim_start_matches(|c: char| c == '=' || c.is_whitespace());
-    Ok(match name.to_ascii_lowercase().as_str() {
-        "proxyjump" => Some(value.to_string()),
-        "proxycommand" if value == "none" => None,
-        "proxycommand" => {
-            return Err(Fault::new("ProxyCommand is not supported yet")
-                .but("go through jump hosts: -J user@host:port or -o ProxyJump=..."));
+    fn option(&mut self, text: &str) -> Result<(), Fault> {
+        let blank = |c: char| c == '=' || c.is_whitespace();
+        let (name, value) = text.split_at(text.find(blank).unwrap_or(text.len()));
+        let value = value.trim_start_matches(blank);
+        let name = name.to_ascii_lowercase();
+        match name.as_str() {
+            "proxyjump" => self.jump(value)?,
+            "proxycommand" => {
+                // As with ssh: of a jump and a command the first one said counts, unless the jump is none.
+                if self.jump.as_ref().is_none_or(Vec::is_empty) && self.proxy_command.is_none() {
+                    self.proxy_command = Some(value.to_string());
+                    self.jump = None;
+                }
+            }
+            "user" => return Err(elsewhere("User", "ansible_user")),
+            "port" => return Err(elsewhere("Port", "ansible_port")),
+            "hostname" => return Err(elsewhere("HostName", "ansible_host")),
+            "identityfile" => {
+                return Err(elsewhere("IdentityFile", "ansible_ssh_private_key_file"));
+            }
+            other if SHARING.contains(&other) => {}
+            _ => self.options.push(text.to_string()),
         }
-        "user" => return Err(elsewhere("User", "ansible_user")),
-        "port" => return Err(elsewhere("Port", "ansible_port")),
-        "hostname" => return Err(elsewhere("HostName", "ansible_host")),
-        "identityfile" => return Err(elsewhere("IdentityFile", "ansible_ssh_private_key_file")),
-        _ => None,
-    })
+        Ok(())
+    }
+
+    fn jump(&mut self, chain: &str) -> Result<(), Fault> {
+        let chain = levels::jump_chain(chain)?;
+        if self.jump.is_none() && self.proxy_command.is_none() {
+            self.jump = Some(chain);
+        }
+        Ok(())
+    }
 }
 
 fn elsewhere(option: &str, right: &str) -> Fault {
@@ -76,13 +127,24 @@ fn elsewhere(option: &str, right: &str) -> Fault {
 mod tests {
     use super::*;
 
+    fn read(arguments: &str) -> Result<SshArguments, Fault> {
+        let mut read = SshArguments::default();
+        read.add(arguments).map(|()| read)
+    }
+
     fn shown(arguments: &str) -> String {
-        match jump(arguments) {
-            Ok(None) => "-".into(),
-            Ok(Some(chain)) => {
+        match read(arguments) {
+            Ok(SshArguments {
+                jump: Some(chain), ..
+            }) => {
                 let hosts: Vec<_> = chain.into_iter().map(|hop| hop.host).collect();
                 hosts.join(",")
             }
+            Ok(SshArguments {
+                proxy_command: Some(command),
+                ..
+            }) => command,
+            Ok(_) => "-".into(),
             Err(fault) => fault.to_string(),
         }
     }
@@ -99,7 +161,6 @@ mod tests {
             ("-J a -J b", "a"),
             ("-4vJ a", "a"),
             ("-o StrictHostKeyChecking=no", "-"),
-            ("-o ProxyCommand=none", "-"),
             ("", "-"),
         ] {
             assert_eq!(shown(arguments), hosts, "{arguments}");
@@ -107,12 +168,58 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_command_is_taken_as_a_shell_would_hand_it_to_ssh() {
+        for (arguments, command) in [
+            (
+                "-o ProxyCommand=\"ssh -W %h:%p -q bastion\"",
+                "ssh -W %h:%p -q bastion",
+            ),
+            (
+                "-o 'ProxyCommand ssh -i \"my key\" -W %h:%p b'",
+                "ssh -i \"my key\" -W %h:%p b",
+            ),
+            ("-oProxyCommand='nc %h %p # x'", "nc %h %p # x"),
+            ("-o ProxyCommand=nc\\ %h\\ %p#", "nc %h %p#"),
+            (
+                "-o \"ProxyCommand=sh -c \\\"nc %h %p\\\"\"",
+                "sh -c \"nc %h %p\"",
+            ),
+            ("-o ProxyCommand=none", "none"),
+            ("-o ProxyCommand=x -J a", "x"),
+            ("-J a -o ProxyCommand=x", "a"),
+            ("-J none -o ProxyCommand=x", "x"),
+            ("-o ProxyCommand=x -o ProxyCommand=y", "x"),
+        ] {
+            assert_eq!(shown(arguments), command, "{arguments}");
+        }
+    }
+
+    #[test]
+    fn other_options_are_kept_in_order() {
+        let read = read(
+            "-C -4 -o ConnectTimeout=5 -o 'ServerAliveInterval 30' -o ControlPath=/tmp/x -tt \
+             -c aes128-ctr -A -J a -o Foo=bar",
+        );
+        assert_eq!(
+            read.unwrap().options,
+            [
+                "AddressFamily=inet",
+                "ConnectTimeout=5",
+                "ServerAliveInterval 30",
+                "Ciphers=aes128-ctr",
+                "ForwardAgent=yes",
+                "Foo=bar"
+            ]
+        );
+    }
+
+    #[test]
     fn what_would_lead_elsewhere_is_an_error() {
         for (arguments, part) in [
-            ("-o ProxyCommand='ssh -W %h:%p a'", "-J user@host:port"),
             ("-i key", "ansible_ssh_private_key_file"),
             ("-p 22", "ansible_port"),
             ("-F cfg", "--ssh-config"),
+            ("-W a:22", "-J"),
             ("-o User=x", "ansible_user"),
             ("-J", "has no value"),
             ("host", "no option"),
@@ -130,7 +237,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn arbitrary_text_never_panics(text in "[-JoiW =a'\\\\ü]{0,12}|\\PC*") {
-            let _ = jump(&text);
+            let _ = read(&text);
         }
     }
 }

@@ -112,6 +112,11 @@ impl Reader<'_> {
         match &tree.value {
             Value::Map(entries) => Ok(entries),
             Value::Null => Ok(&[]),
+            Value::List(_) => {
+                let fault = Fault::new(format!("{what} must be a map, not a list"))
+                    .but("write each name as a key with a colon: \"web1:\"");
+                self.wrong(tree.place, fault)
+            }
             _ => self.wrong(tree.place, Fault::new(format!("{what} must be a map"))),
         }
     }

@@ -30,7 +30,7 @@ pub(super) const KNOWN: &[&str] = &[
 pub(super) const PRIORITY: &str = "ansible_group_priority";
 
 /// What begins a text that Ansible's vault has encrypted.
-pub(super) const VAULT: &str = "$ANSIBLE_VAULT";
+pub(in crate::inventory) const VAULT: &str = "$ANSIBLE_VAULT";
 
 /// What a variable holds.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -34,7 +34,7 @@ impl fmt::Display for Place {
                 printable(&file.display().to_string()),
                 self.line
             ),
-            None => out.write_str("given options"),
+            None => out.write_str("ssh options"),
         }
     }
 }

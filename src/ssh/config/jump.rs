@@ -3,7 +3,7 @@
 use super::value::{domain, port};
 
 /// One host to jump through, as it is written. Its own ssh_config says what is left out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct JumpHost {
     /// Who logs in there, where that is written.
     pub user: Option<String>,

@@ -68,6 +68,9 @@ pub struct Given {
     pub jump: Option<Vec<JumpHost>>,
     /// Lines of ssh_config as in `-o`: `StrictHostKeyChecking=accept-new`.
     pub options: Vec<String>,
+    /// The same from an inventory, after those: what would loosen the check of host keys is left out, with a
+    /// warning.
+    pub inventory_options: Vec<String>,
 }
 
 /// How many hosts one may be reached through: more is a loop.
@@ -192,17 +195,26 @@ impl SshConfig {
     /// # Errors
     /// As [`Self::resolve`], and a way that never ends.
     pub fn way(&self, host: &str, given: &Given) -> Result<Vec<Resolved>, ConfigError> {
-        let mut way = vec![self.resolve(host, given)?];
-        // The last of `way` is the hop nearest to us so far; it is turned round at the end.
-        while let Some(Resolved {
-            proxy: Proxy::Jump(hosts),
-            ..
-        }) = way.last()
-        {
-            let Some((last, before)) = hosts.split_last() else {
-                break;
-            };
-            if way.len() > LONGEST_WAY {
+        let node = self.resolve(host, given)?;
+        let mut way = match &node.proxy {
+            Proxy::Jump(hosts) => self.hops(host, hosts)?,
+            Proxy::Direct | Proxy::Command { .. } => Vec::new(),
+        };
+        way.push(node);
+        Ok(way)
+    }
+
+    /// The hosts that [`Self::way`] goes through to a host that is reached through these: for many hosts behind the
+    /// same ones they need to be asked for only once.
+    ///
+    /// # Errors
+    /// As [`Self::way`].
+    pub fn hops(&self, host: &str, chain: &[JumpHost]) -> Result<Vec<Resolved>, ConfigError> {
+        let mut chain = chain.to_vec();
+        // The last is the hop nearest to us so far; they are turned round at the end.
+        let mut way = Vec::new();
+        while let Some(last) = chain.pop() {
+            if way.len() >= LONGEST_WAY {
                 return Err(ConfigError::host(
                     host,
                     format!(
@@ -211,12 +223,16 @@ impl SshConfig {
                 ));
             }
             let given = Given {
-                user: last.user.clone(),
+                user: last.user,
                 port: last.port,
-                jump: (!before.is_empty()).then(|| before.to_vec()),
+                jump: (!chain.is_empty()).then_some(chain),
                 ..Given::default()
             };
             let hop = self.resolve(&last.host, &given)?;
+            chain = match &hop.proxy {
+                Proxy::Jump(hosts) => hosts.clone(),
+                Proxy::Direct | Proxy::Command { .. } => Vec::new(),
+            };
             way.push(hop);
         }
         way.reverse();
@@ -260,6 +276,14 @@ impl SshConfig {
             let (spec, value) = files::option(option, &self.ambient)?;
             values.set(spec, &value, Place::given(), true)?;
         }
+        for option in &given.inventory_options {
+            let (spec, value) = files::option(option, &self.ambient)?;
+            if loosens(spec, &value) {
+                values.left_out(Place::given(), spec.name, LOOSENS);
+            } else {
+                values.set(spec, &value, Place::given(), true)?;
+            }
+        }
         Ok(values)
     }
 
@@ -284,6 +308,24 @@ impl SshConfig {
             pass.file(file)?;
         }
         Ok(pass.wants_second)
+    }
+}
+
+/// What becomes of an option in an inventory that [`loosens`] the check of host keys.
+const LOOSENS: &str = "an inventory cannot loosen the check of host keys: this is ignored; \
+    use --host-keys, --known-hosts or ssh_config";
+
+/// Whether an option decides whose host keys are trusted, other than strictly.
+fn loosens(spec: &Spec, value: &Value) -> bool {
+    match spec.name {
+        // Nobody is asked: to ask is to refuse.
+        "stricthostkeychecking" => {
+            !matches!(value, Value::Text(word) if word == "yes" || word == "ask")
+        }
+        "userknownhostsfile" | "globalknownhostsfile" | "revokedhostkeys" | "requiredrsasize" => {
+            true
+        }
+        _ => false,
     }
 }
 

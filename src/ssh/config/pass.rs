@@ -107,6 +107,14 @@ impl Values {
         self.first.insert("hostname", entry);
     }
 
+    /// Remembers an option that has no effect, and why.
+    pub fn left_out(&mut self, place: Place, option: &'static str, why: &'static str) {
+        let warning = Warning { place, option, why };
+        if !self.unsupported.contains(&warning) {
+            self.unsupported.push(warning);
+        }
+    }
+
     /// Takes a value, if it is the first of its option or its option's lines add up.
     pub fn set(
         &mut self,
@@ -117,14 +125,8 @@ impl Values {
     ) -> Result<(), ConfigError> {
         match (spec.kind, value) {
             (Kind::Unsupported, _) => {
-                let warning = Warning {
-                    place,
-                    option: spec.name,
-                    why: "no current ssh has this option: it does nothing",
-                };
-                if !self.unsupported.contains(&warning) {
-                    self.unsupported.push(warning);
-                }
+                let why = "no current ssh has this option: it does nothing";
+                self.left_out(place, spec.name, why);
                 return Ok(());
             }
             (_, Value::Nothing) => return Ok(()),
