@@ -1177,3 +1177,129 @@ async fn giving_up_on_the_way_to_a_jump_host_leaves_nothing() {
         .unwrap();
     soon("a task was left", || tasks() == before).await;
 }
+
+/// A command that joins its pipes to this port, in the words of a shell that has nothing else.
+fn relay(port: u16) -> String {
+    format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; cat <&3 & cat >&3; kill $!'")
+}
+
+#[tokio::test]
+async fn a_proxy_command_leads_to_the_host_and_ends_with_the_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(with_password()).await;
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        ..but(options(folder.path(), &server.known()), |host| {
+            host.proxy_command = Some(relay(server.address.port()));
+        })
+    };
+    // The address is what known_hosts is asked for; nobody dials it.
+    let node = node(server.address.port());
+    let session = connect(options, &node).await.unwrap();
+    let relays = || {
+        let wanted = format!("/dev/tcp/127.0.0.1/{}", server.address.port());
+        let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+        lines
+            .filter(|line| String::from_utf8_lossy(line).contains(&wanted))
+            .count()
+    };
+    assert!(relays() > 0);
+    session.close().await;
+    for _ in 0..100 {
+        if relays() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the command goes on without its session");
+}
+
+#[tokio::test]
+async fn a_proxy_command_that_fails_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = but(options(folder.path(), ""), |host| {
+        host.proxy_command = Some("sh -c 'echo no way there >&2; exit 3'".into());
+    });
+    let failure = failure(connect(options, &node(22)).await);
+    assert_eq!(failure.kind, FailureKind::Unreachable);
+    assert!(
+        failure
+            .detail
+            .contains("the ProxyCommand ended: no way there"),
+        "{failure}"
+    );
+}
+
+#[tokio::test]
+async fn an_alias_stands_for_the_host_in_known_hosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(with_password()).await;
+    let known = server.known();
+    let (_, key) = known.split_once(' ').unwrap();
+    let options = |alias: &str| SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        ..but(options(folder.path(), &format!("fleet {key}")), |host| {
+            host.host_key_alias = Some(alias.into());
+        })
+    };
+    let node = node(server.address.port());
+    connect(options("fleet"), &node)
+        .await
+        .unwrap()
+        .close()
+        .await;
+    let failure = failure(connect(options("other"), &node).await);
+    assert_eq!(failure.kind, FailureKind::HostKey);
+}
+
+#[tokio::test]
+async fn algorithms_are_those_that_ssh_config_lists() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(with_password()).await;
+    let list = |name: &str| Some(vec![name.to_owned()]);
+    let options = |change: &dyn Fn(&mut HostSettings)| SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        ..but(options(folder.path(), &server.known()), |host| change(host))
+    };
+    let node = node(server.address.port());
+    let usual = options(&|host| {
+        host.key_exchanges = list("curve25519-sha256");
+        host.ciphers = list("aes256-ctr");
+        host.macs = list("hmac-sha2-256");
+    });
+    connect(usual, &node).await.unwrap().close().await;
+    let strange = options(&|host| host.ciphers = list("arcfour"));
+    let error = SshTransport::new(strange, &[]).err().unwrap().to_string();
+    assert_eq!(
+        error,
+        "Ciphers of ssh_config names nothing that prepull can do: arcfour"
+    );
+    let other = options(&|host| host.host_key_algorithms = list("rsa-sha2-512"));
+    assert!(
+        connect(other, &node).await.is_err(),
+        "the server has no RSA key"
+    );
+}
+
+#[tokio::test]
+async fn only_the_addresses_of_the_wanted_family_are_dialled() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(with_password()).await;
+    let options = |change: &dyn Fn(&mut HostSettings)| {
+        but(options(folder.path(), &server.known()), |host| change(host))
+    };
+    let node = node(server.address.port());
+    let six = options(&|host| host.address_family = prepull::ssh::config::AddressFamily::Inet6);
+    let failure = failure(connect(six, &node).await);
+    assert!(failure.detail.contains("AddressFamily"), "{failure}");
+    let elsewhere = options(&|host| host.bind_address = Some("192.0.2.1".into()));
+    let refused = connect(elsewhere, &node).await.err().unwrap();
+    assert!(
+        refused.detail.contains("cannot dial from 192.0.2.1"),
+        "{refused}"
+    );
+    let nowhere = options(&|host| host.bind_interface = Some("none0".into()));
+    let refused = connect(nowhere, &node).await.err().unwrap();
+    assert!(refused.detail.contains("none0"), "{refused}");
+}

@@ -8,7 +8,9 @@ use anyhow::{Result, anyhow};
 
 use crate::inventory::{Asked, Behind, JumpSpec};
 use crate::model::Hop;
-use crate::ssh::config::{Ambient, Given, JumpHost, Proxy, Resolved, Source, SshConfig, System};
+use crate::ssh::config::{
+    Ambient, Given, HostKeyChecking, JumpHost, Proxy, Resolved, Source, SshConfig, System,
+};
 use crate::ssh::{HostSettings, Overrides};
 
 /// The ssh_config of a run, and what it says that prepull does not do.
@@ -102,7 +104,7 @@ impl SshBackground {
                 Proxy::Jump(chain) => self.way(asked.host, chain)?,
                 Proxy::Direct | Proxy::Command { .. } => Vec::new(),
             },
-            ssh_settings: self.note(&host),
+            ssh_settings: self.note(&host)?,
         })
     }
 
@@ -113,14 +115,16 @@ impl SshBackground {
         }
         let hops = self.config.hops(host, chain);
         let hops = hops.map_err(|error| error.to_string())?;
-        let hop = |hop: &Resolved| Hop {
-            user: hop.user.clone(),
-            host: hop.host_name.clone(),
-            port: hop.port,
-            identities: self.identities(hop),
-            ssh_settings: self.note(hop),
+        let hop = |hop: &Resolved| {
+            Ok(Hop {
+                user: hop.user.clone(),
+                host: hop.host_name.clone(),
+                port: hop.port,
+                identities: self.identities(hop),
+                ssh_settings: self.note(hop)?,
+            })
         };
-        let way: Vec<Hop> = hops.iter().map(hop).collect();
+        let way = hops.iter().map(hop).collect::<Result<Vec<Hop>, String>>()?;
         self.ways.borrow_mut().insert(chain.to_vec(), way.clone());
         Ok(way)
     }
@@ -163,7 +167,35 @@ impl SshBackground {
     }
 
     /// Remembers what is left out, and how the host is reached: the number of its settings.
-    fn note(&self, host: &Resolved) -> usize {
+    ///
+    /// # Errors
+    /// What would make a connection that `ssh` refuses.
+    fn note(&self, host: &Resolved) -> Result<usize, String> {
+        if host.revoked_host_keys.is_some() {
+            return Err(format!(
+                "{}: ssh_config sets RevokedHostKeys for it, which prepull does not read; mark the keys @revoked in known_hosts",
+                host.given
+            ));
+        }
+        for (option, set, instead) in [
+            (
+                "StrictHostKeyChecking",
+                host.host_key_checking == HostKeyChecking::Off,
+                "any host key is taken, and whoever sits on the way can read everything; --host-keys strict beats it",
+            ),
+            (
+                "HashKnownHosts",
+                host.hash_known_hosts && host.host_key_checking == HostKeyChecking::AcceptNew,
+                "new keys are recorded under the plain name",
+            ),
+        ] {
+            if set {
+                self.warn(
+                    option,
+                    format!("ssh_config sets {option} for {}: {instead}", host.given),
+                );
+            }
+        }
         for warning in &host.warnings {
             self.warn(warning.option, warning.to_string());
         }
@@ -174,9 +206,10 @@ impl SshBackground {
         };
         let mut settings = self.settings.borrow_mut();
         let next = settings.len();
-        *settings
+        let number = *settings
             .entry(HostSettings::of(host, &variable))
-            .or_insert(next)
+            .or_insert(next);
+        Ok(number)
     }
 
     fn warn(&self, option: &str, sentence: String) {

@@ -3,25 +3,27 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use russh::client::{self, DisconnectReason, GexParams, Handle, Handler};
+use russh::keys::Algorithm;
 use russh::keys::PublicKeyOrCertificate;
-use russh::{Preferred, SshId, compression, kex};
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout, timeout_at};
+use russh::keys::ssh_key::public::KeyData;
+use russh::{Preferred, SshId, cipher, compression, kex, mac};
+use tokio::time::timeout;
 
 use super::host_keys::{HostKeys, Trust};
 use super::known_hosts::known_name;
-use super::link::{Carrier, KillOnDrop, Link, plain};
+use super::link::{Carrier, KillOnDrop, Link};
+use super::settings::HostSettings;
 use super::{Host, Inner, auth};
 use crate::model::text::capped;
 use crate::model::{Failure, FailureKind, Stage};
 
-/// Unanswered keep-alives after which a connection counts as lost.
-const KEEPALIVE_MAX: u32 = 3;
 /// The most of a server's own words that is kept.
 const WORDS: usize = 500;
+
+/// The port that known_hosts leaves out.
+const SSH_PORT: u16 = 22;
 
 /// Cheap ones first: group exchange costs a hundred times as much as a curve.
 const KEY_EXCHANGES: &[kex::Name] = &[
@@ -57,48 +59,6 @@ pub(super) struct Live {
 /// A stage of connecting has begun.
 pub(super) type Progress<'a> = &'a (dyn Fn(Stage) + Send + Sync);
 
-/// Looks the name up and dials its addresses in turn.
-///
-/// # Errors
-/// unreachable, with what each address answered.
-pub(super) async fn dial(host: &str, port: u16, wait: Duration) -> Result<TcpStream, Failure> {
-    let unreachable =
-        |detail: String| Failure::new(FailureKind::Unreachable, Stage::Connect, detail);
-    let deadline = Instant::now() + wait;
-    let addresses: Vec<_> = match timeout_at(deadline, lookup_host((host, port))).await {
-        Ok(Ok(addresses)) => addresses.collect(),
-        Ok(Err(error)) => return Err(unreachable(format!("cannot look up {host:?}: {error}"))),
-        Err(_) => {
-            return Err(unreachable(format!(
-                "looking up {host:?} took more than {wait:?}"
-            )));
-        }
-    };
-    let mut answers = Vec::new();
-    for (number, address) in addresses.iter().enumerate() {
-        // A silent address may only use its share, so that the ones after it get theirs.
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = left / u32::try_from(addresses.len() - number).unwrap_or(u32::MAX);
-        match timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                // Without it every round trip costs 40 ms; but a socket works without it too.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Ok(Err(error)) => answers.push(format!("{address}: {}", plain(&error))),
-            Err(_) => answers.push(format!(
-                "{address}: no answer within {:.1} s",
-                share.as_secs_f64()
-            )),
-        }
-    }
-    Err(unreachable(if answers.is_empty() {
-        format!("the name {host:?} has no address")
-    } else {
-        answers.join("; ")
-    }))
-}
-
 /// Key exchange, host key and login over a carrier that is open.
 ///
 /// # Errors
@@ -111,7 +71,11 @@ pub(super) async fn open(
 ) -> Result<Live, Failure> {
     let host = inner.host(target.settings)?;
     let wait = host.settings.connect_timeout;
-    let name = known_name(target.host, target.port);
+    let name = match &host.settings.host_key_alias {
+        // As with ssh, the port does not count then.
+        Some(alias) => known_name(alias, SSH_PORT),
+        None => known_name(target.host, target.port),
+    };
     let config = Arc::new(config(host, &name));
     let (link, stream) = Link::new(carrier);
     let guard = KillOnDrop(link.clone());
@@ -120,6 +84,7 @@ pub(super) async fn open(
     let client = Client {
         host_keys: Arc::clone(&host.host_keys),
         name,
+        rsa_size: host.settings.required_rsa_size,
         link: link.clone(),
     };
     let unreachable = |detail| Failure::new(FailureKind::Unreachable, Stage::Handshake, detail);
@@ -162,25 +127,94 @@ pub(super) async fn open(
     })
 }
 
+/// What ssh_config lists, as far as russh knows it; without a list, our own choice.
+fn chosen<T: Clone + for<'a> TryFrom<&'a str>>(
+    written: &Option<Vec<String>>,
+    own: Cow<'static, [T]>,
+) -> Cow<'static, [T]> {
+    match written {
+        None => own,
+        Some(names) => names
+            .iter()
+            .filter_map(|name| T::try_from(name).ok())
+            .collect(),
+    }
+}
+
+/// The key exchanges, and the two entries of that list that are none: they announce extensions.
+fn key_exchanges(settings: &HostSettings) -> Cow<'static, [kex::Name]> {
+    let mut names = chosen(&settings.key_exchanges, Cow::Borrowed(KEY_EXCHANGES));
+    if settings.key_exchanges.is_some() && !names.is_empty() {
+        names.to_mut().extend([
+            kex::EXTENSION_SUPPORT_AS_CLIENT,
+            kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+        ]);
+    }
+    names
+}
+
+/// The host key algorithms: those of a known key first, and none that ssh_config leaves out.
+fn key_algorithms(host: &Host, name: &str) -> Vec<Algorithm> {
+    let mut algorithms = host.host_keys.preferred(name);
+    if let Some(listed) = &host.settings.host_key_algorithms {
+        algorithms.retain(|algorithm| listed.iter().any(|name| name == algorithm.as_str()));
+    }
+    algorithms
+}
+
+/// The lists of ssh_config that leave nothing to agree on: option and what it says.
+pub(super) fn impossible(settings: &HostSettings) -> Option<(&'static str, String)> {
+    let none = |written: &Option<Vec<String>>, known: fn(&str) -> bool| {
+        let names = written.as_ref()?;
+        let usable = names.iter().any(|name| known(name));
+        (!usable).then(|| names.join(","))
+    };
+    let host_key = |name: &str| {
+        super::host_keys::offered()
+            .iter()
+            .any(|one| one.as_str() == name)
+    };
+    none(&settings.key_exchanges, |name| {
+        kex::Name::try_from(name).is_ok()
+    })
+    .map(|names| ("KexAlgorithms", names))
+    .or_else(|| {
+        none(&settings.ciphers, |name| {
+            cipher::Name::try_from(name).is_ok()
+        })
+        .map(|names| ("Ciphers", names))
+    })
+    .or_else(|| {
+        none(&settings.macs, |name| mac::Name::try_from(name).is_ok()).map(|names| ("MACs", names))
+    })
+    .or_else(|| {
+        none(&settings.host_key_algorithms, host_key).map(|names| ("HostKeyAlgorithms", names))
+    })
+}
+
 fn config(host: &Host, name: &str) -> client::Config {
-    let keepalive = host.settings.keepalive;
+    let settings = &host.settings;
+    let (keepalive, keepalive_max) = (settings.keepalive, settings.keepalive_max);
     client::Config {
         client_id: SshId::Standard(Cow::Borrowed(concat!(
             "SSH-2.0-prepull_",
             env!("CARGO_PKG_VERSION")
         ))),
         preferred: Preferred {
-            kex: Cow::Borrowed(KEY_EXCHANGES),
-            key: Cow::Owned(host.host_keys.preferred(name)),
+            kex: key_exchanges(settings),
+            key: Cow::Owned(key_algorithms(host, name)),
+            cipher: chosen(&settings.ciphers, Preferred::DEFAULT.cipher),
+            mac: chosen(&settings.macs, Preferred::DEFAULT.mac),
             compression: Cow::Borrowed(&[compression::NONE]),
             ..Preferred::DEFAULT
         },
         // The default of 8192 bits costs 80 ms. These bounds are valid; were they not, the default works.
         gex: GexParams::new(2048, 4096, 4096).unwrap_or_default(),
         keepalive_interval: (!keepalive.is_zero()).then_some(keepalive),
-        keepalive_max: KEEPALIVE_MAX as usize,
+        keepalive_max: keepalive_max as usize,
         // Only a second net: it must not be faster than the keep-alives.
-        inactivity_timeout: (!keepalive.is_zero()).then_some(keepalive * (KEEPALIVE_MAX + 2)),
+        inactivity_timeout: (!keepalive.is_zero())
+            .then_some(keepalive * keepalive_max.saturating_add(2)),
         ..client::Config::default()
     }
 }
@@ -202,6 +236,8 @@ impl From<russh::Error> for Fault {
 pub(super) struct Client {
     host_keys: Arc<HostKeys>,
     name: String,
+    /// The fewest bits of an RSA host key.
+    rsa_size: u32,
     link: Link,
 }
 
@@ -215,6 +251,16 @@ impl Handler for Client {
                 "the host offers a certificate instead of a key".to_owned(),
             ));
         };
+        if let KeyData::Rsa(rsa) = key.key_data()
+            && rsa.key_size() < self.rsa_size
+        {
+            return Err(Fault::HostKey(format!(
+                "the host key of {} is an RSA key of {} bits; RequiredRSASize of ssh_config asks for {}",
+                self.name,
+                rsa.key_size(),
+                self.rsa_size
+            )));
+        }
         let trust = self.host_keys.check(&self.name, key);
         if trust.map_err(Fault::HostKey)? == Trust::OnceRecorded {
             let (host_keys, name, key) =

@@ -144,7 +144,7 @@ impl HostKeys {
 }
 
 /// The host key types we accept, best first. No SHA-1.
-fn offered() -> Vec<Algorithm> {
+pub(super) fn offered() -> Vec<Algorithm> {
     let ecdsa = |curve| Algorithm::Ecdsa { curve };
     let rsa = |hash| Algorithm::Rsa { hash: Some(hash) };
     vec![

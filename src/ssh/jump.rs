@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::Inner;
 use super::connect::{self, Live, Target};
+use super::dial;
 use super::jump_stream::JumpStream;
 use super::link::Carrier;
 use crate::model::{Failure, FailureKind, Hop, Stage};
@@ -238,10 +239,10 @@ async fn reach(inner: Arc<Inner>, route: Route) -> Result<Arc<Bastion>, Failure>
             "a way through no jump host",
         ));
     };
-    let wait = inner.host(hop.ssh_settings)?.settings.connect_timeout;
+    let settings = &inner.host(hop.ssh_settings)?.settings;
     let carrier = if before.is_empty() {
-        let stream = connect::dial(&hop.host, hop.port, wait).await;
-        Carrier::Tcp(stream.map_err(|failure| at_hop(hop, &failure))?)
+        let carrier = dial::carrier(&hop.host, hop.port, settings).await;
+        carrier.map_err(|failure| at_hop(hop, &failure))?
     } else {
         let stream = through(
             Arc::clone(&inner),
@@ -249,7 +250,7 @@ async fn reach(inner: Arc<Inner>, route: Route) -> Result<Arc<Bastion>, Failure>
             &route.identities,
             &hop.host,
             hop.port,
-            wait,
+            settings.connect_timeout,
         );
         Carrier::Jump(stream.await?)
     };

@@ -13,14 +13,16 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::jump_stream::JumpStream;
+use super::proxy_command::ProxyStream;
 
 /// How long the end of a connection is waited for before its cause is read.
 const CAUSE_WAIT: Duration = Duration::from_secs(1);
 
-/// What carries a session: the network, or a channel of a jump host's session.
+/// What carries a session: the network, a channel of a jump host's session, or a command.
 pub(super) enum Carrier {
     Tcp(TcpStream),
     Jump(JumpStream),
+    Proxy(Box<ProxyStream>),
 }
 
 /// Why a connection ended, from the most to the least telling.
@@ -189,6 +191,7 @@ impl AsyncRead for LinkStream {
         let result = match &mut self.carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Carrier::Jump(stream) => Pin::new(stream).poll_read(context, buffer),
+            Carrier::Proxy(stream) => Pin::new(stream).poll_read(context, buffer),
         };
         if matches!(result, Poll::Ready(Ok(()))) && buffer.filled().len() == before {
             self.link
@@ -208,6 +211,7 @@ impl AsyncWrite for LinkStream {
         let result = match &mut self.carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Carrier::Jump(stream) => Pin::new(stream).poll_write(context, bytes),
+            Carrier::Proxy(stream) => Pin::new(stream).poll_write(context, bytes),
         };
         self.noting(result)
     }
@@ -217,6 +221,7 @@ impl AsyncWrite for LinkStream {
         let result = match &mut self.carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_flush(context),
             Carrier::Jump(stream) => Pin::new(stream).poll_flush(context),
+            Carrier::Proxy(stream) => Pin::new(stream).poll_flush(context),
         };
         self.noting(result)
     }

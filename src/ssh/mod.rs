@@ -4,6 +4,7 @@ mod agent;
 mod auth;
 pub mod config;
 mod connect;
+mod dial;
 mod host_keys;
 mod identities;
 mod jump;
@@ -12,6 +13,7 @@ mod key_files;
 mod known_hosts;
 mod link;
 mod offer;
+mod proxy_command;
 mod questions;
 mod session;
 mod settings;
@@ -78,6 +80,14 @@ pub enum SshError {
         /// Its permissions.
         mode: u32,
     },
+    /// A list of algorithms leaves nothing to agree on.
+    #[error("{option} of ssh_config names nothing that prepull can do: {listed}")]
+    Algorithms {
+        /// The option.
+        option: &'static str,
+        /// What it lists.
+        listed: String,
+    },
     /// The password is no text.
     #[error("the SSH password is not UTF-8, which SSH wants (RFC 4252)")]
     Password,
@@ -134,6 +144,9 @@ impl SshTransport {
         let mut hosts: Vec<Host> = Vec::with_capacity(options.hosts.len());
         let identities = Identities::read(&options, nodes, ask)?;
         for settings in options.hosts {
+            if let Some((option, listed)) = connect::impossible(&settings) {
+                return Err(SshError::Algorithms { option, listed });
+            }
             let host_keys = match hosts.iter().find(|host| host.settings.trusts_as(&settings)) {
                 Some(host) => Arc::clone(&host.host_keys),
                 None => {
@@ -198,7 +211,7 @@ impl Transport for SshTransport {
         let wait = settings.connect_timeout;
         progress(Stage::Connect);
         let carrier = if node.jump.is_empty() {
-            Carrier::Tcp(connect::dial(&node.address, node.port, wait).await?)
+            dial::carrier(&node.address, node.port, settings).await?
         } else {
             let stream = jump::through(
                 Arc::clone(&self.0),
