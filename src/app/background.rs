@@ -293,9 +293,7 @@ mod tests {
 
     #[test]
     fn no_option_of_an_inventory_loosens_the_check_of_host_keys() {
-        let text =
-            "UserKnownHostsFile /known\nRevokedHostKeys /revoked\nStrictHostKeyChecking yes\n";
-        let background = background(text);
+        let background = background("UserKnownHostsFile /known\nStrictHostKeyChecking yes\n");
         let options: Vec<String> = [
             "StrictHostKeyChecking=no",
             "\"StrictHostKeyChecking\" accept-new",
@@ -317,7 +315,6 @@ mod tests {
             let settings = settings(&background, &behind);
             assert_eq!(settings.host_keys, HostKeyPolicy::Strict);
             assert_eq!(settings.known_hosts, [PathBuf::from("/known")]);
-            assert_eq!(settings.revoked_host_keys, Some("/revoked".into()));
             assert_eq!(settings.required_rsa_size, 1024);
         }
         let warnings = background.warnings();
@@ -327,6 +324,18 @@ mod tests {
             warnings.iter().any(|warning| warning.contains(part)),
             "{warnings:?}"
         );
+    }
+
+    #[test]
+    fn revoked_keys_that_are_not_read_are_refused_whatever_an_inventory_says() {
+        let background = background("RevokedHostKeys /revoked\n");
+        let options = ["RevokedHostKeys=none".to_string()];
+        let refused = background.ask(&Asked {
+            options: &options,
+            ..asked("a")
+        });
+        let refused = refused.unwrap_err();
+        assert!(refused.contains("sets RevokedHostKeys for it"), "{refused}");
     }
 
     #[test]
