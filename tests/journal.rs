@@ -130,7 +130,16 @@ fn a_run_need_not_be_recorded_and_cannot_be_where_there_is_no_home() {
 
 /// Makes the last journal say that this node holds the image.
 fn succeed(desk: &Desk, node: usize) {
-    let path = desk.journals().pop().unwrap();
+    let listed = desk.prepull(&["runs", "list", "-o", "json"]);
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let last = listed["runs"].as_array().unwrap().last().unwrap()["run"]
+        .as_str()
+        .unwrap();
+    let path = desk
+        .journals()
+        .into_iter()
+        .find(|path| path.file_stem().unwrap() == last)
+        .unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
     let mut lines = Vec::new();
     for line in text.lines() {

@@ -118,7 +118,10 @@ pub(super) fn journals(folder: &Path) -> io::Result<Vec<PathBuf>> {
             .take(SECOND)
             .copied()
             .collect();
-        let made = path.metadata().and_then(|about| about.created()).ok();
+        let made = path
+            .metadata()
+            .and_then(|about| about.created().or_else(|_| about.modified()))
+            .ok();
         (second, made, name)
     });
     Ok(paths)
