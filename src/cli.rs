@@ -67,6 +67,9 @@ pub struct PullArgs {
     /// The longest one attempt at a pull may take, e.g. 30m; 0 for no limit.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, help_heading = "Policy")]
     pub pull_timeout: Duration,
+    /// How long a pull goes on by itself when its node's connection is lost, before it is cancelled.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = lease, help_heading = "Policy")]
+    pub lease: Duration,
     /// Whether to pull what a node already holds.
     #[arg(
         long,
@@ -436,6 +439,15 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("it must be longer than nothing".into()),
         length => Ok(length),
     }
+}
+
+/// Whole seconds, which is how a node counts it.
+fn lease(text: &str) -> Result<Duration, String> {
+    let length = duration(text)?;
+    if length < Duration::from_secs(2) {
+        return Err("it must be at least 2s: a node counts whole seconds".into());
+    }
+    Ok(length)
 }
 
 fn backoff(text: &str) -> Result<(Duration, Duration), String> {

@@ -356,6 +356,8 @@ async fn a_pull_takes_both_secrets_to_their_places_and_shows_neither() {
         },
         when: PullWhen::Missing,
         timeout: None,
+        mark: "test",
+        lease: std::time::Duration::from_secs(600),
     };
     let node = becoming(Some(PASSWORD));
     let ended = pull(&mut place.session(), &node, &job, &|_| {}, pending()).await;

@@ -484,7 +484,10 @@ fn an_operator_who_is_gone_leaves_nothing_behind_either() {
     let lab = fleet();
     let nodes = good_nodes(&lab);
     succeed(&mut lab.command(&["registry", "rate", "16mbit"]));
-    let mut running = start(&mut pull_command(&lab, &[APP]), &lab.password());
+    let mut running = start(
+        &mut pull_command(&lab, &["--lease", "4s", APP]),
+        &lab.password(),
+    );
     std::thread::sleep(Duration::from_secs(3));
     assert!(
         nodes.iter().any(|node| !left_on(&lab, node).is_empty()),
@@ -500,6 +503,138 @@ fn an_operator_who_is_gone_leaves_nothing_behind_either() {
             left = left_on(&lab, node);
         }
         assert_eq!(left, "", "on {}", node.name);
+    }
+}
+
+/// The numbers of the clients that pull on a node just now.
+fn clients_on(lab: &Lab, node: &Node) -> String {
+    let script = "for process in /proc/[0-9]*; do
+            case $(tr '\\0' ' ' <$process/cmdline 2>/dev/null) in
+                'docker pull'* | 'crictl pull'*) echo ${process#/proc/} ;;
+            esac
+        done; true";
+    succeed(&mut lab.on(&node.name, &["sh", "-c", script]))
+}
+
+/// Waits until every node pulls, and returns their clients.
+fn all_pulling(lab: &Lab, nodes: &[Node]) -> Vec<String> {
+    let began = Instant::now();
+    loop {
+        let clients: Vec<String> = nodes.iter().map(|node| clients_on(lab, node)).collect();
+        if clients.iter().all(|client| !client.is_empty()) {
+            return clients;
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "not all nodes pull: {clients:?}"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The link goes away in the middle of a pull and comes back: the same client is still at it, and its result counts.
+#[test]
+fn a_pull_outlives_its_connection() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    succeed(&mut lab.command(&["registry", "rate", "64mbit"]));
+    let arguments = ["--keepalive", "1s", "--retries", "0", APP];
+    let running = start(&mut pull_command(&lab, &arguments), &lab.password());
+    let before = all_pulling(&lab, &nodes);
+    // Two ways to lose one: the network, and the server on the node.
+    succeed(&mut lab.command(&["cut", &nodes[1].name]));
+    let script = "for process in /proc/[0-9]*; do
+            case $(tr '\\0' ' ' <$process/cmdline 2>/dev/null) in 'sshd: root'*) kill -9 ${process#/proc/} ;; esac
+        done; true";
+    succeed(&mut lab.on(&nodes[0].name, &["sh", "-c", script]));
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(clients_on(&lab, &nodes[0]), before[0]);
+    succeed(&mut lab.command(&["mend", &nodes[1].name]));
+    assert_eq!(
+        clients_on(&lab, &nodes[2]),
+        before[2],
+        "too fast a registry for this test"
+    );
+    succeed(&mut lab.command(&["registry", "rate", "off"]));
+    let document = end(running).expect(0).json();
+    assert_eq!(document["summary"]["pulled"], NODES);
+    // TCP outlives a few seconds; a killed server does not.
+    let attempts = &document["nodes"][0]["outcomes"][0]["attempts"];
+    assert_eq!(
+        attempts[0]["failure"]["kind"], "connection-lost",
+        "{attempts}"
+    );
+    for node in &nodes {
+        assert!(digest_on(&lab, node, APP).is_some(), "on {}", node.name);
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+    }
+}
+
+/// The link goes away and stays away: the operator is told, and the node cleans up by itself.
+#[test]
+fn a_pull_whose_link_is_cut_for_good_ends_with_its_lease() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    succeed(&mut lab.command(&["registry", "rate", "64mbit"]));
+    let arguments = [
+        "--limit",
+        "node-1",
+        "--lease",
+        "4s",
+        "--keepalive",
+        "1s",
+        "--connect-timeout",
+        "2s",
+        "--backoff",
+        "100ms..1s",
+        APP,
+    ];
+    let running = start(&mut pull_command(&lab, &arguments), &lab.password());
+    all_pulling(&lab, &nodes[..1]);
+    succeed(&mut lab.command(&["cut", "node-1"]));
+    let began = Instant::now();
+    let mut left = left_on(&lab, &nodes[0]);
+    assert!(!left.is_empty());
+    while !left.is_empty() && began.elapsed() < Duration::from_secs(40) {
+        std::thread::sleep(Duration::from_millis(500));
+        left = left_on(&lab, &nodes[0]);
+    }
+    let run = end(running);
+    succeed(&mut lab.command(&["mend", "node-1"]));
+    assert_eq!(left, "", "the node did not clean up");
+    let outcome = &run.expect(1).json()["nodes"][0]["outcomes"][0];
+    assert_eq!(outcome["failure"]["kind"], "unreachable", "{outcome}");
+    assert_eq!(digest_on(&lab, &nodes[0], APP), None);
+}
+
+/// prepull is killed; the pulls go on, and the run that resumes it finds them.
+#[test]
+fn a_killed_run_is_resumed_where_it_is() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    let home = tempfile::tempdir().unwrap();
+    let with_state = |command: &mut Command| {
+        command.env("XDG_STATE_HOME", home.path());
+    };
+    succeed(&mut lab.command(&["registry", "rate", "64mbit"]));
+    let mut command = pull_command(&lab, &[APP]);
+    with_state(&mut command);
+    let mut running = start(&mut command, &lab.password());
+    let before = all_pulling(&lab, &nodes);
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let words = [env!("CARGO_BIN_EXE_prepull"), "pull", "--resume", "last"];
+    let mut command = lab.operator(&words);
+    with_state(command.env_remove("SSH_AUTH_SOCK"));
+    let resumed = start(&mut command, &lab.password());
+    std::thread::sleep(Duration::from_secs(2));
+    let now: Vec<String> = nodes.iter().map(|node| clients_on(&lab, node)).collect();
+    assert_eq!(now, before, "the pulls were started again");
+    succeed(&mut lab.command(&["registry", "rate", "off"]));
+    let document = end(resumed).expect(0).json();
+    assert_eq!(document["summary"]["pulled"], NODES);
+    for node in &nodes {
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
     }
 }
 

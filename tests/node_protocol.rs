@@ -62,16 +62,44 @@ async fn a_cancelled_pull_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_lost_connection_leaves_nothing() {
+async fn a_pull_that_nobody_asks_after_ends_with_its_lease() {
     for shells in &SHELLS {
-        scenarios::a_lost_connection_leaves_nothing(shells).await;
+        scenarios::a_pull_that_nobody_asks_after_ends_with_its_lease(shells).await;
     }
 }
 
 #[tokio::test]
-async fn a_killed_program_leaves_nothing() {
+async fn a_lost_pull_is_found_again() {
     for shells in &SHELLS {
-        scenarios::a_killed_program_leaves_nothing(shells).await;
+        scenarios::a_lost_pull_is_found_again(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_new_connection_takes_over() {
+    for shells in &SHELLS {
+        scenarios::a_new_connection_takes_over(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_second_run_waits_for_the_first_ones_pull() {
+    for shells in &SHELLS {
+        scenarios::a_second_run_waits_for_the_first_ones_pull(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_killed_viewer_loses_nothing() {
+    for shells in &SHELLS {
+        scenarios::a_killed_viewer_loses_nothing(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_killed_supervisor_is_noticed() {
+    for shells in &SHELLS {
+        scenarios::a_killed_supervisor_is_noticed(shells).await;
     }
 }
 

@@ -84,6 +84,8 @@ async fn credentials_are_never_put_on_a_disk() {
             },
             when: PullWhen::Missing,
             timeout: None,
+            mark: "test",
+            lease: std::time::Duration::from_secs(600),
         };
         let ended = pull(&mut place.session(), &node(false), &job, &|_| {}, pending()).await;
         if refused {

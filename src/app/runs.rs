@@ -233,6 +233,9 @@ pub(super) fn only_what_is_open(plan: &mut Plan, past: &Past) -> Result<Vec<Stri
     }
     plan.fleet =
         Fleet::new(kept).with_context(|| format!("none of the nodes is in the run {run}"))?;
+    if !past.header.mark.is_empty() {
+        plan.mark.clone_from(&past.header.mark);
+    }
     let held = past.held();
     for (number, node) in plan.fleet.nodes().iter().enumerate() {
         for item in 0..plan.work.items() {

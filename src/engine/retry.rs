@@ -7,17 +7,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::state::NodeState;
-use crate::model::{Attempt, Failure, Plan, Policy, Retry, Stage, Work};
+use crate::model::{Attempt, Failure, FailureKind, Plan, Policy, Retry, Stage, Work};
 
 /// How long the first pause of a rate-limited registry is, in ceilings of the back-off: a registry
 /// that counts pulls needs longer to forgive than one that was briefly away.
 const RATE_LIMIT_FACTOR: u32 = 8;
 
-/// Whether the work may be tried again after this failure, given the attempts so far (this one included).
+/// Whether the work may be tried again after this failure, given the attempts so far (this one included),
+/// of which some do not count.
 pub(super) fn may_retry(
     work: &Work,
     policy: &Policy,
     attempts: &[Attempt],
+    forgiven: usize,
     failure: &Failure,
 ) -> bool {
     // A command that has started may have done its work already: only the way to it is tried again.
@@ -28,7 +30,7 @@ pub(super) fn may_retry(
     if matches!(work, Work::Exec(_)) && has_started {
         return false;
     }
-    let made = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
+    let made = u32::try_from(attempts.len() - forgiven).unwrap_or(u32::MAX);
     let is_within_limit = made <= policy.retries;
     match failure.kind.retry() {
         Retry::Never => false,
@@ -42,6 +44,21 @@ pub(super) fn may_retry(
             is_within_limit && alike <= Retry::FEW as usize
         }
     }
+}
+
+/// Whether a pull may be going on by itself on the node after this failure, which lost its connection.
+pub(super) fn goes_on(work: &Work, failure: &Failure) -> bool {
+    matches!(work, Work::Pull(_))
+        && failure.kind == FailureKind::ConnectionLost
+        && matches!(failure.stage, Stage::Inspect | Stage::Pull | Stage::Verify)
+}
+
+/// Whether the node was not reached at all.
+pub(super) fn is_out_of_reach(failure: &Failure) -> bool {
+    matches!(
+        failure.kind,
+        FailureKind::Unreachable | FailureKind::ConnectionLost
+    )
 }
 
 /// Full jitter: a pause between zero and `ceiling`. The same seed, node and attempt give the same pause.

@@ -6,10 +6,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Course;
-use super::retry::{jitter, may_retry};
+use super::retry::{goes_on, is_out_of_reach, jitter, may_retry};
 use crate::model::{
     Attempt, Fact, Failure, FailureKind, NodeRecord, Outcome, Plan, Record, RuntimeKind, StopReason,
 };
+
+/// How often at most a lost connection costs no attempt: a node that breaks every one must not hold a run for ever.
+const FORGIVEN: usize = 200;
 
 /// One node's place in the run. Either the scheduler or one visit holds it, never both.
 pub(super) struct NodeState {
@@ -19,11 +22,17 @@ pub(super) struct NodeState {
     pub(super) runtime: Option<RuntimeKind>,
     /// One for each item of the work.
     pub(super) items: Vec<ItemState>,
+    /// Until when a pull may be going on there without us. Until then, not reaching the node costs no attempt.
+    alone_until: Option<Instant>,
 }
 
 /// One item on one node.
 pub(super) struct ItemState {
     pub(super) attempts: Vec<Attempt>,
+    /// How many of them do not count: they failed to reach a pull that goes on by itself.
+    forgiven: usize,
+    /// When the attempt began that goes on without us, if one does.
+    going_since: Option<Instant>,
     /// When it may be tried (again).
     pub(super) due: Instant,
     /// When its first attempt began.
@@ -36,6 +45,14 @@ impl ItemState {
     pub(super) fn is_open(&self) -> bool {
         self.record.is_none()
     }
+
+    /// What is left of the time that one attempt may take.
+    pub(super) fn left_of(&self, limit: Duration) -> Duration {
+        let gone = self
+            .going_since
+            .map_or(Duration::ZERO, |since| since.elapsed());
+        limit.saturating_sub(gone)
+    }
 }
 
 impl NodeState {
@@ -47,11 +64,14 @@ impl NodeState {
             items: (0..plan.work.items())
                 .map(|item| ItemState {
                     attempts: Vec::new(),
+                    forgiven: 0,
+                    going_since: None,
                     due: now,
                     began: None,
                     record: earlier(plan, node, item).map(Arc::new),
                 })
                 .collect(),
+            alone_until: None,
         }
     }
 
@@ -96,8 +116,20 @@ impl NodeState {
         attempt_began: Instant,
     ) {
         let plan = course.plan;
-        let (node, item) = (self.node, &mut self.items[index]);
         let now = Instant::now();
+        match &result {
+            Err(failure) if goes_on(&plan.work, failure) => {
+                self.alone_until = now.checked_add(plan.policy.lease);
+                self.items[index].going_since.get_or_insert(attempt_began);
+            }
+            Err(failure) if is_out_of_reach(failure) => {}
+            Ok(_) | Err(_) => {
+                self.alone_until = None;
+                self.items[index].going_since = None;
+            }
+        }
+        let (node, item) = (self.node, &mut self.items[index]);
+        let alone = self.alone_until.is_some_and(|until| until > now) && item.forgiven < FORGIVEN;
         let number = next_number(&item.attempts);
         item.attempts.push(Attempt {
             number,
@@ -106,14 +138,23 @@ impl NodeState {
         });
         let outcome = match result {
             Ok(outcome) => outcome,
-            Err(failure) if may_retry(&plan.work, &plan.policy, &item.attempts, &failure) => {
-                let mut due = now
-                    + jitter(
+            Err(failure)
+                if alone
+                    || may_retry(
+                        &plan.work,
                         &plan.policy,
-                        node,
-                        number,
-                        plan.policy.backoff.ceiling(number),
-                    );
+                        &item.attempts,
+                        item.forgiven,
+                        &failure,
+                    ) =>
+            {
+                let mut ceiling = plan.policy.backoff.ceiling(number);
+                if alone {
+                    item.forgiven += 1;
+                    // Whoever comes back late finds nothing any more.
+                    ceiling = ceiling.min(plan.policy.lease / 10);
+                }
+                let mut due = now + jitter(&plan.policy, node, number, ceiling);
                 if failure.kind == FailureKind::RateLimited
                     && let Some(image) = plan.work.image(index)
                 {

@@ -50,6 +50,7 @@ fn pulling(nodes: usize, images: &[&str], policy: Policy) -> Plan {
         work: Work::Pull(images.iter().map(planned).collect()),
         policy,
         held: HashMap::new(),
+        mark: String::new(),
     }
 }
 
@@ -642,6 +643,7 @@ async fn check_finds_out_and_changes_nothing() {
         work: Work::Check(images),
         policy: policy(),
         held: HashMap::new(),
+        mark: String::new(),
     };
     let seen = run_all(&plan, &peer).await;
     assert_eq!(seen.statuses(), ["present", "missing"]);
@@ -666,6 +668,7 @@ async fn a_command_is_run_once_even_when_the_way_to_it_takes_two_tries() {
         work: Work::Exec(vec!["false".into()]),
         policy: policy(),
         held: HashMap::new(),
+        mark: String::new(),
     };
     let seen = run_all(&plan, &peer).await;
     assert_eq!(seen.outcome(0, 0), &Outcome::Ran(output));
@@ -728,4 +731,65 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+/// The link is away for longer than all retries last; the pull on the node does not mind.
+#[tokio::test(start_paused = true)]
+async fn a_pull_that_goes_on_without_us_is_found_again_and_not_started_twice() {
+    let peer = Peer::new();
+    let away = || {
+        let failure = Failure::new(FailureKind::Unreachable, Stage::Connect, "no route");
+        Dial::Fails(SECOND, failure)
+    };
+    let dials = std::iter::once(Dial::After(SECOND)).chain(std::iter::repeat_with(away).take(8));
+    peer.node("n1")
+        .connects(dials)
+        .image(APP, [Step::GoesOn(5 * SECOND, 900 * SECOND)]);
+    let plan = pulling(
+        1,
+        &[APP],
+        Policy {
+            retries: 1,
+            ..policy()
+        },
+    );
+    let seen = run_until(&plan, &peer, None).await;
+    assert_eq!(seen.statuses(), ["pulled"]);
+    assert_eq!(peer.counts("n1").pulls, 1);
+    assert_eq!(peer.counts("n1").connects, 10);
+    assert!(peer.counts("n1").beats >= 20, "{:?}", peer.counts("n1"));
+    assert!(
+        seen.took >= 900 * SECOND && seen.took < 960 * SECOND,
+        "{:?}",
+        seen.took
+    );
+}
+
+/// Nobody waits for it longer than it waits for us.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stays_away_is_given_up_when_the_lease_is_over() {
+    let peer = Peer::new();
+    let away = || {
+        let failure = Failure::new(FailureKind::Unreachable, Stage::Connect, "no route");
+        Dial::Fails(SECOND, failure)
+    };
+    let dials = std::iter::once(Dial::After(SECOND)).chain(std::iter::repeat_with(away).take(900));
+    peer.node("n1")
+        .connects(dials)
+        .image(APP, [Step::GoesOn(5 * SECOND, 900 * SECOND)]);
+    let plan = pulling(
+        1,
+        &[APP],
+        Policy {
+            retries: 3,
+            ..policy()
+        },
+    );
+    let seen = run_until(&plan, &peer, None).await;
+    assert_eq!(seen.kind(0, 0), FailureKind::Unreachable);
+    assert!(
+        seen.took >= 600 * SECOND && seen.took < 800 * SECOND,
+        "{:?}",
+        seen.took
+    );
 }

@@ -154,7 +154,11 @@ async fn try_item<T: Transport>(
                     login: images[item].login.as_ref(),
                 },
                 when: policy.pull,
-                timeout: policy.pull_timeout,
+                timeout: policy
+                    .pull_timeout
+                    .map(|limit| state.items[item].left_of(limit)),
+                mark: &course.plan.mark,
+                lease: policy.lease,
             };
             guarded(
                 Stage::Pull,

@@ -38,6 +38,9 @@ pub struct Header {
     pub directory: PathBuf,
     /// The command line without the program's name. It holds no secret: prepull takes none there.
     pub arguments: Vec<String>,
+    /// Names its pulls on nodes.
+    #[serde(default)]
+    pub mark: String,
     /// What was done.
     pub work: JournalWork,
     /// The fleet, in its order.
@@ -169,6 +172,7 @@ impl Header {
             started,
             directory,
             arguments,
+            mark: plan.mark.clone(),
             work: match &plan.work {
                 Work::Pull(images) => {
                     JournalWork::Pull(images.iter().map(|one| one.image.to_string()).collect())

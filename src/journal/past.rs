@@ -140,6 +140,7 @@ impl Past {
             work,
             policy: Policy::default(),
             held: HashMap::new(),
+            mark: String::new(),
         })
     }
 

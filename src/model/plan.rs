@@ -20,6 +20,8 @@ pub struct Plan {
     pub policy: Policy,
     /// What an earlier run left on nodes, by the numbers of node and item: left alone in this one.
     pub held: HashMap<(usize, usize), Held>,
+    /// Names the run's pulls on nodes, so that they are found again, also by a run that resumes this one.
+    pub mark: String,
 }
 
 /// What is done on every node: one or more items.
@@ -82,6 +84,8 @@ pub struct Policy {
     pub backoff: Backoff,
     /// The longest one attempt at a pull may take; `None` for no limit.
     pub pull_timeout: Option<Duration>,
+    /// How long a pull on a node goes on by itself when nobody asks after it.
+    pub lease: Duration,
     /// The longest the whole run may take.
     pub deadline: Option<Duration>,
     /// When to stop starting nodes.
@@ -106,6 +110,7 @@ impl Default for Policy {
                 max: Duration::from_secs(60),
             },
             pull_timeout: None,
+            lease: Duration::from_secs(600),
             deadline: None,
             max_failures: None,
             waves: Vec::new(),

@@ -46,6 +46,10 @@ pub struct PullJob<'a> {
     pub when: PullWhen,
     /// How long the pull itself may take; inspecting has a limit of its own.
     pub timeout: Option<Duration>,
+    /// Names the run's pulls on nodes: the same mark, node and image find the same pull again.
+    pub mark: &'a str,
+    /// How long the pull goes on by itself when the connection is lost.
+    pub lease: Duration,
 }
 
 /// How long a question to a runtime, or the start of our program, may take.
@@ -111,6 +115,9 @@ pub async fn probe<S: Session>(
 
 /// Pulls the image unless the node holds it, and looks afterwards whether it really does.
 ///
+/// The pull does not need us: when this call is dropped or its connection lost, it goes on for the lease. The next
+/// call with the same mark finds it, running or ended, and starts no other.
+///
 /// The outcome is [`Outcome::Pulled`] or [`Outcome::Present`].
 ///
 /// # Errors
@@ -128,7 +135,7 @@ pub async fn pull<S: Session>(
         runtime.inspect(image, job.request.endpoint),
         runtime.pull(&job.request)?,
     ];
-    let request = Request::new(Action::Pull(job.when), commands);
+    let request = Request::pull(job, node, commands);
     let Some(mut talk) =
         Talk::start(session, node, &request, Stage::Inspect, cancel.as_mut()).await?
     else {

@@ -3,11 +3,15 @@
 # It is sent on standard input (see request.rs), comments and indentation taken out, followed by values.
 # A value is data: it is assigned to variables and handed on as "$@", never evaluated.
 #
-# Needs: mktemp mkfifo mkdir rm head cat wc sleep (coreutils and busybox have them all), and a printf
+# Needs: mktemp mkfifo mkdir rm head tail cat wc sleep (coreutils and busybox have them all), and a printf
 # that is built into the shell. Uses setsid where there is one.
 #
-# Only the main shell writes to the session's output. A watcher sits on the session's input: when it reads
-# "cancel", or the input ends because we are gone, it ends the running command and removes the directory.
+# A question or the operator's command is tied to the session: the main shell writes to its output, and a
+# watcher sits on its input. When that reads "cancel", or ends because we are gone, the command is ended.
+#
+# A pull is not. A supervisor runs it and writes the same frames to a file, in a directory that has the
+# pull's name; the main shell only shows that file to whoever is there, now or on another connection. A
+# keeper ends the pull when nobody asked after it for a whole lease.
 # The bootstrap left $n (a newline) and $locale (what LC_ALL was).
 
 frame() {
@@ -68,17 +72,53 @@ in_memory() {
     [ "$kind" = tmpfs ] || [ "$kind" = ramfs ]
 }
 
-# Makes the private directory $dir, in memory if it can be.
-make_directory() {
-    memory=yes
+# Calls "$@" with each place in memory that the user may write to, until it succeeds.
+in_memories() {
     for base in /dev/shm /run "${XDG_RUNTIME_DIR:-/nowhere}" "/run/user/$(id -u 2>/dev/null)"; do
-        in_memory "$base" && dir=$(mktemp -d "$base/prepull.XXXXXX" 2>/dev/null) && return
+        in_memory "$base" && "$@" "$base" && return
     done
-    memory=no
+    return 1
+}
+
+# Makes $dir in directory $1. That of a pull is named after it: who comes back finds it.
+make_in() {
+    if [ -z "$detached" ]; then
+        dir=$(mktemp -d "$1/prepull.XXXXXX" 2>/dev/null)
+        return
+    fi
+    dir=$1/prepull.$nonce
+    mkdir "$dir" 2>/dev/null && fresh=yes && return
+    fresh=
+    is_ours "$dir" && return
+    dir=
+    return 1
+}
+
+is_ours() {
+    [ -d "$1" ] && ! [ -h "$1" ] && [ -O "$1" ]
+}
+
+# Makes the private directory $dir, in memory if it can be. A pull of somebody who is not root goes on
+# without a session, and what he has in memory may be taken away with his last one (logind's RemoveIPC).
+make_directory() {
+    if [ -z "$detached" ] || [ "$(id -u)" = 0 ]; then
+        in_memories make_in && return
+    fi
     for base in "${TMPDIR:-/tmp}" /tmp /var/tmp; do
-        dir=$(mktemp -d "$base/prepull.XXXXXX" 2>/dev/null) && return
+        make_in "$base" && return
     done
     refuse directory
+}
+
+# Puts command $1's secret into memory, in a directory of its own.
+make_secret() {
+    eval "name=\$secret_file_$1 secret=\$secret_$1"
+    printf '%s\n' "$2/prepull-secret.$nonce" >"$dir/secret" &&
+        mkdir "$2/prepull-secret.$nonce" && printf %s "$secret" >"$2/prepull-secret.$nonce/$name"
+}
+
+forget_secret() {
+    { read -r place <"$dir/secret" && rm -rf "$place" "$dir/secret"; } 2>/dev/null
 }
 
 # Sends signal $1 to the running command: to its process group, or to it alone where it has none.
@@ -99,18 +139,28 @@ watch() {
             enough) end_readers ;;
         esac
     done
-    # The main shell ends us when it has cleaned up; our sleep must go with us.
+    ask_to_end
+    force_end
+}
+
+ask_to_end() {
+    : >"$dir/stop"
+    forget_secret
+    signal TERM
+}
+
+# Ends the running command if it does not end by itself, and removes the directory.
+force_end() {
+    # Whoever sees to that before ends us; our sleep must go with us.
     pause=
     trap 'kill $pause; exit' TERM
-    : >"$dir/stop"
-    rm -rf "$dir/secret"
-    signal TERM
     sleep 5 &
     pause=$!
     wait $pause
     signal KILL
     # Something that left the process group may hold them.
     end_readers
+    give_turn
     rm -rf "$dir"
 }
 
@@ -119,6 +169,7 @@ stopped() {
 }
 
 finish() {
+    [ "$detached" != supervisor ] || finish_pull
     [ -z "$dir" ] || rm -rf "$dir"
     [ -z "$watcher" ] || { kill "$watcher"; wait "$watcher"; } 2>/dev/null
     frame end
@@ -133,7 +184,7 @@ become() {
         left=$((left - 1))
     done
     case $delivery in
-        directory) export "$name=$dir/secret" ;;
+        directory) read -r place <"$dir/secret" && export "$name=$place" ;;
         environment) export "$name=$secret" ;;
     esac
     if [ "$action" = run ]; then
@@ -168,8 +219,7 @@ perform() {
     stopped && finish
     eval "delivery=\$delivery_$1"
     if [ "$delivery" = directory ]; then
-        [ "$memory" = yes ] || refuse memory
-        mkdir "$dir/secret" && eval "printf %s \"\$secret_$1\" >\"\$dir/secret/\$secret_file_$1\"" || refuse directory
+        in_memories make_secret "$1" || refuse memory
     fi
     input=/dev/null
     if eval "[ -n \"\$input_$1\" ]"; then
@@ -188,7 +238,7 @@ perform() {
     stopped && signal TERM
     wait "$client"
     code=$?
-    [ "$delivery" = none ] || { rm -rf "$dir/secret"; unset "secret_$1"; }
+    [ "$delivery" = none ] || { forget_secret; unset "secret_$1"; }
     # A runtime's client has nothing to leave behind; the operator's command may.
     [ "$action" = run ] || kill -s KILL -- "-$client" 2>/dev/null
     frame exited
@@ -207,6 +257,164 @@ perform() {
     head -c "$size_stderr" "$dir/stderr"
 }
 
+# ---- A pull on its own
+
+# Whether the process that file $1 names is still the one that wrote it down: descriptor $2 is the frames.
+is_alive() {
+    read -r process <"$dir/$1" && [ "/proc/$process/fd/$2" -ef "$dir/frames" ]
+} 2>/dev/null
+
+# The first command inspects, the second pulls.
+pull() {
+    trap 'forget_secret; signal TERM; exit 143' INT TERM
+    take_turn
+    frame stage inspect
+    perform 1
+    if [ "$code" -ne 0 ] || [ "$action" = pull-always ]; then
+        frame stage pull
+        perform 2
+        if [ "$code" -eq 0 ]; then
+            frame stage verify
+            perform 1
+        fi
+    fi
+    finish
+}
+
+# One pull of an image at a time: a second one waits here, and then finds what the first one brought.
+take_turn() {
+    turn=${dir%/*}/prepull-turn.$turn_name
+    told=
+    until mkdir "$turn" 2>/dev/null; do
+        stopped && finish
+        is_ours "$turn" || { turn=; return; }
+        # Its holder may be about to write down who it is.
+        [ -z "$told" ] || holds_turn || rm -rf "$turn"
+        [ -n "$told" ] || frame stage turn
+        told=yes
+        sleep 1
+    done
+    printf '%s\n' "$dir" >"$turn/holder"
+}
+
+holds_turn() {
+    read -r holder <"$turn/holder" && read -r process <"$holder/supervisor" && [ "/proc/$process/fd/1" -ef "$holder/frames" ]
+} 2>/dev/null
+
+give_turn() {
+    turn=${dir%/*}/prepull-turn.$turn_name
+    read -r holder <"$turn/holder" && [ "$holder" = "$dir" ] && rm -rf "$turn"
+} 2>/dev/null
+
+# The supervisor's end. The frames stay for whoever has not seen them yet.
+finish_pull() {
+    give_turn
+    frame end
+    if stopped; then
+        end_keeper
+        rm -rf "$dir"
+    else
+        : >"$dir/ended"
+    fi
+    exit 0
+}
+
+end_keeper() {
+    read -r keeper <"$dir/keeper" && kill "$keeper"
+} 2>/dev/null
+
+# Ends what shows the pull to a connection that does not know yet that it is lost.
+end_viewer() {
+    ! is_alive viewer 9 || kill "$process"
+    ! is_alive tail 9 || kill "$process"
+}
+
+# Ends the pull when nobody asked after it for a whole lease.
+keep_lease() {
+    pause=
+    trap 'kill $pause; exit' TERM
+    last=
+    quiet=0
+    while [ "$quiet" -lt "$ticks" ]; do
+        sleep "$tick" &
+        pause=$!
+        wait $pause
+        beat=
+        read -r beat 2>/dev/null <"$dir/beat"
+        quiet=$((quiet + 1))
+        [ "$beat" = "$last" ] || quiet=0
+        last=$beat
+    done
+    end_viewer
+    ask_to_end
+    force_end
+}
+
+# Starts the supervisor and the keeper, with nothing of the session in their hands.
+set_out() {
+    : >"$dir/frames"
+    trap '' HUP
+    (detached=supervisor; pull) </dev/null >>"$dir/frames" 2>/dev/null &
+    supervisor=$!
+    (keep_lease) </dev/null >/dev/null 2>&1 &
+    printf '%s\n' "$!" >"$dir/keeper"
+    printf '%s\n' "$supervisor" >"$dir/supervisor"
+    trap - HUP
+}
+
+# Finds the pull that an earlier connection left here; false when there is none any more.
+pick_up() {
+    tries=0
+    while is_ours "$dir"; do
+        tries=$((tries + 1))
+        if [ -e "$dir/supervisor" ] && ! [ -e "$dir/stop" ]; then
+            is_alive supervisor 1 || [ -e "$dir/ended" ] && return
+            # It was killed, and nobody is left to clean up.
+            tries=8
+        fi
+        # It is being set up or taken down just now.
+        [ "$tries" -lt 8 ] || { end_keeper; signal KILL; forget_secret; give_turn; rm -rf "$dir"; }
+        sleep 1
+    done
+    return 1
+}
+
+# Shows the frames to this session and does what it is told, until the session ends.
+attend() {
+    exec 9<"$dir/frames"
+    end_viewer
+    printf '%s\n' "$$" >"$dir/viewer"
+    exec 3<&0 </dev/null
+    tail -c +1 -f "$dir/frames" 3<&- &
+    tail=$!
+    printf '%s\n' "$tail" >"$dir/tail"
+    trap 'kill $tail; exit 143' HUP INT TERM
+    beats=0
+    while IFS= read -r line <&3; do
+        case $line in
+            beat)
+                beats=$((beats + 1))
+                printf '%s\n' "$$ $beats" >"$dir/beat"
+                is_alive supervisor 1 || [ -e "$dir/ended" ] || break
+                ;;
+            cancel)
+                end_keeper
+                (trap '' HUP; force_end) </dev/null >/dev/null 2>&1 3<&- 9<&- &
+                printf '%s\n' "$!" >"$dir/keeper"
+                ask_to_end
+                ;;
+            enough) end_readers ;;
+            done)
+                end_keeper
+                rm -rf "$dir"
+                break
+                ;;
+        esac
+    done
+    kill $tail
+    wait $tail
+} 2>/dev/null
+
 main() {
     # A variable that came with the environment would hand what we assign to every command.
     unset value line lines left secret name delivery
@@ -214,6 +422,7 @@ main() {
     umask 077
     dir=
     watcher=
+    detached=
     # sshd's path for commands is short. Where clients are: /usr/local (installed by hand), sbin
     # (sudo-less hosts), /opt/bin (Flatcar), /snap/bin (Ubuntu's docker snap), RKE2's and k3s' own.
     PATH=${PATH:-/usr/bin:/bin}:/usr/local/bin:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin:/opt/bin:/snap/bin
@@ -224,20 +433,37 @@ main() {
     get; action=$value
     get; limit_stdout=$value
     get; limit_stderr=$value
+    get; turn_name=$value
+    get; tick=$value
+    get; ticks=$value
     get; commands=$value
     number=0
     while [ "$number" -lt "$commands" ]; do
         number=$((number + 1))
         get_command "$number"
     done
+    case $action in
+        pull-*) detached=yes ;;
+    esac
     frame hello
 
     # An external printf would show a secret in its arguments.
     [ "$(command -v printf)" = printf ] || refuse tool printf
-    for tool in mktemp mkfifo mkdir rm head cat wc sleep; do
+    for tool in mktemp mkfifo mkdir rm head tail cat wc sleep; do
         command -v "$tool" >/dev/null 2>&1 || refuse tool "$tool"
     done
     make_directory
+    if [ -n "$detached" ] && [ -z "$fresh" ] && ! pick_up; then
+        make_directory
+    fi
+    if [ -n "$detached" ]; then
+        if [ -n "$fresh" ]; then
+            mkfifo "$dir/stdout-pipe" "$dir/stderr-pipe" || refuse directory
+            set_out
+        fi
+        attend
+        exit 0
+    fi
     mkfifo "$dir/stdout-pipe" "$dir/stderr-pipe" || refuse directory
 
     exec 3<&0 </dev/null
@@ -245,29 +471,12 @@ main() {
     watcher=$!
     exec 3<&-
     # The watcher sees our input end when we are gone, and does what is left to do.
-    trap 'rm -rf "$dir/secret"; signal TERM; exit 143' HUP INT TERM
-
-    case $action in
-        pull-missing | pull-always)
-            frame stage inspect
-            perform 1
-            if [ "$code" -ne 0 ] || [ "$action" = pull-always ]; then
-                frame stage pull
-                perform 2
-                if [ "$code" -eq 0 ]; then
-                    frame stage verify
-                    perform 1
-                fi
-            fi
-            ;;
-        *)
-            number=0
-            while [ "$number" -lt "$commands" ]; do
-                number=$((number + 1))
-                perform "$number"
-            done
-            ;;
-    esac
+    trap 'signal TERM; exit 143' HUP INT TERM
+    number=0
+    while [ "$number" -lt "$commands" ]; do
+        number=$((number + 1))
+        perform "$number"
+    done
     finish
 }
 

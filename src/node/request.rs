@@ -2,7 +2,12 @@
 //!
 //! A value travels as the number of its lines, then its lines, so that newlines within it survive.
 
-use crate::model::{Failure, FailureKind, PullWhen, Secret, Stage};
+use std::time::Duration;
+
+use sha1::{Digest as _, Sha1};
+
+use super::PullJob;
+use crate::model::{Failure, FailureKind, Node, PullWhen, Secret, Stage};
 use crate::ports::{NodeCommand, SecretDelivery};
 
 /// The program itself.
@@ -53,8 +58,33 @@ impl Action {
 pub(super) struct Request {
     pub(super) action: Action,
     pub(super) commands: Vec<NodeCommand>,
-    /// What the node marks its frames with: start-up files cannot know it.
+    /// What the node marks its frames with: start-up files cannot know it. A pull's is its name.
     pub(super) nonce: String,
+    /// For a pull: what makes it go on without us.
+    pub(super) own: Option<OnItsOwn>,
+}
+
+/// What a pull needs to go on without us.
+#[derive(Debug, Clone)]
+pub(super) struct OnItsOwn {
+    /// The same for pulls of the same image through the same runtime: one at a time.
+    pub(super) turn: String,
+    /// How long it goes on when nobody asks after it.
+    pub(super) lease: Duration,
+}
+
+impl OnItsOwn {
+    /// How often the node has to hear of us: a few of them may be late.
+    pub(super) fn beat(&self) -> Duration {
+        (self.lease / 5).min(Duration::from_secs(30))
+    }
+
+    /// The lease as the node counts it: seconds of one tick, and their number.
+    fn ticks(&self) -> (u64, u64) {
+        let seconds = self.lease.as_secs().max(1);
+        let tick = (seconds / 10).max(1);
+        (tick, seconds.div_ceil(tick))
+    }
 }
 
 impl Request {
@@ -63,6 +93,27 @@ impl Request {
             action,
             commands,
             nonce: nonce(),
+            own: None,
+        }
+    }
+
+    /// A pull, under the name by which a later call finds it.
+    pub(super) fn pull(job: &PullJob<'_>, node: &Node, commands: Vec<NodeCommand>) -> Self {
+        let what = [
+            job.runtime.kind().as_str(),
+            job.request.endpoint.unwrap_or_default(),
+            job.request.platform.unwrap_or_default(),
+            &job.request.image.to_string(),
+        ]
+        .join("\0");
+        Self {
+            action: Action::Pull(job.when),
+            commands,
+            nonce: fingerprint(&[job.mark, &node.name, &what].join("\0")),
+            own: Some(OnItsOwn {
+                turn: fingerprint(&what),
+                lease: job.lease,
+            }),
         }
     }
 
@@ -77,7 +128,7 @@ impl Request {
     /// What goes to the program's standard input.
     pub(super) fn bytes(&self) -> Result<Secret, Failure> {
         let (stdout, stderr) = self.limits();
-        let mut size = 16 << 10;
+        let mut size = PROGRAM.len() + (4 << 10);
         for command in &self.commands {
             size += command.argv.iter().map(|a| a.len() + 8).sum::<usize>();
             size += command.stdin.len() + 256;
@@ -98,12 +149,25 @@ impl Request {
         values.text(self.action.word())?;
         values.number(stdout)?;
         values.number(stderr)?;
+        let (tick, ticks) = self.own.as_ref().map_or((0, 0), OnItsOwn::ticks);
+        values.text(self.own.as_ref().map_or("", |own| &own.turn))?;
+        values.text(&tick.to_string())?;
+        values.text(&ticks.to_string())?;
         values.number(self.commands.len())?;
         for command in &self.commands {
             values.command(command)?;
         }
         Ok(Secret::new(values.0))
     }
+}
+
+/// 32 hexadecimal digits that stand for a text.
+fn fingerprint(text: &str) -> String {
+    let digest = Sha1::digest(text.as_bytes());
+    digest[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// A mark that what a node prints by itself does not hold.
@@ -210,7 +274,7 @@ mod tests {
         assert_eq!(text.lines().filter(|line| *line == GO).count(), 1);
         assert!(text.ends_with("\nmain\n#go\n"));
         assert!(!text.lines().any(|line| line.starts_with("# ")));
-        assert!(text.len() < 8 << 10, "{} bytes", text.len());
+        assert!(text.len() < 16 << 10, "{} bytes", text.len());
     }
 
     #[test]

@@ -56,8 +56,10 @@ pub enum Step {
     Hangs,
     /// Nothing happens, and cancelling does not help either.
     Deaf,
-    /// The connection breaks after this time.
+    /// The connection breaks after this time, and the pull is gone with it.
     Lost(Duration),
+    /// The connection breaks after the first time; the pull goes on, and has ended well after the second.
+    GoesOn(Duration, Duration),
     /// The channel panics after this time.
     Panics(Duration),
 }
@@ -94,6 +96,8 @@ pub struct Counts {
     pub probes: usize,
     /// Commands of `run`.
     pub runs: usize,
+    /// How often a pull heard that we are here.
+    pub beats: usize,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +107,8 @@ struct NodeState {
     probe_takes: Duration,
     images: HashMap<String, VecDeque<Step>>,
     held: HashSet<String>,
+    /// Pulls that go on without a connection, by their names: when they end.
+    alone: HashMap<String, Instant>,
     run: Option<(Duration, CommandOutput)>,
     refusal: Option<Failure>,
     counts: Counts,
@@ -355,7 +361,17 @@ impl Channel for ScriptedChannel {
             }
         } else if self.input.ends_with(b"\n") {
             let line = std::mem::take(&mut self.input);
-            assert_eq!(line, b"cancel\n", "not a word of the protocol");
+            match line.as_slice() {
+                b"beat\n" => {
+                    self.peer
+                        .world()
+                        .count(&self.node, |counts| counts.beats += 1);
+                    return Ok(());
+                }
+                b"done\n" => return Ok(()),
+                other => assert_eq!(other, b"cancel\n", "not a word of the protocol"),
+            }
+            self.peer.world().node(&self.node).alone.remove(&self.nonce);
             if !self.question {
                 self.peer
                     .world()
@@ -521,19 +537,32 @@ impl ScriptedChannel {
             panic!("not a pull of ScriptedRuntime: {pull:?}");
         };
         assert_eq!((verb.as_str(), inspect[1].as_str()), ("pull", "inspect"));
-        let (step, held) = {
+        let (alone, step, held) = {
             let mut world = self.peer.world();
             let node = world.node(&self.node);
-            let held = node.held.contains(image);
+            let alone = node.alone.remove(&self.nonce);
+            let held = alone.is_none() && node.held.contains(image);
             let missing_wanted = asked.action == "pull-missing";
             let step = match node.images.get_mut(image) {
                 _ if held && missing_wanted => Step::Present,
+                _ if alone.is_some() => Step::Present,
                 None => Step::Pulled(Duration::from_secs(1)),
                 Some(steps) if steps.len() > 1 => steps.pop_front().unwrap(),
                 Some(steps) => steps[0].clone(),
             };
-            (step, held)
+            (alone, step, held)
         };
+        if let Some(end) = alone {
+            self.say(now, "stage inspect", b"");
+            self.inspected(now, image, false);
+            self.say(now, "stage pull", b"");
+            let at = end.max(now);
+            self.events.push_back((at, Act::Hold(image.clone())));
+            self.output(at, 0, b"", b"");
+            self.say(at, "stage verify", b"");
+            self.inspected(at, image, true);
+            return Some(at);
+        }
         let present = held || matches!(step, Step::Present);
         self.say(now, "stage inspect", b"");
         self.inspected(now, image, present);
@@ -573,6 +602,13 @@ impl ScriptedChannel {
                 None
             }
             Step::Lost(time) => ends(self, now + time, Act::Lose),
+            Step::GoesOn(lost, whole) => {
+                let mut world = self.peer.world();
+                let alone = &mut world.node(&self.node).alone;
+                alone.insert(self.nonce.clone(), now + whole);
+                drop(world);
+                ends(self, now + lost, Act::Lose)
+            }
             Step::Panics(time) => ends(self, now + time, Act::Panic),
         }
     }
@@ -611,6 +647,8 @@ impl Asked {
         let nonce = values.text()?;
         let action = values.text()?;
         let _limits = (values.number()?, values.number()?);
+        let _turn = values.text()?;
+        let _lease = (values.number()?, values.number()?);
         let mut commands = Vec::new();
         for _ in 0..values.number()? {
             let argv = (0..values.number()?)

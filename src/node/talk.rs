@@ -13,7 +13,7 @@ use crate::model::{
 use crate::ports::{Channel, ChannelEvent, Session};
 
 use super::frames::{Frame, Reader};
-use super::request::{LINE, Request};
+use super::request::{LINE, OnItsOwn, Request};
 use super::{ANSWER_LIMIT, STRAGGLER_LIMIT};
 
 /// How long the node may take to end a command and clean up; it needs 5 s when TERM does not help.
@@ -38,6 +38,8 @@ pub(super) struct Talk<C> {
     pub(super) stage: Stage,
     pub(super) stderr: Vec<u8>,
     pub(super) exit: Option<ExitStatus>,
+    /// For what goes on without us: how often it has to hear that we are here.
+    beat: Option<Duration>,
 }
 
 impl<C: Channel> Talk<C> {
@@ -57,6 +59,7 @@ impl<C: Channel> Talk<C> {
                 stage: Stage::Start,
                 stderr: Vec::new(),
                 exit: None,
+                beat: request.own.as_ref().map(OnItsOwn::beat),
             };
             if node.become_root {
                 talk.become_root(session, node).await?;
@@ -98,7 +101,9 @@ impl<C: Channel> Talk<C> {
     ) -> Result<Heard<CommandOutput>, Failure> {
         let mut stragglers = None;
         // An endless limit may be beyond what the clock can count.
-        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let from_now = || limit.and_then(|limit| Instant::now().checked_add(limit));
+        let mut deadline = from_now();
+        let mut beat = self.beat.map(|beat| Instant::now() + beat);
         loop {
             let frame = tokio::select! {
                 biased;
@@ -106,14 +111,21 @@ impl<C: Channel> Talk<C> {
                 () = at(deadline) => return Ok(Heard::TimeUp),
                 () = at(stragglers) => {
                     stragglers = None;
-                    self.channel.write(&Secret::new("enough\n")).await.map_err(|lost| self.here(lost))?;
+                    self.say("enough\n").await?;
+                    continue;
+                }
+                () = at(beat) => {
+                    beat = self.beat.map(|beat| Instant::now() + beat);
+                    self.say("beat\n").await?;
                     continue;
                 }
                 frame = self.frame() => frame?,
             };
             match frame {
                 Frame::Output(output) => return Ok(Heard::This(output)),
-                Frame::Stage(_) => {}
+                // Another pull of the same image is at it, and has limits of its own.
+                Frame::Stage(stage) if stage == "turn" => deadline = None,
+                Frame::Stage(_) => deadline = from_now(),
                 Frame::Exited => stragglers = Some(Instant::now() + STRAGGLER_LIMIT),
                 Frame::Refused(why) => {
                     let failure = self.refused(&why);
@@ -124,7 +136,7 @@ impl<C: Channel> Talk<C> {
                     return Err(Failure::new(
                         FailureKind::ConnectionLost,
                         self.stage,
-                        "the node saw our side of the connection end, and stopped",
+                        "the node saw nothing of us for too long, and stopped",
                     ));
                 }
                 Frame::Hello | Frame::Root(_) => {
@@ -138,14 +150,24 @@ impl<C: Channel> Talk<C> {
     pub(super) async fn finish(&mut self) {
         let _ = timeout(CLEAN_UP_LIMIT, async {
             while !matches!(self.frame().await, Ok(Frame::End) | Err(_)) {}
+            // What goes on without us keeps its last words until we have them.
+            if self.beat.is_some() && self.say("done\n").await.is_ok() {
+                while let Ok(Some(_)) = self.channel.next().await {}
+            }
         })
         .await;
+    }
+
+    /// Tells our program something.
+    async fn say(&mut self, line: &str) -> Result<(), Failure> {
+        let written = self.channel.write(&Secret::new(line)).await;
+        written.map_err(|lost| self.here(lost))
     }
 
     /// Ends what runs and waits until the node has cleaned up, but not for ever.
     pub(super) async fn stop(mut self) {
         let _ = timeout(CLEAN_UP_LIMIT, async {
-            if self.channel.write(&Secret::new("cancel\n")).await.is_ok() {
+            if self.say("cancel\n").await.is_ok() {
                 self.finish().await;
             }
         })

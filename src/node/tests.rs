@@ -70,6 +70,8 @@ async fn pull_once(
         },
         when: how.when,
         timeout: how.timeout,
+        mark: "test",
+        lease: Duration::from_secs(600),
     };
     let tell = |stage| stages.lock().unwrap().push(stage);
     let ended = pull(&mut session, &node(), &job, &tell, cancel).await;
@@ -267,6 +269,8 @@ fn the_calls_can_move_between_threads() {
             },
             when: PullWhen::Missing,
             timeout: None,
+            mark: "test",
+            lease: Duration::from_secs(600),
         };
         let _ = probe(&mut session, &node(), &[&DOCKER], pending()).await;
         let _ = pull(&mut session, &node(), &job, &|_| {}, pending()).await;

@@ -81,6 +81,7 @@ fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
             work,
             policy,
             held: HashMap::new(),
+            mark: String::new(),
         }),
         resume: None,
     };

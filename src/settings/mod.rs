@@ -77,6 +77,7 @@ pub fn pull(
     let images = images(&args.images)?;
     let mut policy = policy::policy(&args.course.policy)?;
     policy.pull_timeout = Some(args.pull_timeout).filter(|limit| !limit.is_zero());
+    policy.lease = args.lease;
     policy.pull = policy::pull_when(args.pull);
     policy.platform = args.platform.as_deref().map(policy::platform).transpose()?;
     one_reader_of_stdin(&args.reach.fleet, args.registry.registry_password_stdin)?;
@@ -101,6 +102,7 @@ pub fn pull(
         work: Work::Pull(planned),
         policy,
         held: HashMap::new(),
+        mark: mark(),
     };
     run(plan, &args.reach.ssh, &args.course, ambient)
 }
@@ -128,6 +130,7 @@ pub fn check(
         work: Work::Check(images),
         policy,
         held: HashMap::new(),
+        mark: mark(),
     };
     run(plan, &args.reach.ssh, &args.course, ambient)
 }
@@ -157,6 +160,7 @@ pub fn exec(
         work: Work::Exec(args.command.clone()),
         policy,
         held: HashMap::new(),
+        mark: mark(),
     };
     run(plan, &args.reach.ssh, &args.course, ambient)
 }
@@ -177,6 +181,11 @@ pub fn nodes(
         ambient,
         background,
     )
+}
+
+/// A name for the run's pulls on nodes: others of the same node see it, so it tells nothing.
+fn mark() -> String {
+    format!("{:032x}", fastrand::u128(..))
 }
 
 fn run(

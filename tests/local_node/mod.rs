@@ -49,6 +49,7 @@ pub struct Place {
 const CLIENT: &str = r#"#!/bin/sh
 echo "$(basename "$0") $*" >>"$FAKE/log"
 readlink /proc/self/fd/2 >>"$FAKE/pipes"
+[ -z "$DOCKER_CONFIG" ] || echo "$DOCKER_CONFIG/config.json" >>"$FAKE/pipes"
 case $1 in
     version) cat "$FAKE/version"; exit "$(cat "$FAKE/version-exit")" ;;
     inspect) if [ -e "$FAKE/held" ]; then cat "$FAKE/held"; exit 0; fi; echo "no such image: $2" >&2; exit 1 ;;
@@ -198,6 +199,19 @@ impl Place {
         let mut shells = self.processes();
         shells.retain(|(_, line)| line.contains("IFS= read -r l") && !line.contains("'IFS="));
         shells.iter().map(|(pid, _)| *pid).min().unwrap()
+    }
+
+    /// The process that runs the pull on its own.
+    pub fn supervisor(&self) -> u32 {
+        let folders = self.folders();
+        let named = |folder: &PathBuf| fs::read_to_string(folder.join("supervisor")).ok();
+        folders
+            .iter()
+            .find_map(named)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap()
     }
 
     /// Waits until the pull has begun.
