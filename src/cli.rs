@@ -67,6 +67,14 @@ pub struct PullArgs {
     /// The longest one attempt at a pull may take, e.g. 30m; 0 for no limit.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, help_heading = "Policy")]
     pub pull_timeout: Duration,
+    /// The longest a pull may go without a byte arriving, e.g. 5m; 0 for no limit.
+    ///
+    /// Then it is cancelled on the node and tried again. Only where the node can see what arrives: as root.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration, help_heading = "Policy")]
+    pub stall_timeout: Duration,
+    /// The fewest bytes a second, e.g. 50kB, over the stall time-out; a pull below that counts as stalled.
+    #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = "Policy")]
+    pub min_rate: Option<u64>,
     /// How long a pull goes on by itself when its node's connection is lost, before it is cancelled.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = lease, help_heading = "Policy")]
     pub lease: Duration,
@@ -448,6 +456,32 @@ fn lease(text: &str) -> Result<Duration, String> {
         return Err("it must be at least 2s: a node counts whole seconds".into());
     }
     Ok(length)
+}
+
+/// A number of bytes, as people write it: `500`, `50kB`, `1.5MB`, `2MiB`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || "write bytes with their unit: 500, 50kB, 1.5MB, 2MiB".to_string();
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(wrong()),
+    };
+    let bytes = number * factor;
+    if (1.0..1e18).contains(&bytes) {
+        Ok(bytes as u64)
+    } else {
+        Err(wrong())
+    }
 }
 
 fn backoff(text: &str) -> Result<(Duration, Duration), String> {

@@ -141,6 +141,10 @@ pub trait Runtime: Send + Sync {
         stage: Stage,
     ) -> Result<Option<Held>, Failure>;
 
+    /// Asks where the runtime keeps its files: a line that is a path, or JSON with a line `"containerdRootDir": "PATH"`.
+    /// A runtime that does not answer is looked for in its usual places.
+    fn root(&self, endpoint: Option<&str>) -> NodeCommand;
+
     /// The pull.
     ///
     /// # Errors

@@ -356,6 +356,7 @@ async fn a_pull_takes_both_secrets_to_their_places_and_shows_neither() {
         },
         when: PullWhen::Missing,
         timeout: None,
+        patience: Default::default(),
         mark: "test",
         lease: std::time::Duration::from_secs(600),
     };

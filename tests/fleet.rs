@@ -117,15 +117,13 @@ fn prepull(lab: &Lab, arguments: &[&str]) -> Run {
 
 /// A pull with the registry's login, result in JSON.
 fn pull_command(lab: &Lab, arguments: &[&str]) -> Command {
-    let login = [
-        "pull",
-        "--registry-user",
-        "ci",
-        "--registry-password-stdin",
-        "-o",
-        "json",
-    ];
-    command(lab, &[&login, arguments].concat())
+    let login = ["pull", "--registry-user", "ci", "--registry-password-stdin"];
+    let json: &[&str] = if arguments.contains(&"-o") {
+        &[]
+    } else {
+        &["-o", "json"]
+    };
+    command(lab, &[&login, json, arguments].concat())
 }
 
 fn pull(lab: &Lab, arguments: &[&str]) -> Run {
@@ -605,6 +603,60 @@ fn a_pull_whose_link_is_cut_for_good_ends_with_its_lease() {
     let outcome = &run.expect(1).json()["nodes"][0]["outcomes"][0];
     assert_eq!(outcome["failure"]["kind"], "unreachable", "{outcome}");
     assert_eq!(digest_on(&lab, &nodes[0], APP), None);
+}
+
+/// Nothing arrives any more in the middle of a layer: each pull is ended and tried again.
+#[test]
+fn a_registry_that_falls_silent_is_noticed_by_the_bytes() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    succeed(&mut lab.command(&["registry", "rate", "64mbit"]));
+    let arguments = [
+        "--stall-timeout",
+        "4s",
+        "--backoff",
+        "1s..2s",
+        "--retries",
+        "20",
+    ];
+    let mut command = pull_command(&lab, &[&arguments[..], &["-o", "jsonl", APP]].concat());
+    let running = start(&mut command, &lab.password());
+    all_pulling(&lab, &nodes);
+    std::thread::sleep(Duration::from_secs(3));
+    succeed(&mut lab.command(&["cut", "registry"]));
+    std::thread::sleep(Duration::from_secs(12));
+    succeed(&mut lab.command(&["mend", "registry"]));
+    succeed(&mut lab.command(&["registry", "rate", "off"]));
+    let run = end(running).expect(0);
+    let events: Vec<Value> = run
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let result = &events.last().unwrap()["result"];
+    for node in result["nodes"].as_array().unwrap() {
+        let attempts = &node["outcomes"][0]["attempts"];
+        let first = &attempts[0]["failure"];
+        assert_eq!(first["kind"], "stalled", "{node}");
+        assert_eq!(first["retryable"], true);
+        let told: Vec<&Value> = events
+            .iter()
+            .filter(|event| event["event"] == "progress" && event["node"] == node["name"])
+            .collect();
+        assert!(
+            told.iter()
+                .any(|event| event["bytes"].as_u64() > Some(100_000)),
+            "{told:?}"
+        );
+        // containerd keeps the image's manifest, and with it the sum.
+        if node["runtime"] == "crictl" {
+            let total = told.last().unwrap()["total"].as_u64().unwrap();
+            assert!((80_000_000..81_000_000).contains(&total), "{total}");
+        }
+    }
+    for node in &nodes {
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+    }
 }
 
 /// prepull is killed; the pulls go on, and the run that resumes it finds them.

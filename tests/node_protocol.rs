@@ -104,6 +104,20 @@ async fn a_killed_supervisor_is_noticed() {
 }
 
 #[tokio::test]
+async fn what_arrives_is_told_in_bytes() {
+    for shells in &SHELLS {
+        scenarios::what_arrives_is_told_in_bytes(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pull_without_progress_is_ended() {
+    for shells in &SHELLS {
+        scenarios::a_pull_without_progress_is_ended(shells).await;
+    }
+}
+
+#[tokio::test]
 async fn output_without_end_is_bounded() {
     for shells in &SHELLS {
         scenarios::output_without_end_is_bounded(shells).await;

@@ -84,6 +84,7 @@ async fn credentials_are_never_put_on_a_disk() {
             },
             when: PullWhen::Missing,
             timeout: None,
+            patience: Default::default(),
             mark: "test",
             lease: std::time::Duration::from_secs(600),
         };

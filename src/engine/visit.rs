@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Course;
 use super::state::NodeState;
 use crate::model::{Fact, Failure, FailureKind, Outcome, RuntimeKind, Stage, Work};
-use crate::node::{self, Ended, PullJob};
+use crate::node::{self, Ended, Patience, Progress, PullJob, Transferred};
 use crate::ports::{PullRequest, Runtime, Session, Transport};
 
 /// Tries every item of the node that is due, once. Whatever happens on the way, the state comes back.
@@ -134,12 +134,21 @@ async fn try_item<T: Transport>(
 ) -> Result<Ended<Outcome>, Failure> {
     let node = &course.plan.fleet.nodes()[state.node];
     let index = state.node;
-    let progress = move |stage| {
+    let begins = move |stage| {
         course.mention(Fact::NodeStage {
             node: index,
             item: Some(item),
             stage,
         });
+    };
+    let progress = move |progress| match progress {
+        Progress::Stage(stage) => begins(stage),
+        Progress::Transferred(Transferred { bytes, total }) => course.mention(Fact::Progress {
+            node: index,
+            item,
+            bytes,
+            total,
+        }),
     };
     let cancel = cancelled(course);
     match &course.plan.work {
@@ -157,6 +166,10 @@ async fn try_item<T: Transport>(
                 timeout: policy
                     .pull_timeout
                     .map(|limit| state.items[item].left_of(limit)),
+                patience: Patience {
+                    stall: policy.stall_timeout,
+                    min_rate: policy.min_rate,
+                },
                 mark: &course.plan.mark,
                 lease: policy.lease,
             };
@@ -167,7 +180,7 @@ async fn try_item<T: Transport>(
             .await
         }
         Work::Check(images) => {
-            progress(Stage::Inspect);
+            begins(Stage::Inspect);
             let runtime = runtime_of(course, state.runtime)?;
             let asking = node::check(session, node, runtime, &images[item], cancel);
             let answer = guarded(Stage::Inspect, asking).await?;
@@ -176,7 +189,7 @@ async fn try_item<T: Transport>(
             }))
         }
         Work::Exec(argv) => {
-            progress(Stage::Run);
+            begins(Stage::Run);
             let running = node::run(session, node, argv, cancel);
             Ok(done(guarded(Stage::Run, running).await?, Outcome::Ran))
         }

@@ -53,10 +53,16 @@ impl Journal {
     /// # Errors
     /// What the disk answered. What was written before is not touched.
     pub fn events(&mut self, events: &[Event]) -> io::Result<()> {
+        // What is only on its way helps nobody later, and there is a lot of it.
+        let lasting = |event: &&Event| !matches!(event.fact, Fact::Progress { .. });
+        let mut lines = events.iter().filter(lasting).peekable();
+        if lines.peek().is_none() {
+            return Ok(());
+        }
         let outcomes = events
             .iter()
             .any(|event| matches!(event.fact, Fact::Finished { .. }));
-        self.write(events.iter().map(NewLine::Event), outcomes)
+        self.write(lines.map(NewLine::Event), outcomes)
     }
 
     /// Writes the last line.

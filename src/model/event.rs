@@ -44,6 +44,18 @@ pub enum Fact {
         /// What is done.
         stage: Stage,
     },
+    /// What a node pulls is arriving. Comes about once a second, may be left out, and is not recorded.
+    Progress {
+        /// The node.
+        node: usize,
+        /// The item.
+        item: usize,
+        /// How many bytes are there.
+        bytes: u64,
+        /// How many there will be, where that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        total: Option<u64>,
+    },
     /// A try failed and another will follow.
     AttemptFailed {
         /// The node.

@@ -84,6 +84,10 @@ pub struct Policy {
     pub backoff: Backoff,
     /// The longest one attempt at a pull may take; `None` for no limit.
     pub pull_timeout: Option<Duration>,
+    /// The longest a pull may go without progress, where the node can see what arrives; `None` for no limit.
+    pub stall_timeout: Option<Duration>,
+    /// The fewest bytes a second that may arrive over the stall time-out.
+    pub min_rate: Option<u64>,
     /// How long a pull on a node goes on by itself when nobody asks after it.
     pub lease: Duration,
     /// The longest the whole run may take.
@@ -110,6 +114,8 @@ impl Default for Policy {
                 max: Duration::from_secs(60),
             },
             pull_timeout: None,
+            stall_timeout: Some(Duration::from_secs(300)),
+            min_rate: None,
             lease: Duration::from_secs(600),
             deadline: None,
             max_failures: None,

@@ -55,6 +55,25 @@ pub fn capped(bytes: &[u8], limit: usize) -> String {
     text
 }
 
+/// Bytes for people, in powers of 1000 as registries and disks count them: `80.0 MB`.
+pub fn bytes(number: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if number < 1000 {
+        return format!("{number} B");
+    }
+    let mut size = number as f64 / 1000.0;
+    let mut unit = UNITS[0];
+    for larger in &UNITS[1..] {
+        // 999.95 would be shown as 1000.0.
+        if size < 999.95 {
+            break;
+        }
+        size /= 1000.0;
+        unit = larger;
+    }
+    format!("{size:.1} {unit}")
+}
+
 /// "1 node", "2 nodes": a count with its noun.
 pub fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
@@ -64,6 +83,15 @@ pub fn count(number: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_have_three_or_four_digits() {
+        let shown = [0, 999, 1000, 80_028_485, 999_960_000, 12_345_678_901].map(bytes);
+        assert_eq!(
+            shown,
+            ["0 B", "999 B", "1.0 kB", "80.0 MB", "1.0 GB", "12.3 GB"]
+        );
+    }
 
     #[test]
     fn plain_text_is_not_copied() {

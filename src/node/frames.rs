@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::transfer::Part;
 use crate::model::{CommandOutput, ExitStatus};
 
 /// The most bytes of one call, frames and output together.
@@ -15,7 +16,9 @@ const NOISE_LIMIT: usize = 1 << 20;
 /// How much of that noise is kept, to be shown when our program never begins.
 const WORDS_KEPT: usize = 4 << 10;
 /// The longest line of a frame.
-const LINE_LIMIT: usize = 256;
+const LINE_LIMIT: usize = 4096;
+/// The largest manifest that is taken.
+const MANIFEST_LIMIT: usize = 64 << 10;
 
 /// What the node tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +33,14 @@ pub(super) enum Frame {
     Exited,
     /// A command's end and output.
     Output(CommandOutput),
+    /// It can see what arrives, and tells from here on.
+    Measured,
+    /// What is on its way.
+    Progress(Vec<Part>),
+    /// The manifest of the image on its way, as the registry has it.
+    Manifest(Vec<u8>),
+    /// A layer that was there already: its digest without `sha256:`.
+    There(String),
     /// It will not go on, and why.
     Refused(String),
     /// It has cleaned up and ends.
@@ -57,12 +68,18 @@ pub(super) struct Reader {
     words: Vec<u8>,
     begun: bool,
     ended: bool,
-    /// An output frame whose bytes are still to come: their number, and what its line said.
+    /// A frame whose bytes are still to come: their number, and what its line said.
     pending: Option<Announced>,
 }
 
 #[derive(Debug, Clone)]
-struct Announced {
+enum Announced {
+    Output(Output),
+    Manifest(usize),
+}
+
+#[derive(Debug, Clone)]
+struct Output {
     exit: ExitStatus,
     stdout: usize,
     stderr: usize,
@@ -147,22 +164,27 @@ impl Reader {
                     self.ended = frame == Frame::End;
                     return Ok(Some(frame));
                 }
-                Some(Line::Output(announced)) => self.pending = Some(announced),
+                Some(Line::Announced(announced)) => self.pending = Some(announced),
             }
         }
-        Ok(self.payload().map(Frame::Output))
+        Ok(self.payload())
     }
 
-    fn payload(&mut self) -> Option<CommandOutput> {
-        let whole = |a: &Announced| self.buffer.len() >= a.stdout + a.stderr;
-        let announced = self.pending.take_if(|announced| whole(announced))?;
-        let stdout = self.buffer.drain(..announced.stdout).collect();
-        let stderr = self.buffer.drain(..announced.stderr).collect();
-        Some(CommandOutput {
-            exit: announced.exit,
-            stdout,
-            stderr,
-            truncated: announced.truncated,
+    fn payload(&mut self) -> Option<Frame> {
+        let size = |announced: &Announced| match announced {
+            Announced::Output(output) => output.stdout + output.stderr,
+            Announced::Manifest(size) => *size,
+        };
+        let there = self.buffer.len();
+        let announced = self.pending.take_if(|announced| there >= size(announced))?;
+        Some(match announced {
+            Announced::Output(output) => Frame::Output(CommandOutput {
+                exit: output.exit,
+                stdout: self.buffer.drain(..output.stdout).collect(),
+                stderr: self.buffer.drain(..output.stderr).collect(),
+                truncated: output.truncated,
+            }),
+            Announced::Manifest(size) => Frame::Manifest(self.buffer.drain(..size).collect()),
         })
     }
 
@@ -176,11 +198,17 @@ impl Reader {
             return Ok(None);
         };
         let line: Vec<u8> = self.buffer.drain(..=end).take(end).collect();
+        let size = line.len();
         let text = line
             .strip_prefix(self.mark.as_slice())
             .and_then(|rest| std::str::from_utf8(rest).ok())
             .ok_or_else(|| Broken("something else wrote between its lines".into()))?;
-        self.parse(text).map(Some)
+        let parsed = self.parse(text)?;
+        if matches!(parsed, Line::Frame(Frame::Progress(_))) {
+            // There is one a second for as long as a pull takes, and none is kept.
+            self.received -= size.min(self.received);
+        }
+        Ok(Some(parsed))
     }
 
     fn parse(&self, text: &str) -> Result<Line, Broken> {
@@ -192,10 +220,21 @@ impl Reader {
             "exited" => Frame::Exited,
             "refused" => Frame::Refused(rest.to_string()),
             "end" => Frame::End,
+            "measured" => Frame::Measured,
+            "there" => Frame::There(rest.to_string()),
+            "progress" => Frame::Progress(
+                parts(rest).ok_or_else(|| Broken("it told of progress that cannot be".into()))?,
+            ),
+            "manifest" => {
+                let size = rest.parse().ok().filter(|size| *size <= MANIFEST_LIMIT);
+                let size =
+                    size.ok_or_else(|| Broken("it announced a manifest that cannot be".into()))?;
+                return Ok(Line::Announced(Announced::Manifest(size)));
+            }
             "output" => {
                 let announced = announced(rest, self.limits)
                     .ok_or_else(|| Broken("it announced an output that cannot be".into()))?;
-                return Ok(Line::Output(announced));
+                return Ok(Line::Announced(Announced::Output(announced)));
             }
             _ => return Err(Broken("it sent a line that is unknown".into())),
         };
@@ -205,11 +244,30 @@ impl Reader {
 
 enum Line {
     Frame(Frame),
-    Output(Announced),
+    Announced(Announced),
+}
+
+/// `NAME:BYTES:TOTAL NAME:BYTES:TOTAL ...`; the last may be the disk's use, which is no layer.
+fn parts(text: &str) -> Option<Vec<Part>> {
+    let part = |word: &str| {
+        let mut fields = word.split(':');
+        let part = Part {
+            name: fields.next()?.to_string(),
+            bytes: fields.next()?.parse().ok()?,
+            total: fields.next()?.parse().ok()?,
+        };
+        fields.next().is_none().then_some(part)
+    };
+    let mut parts = text
+        .split_whitespace()
+        .map(part)
+        .collect::<Option<Vec<_>>>()?;
+    parts.retain(|part| part.name != "disk");
+    Some(parts)
 }
 
 /// `CODE STDOUT STDERR CUT`, within the limits.
-fn announced(text: &str, limits: (usize, usize)) -> Option<Announced> {
+fn announced(text: &str, limits: (usize, usize)) -> Option<Output> {
     let mut fields = text.split(' ').map(|field| field.parse::<u32>().ok());
     let mut field = || fields.next().flatten();
     let (code, stdout, stderr, cut) = (field()?, field()?, field()?, field()?);
@@ -217,7 +275,7 @@ fn announced(text: &str, limits: (usize, usize)) -> Option<Announced> {
     if fields.next().is_some() || code > 255 || cut > 1 || stdout > limits.0 || stderr > limits.1 {
         return None;
     }
-    Some(Announced {
+    Some(Output {
         exit: exit_status(code),
         stdout,
         stderr,
@@ -328,13 +386,17 @@ mod tests {
                 "cannot be",
             ),
             (b"prepull-n output 0 0 0\n", "cannot be"),
+            (b"prepull-n progress a:b:c\n", "cannot be"),
+            (b"prepull-n progress a:1\n", "cannot be"),
+            (b"prepull-n manifest 65537\n", "cannot be"),
+            (b"prepull-n manifest -1\n", "cannot be"),
             (b"prepull-n output 0 0 0 0 0\n", "cannot be"),
         ] {
             let told = broken(bytes);
             assert!(told.contains(what), "{told}: {}", bytes.escape_ascii());
         }
         assert!(
-            broken(&[b"prepull-n hello\n", [b'a'; 300].as_slice()].concat()).contains("too long")
+            broken(&[b"prepull-n hello\n", [b'a'; 5000].as_slice()].concat()).contains("too long")
         );
     }
 
@@ -344,6 +406,33 @@ mod tests {
         assert_eq!(exit_status(137), ExitStatus::Signal("KILL".into()));
         assert_eq!(exit_status(127), ExitStatus::Code(127));
         assert_eq!(exit_status(255), ExitStatus::Code(255));
+    }
+
+    #[test]
+    fn progress_is_read_and_does_not_count_for_the_size_of_a_call() {
+        let part = |name: &str, bytes, total| Part {
+            name: name.into(),
+            bytes,
+            total,
+        };
+        let (frames, broken) = read([
+            &b"prepull-n measured\nprepull-n progress ab:5:10 GetImageBlob7:3:0 disk:123:0\n\
+            prepull-n manifest 3\n{\n}prepull-n there ab\nprepull-n progress\n"[..],
+        ]);
+        assert_eq!(
+            frames,
+            [
+                Frame::Measured,
+                Frame::Progress(vec![part("ab", 5, 10), part("GetImageBlob7", 3, 0)]),
+                Frame::Manifest(b"{\n}".to_vec()),
+                Frame::There("ab".into()),
+                Frame::Progress(vec![]),
+            ]
+        );
+        assert_eq!(broken, None);
+        let line = format!("prepull-n progress {}:1:2\n", "a".repeat(2000));
+        let (frames, broken) = read(std::iter::repeat_n(line.as_bytes(), 5000));
+        assert_eq!((frames.len(), broken), (5000, None));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod scripted;
 mod talk;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::future::Future;
 use std::pin::pin;
@@ -23,6 +24,8 @@ use crate::ports::{NodeCommand, PullRequest, Runtime, Session};
 
 use request::{Action, Request};
 use talk::{Heard, Talk};
+use transfer::Transfer;
+pub use transfer::{Patience, Transferred};
 
 /// What a call into the node came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +36,14 @@ pub enum Ended<T> {
     Cancelled,
 }
 
-/// Is told of each stage as it begins.
-pub type Progress<'a> = &'a (dyn Fn(Stage) + Send + Sync);
+/// How a pull gets on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// This begins.
+    Stage(Stage),
+    /// So much has arrived.
+    Transferred(Transferred),
+}
 
 /// One attempt at one image.
 pub struct PullJob<'a> {
@@ -46,6 +55,8 @@ pub struct PullJob<'a> {
     pub when: PullWhen,
     /// How long the pull itself may take; inspecting has a limit of its own.
     pub timeout: Option<Duration>,
+    /// When it is too slow.
+    pub patience: Patience,
     /// Names the run's pulls on nodes: the same mark, node and image find the same pull again.
     pub mark: &'a str,
     /// How long the pull goes on by itself when the connection is lost.
@@ -102,7 +113,7 @@ pub async fn probe<S: Session>(
                 talk.stop().await;
                 return Ok(Ended::Cancelled);
             }
-            Heard::TimeUp => {
+            Heard::TimeUp | Heard::Stalled(_) => {
                 answers.push(Err(no_answer(Stage::Probe)));
                 talk.stop().await;
                 return choose(&asked, answers).map(Ended::Done);
@@ -126,7 +137,7 @@ pub async fn pull<S: Session>(
     session: &mut S,
     node: &Node,
     job: &PullJob<'_>,
-    progress: Progress<'_>,
+    progress: &(dyn Fn(Progress) + Send + Sync),
     cancel: impl Future<Output = ()> + Send,
 ) -> Result<Ended<Outcome>, Failure> {
     let mut cancel = pin!(cancel);
@@ -134,7 +145,10 @@ pub async fn pull<S: Session>(
     let commands = vec![
         runtime.inspect(image, job.request.endpoint),
         runtime.pull(&job.request)?,
+        runtime.root(job.request.endpoint),
     ];
+    let transferred = |bytes| progress(Progress::Transferred(bytes));
+    let mut transfer = Transfer::new(job.patience, &transferred);
     let request = Request::pull(job, node, commands);
     let Some(mut talk) =
         Talk::start(session, node, &request, Stage::Inspect, cancel.as_mut()).await?
@@ -145,13 +159,20 @@ pub async fn pull<S: Session>(
     /// One command of the pull: its stage announced, its output, or an early end of the whole call.
     macro_rules! step {
         ($stage:expr, $limit:expr) => {{
-            progress($stage);
+            progress(Progress::Stage($stage));
             talk.stage($stage);
-            match talk.output($limit, cancel.as_mut()).await? {
+            match talk
+                .watched_output($limit, &mut transfer, cancel.as_mut())
+                .await?
+            {
                 Heard::This(output) => output,
                 Heard::Cancel => {
                     talk.stop().await;
                     return Ok(Ended::Cancelled);
+                }
+                Heard::Stalled(failure) => {
+                    talk.stop().await;
+                    return Err(failure);
                 }
                 Heard::TimeUp => {
                     talk.stop().await;
@@ -292,7 +313,7 @@ async fn one_command<S: Session>(
             talk.stop().await;
             Ok(Ended::Cancelled)
         }
-        Heard::TimeUp => {
+        Heard::TimeUp | Heard::Stalled(_) => {
             talk.stop().await;
             Err(no_answer(stage))
         }

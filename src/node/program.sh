@@ -214,7 +214,8 @@ keep() {
     exec cat >/dev/null
 }
 
-# Runs command number $1 to its end and sends its output. Leaves its exit status in $code.
+# Runs command number $1 to its end and sends its output. Leaves its exit status in $code. With a second
+# number, tells meanwhile what arrives.
 perform() {
     stopped && finish
     eval "delivery=\$delivery_$1"
@@ -236,8 +237,15 @@ perform() {
     readers="$readers $!"
     printf '%s\n' "$readers" >"$dir/readers"
     stopped && signal TERM
+    measurer=
+    if [ -n "$2" ]; then
+        measure "$2" &
+        measurer=$!
+    fi
     wait "$client"
     code=$?
+    # It writes frames too: not while we do.
+    [ -z "$measurer" ] || { kill "$measurer"; wait "$measurer"; } 2>/dev/null
     [ "$delivery" = none ] || { forget_secret; unset "secret_$1"; }
     # A runtime's client has nothing to leave behind; the operator's command may.
     [ "$action" = run ] || kill -s KILL -- "-$client" 2>/dev/null
@@ -264,7 +272,7 @@ is_alive() {
     read -r process <"$dir/$1" && [ "/proc/$process/fd/$2" -ef "$dir/frames" ]
 } 2>/dev/null
 
-# The first command inspects, the second pulls.
+# The first command inspects, the second pulls, the third tells where the runtime keeps its files.
 pull() {
     trap 'forget_secret; signal TERM; exit 143' INT TERM
     take_turn
@@ -272,7 +280,7 @@ pull() {
     perform 1
     if [ "$code" -ne 0 ] || [ "$action" = pull-always ]; then
         frame stage pull
-        perform 2
+        perform 2 3
         if [ "$code" -eq 0 ]; then
             frame stage verify
             perform 1
@@ -348,6 +356,105 @@ keep_lease() {
     end_viewer
     ask_to_end
     force_end
+}
+
+# Tells what arrives while the pull runs. Command number $1 prints where the runtime keeps its files.
+#
+# Layers on their way are files that root may read: containerd's ingest folders (plugins/content/local) and
+# docker's GetImageBlob files (distribution/pull_v2.go). What has arrived is unpacked, which only the disk's
+# use shows. Only changes are told: whoever comes back reads all of it again.
+measure() {
+    pause=
+    trap 'kill $pause; exit' TERM
+    (become "$1") >"$dir/root" &
+    pause=$!
+    wait $pause
+    root=
+    while read -r line; do
+        case $line in
+            /*) root=$line ;;
+            # A line of the CRI's answer, which is JSON.
+            *'"containerdRootDir":'*) line=${line#*: \"}; root=${line%%\"*} ;;
+        esac
+    done <"$dir/root"
+    [ -n "$root" ] || root=/var/lib/containerd
+    content=io.containerd.content.v1.content
+    # Where it may be besides: containerd's own place, which docker may use too, and k3s'.
+    set -- "$root" "$root/containerd/daemon" /var/lib/containerd /var/lib/rancher/k3s/agent/containerd
+    disk=
+    for place in "$@"; do
+        [ -x "$place/$content/ingest" ] || [ -x "$place/tmp" ] && disk=$place && break
+    done
+    [ -n "$disk" ] && [ -r "$disk" ] || exit
+    frame measured
+    last=
+    found=
+    manifest=
+    seconds=0
+    while :; do
+        sleep 1 &
+        pause=$!
+        wait $pause
+        seconds=$((seconds + 1))
+        [ "$seconds" -lt 300 ] || [ $((seconds % 5)) = 0 ] || continue
+        now=$(layers "$@")
+        [ -z "$now" ] || found=yes
+        [ -z "$found" ] || ! is_unpacking || now="$now disk:$(disk_use):0"
+        [ "$now" != "$last" ] || continue
+        last=$now
+        [ -n "$manifest" ] || tell_manifest "$@"
+        [ ${#now} -lt 3000 ] && frame "progress$now"
+    done
+} 2>/dev/null
+
+# What arrives below the places "$@": names, bytes that are there, bytes in all (0: not known).
+layers() {
+    for file in "$1"/tmp/GetImageBlob*; do
+        size=$(stat -c %s "$file") && printf ' %s:%s:0' "${file##*/}" "$size"
+    done
+    for place in "$@"; do
+        for folder in "$place/$content"/ingest/*/; do
+            reference=
+            total=0
+            read -r reference <"$folder/ref"
+            case $reference in *layer-sha256:*) ;; *) continue ;; esac
+            read -r total <"$folder/total"
+            size=$(stat -c %s "$folder/data") && printf ' %s:%s:%s' "${reference##*sha256:}" "$size" "${total:-0}"
+        done
+    done
+}
+
+# Sends the newest manifest that names a layer on its way, and which of its layers are there.
+tell_manifest() {
+    layer=${now# }
+    layer=${layer%%:*}
+    [ ${#layer} = 64 ] || return
+    for place in "$@"; do
+        blobs=$place/$content/blobs/sha256
+        [ -d "$blobs" ] || continue
+        manifest=$(find "$blobs" -type f -size -128 -exec grep -l "$layer" {} +)
+        [ -n "$manifest" ] || continue
+        manifest=$(ls -t -d $manifest | head -n 1)
+        frame "manifest $(($(wc -c <"$manifest")))"
+        cat "$manifest"
+        for digest in $(tr -c '0-9a-f' '\n' <"$manifest"); do
+            [ ${#digest} = 64 ] && [ -e "$blobs/$digest" ] && frame "there $digest"
+        done
+        return
+    done
+}
+
+# Whether something that has arrived may be unpacked just now.
+is_unpacking() {
+    [ -z "$now" ] || [ "$(grep -c ': Download complete' <"$dir/stdout")" -gt "$(grep -c ': Pull complete' <"$dir/stdout")" ]
+}
+
+disk_use() {
+    df -P "$disk" | {
+        read -r line
+        read -r device size used line
+        printf %s "$used"
+    }
 }
 
 # Starts the supervisor and the keeper, with nothing of the session in their hands.

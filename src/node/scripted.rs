@@ -530,9 +530,10 @@ impl ScriptedChannel {
     }
 
     fn answer_pull(&mut self, asked: &Asked, now: Instant) -> Option<Instant> {
-        let [inspect, pull] = &asked.commands[..] else {
-            panic!("a pull has two commands: {asked:?}");
+        let [inspect, pull, root] = &asked.commands[..] else {
+            panic!("a pull has three commands: {asked:?}");
         };
+        assert_eq!(root[1], "root");
         let [_, verb, image] = &pull[..] else {
             panic!("not a pull of ScriptedRuntime: {pull:?}");
         };
@@ -782,6 +783,10 @@ impl Runtime for ScriptedRuntime {
             bytes: Some(1000),
             platform: None,
         }))
+    }
+
+    fn root(&self, _: Option<&str>) -> NodeCommand {
+        self.command(&["root"])
     }
 
     fn pull(&self, request: &PullRequest<'_>) -> Result<NodeCommand, Failure> {

@@ -14,7 +14,8 @@ use crate::ports::{Channel, ChannelEvent, Session};
 
 use super::frames::{Frame, Reader};
 use super::request::{LINE, OnItsOwn, Request};
-use super::{ANSWER_LIMIT, STRAGGLER_LIMIT};
+use super::transfer::Transfer;
+use super::{ANSWER_LIMIT, Patience, STRAGGLER_LIMIT};
 
 /// How long the node may take to end a command and clean up; it needs 5 s when TERM does not help.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(10);
@@ -29,6 +30,8 @@ pub(super) enum Heard<T> {
     This(T),
     Cancel,
     TimeUp,
+    /// A pull got on too slowly, and how.
+    Stalled(Failure),
 }
 
 /// The conversation. Dropping it closes the channel: the node sees its input end and cleans up.
@@ -97,6 +100,17 @@ impl<C: Channel> Talk<C> {
     pub(super) async fn output<F: Future<Output = ()> + Send>(
         &mut self,
         limit: Option<Duration>,
+        cancel: Pin<&mut F>,
+    ) -> Result<Heard<CommandOutput>, Failure> {
+        let mut nothing = Transfer::new(Patience::default(), &|_| {});
+        self.watched_output(limit, &mut nothing, cancel).await
+    }
+
+    /// The next command's output, within `limit` from now, and meanwhile how a pull gets on.
+    pub(super) async fn watched_output<F: Future<Output = ()> + Send>(
+        &mut self,
+        limit: Option<Duration>,
+        transfer: &mut Transfer<'_>,
         mut cancel: Pin<&mut F>,
     ) -> Result<Heard<CommandOutput>, Failure> {
         let mut stragglers = None;
@@ -109,6 +123,7 @@ impl<C: Channel> Talk<C> {
                 biased;
                 () = cancel.as_mut() => return Ok(Heard::Cancel),
                 () = at(deadline) => return Ok(Heard::TimeUp),
+                () = at(transfer.stalled_at) => return Ok(Heard::Stalled(transfer.stalled())),
                 () = at(stragglers) => {
                     stragglers = None;
                     self.say("enough\n").await?;
@@ -122,7 +137,18 @@ impl<C: Channel> Talk<C> {
                 frame = self.frame() => frame?,
             };
             match frame {
-                Frame::Output(output) => return Ok(Heard::This(output)),
+                Frame::Output(output) => {
+                    transfer.end();
+                    return Ok(Heard::This(output));
+                }
+                Frame::Measured => transfer.begin(),
+                Frame::Progress(parts) => {
+                    if let Err(stalled) = transfer.progress(parts) {
+                        return Ok(Heard::Stalled(stalled));
+                    }
+                }
+                Frame::Manifest(json) => transfer.manifest(&json),
+                Frame::There(digest) => transfer.there(&digest),
                 // Another pull of the same image is at it, and has limits of its own.
                 Frame::Stage(stage) if stage == "turn" => deadline = None,
                 Frame::Stage(_) => deadline = from_now(),

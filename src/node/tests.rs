@@ -70,10 +70,14 @@ async fn pull_once(
         },
         when: how.when,
         timeout: how.timeout,
+        patience: Patience::default(),
         mark: "test",
         lease: Duration::from_secs(600),
     };
-    let tell = |stage| stages.lock().unwrap().push(stage);
+    let tell = |progress| match progress {
+        Progress::Stage(stage) => stages.lock().unwrap().push(stage),
+        Progress::Transferred(_) => {}
+    };
     let ended = pull(&mut session, &node(), &job, &tell, cancel).await;
     (ended, stages.into_inner().unwrap())
 }
@@ -269,6 +273,7 @@ fn the_calls_can_move_between_threads() {
             },
             when: PullWhen::Missing,
             timeout: None,
+            patience: Patience::default(),
             mark: "test",
             lease: Duration::from_secs(600),
         };

@@ -10,16 +10,24 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::RunInfo;
 use super::lines::{in_seconds, line, shown};
-use crate::model::{Event, Fact, Outcome};
+use crate::model::{Event, Fact, Outcome, text};
 
 /// What the bars show; pure, so that it can be tested without a terminal.
 pub struct Board {
     info: Arc<RunInfo>,
-    working: BTreeMap<usize, (Duration, String)>,
+    working: BTreeMap<usize, Work>,
     /// Which try each node is at; outlives its place in the window, which it gives back between tries.
     tries: BTreeMap<usize, u32>,
     left: Vec<usize>,
     failed: Vec<bool>,
+}
+
+/// What one node does.
+struct Work {
+    since: Duration,
+    what: String,
+    /// "  12.0 MB of 80.0 MB", once something is known to arrive.
+    arrived: String,
 }
 
 impl Board {
@@ -40,12 +48,28 @@ impl Board {
     pub fn apply(&mut self, event: &Event) {
         match &event.fact {
             Fact::NodeStarted { node } => {
-                self.working.insert(*node, (event.at, "starting".into()));
+                let work = Work {
+                    since: event.at,
+                    what: "starting".into(),
+                    arrived: String::new(),
+                };
+                self.working.insert(*node, work);
             }
             Fact::NodeStage { node, item, stage } => {
                 if let Some(state) = self.working.get_mut(node) {
                     let image = item.and_then(|item| self.info.plan.work.image(item));
-                    state.1 = image.map_or(stage.to_string(), |image| format!("{stage} {image}"));
+                    state.arrived.clear();
+                    state.what =
+                        image.map_or(stage.to_string(), |image| format!("{stage} {image}"));
+                }
+            }
+            Fact::Progress {
+                node, bytes, total, ..
+            } => {
+                if let Some(state) = self.working.get_mut(node) {
+                    let total = total.map(|total| format!(" of {}", text::bytes(total)));
+                    state.arrived =
+                        format!("  {}{}", text::bytes(*bytes), total.unwrap_or_default());
                 }
             }
             Fact::AttemptFailed { node, attempt, .. } => {
@@ -75,7 +99,7 @@ impl Board {
             .working
             .iter()
             .take(room)
-            .map(|(node, (since, what))| {
+            .map(|(node, work)| {
                 let name = self
                     .info
                     .plan
@@ -88,10 +112,8 @@ impl Board {
                 } else {
                     String::new()
                 };
-                let text = format!(
-                    "{name}  {what}  {}{again}",
-                    in_seconds(now.saturating_sub(*since))
-                );
+                let took = in_seconds(now.saturating_sub(work.since));
+                let text = format!("{name}  {}  {took}{}{again}", work.what, work.arrived);
                 shown(&text, 500).into_owned()
             })
             .collect();

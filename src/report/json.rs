@@ -98,6 +98,15 @@ fn event_json(info: &RunInfo, event: &Event) -> Value {
             "node-stage",
             json!({ "node": name(*node), "image": item.and_then(image), "stage": stage.as_str() }),
         ),
+        Fact::Progress {
+            node,
+            item,
+            bytes,
+            total,
+        } => (
+            "progress",
+            json!({ "node": name(*node), "image": image(*item), "bytes": bytes, "total": total }),
+        ),
         Fact::AttemptFailed {
             node,
             item,

@@ -87,7 +87,8 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
                 field(&mut out, "attempts", &record.attempts.len().to_string());
             }
         }
-        Fact::NodeLeft { .. } => return None,
+        // A line a second for every node is nothing to read.
+        Fact::Progress { .. } | Fact::NodeLeft { .. } => return None,
         Fact::Stopping { reason } => {
             field(&mut out, "status", "stopping");
             field(&mut out, "reason", reason.as_str());

@@ -145,6 +145,10 @@ impl Runtime for Crictl {
         Ok(read_held(image, &answer))
     }
 
+    fn root(&self, endpoint: Option<&str>) -> NodeCommand {
+        Self::command(endpoint, &["info"])
+    }
+
     fn pull(&self, request: &PullRequest<'_>) -> Result<NodeCommand, Failure> {
         if let Some(platform) = request.platform {
             return Err(Failure::new(

@@ -196,6 +196,10 @@ impl Runtime for Docker {
             })
     }
 
+    fn root(&self, endpoint: Option<&str>) -> NodeCommand {
+        Self::command(endpoint, &["info", "--format", "{{.DockerRootDir}}"])
+    }
+
     fn pull(&self, request: &PullRequest<'_>) -> Result<NodeCommand, Failure> {
         let name = name_of(request.image);
         let mut arguments = vec!["pull"];

@@ -77,6 +77,11 @@ pub fn pull(
     let images = images(&args.images)?;
     let mut policy = policy::policy(&args.course.policy)?;
     policy.pull_timeout = Some(args.pull_timeout).filter(|limit| !limit.is_zero());
+    policy.stall_timeout = Some(args.stall_timeout).filter(|limit| !limit.is_zero());
+    policy.min_rate = args.min_rate;
+    if policy.min_rate.is_some() && policy.stall_timeout.is_none() {
+        bail!("--min-rate is measured over --stall-timeout, which is switched off");
+    }
     policy.lease = args.lease;
     policy.pull = policy::pull_when(args.pull);
     policy.platform = args.platform.as_deref().map(policy::platform).transpose()?;

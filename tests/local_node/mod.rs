@@ -47,6 +47,7 @@ pub struct Place {
 
 /// The clients; they log what they are asked and do what `$FAKE/pull` says.
 const CLIENT: &str = r#"#!/bin/sh
+if [ "$1" = info ]; then printf '{\n  "containerdRootDir": "%s",\n}\n' "$FAKE/store"; exit; fi
 echo "$(basename "$0") $*" >>"$FAKE/log"
 readlink /proc/self/fd/2 >>"$FAKE/pipes"
 [ -z "$DOCKER_CONFIG" ] || echo "$DOCKER_CONFIG/config.json" >>"$FAKE/pipes"

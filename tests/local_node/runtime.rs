@@ -84,6 +84,10 @@ impl Runtime for FakeRuntime {
         Err(Failure::new(FailureKind::RuntimeDown, stage, words(output)))
     }
 
+    fn root(&self, _: Option<&str>) -> NodeCommand {
+        self.command(&["info"])
+    }
+
     fn pull(&self, request: &PullRequest<'_>) -> Result<NodeCommand, Failure> {
         let mut command = self.command(&["pull", &request.image.to_string()]);
         command.stdin.clone_from(&self.stdin);

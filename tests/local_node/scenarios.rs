@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use prepull::model::{
     CommandOutput, ExitStatus, Failure, FailureKind, Outcome, PullWhen, RuntimeKind, Secret, Stage,
 };
-use prepull::node::{self as call, Ended, PullJob};
+use prepull::node::{self as call, Ended, Patience, Progress, PullJob, Transferred};
 use prepull::ports::PullRequest;
 
 use super::runtime::FakeRuntime;
@@ -40,6 +40,35 @@ async fn pull_of(
     timeout: Option<Duration>,
     cancel: impl Future<Output = ()> + Send,
 ) -> Result<Ended<Outcome>, Failure> {
+    let how = How {
+        mark,
+        lease,
+        timeout,
+        stall: None,
+    };
+    pull_how(how, place, runtime, &|_| {}, cancel).await
+}
+
+struct How<'a> {
+    mark: &'a str,
+    lease: Duration,
+    timeout: Option<Duration>,
+    stall: Option<Duration>,
+}
+
+async fn pull_how(
+    how: How<'_>,
+    place: &Place,
+    runtime: &FakeRuntime,
+    progress: &(dyn Fn(Progress) + Send + Sync),
+    cancel: impl Future<Output = ()> + Send,
+) -> Result<Ended<Outcome>, Failure> {
+    let How {
+        mark,
+        lease,
+        timeout,
+        stall,
+    } = how;
     // Each place is a node of its own, on a machine that they share.
     let mark = format!("{mark} {}", place.folder.path().display());
     let image = IMAGE.parse().unwrap();
@@ -53,10 +82,14 @@ async fn pull_of(
         },
         when: PullWhen::Missing,
         timeout,
+        patience: Patience {
+            stall,
+            min_rate: None,
+        },
         mark: &mark,
         lease,
     };
-    call::pull(&mut place.session(), &node(false), &job, &|_| {}, cancel).await
+    call::pull(&mut place.session(), &node(false), &job, progress, cancel).await
 }
 
 fn docker_with(secret: &str) -> FakeRuntime {
@@ -388,6 +421,71 @@ pub async fn a_killed_supervisor_is_noticed(shells: &Shells) {
     place.assert_clean().await;
 }
 
+/// A layer on its way as containerd keeps it, beside one of the image's that is there already.
+const ARRIVES: &str = r#"store=$FAKE/store/io.containerd.content.v1.content
+first=$(printf %064d 1) second=$(printf %064d 2)
+mkdir -p "$store/ingest/a" "$store/blobs/sha256"
+printf '{"layers":[{"digest":"sha256:%s","size":1000},{"digest":"sha256:%s","size":500}]}' $first $second >"$store/blobs/sha256/$(printf %064d 3)"
+: >"$store/blobs/sha256/$second"
+printf 'k8s.io/7/layer-sha256:%s' $first >"$store/ingest/a/ref"
+printf 1000 >"$store/ingest/a/total"
+head -c 400 /dev/zero >"$store/ingest/a/data"
+touch "$FAKE/started"
+"#;
+
+fn with_a_store(shells: &Shells) -> Place {
+    let place = Place::new(shells);
+    let store = place.path("fake/store/io.containerd.content.v1.content/ingest");
+    fs::create_dir_all(store).unwrap();
+    place
+}
+
+pub async fn what_arrives_is_told_in_bytes(shells: &Shells) {
+    let place = with_a_store(shells);
+    let leaves = "sleep 3; rm -r \"$store/ingest/a\"; sleep 3";
+    place.write("fake/pull", &format!("{ARRIVES}{leaves}"));
+    let told = std::sync::Mutex::new(vec![]);
+    let progress = |progress| {
+        if let Progress::Transferred(Transferred { bytes, total }) = progress {
+            told.lock().unwrap().push((bytes, total));
+        }
+    };
+    let how = How {
+        mark: "test",
+        lease: MINUTE,
+        timeout: None,
+        stall: Some(MINUTE),
+    };
+    let runtime = FakeRuntime::new(RuntimeKind::Crictl);
+    let ended = pull_how(how, &place, &runtime, &progress, pending()).await;
+    assert_pulled(&ended, shells);
+    let told = told.into_inner().unwrap();
+    // The first comes before the manifest is known.
+    assert!(
+        told.contains(&(900, Some(1500))) || told.contains(&(400, None)),
+        "{told:?}"
+    );
+    assert_eq!(told.last(), Some(&(1500, Some(1500))), "{told:?}");
+    place.assert_clean().await;
+}
+
+pub async fn a_pull_without_progress_is_ended(shells: &Shells) {
+    let place = with_a_store(shells);
+    place.write("fake/pull", &format!("{ARRIVES}sleep 1000"));
+    let how = How {
+        mark: "test",
+        lease: MINUTE,
+        timeout: None,
+        stall: Some(Duration::from_secs(4)),
+    };
+    let runtime = FakeRuntime::new(RuntimeKind::Crictl);
+    let ended = pull_how(how, &place, &runtime, &|_| {}, pending()).await;
+    let failure = ended.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Stalled);
+    assert!(failure.detail.contains("900 B of 1.5 kB"), "{failure}");
+    place.assert_clean().await;
+}
+
 pub async fn output_without_end_is_bounded(shells: &Shells) {
     let place = Place::new(shells);
     let output = run(&place, &["head", "-c", "1000000000", "/dev/zero"]).await;
@@ -535,6 +633,8 @@ pub async fn all(shells: &Shells) {
     a_lost_pull_is_found_again(shells).await;
     a_new_connection_takes_over(shells).await;
     a_second_run_waits_for_the_first_ones_pull(shells).await;
+    what_arrives_is_told_in_bytes(shells).await;
+    a_pull_without_progress_is_ended(shells).await;
     a_killed_viewer_loses_nothing(shells).await;
     a_killed_supervisor_is_noticed(shells).await;
     output_without_end_is_bounded(shells).await;
