@@ -67,6 +67,9 @@ pub struct PullArgs {
     /// The longest one attempt at a pull may take, e.g. 30m; 0 for no limit.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, help_heading = "Policy")]
     pub pull_timeout: Duration,
+    /// At most so many nodes pull from one registry at one time.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Policy")]
+    pub per_registry: Option<u32>,
     /// The longest a pull may go without a byte arriving, e.g. 5m; 0 for no limit.
     ///
     /// Then it is cancelled on the node and tried again. Only where the node can see what arrives: as root.
@@ -315,6 +318,10 @@ pub struct PolicyArgs {
     /// Start no further node once this many have failed.
     #[arg(long, value_name = "N|P%", value_parser = portion)]
     pub max_failures: Option<Share>,
+    /// Let this many nodes try first, and stop when all of them are refused by the registry or do not find the image; 0
+    /// for none [default: 5 in fleets of more than 20 nodes]
+    #[arg(long, value_name = "N")]
+    pub canary: Option<u32>,
     /// Go in waves of these cumulative sizes, e.g. 1,10%,100%; each starts when the one before succeeded.
     #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = portion)]
     pub waves: Vec<Share>,

@@ -13,12 +13,14 @@ pub enum Exit {
     Incomplete,
     /// Usage, settings, inventory or credentials: nothing was touched.
     Usage,
-    /// Stopped early by a failure limit, a failed wave or the deadline.
+    /// Stopped early by a failure limit, the first nodes, a failed wave or the deadline.
     Stopped,
     /// SIGINT.
     Interrupted,
     /// SIGTERM.
     Terminated,
+    /// SIGHUP.
+    HungUp,
 }
 
 impl Exit {
@@ -42,7 +44,9 @@ impl Exit {
         match reason {
             StopReason::Interrupted => Self::Interrupted,
             StopReason::Terminated => Self::Terminated,
+            StopReason::HungUp => Self::HungUp,
             StopReason::Deadline
+            | StopReason::Canary
             | StopReason::FailureLimit
             | StopReason::WaveFailed
             | StopReason::CutShort => Self::Stopped,
@@ -56,6 +60,7 @@ impl Exit {
             Self::Incomplete => 1,
             Self::Usage => 2,
             Self::Stopped => 3,
+            Self::HungUp => 129,
             Self::Interrupted => 130,
             Self::Terminated => 143,
         }
@@ -97,7 +102,9 @@ mod tests {
         for (reason, status) in [
             (StopReason::Interrupted, 130),
             (StopReason::Terminated, 143),
+            (StopReason::HungUp, 129),
             (StopReason::Deadline, 3),
+            (StopReason::Canary, 3),
             (StopReason::FailureLimit, 3),
             (StopReason::WaveFailed, 3),
         ] {

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first asks the run to stop, a second SIGINT ends it at once.
+//! SIGINT, SIGTERM and SIGHUP: the first asks the run to stop, a second one ends it at once.
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -10,6 +10,7 @@ use crate::model::StopReason;
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -19,6 +20,7 @@ impl Signals {
         Ok(Self {
             interrupt: catch(SignalKind::interrupt())?,
             terminate: catch(SignalKind::terminate())?,
+            hang_up: catch(SignalKind::hangup())?,
         })
     }
 
@@ -33,6 +35,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => StopReason::Interrupted,
             _ = self.terminate.recv() => StopReason::Terminated,
+            _ = self.hang_up.recv() => StopReason::HungUp,
         }
     }
 }

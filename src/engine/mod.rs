@@ -4,6 +4,8 @@
 //! bounded channel. A window of [`Policy::parallel`](crate::model::Policy) nodes is at work at any
 //! time; a node that waits for its next try gives its place to another.
 
+mod canary;
+mod registries;
 mod retry;
 mod state;
 mod visit;
@@ -22,7 +24,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::model::{Fact, NodeRecord, Plan, Portion, StopReason};
 use crate::ports::{Runtime, Transport};
-use retry::Pauses;
+use canary::Canary;
+use registries::Registries;
 use state::{NodeState, earlier};
 use visit::visit;
 
@@ -44,7 +47,9 @@ struct Course<'a, T> {
     began: Instant,
     /// Set once what runs is to be cancelled.
     cancel: watch::Receiver<Option<StopReason>>,
-    pauses: Pauses,
+    registries: Registries,
+    /// When the first pull began that is still to show whether it can work.
+    first_pull: watch::Sender<Option<Instant>>,
 }
 
 impl<T> Course<'_, T> {
@@ -77,7 +82,8 @@ pub async fn run<T: Transport>(
         facts,
         began: Instant::now(),
         cancel,
-        pauses: Pauses::default(),
+        registries: Registries::new(&plan.policy),
+        first_pull: watch::Sender::new(None),
     };
     Scheduler::new(&course, cancel_sender).run(stop).await
 }
@@ -97,6 +103,7 @@ struct Scheduler<'a, T> {
     waiting: BinaryHeap<Reverse<Waiting>>,
     done: Vec<Option<NodeState>>,
     failed_nodes: usize,
+    canary: Canary,
     /// Why no fresh node is started any more.
     stopped: Option<StopReason>,
 }
@@ -143,6 +150,7 @@ impl<'a, T: Transport> Scheduler<'a, T> {
             waiting: BinaryHeap::new(),
             done: (0..nodes).map(|_| None).collect(),
             failed_nodes: 0,
+            canary: Canary::new(course.plan),
             stopped: None,
         }
     }
@@ -152,6 +160,7 @@ impl<'a, T: Transport> Scheduler<'a, T> {
         let deadline = policy.deadline.map(|limit| self.course.began + limit);
         let parallel = policy.parallel.max(1);
         let mut at_work = FuturesUnordered::new();
+        let mut first_pull = self.course.first_pull.subscribe();
         self.tell_what_is_held().await;
         loop {
             while at_work.len() < parallel
@@ -179,6 +188,9 @@ impl<'a, T: Transport> Scheduler<'a, T> {
                 }
                 Some(state) = at_work.next(), if !at_work.is_empty() => {
                     self.take_back(state).await;
+                }
+                () = has_pulled_for(&mut first_pull, canary::PATIENCE), if self.canary.is_waiting() => {
+                    self.canary.open();
                 }
                 () = sleep_until(next_due.unwrap_or(self.course.began)),
                     if has_room && next_due.is_some() && !self.is_cancelled() => {}
@@ -219,7 +231,10 @@ impl<'a, T: Transport> Scheduler<'a, T> {
         {
             return self.waiting.pop().map(|Reverse(waiting)| waiting.state);
         }
-        while self.stopped.is_none() && self.fresh < self.wave_end {
+        while self.stopped.is_none()
+            && self.fresh < self.wave_end
+            && self.canary.lets_in(self.fresh)
+        {
             let mut state = NodeState::new(self.fresh, self.course.plan);
             self.fresh += 1;
             if state.next_due().is_none() {
@@ -229,7 +244,7 @@ impl<'a, T: Transport> Scheduler<'a, T> {
                 continue;
             }
             self.course
-                .pauses
+                .registries
                 .postpone(&mut state, self.course.plan, now);
             match state.next_due() {
                 // Every registry it needs is pausing: connecting now would only hold a place.
@@ -242,6 +257,9 @@ impl<'a, T: Transport> Scheduler<'a, T> {
 
     /// A node comes out of the window: it is done, or waits.
     async fn take_back(&mut self, state: NodeState) {
+        if self.canary.judge(&state) {
+            self.stop_starting(StopReason::Canary).await;
+        }
         match state.next_due() {
             Some(due) => self.waiting.push(Reverse(Waiting { due, state })),
             None => self.node_is_done(state).await,
@@ -315,6 +333,14 @@ impl<'a, T: Transport> Scheduler<'a, T> {
             nodes,
             stopped: self.stopped,
         }
+    }
+}
+
+/// Resolves once a pull has been at it for this long.
+async fn has_pulled_for(first: &mut watch::Receiver<Option<Instant>>, time: Duration) {
+    match first.wait_for(Option::is_some).await.map(|began| *began) {
+        Ok(Some(began)) => sleep_until(began + time).await,
+        Ok(None) | Err(_) => std::future::pending().await,
     }
 }
 

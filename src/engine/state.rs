@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Course;
+use super::registries::{pause, spread};
 use super::retry::{goes_on, is_out_of_reach, jitter, may_retry};
 use crate::model::{
     Attempt, Fact, Failure, FailureKind, NodeRecord, Outcome, Plan, Record, RuntimeKind, StopReason,
@@ -89,15 +90,19 @@ impl NodeState {
             .collect()
     }
 
+    /// The outcomes that it has by now.
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
+        let records = self.items.iter().filter_map(|item| item.record.as_ref());
+        records.map(|record| &record.outcome)
+    }
+
     /// Whether a part of the work failed here. That `check` found an image missing is an answer, not a failure.
     pub(super) fn has_failed(&self) -> bool {
-        let outcomes = self.items.iter().filter_map(|item| item.record.as_ref());
-        let mut failed = outcomes.filter(|record| match &record.outcome {
+        self.outcomes().any(|outcome| match outcome {
             Outcome::Failed(_) => true,
             Outcome::Ran(output) => !output.success(),
             _ => false,
-        });
-        failed.next().is_some()
+        })
     }
 
     /// Notes that an attempt at these items has begun.
@@ -137,7 +142,12 @@ impl NodeState {
             failure: result.as_ref().err().cloned(),
         });
         let outcome = match result {
-            Ok(outcome) => outcome,
+            Ok(outcome) => {
+                if let (Outcome::Pulled(_), Some(image)) = (&outcome, plan.work.image(index)) {
+                    course.registries.served(image.registry());
+                }
+                outcome
+            }
             Err(failure)
                 if alone
                     || may_retry(
@@ -155,14 +165,18 @@ impl NodeState {
                     ceiling = ceiling.min(plan.policy.lease / 10);
                 }
                 let mut due = now + jitter(&plan.policy, node, number, ceiling);
-                if failure.kind == FailureKind::RateLimited
-                    && let Some(image) = plan.work.image(index)
-                {
-                    course
-                        .pauses
-                        .pause(image.registry(), &plan.policy, number, now);
-                    if let Some(until) = course.pauses.until(image.registry(), now) {
-                        due = until + jitter(&plan.policy, node, number, (until - now) / 2);
+                if let Some(image) = plan.work.image(index) {
+                    let registry = image.registry();
+                    course.registries.refused(
+                        registry,
+                        failure.kind,
+                        pause(&plan.policy, failure.kind, number, due - now),
+                        now,
+                    );
+                    if let Some(until) = course.registries.until(registry, now)
+                        && until > due
+                    {
+                        due = until + jitter(&plan.policy, node, number, spread(until - now));
                     }
                 }
                 item.due = due;

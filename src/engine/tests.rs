@@ -793,3 +793,92 @@ async fn a_node_that_stays_away_is_given_up_when_the_lease_is_over() {
         seen.took
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_more_nodes_pull_from_a_registry_than_it_is_asked_to_serve() {
+    let peer = Peer::new();
+    let limited = Policy {
+        per_registry: Some(3),
+        ..policy()
+    };
+    let seen = run_all(&pulling(10, &[APP], limited), &peer).await;
+    assert_eq!(seen.statuses(), ["pulled"; 10]);
+    assert_eq!(peer.total().pulling_peak, 3);
+    assert_eq!(seen.took, 4 * SECOND);
+}
+
+/// Two nodes find the registry away: nobody asks it until it had its pause, and then a few at a time.
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_is_away_is_left_alone_by_all_nodes_and_then_gets_few_at_first() {
+    let peer = Peer::new();
+    for node in ["n1", "n2"] {
+        let steps = [
+            Step::fails(SECOND, FailureKind::RegistryUnavailable),
+            Step::Pulled(SECOND),
+        ];
+        peer.node(node).image(APP, steps);
+    }
+    let patient = Policy {
+        parallel: 2,
+        backoff: Backoff {
+            min: 60 * SECOND,
+            max: 60 * SECOND,
+        },
+        seed: 3,
+        ..policy()
+    };
+    let began = Instant::now();
+    let seen = run_all(&pulling(30, &[APP], patient), &peer).await;
+    assert_eq!(seen.statuses(), ["pulled"; 30]);
+    let mut starts: Vec<Duration> = (3..=30)
+        .flat_map(|node| peer.pulled_at(&format!("n{node}")))
+        .map(|at| at - began)
+        .collect();
+    starts.sort();
+    // Both fail after a second; the second failure makes it an outage, for as long as that node waits.
+    assert!(starts[0] > 5 * SECOND, "{starts:?}");
+}
+
+fn with_canary(nodes: usize) -> Plan {
+    let careful = Policy {
+        canary: 3,
+        ..policy()
+    };
+    pulling(nodes, &[APP], careful)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_first_nodes_are_all_refused_is_asked_of_no_other() {
+    for kind in [FailureKind::RegistryAuth, FailureKind::ImageNotFound] {
+        let peer = Peer::new();
+        for node in 1..=1000 {
+            peer.node(&format!("n{node}"))
+                .image(APP, [Step::fails(SECOND, kind)]);
+        }
+        // The first node cannot be reached for a while: it says nothing, another one is asked instead.
+        let away = Failure::new(FailureKind::Unreachable, Stage::Connect, "no route");
+        peer.node("n1").connects([Dial::Fails(SECOND, away)]);
+        let seen = run_all(&with_canary(1000), &peer).await;
+        assert_eq!(seen.finish.stopped, Some(StopReason::Canary));
+        let failed = seen.statuses().iter().filter(|s| **s == "failed").count();
+        assert_eq!(failed, 4);
+        assert_eq!(peer.total().connects, 5);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rest_of_the_fleet_does_not_wait_for_the_first_ones_end() {
+    let peer = Peer::new();
+    for node in ["n1", "n2", "n3"] {
+        peer.node(node).image(APP, [Step::Pulled(600 * SECOND)]);
+    }
+    let seen = run_all(&with_canary(30), &peer).await;
+    assert_eq!(seen.statuses(), ["pulled"; 30]);
+    assert_eq!(seen.started_at(3), [3 * SECOND]);
+    assert_eq!(seen.took, 600 * SECOND);
+
+    let peer = Peer::new();
+    let seen = run_all(&with_canary(30), &peer).await;
+    assert_eq!(seen.statuses(), ["pulled"; 30]);
+    assert_eq!(seen.took, 2 * SECOND);
+}

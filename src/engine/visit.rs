@@ -7,6 +7,7 @@ use futures::FutureExt;
 use tokio::time::Instant;
 
 use super::Course;
+use super::registries::Place;
 use super::state::NodeState;
 use crate::model::{Fact, Failure, FailureKind, Outcome, RuntimeKind, Stage, Work};
 use crate::node::{self, Ended, Patience, Progress, PullJob, Transferred};
@@ -93,8 +94,14 @@ async fn work<T: Transport>(
                 .await;
             continue;
         }
+        let Some(_place) = place(course, item).await else {
+            state.note_cancelled(item, began);
+            break;
+        };
         // Another node may have learnt meanwhile that this registry wants a pause.
-        course.pauses.postpone(state, course.plan, Instant::now());
+        course
+            .registries
+            .postpone(state, course.plan, Instant::now());
         if state.items[item].due > Instant::now() {
             continue;
         }
@@ -125,6 +132,18 @@ async fn work<T: Transport>(
     session.close().await;
 }
 
+/// A place at the item's registry, where it pulls from one; nothing when the run is cancelled meanwhile.
+async fn place<'a, T>(course: &'a Course<'_, T>, item: usize) -> Option<Option<Place<'a>>> {
+    let Work::Pull(images) = &course.plan.work else {
+        return Some(None);
+    };
+    tokio::select! {
+        biased;
+        () = cancelled(course) => None,
+        place = course.registries.enter(images[item].image.registry()) => Some(Some(place)),
+    }
+}
+
 /// One attempt at one item.
 async fn try_item<T: Transport>(
     course: &Course<'_, T>,
@@ -142,7 +161,16 @@ async fn try_item<T: Transport>(
         });
     };
     let progress = move |progress| match progress {
-        Progress::Stage(stage) => begins(stage),
+        Progress::Stage(stage) => {
+            if stage == Stage::Pull {
+                course.first_pull.send_if_modified(|began| {
+                    let is_first = began.is_none();
+                    began.get_or_insert_with(Instant::now);
+                    is_first
+                });
+            }
+            begins(stage);
+        }
         Progress::Transferred(Transferred { bytes, total }) => course.mention(Fact::Progress {
             node: index,
             item,

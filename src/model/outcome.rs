@@ -71,10 +71,14 @@ pub enum StopReason {
     Interrupted,
     /// SIGTERM.
     Terminated,
+    /// SIGHUP: the operator's terminal is gone.
+    HungUp,
     /// `--deadline` passed.
     Deadline,
     /// `--max-failures` was reached.
     FailureLimit,
+    /// The first nodes all failed for a reason that is the same on every node.
+    Canary,
     /// A node of the wave before failed.
     WaveFailed,
     /// prepull itself was ended, and only the journal is left.
@@ -87,8 +91,10 @@ impl StopReason {
         match self {
             Self::Interrupted => "interrupted",
             Self::Terminated => "terminated",
+            Self::HungUp => "the terminal hung up",
             Self::Deadline => "the deadline passed",
             Self::FailureLimit => "the failure limit was reached",
+            Self::Canary => "the first nodes all failed in the same way",
             Self::WaveFailed => "the wave before it failed",
             Self::CutShort => "prepull was ended before it",
         }

@@ -92,6 +92,10 @@ pub struct Policy {
     pub lease: Duration,
     /// The longest the whole run may take.
     pub deadline: Option<Duration>,
+    /// How many nodes try first, while all others wait for the first sign that it can work; 0 for none.
+    pub canary: usize,
+    /// Attempts at one registry at one time, over all nodes; `None` for no limit.
+    pub per_registry: Option<usize>,
     /// When to stop starting nodes.
     pub max_failures: Option<FailureLimit>,
     /// Cumulative sizes of the waves; empty for one wave of all.
@@ -117,6 +121,8 @@ impl Default for Policy {
             stall_timeout: Some(Duration::from_secs(300)),
             min_rate: None,
             lease: Duration::from_secs(600),
+            canary: 0,
+            per_registry: None,
             deadline: None,
             max_failures: None,
             waves: Vec::new(),

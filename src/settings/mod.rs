@@ -83,6 +83,7 @@ pub fn pull(
         bail!("--min-rate is measured over --stall-timeout, which is switched off");
     }
     policy.lease = args.lease;
+    policy.per_registry = args.per_registry.map(|most| most as usize);
     policy.pull = policy::pull_when(args.pull);
     policy.platform = args.platform.as_deref().map(policy::platform).transpose()?;
     one_reader_of_stdin(&args.reach.fleet, args.registry.registry_password_stdin)?;
@@ -102,6 +103,7 @@ pub fn pull(
         .zip(logins)
         .map(|(image, login)| PlannedImage { image, login })
         .collect();
+    policy.canary = policy::canary(args.course.policy.canary, fleet.nodes().len());
     let plan = Plan {
         fleet,
         work: Work::Pull(planned),

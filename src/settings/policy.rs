@@ -22,6 +22,19 @@ pub(super) fn policy(args: &PolicyArgs) -> Result<Policy> {
     })
 }
 
+/// In how large a fleet nodes try first without being asked to, and how many.
+const CANARY_FLEET: usize = 20;
+const CANARY: usize = 5;
+
+/// How many nodes try first.
+pub(super) fn canary(asked: Option<u32>, nodes: usize) -> usize {
+    match asked {
+        Some(number) => number as usize,
+        None if nodes > CANARY_FLEET => CANARY,
+        None => 0,
+    }
+}
+
 /// The waves as typed must rise, as far as that can be known before the fleet's size is.
 fn waves(shares: &[Share]) -> Result<Vec<Portion>> {
     for pair in shares.windows(2) {

@@ -1,0 +1,75 @@
+//! The first nodes try first: what the registry refuses to all of them, it will refuse to the other thousand.
+
+use std::time::Duration;
+
+use super::state::NodeState;
+use crate::model::{FailureKind, Outcome, Plan, Work};
+
+/// A registry that refuses does so within seconds. A pull that has been at it for longer is on its way, and nobody
+/// needs to wait for its end.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Whether the rest of the fleet may start.
+pub(super) struct Canary {
+    /// How many nodes may start before that is known; nothing once it is.
+    first: Option<usize>,
+    /// Nodes that were refused what every node will be refused.
+    refused: usize,
+    wanted: usize,
+}
+
+impl Canary {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let wanted = plan.policy.canary;
+        let is_useful =
+            wanted > 0 && wanted < plan.fleet.nodes().len() && matches!(plan.work, Work::Pull(_));
+        Self {
+            first: is_useful.then_some(wanted),
+            refused: 0,
+            wanted,
+        }
+    }
+
+    /// Whether the node with this number may start.
+    pub(super) fn lets_in(&self, node: usize) -> bool {
+        self.first.is_none_or(|first| node < first)
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.first.is_some()
+    }
+
+    /// Everybody may start.
+    pub(super) fn open(&mut self) {
+        self.first = None;
+    }
+
+    /// Looks at a node that came back. True when it was the last of the first, and all of them were refused.
+    pub(super) fn judge(&mut self, state: &NodeState) -> bool {
+        let Some(first) = self.first else {
+            return false;
+        };
+        let outcomes = || state.outcomes();
+        if outcomes().any(Outcome::is_ok) {
+            self.open();
+            return false;
+        }
+        if outcomes().any(is_the_same_everywhere) {
+            self.refused += 1;
+            return self.refused == self.wanted;
+        }
+        // It says nothing about the others: its own trouble, or another try to come. The next one is asked instead.
+        self.first = Some(first + 1);
+        false
+    }
+}
+
+fn is_the_same_everywhere(outcome: &Outcome) -> bool {
+    let Outcome::Failed(failure) = outcome else {
+        return false;
+    };
+    matches!(
+        failure.kind,
+        FailureKind::RegistryAuth | FailureKind::ImageNotFound
+    )
+}

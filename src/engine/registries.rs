@@ -1,0 +1,247 @@
+//! What all nodes of a run share about a registry: its pauses, and how many of them may pull from it at one time.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::retry::jitter;
+use super::state::NodeState;
+use crate::model::{FailureKind, Plan, Policy, Work};
+
+/// How long the first pause of a rate-limited registry is, in ceilings of the back-off: a registry
+/// that counts pulls needs longer to forgive than one that was briefly away.
+const RATE_LIMIT_FACTOR: u32 = 8;
+
+/// How many attempts have to find a registry unavailable, with none that succeeds in between, until all nodes wait
+/// for it: one alone may be that node's own trouble.
+const OUTAGE: usize = 2;
+
+/// How many nodes are let in first after a pause. With every pull that succeeds it is twice as many.
+const FIRST_AFTER_A_PAUSE: usize = 4;
+
+/// The registries of a run.
+pub(super) struct Registries {
+    gates: Mutex<HashMap<String, Gate>>,
+    /// Somebody left, or more are let in.
+    changed: Notify,
+    /// The most attempts at one registry.
+    most: usize,
+}
+
+struct Gate {
+    /// It pauses until then.
+    until: Instant,
+    /// Attempts at work.
+    active: usize,
+    /// How many there may be just now.
+    limit: usize,
+    /// How often it could not be reached since a pull from it succeeded.
+    failures: usize,
+}
+
+impl Registries {
+    pub(super) fn new(policy: &Policy) -> Self {
+        Self {
+            gates: Mutex::default(),
+            changed: Notify::new(),
+            most: policy.per_registry.unwrap_or(usize::MAX),
+        }
+    }
+
+    fn gates(&self) -> MutexGuard<'_, HashMap<String, Gate>> {
+        // Every change is one assignment: a panic elsewhere cannot have left it half done.
+        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, registry: &str, change: impl FnOnce(&mut Gate) -> T) -> T {
+        let mut gates = self.gates();
+        if !gates.contains_key(registry) {
+            let gate = Gate {
+                until: Instant::now(),
+                active: 0,
+                limit: self.most,
+                failures: 0,
+            };
+            gates.insert(registry.to_string(), gate);
+        }
+        // It was put there above.
+        #[allow(clippy::unwrap_used)]
+        change(gates.get_mut(registry).unwrap())
+    }
+
+    /// Waits for a place among those that pull from this registry, and holds it.
+    pub(super) async fn enter<'a>(&'a self, registry: &'a str) -> Place<'a> {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Before looking, so that no change in between is missed.
+            changed.as_mut().enable();
+            let has_room = self.with(registry, |gate| {
+                let has_room = gate.active < gate.limit;
+                gate.active += usize::from(has_room);
+                has_room
+            });
+            if has_room {
+                return Place {
+                    registries: self,
+                    registry,
+                };
+            }
+            changed.await;
+        }
+    }
+
+    /// When pulls from this registry may go on; `None` when they may now.
+    pub(super) fn until(&self, registry: &str, now: Instant) -> Option<Instant> {
+        self.gates()
+            .get(registry)
+            .map(|gate| gate.until)
+            .filter(|until| *until > now)
+    }
+
+    /// Pauses a registry for all nodes, if at all.
+    pub(super) fn refused(
+        &self,
+        registry: &str,
+        kind: FailureKind,
+        pause: Option<Duration>,
+        now: Instant,
+    ) {
+        let Some(length) = pause else {
+            return;
+        };
+        let first = FIRST_AFTER_A_PAUSE.min(self.most);
+        self.with(registry, |gate| {
+            gate.failures += 1;
+            if kind != FailureKind::RateLimited && gate.failures < OUTAGE {
+                return;
+            }
+            gate.until = gate.until.max(now + length);
+            gate.limit = first;
+        });
+    }
+
+    /// A pull from this registry succeeded: more may follow.
+    pub(super) fn served(&self, registry: &str) {
+        let most = self.most;
+        self.with(registry, |gate| {
+            gate.failures = 0;
+            gate.limit = gate.limit.saturating_mul(2).min(most);
+        });
+        self.changed.notify_waiters();
+    }
+
+    /// Moves the node's open items behind the pauses of their registries. Each gets a moment of its
+    /// own within half a pause after the end, so that the nodes do not come back all at once.
+    pub(super) fn postpone(&self, state: &mut NodeState, plan: &Plan, now: Instant) {
+        let node = state.node;
+        for (index, item) in state.items.iter_mut().enumerate() {
+            let Some(image) = plan.work.image(index) else {
+                continue;
+            };
+            if item.due > now || matches!(plan.work, Work::Check(_)) {
+                continue;
+            }
+            if let Some(until) = self.until(image.registry(), now) {
+                let attempt = u32::try_from(item.attempts.len()).unwrap_or(u32::MAX);
+                item.due = until + jitter(&plan.policy, node, attempt, spread(until - now));
+            }
+        }
+    }
+}
+
+/// How long a registry pauses for all nodes after a failure of this kind at attempt `number`, after which this node
+/// itself waits for `wait`.
+pub(super) fn pause(
+    policy: &Policy,
+    kind: FailureKind,
+    number: u32,
+    wait: Duration,
+) -> Option<Duration> {
+    match kind {
+        FailureKind::RateLimited => {
+            let ceiling = policy.backoff.ceiling(number);
+            let length = ceiling.saturating_mul(RATE_LIMIT_FACTOR);
+            Some(length.min(policy.backoff.max))
+        }
+        FailureKind::RegistryUnavailable => Some(wait),
+        _ => None,
+    }
+}
+
+/// Over how long the nodes come back after a pause.
+pub(super) fn spread(pause: Duration) -> Duration {
+    pause / 2
+}
+
+/// A place among those that pull from a registry.
+pub(super) struct Place<'a> {
+    registries: &'a Registries,
+    registry: &'a str,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.registries.with(self.registry, |gate| gate.active -= 1);
+        self.registries.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    /// Takes places until there is none, or a hundred are taken.
+    fn fill<'a>(registries: &'a Registries, places: &mut Vec<Place<'a>>) -> usize {
+        while places.len() < 100
+            && let Some(place) = registries.enter("r").now_or_never()
+        {
+            places.push(place);
+        }
+        places.len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_pause_few_are_let_in_and_twice_as_many_with_every_success() {
+        let registries = Registries::new(&Policy::default());
+        let now = Instant::now();
+        let pause = Some(Duration::from_secs(5));
+        registries.refused("r", FailureKind::RegistryUnavailable, pause, now);
+        assert_eq!(registries.until("r", now), None, "one alone is no outage");
+        registries.refused("r", FailureKind::RegistryUnavailable, pause, now);
+        assert_eq!(
+            registries.until("r", now),
+            Some(now + Duration::from_secs(5))
+        );
+        assert_eq!(registries.until("other", now), None);
+        let mut places = vec![];
+        assert_eq!(fill(&registries, &mut places), 4);
+        registries.served("r");
+        assert_eq!(fill(&registries, &mut places), 8);
+        places.truncate(5);
+        assert_eq!(fill(&registries, &mut places), 8);
+        for _ in 0..5 {
+            registries.served("r");
+        }
+        assert_eq!(fill(&registries, &mut places), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_is_given_back_goes_to_who_waits() {
+        let policy = Policy {
+            per_registry: Some(1),
+            ..Policy::default()
+        };
+        let registries = Registries::new(&policy);
+        let first = registries.enter("r").await;
+        let waiting = registries.enter("r");
+        let mut waiting = std::pin::pin!(waiting);
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(first);
+        let _second = waiting.await;
+    }
+}
