@@ -67,6 +67,12 @@ pub struct PullArgs {
     /// The longest one attempt at a pull may take, e.g. 30m; 0 for no limit.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, help_heading = "Policy")]
     pub pull_timeout: Duration,
+    /// Require one digest on every node: what the registry gives the first node that asks it.
+    ///
+    /// Every node asks the registry, whether it holds the image or not. A node that gets another digest, because the tag
+    /// was moved meanwhile, fails.
+    #[arg(long, help_heading = "Policy")]
+    pub pin_digest: bool,
     /// At most so many nodes pull from one registry at one time.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Policy")]
     pub per_registry: Option<u32>,

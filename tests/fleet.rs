@@ -751,8 +751,11 @@ fn check_tells_who_holds_an_image_and_whether_it_is_the_same() {
     for digest in digests {
         assert!(run.stdout.contains(&digest[..20]), "{}", run.stdout);
     }
+    for node in &nodes[..2] {
+        assert!(run.stdout.contains(&node.name), "{}", run.stdout);
+    }
     // Asked to look in any case, the early nodes follow.
-    pull(&lab, &["--pull", "always", image]).expect(0);
+    pull(&lab, &["--pin-digest", image]).expect(0);
     prepull(&lab, &["check", image]).expect(0);
 }
 

@@ -5,6 +5,7 @@
 //! time; a node that waits for its next try gives its place to another.
 
 mod canary;
+mod pins;
 mod registries;
 mod retry;
 mod state;
@@ -25,6 +26,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::model::{Fact, NodeRecord, Plan, Portion, StopReason};
 use crate::ports::{Runtime, Transport};
 use canary::Canary;
+use pins::Pins;
 use registries::Registries;
 use state::{NodeState, earlier};
 use visit::visit;
@@ -48,6 +50,7 @@ struct Course<'a, T> {
     /// Set once what runs is to be cancelled.
     cancel: watch::Receiver<Option<StopReason>>,
     registries: Registries,
+    pins: Pins,
     /// When the first pull began that is still to show whether it can work.
     first_pull: watch::Sender<Option<Instant>>,
 }
@@ -83,6 +86,7 @@ pub async fn run<T: Transport>(
         began: Instant::now(),
         cancel,
         registries: Registries::new(&plan.policy),
+        pins: Pins::new(plan),
         first_pull: watch::Sender::new(None),
     };
     Scheduler::new(&course, cancel_sender).run(stop).await

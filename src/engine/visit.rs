@@ -201,11 +201,14 @@ async fn try_item<T: Transport>(
                 mark: &course.plan.mark,
                 lease: policy.lease,
             };
-            guarded(
-                Stage::Pull,
-                node::pull(session, node, &job, &progress, cancel),
-            )
-            .await
+            let pulling = node::pull(session, node, &job, &progress, cancel);
+            match guarded(Stage::Pull, pulling).await? {
+                Ended::Done(outcome) => course
+                    .pins
+                    .compare(course.plan, index, item, outcome)
+                    .map(Ended::Done),
+                Ended::Cancelled => Ok(Ended::Cancelled),
+            }
         }
         Work::Check(images) => {
             begins(Stage::Inspect);

@@ -102,6 +102,8 @@ pub struct Policy {
     pub waves: Vec<Portion>,
     /// Whether to pull what is already there.
     pub pull: PullWhen,
+    /// Whether every node must end with the same digest for an image.
+    pub pin_digest: bool,
     /// `os/architecture[/variant]` to ask the registry for, where it is not the node's own.
     pub platform: Option<String>,
     /// Seeds the jitter: the same seed gives the same schedule.
@@ -127,6 +129,7 @@ impl Default for Policy {
             max_failures: None,
             waves: Vec::new(),
             pull: PullWhen::Missing,
+            pin_digest: false,
             platform: None,
             seed: 0,
         }

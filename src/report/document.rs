@@ -48,6 +48,7 @@ pub(super) struct Disagreement {
 pub(super) struct DigestCount {
     pub digest: String,
     pub nodes: usize,
+    pub names: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -184,7 +185,8 @@ pub(super) fn disagreements(result: &RunResult) -> Vec<Disagreement> {
                     .into_iter()
                     .map(|(digest, nodes)| DigestCount {
                         digest: digest.into(),
-                        nodes,
+                        nodes: nodes.len(),
+                        names: nodes.into_iter().map(String::from).collect(),
                     })
                     .collect(),
             })
@@ -192,15 +194,18 @@ pub(super) fn disagreements(result: &RunResult) -> Vec<Disagreement> {
         .collect()
 }
 
-/// The digests of an item and on how many nodes each is.
-pub(super) fn digests_of(result: &RunResult, item: usize) -> BTreeMap<&str, usize> {
-    let mut digests = BTreeMap::new();
-    for node in &result.nodes {
+/// The digests of an item and the nodes that hold each.
+pub(super) fn digests_of(result: &RunResult, item: usize) -> BTreeMap<&str, Vec<&str>> {
+    let mut digests: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (described, node) in result.info.plan.fleet.nodes().iter().zip(&result.nodes) {
         if let Some(Outcome::Pulled(held) | Outcome::Present(held)) =
             node.items.get(item).map(|record| &record.outcome)
             && let Some(digest) = &held.digest
         {
-            *digests.entry(digest.as_str()).or_insert(0) += 1;
+            digests
+                .entry(digest.as_str())
+                .or_default()
+                .push(&described.name);
         }
     }
     digests

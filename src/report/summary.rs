@@ -42,8 +42,20 @@ pub fn summary(result: &RunResult) -> String {
             continue;
         };
         let _ = writeln!(out, "{image}");
-        for (digest, nodes) in digests_of(result, item) {
-            let _ = writeln!(out, "  {} on {}", shown(digest, 80), count(nodes, "node"));
+        let digests = digests_of(result, item);
+        let most = digests.values().map(Vec::len).max().unwrap_or_default();
+        for (digest, nodes) in &digests {
+            let _ = write!(
+                out,
+                "  {} on {}",
+                shown(digest, 80),
+                count(nodes.len(), "node")
+            );
+            // Who differs from the others.
+            if nodes.len() < most {
+                let _ = write!(out, ": {}", names(nodes));
+            }
+            out.push('\n');
         }
     }
     for differing in &differing {
@@ -66,7 +78,8 @@ struct Group<'a> {
 }
 
 fn failures(out: &mut String, result: &RunResult) {
-    let mut failed: BTreeMap<(&str, Stage, String), (FailureKind, Group<'_>)> = BTreeMap::new();
+    let mut failed: BTreeMap<(&str, Stage, String, String), (FailureKind, Group<'_>)> =
+        BTreeMap::new();
     let mut others: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     let plan = &result.info.plan;
     for (node, record) in plan.fleet.nodes().iter().zip(&result.nodes) {
@@ -75,8 +88,9 @@ fn failures(out: &mut String, result: &RunResult) {
                 Outcome::Failed(failure) => {
                     let first = failure.detail.trim().lines().next().unwrap_or("");
                     let key = normalised(first, &[&node.name, &node.address]);
+                    let image = image_of(&plan.work, item, failure.stage);
                     let (_, group) = failed
-                        .entry((failure.kind.as_str(), failure.stage, key))
+                        .entry((failure.kind.as_str(), failure.stage, image, key))
                         .or_insert_with(|| {
                             (
                                 failure.kind,
@@ -118,11 +132,11 @@ fn failures(out: &mut String, result: &RunResult) {
         }
     }
     let mut groups = failed.into_iter().peekable();
-    while let Some(((kind, stage, _), (sort, group))) = groups.next() {
+    while let Some(((kind, stage, image, _), (sort, group))) = groups.next() {
         let example = group.examples.iter().max_by_key(|(_, times)| **times);
         let _ = writeln!(
             out,
-            "{kind} ({stage}) on {}: {}",
+            "{kind} ({stage}{image}) on {}: {}",
             count(group.nodes.len(), "node"),
             telling(example.map_or("", |(text, _)| text), EXAMPLE),
         );
@@ -138,6 +152,15 @@ fn failures(out: &mut String, result: &RunResult) {
             count(nodes.len(), "node"),
             names(&nodes)
         );
+    }
+}
+
+/// The image that a failure is about, where the run has several: what goes wrong before is the same for all of them.
+fn image_of(work: &Work, item: usize, stage: Stage) -> String {
+    let is_about = matches!(stage, Stage::Inspect | Stage::Pull | Stage::Verify);
+    match work.image(item) {
+        Some(image) if is_about && work.items() > 1 => format!(" {image}"),
+        _ => String::new(),
     }
 }
 

@@ -184,11 +184,13 @@ fn differing_digests_are_told_and_no_digest_is_agreed() {
     let digests = &got["disagreements"][0]["digests"];
     assert_eq!(
         digests[0],
-        serde_json::json!({"digest": "sha256:aa", "nodes": 2})
+        serde_json::json!({"digest": "sha256:aa", "nodes": 2, "names": ["worker-1", "worker-3"]})
     );
     let text = summary(&run);
     assert!(text.starts_with("NOT READY: 3 of 3 nodes ok"), "{text}");
     assert!(text.contains("DIFFERENT DIGESTS"), "{text}");
+    assert!(text.contains("sha256:aa on 2 nodes\n"), "{text}");
+    assert!(text.contains("sha256:bb on 1 node: worker-2\n"), "{text}");
 }
 
 #[test]

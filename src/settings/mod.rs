@@ -18,7 +18,9 @@ pub use ambient::Ambient;
 use crate::cli::{self, FleetArgs, LoginArgs, RegistryArgs, RuntimeArgs, SshArgs};
 use crate::credentials::{self, LoginSources};
 use crate::inventory::{self, Background, NodeSettings, RuntimeChoice, Selection, Source};
-use crate::model::{Fleet, Image, Plan, PlannedImage, RegistryLogin, RuntimeKind, Secret, Work};
+use crate::model::{
+    Fleet, Image, Plan, PlannedImage, PullWhen, RegistryLogin, RuntimeKind, Secret, Work,
+};
 
 /// A run that the operator asked for: `pull`, `check` or `exec`.
 #[derive(Debug)]
@@ -84,7 +86,13 @@ pub fn pull(
     }
     policy.lease = args.lease;
     policy.per_registry = args.per_registry.map(|most| most as usize);
-    policy.pull = policy::pull_when(args.pull);
+    policy.pin_digest = args.pin_digest;
+    // What a node already holds under a tag may be anything: only the registry knows.
+    policy.pull = if args.pin_digest {
+        PullWhen::Always
+    } else {
+        policy::pull_when(args.pull)
+    };
     policy.platform = args.platform.as_deref().map(policy::platform).transpose()?;
     one_reader_of_stdin(&args.reach.fleet, args.registry.registry_password_stdin)?;
     let fleet = fleet(
