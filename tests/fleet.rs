@@ -5,7 +5,7 @@
 #[path = "support/lab.rs"]
 mod support;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -688,6 +688,69 @@ fn a_killed_run_is_resumed_where_it_is() {
     for node in &nodes {
         assert_eq!(left_on(&lab, node), "", "on {}", node.name);
     }
+}
+
+/// prepull is killed at 50 random moments: whatever it had begun is found again, and nothing is pulled twice over.
+#[test]
+fn a_run_that_is_killed_fifty_times_comes_to_its_end() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    let home = tempfile::tempdir().unwrap();
+    let runs = home.path().join("prepull/runs");
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let log = lab.state.join("logs/registry.registry.log");
+    let before = std::fs::read_to_string(&log).unwrap().len();
+    let next = || {
+        let has_begun = std::fs::read_dir(&runs).is_ok_and(|mut runs| runs.next().is_some());
+        let mut command = if has_begun {
+            let words = [env!("CARGO_BIN_EXE_prepull"), "pull", "--resume", "last"];
+            lab.operator(&words)
+        } else {
+            pull_command(&lab, &[APP])
+        };
+        command
+            .env("XDG_STATE_HOME", home.path())
+            .env_remove("SSH_AUTH_SOCK");
+        start(&mut command, &lab.password())
+    };
+    succeed(&mut lab.command(&["registry", "rate", "200mbit"]));
+    for _ in 0..50 {
+        let mut running = next();
+        std::thread::sleep(Duration::from_millis(random.u64(20..1500)));
+        running.kill().unwrap();
+        running.wait().unwrap();
+    }
+    succeed(&mut lab.command(&["registry", "rate", "off"]));
+    let document = end(next()).expect(0).json();
+    assert_eq!(document["summary"]["ok"], NODES, "seed {seed}: {document}");
+    let reported = document["nodes"].as_array().unwrap();
+    assert!(
+        reported
+            .iter()
+            .all(|node| node["outcomes"].as_array().unwrap().len() == 1)
+    );
+    for node in &nodes {
+        assert!(
+            digest_on(&lab, node, APP).is_some(),
+            "seed {seed}: {}",
+            node.name
+        );
+        assert_eq!(left_on(&lab, node), "", "seed {seed}: on {}", node.name);
+    }
+    let text = std::fs::read_to_string(&log).unwrap();
+    let mut fetched: HashMap<(&str, &str), usize> = HashMap::new();
+    for line in text[before..]
+        .lines()
+        .filter(|line| line.contains("\"GET /v2/team/app/blobs/"))
+    {
+        let words: Vec<&str> = line.split(' ').collect();
+        *fetched.entry((words[0], words[6])).or_default() += 1;
+    }
+    // Every layer and the configuration, on every node.
+    assert!(fetched.len() >= NODES * 5, "{fetched:?}");
+    let twice = fetched.values().filter(|times| **times > 2).count();
+    assert_eq!(twice, 0, "seed {seed}: {fetched:?}");
 }
 
 #[test]
