@@ -30,6 +30,7 @@ pub struct Cli {
 }
 
 /// The subcommands.
+#[allow(clippy::large_enum_variant)] // there is one in a process
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Pull images on every node of the fleet.

@@ -9,6 +9,7 @@ import tempfile
 import time
 
 from . import kernel, node, plan, world
+from .faulty import KINDS
 from .kernel import Trouble, run as run_program
 
 PROGRAM = os.path.join(node.LAB, "lab")
@@ -172,6 +173,20 @@ def limit(state, name, rate):
     subprocess.run([*control, "del", "dev", device, "root"], capture_output=True, check=False)
     if rate != "off":
         run_program(*control, "add", "dev", device, "root", "tbf", "rate", rate, "burst", "64kb", "latency", "400ms")
+
+
+def fault(state, kind):
+    """Put a fault in front of the registry, or take it away."""
+    if kind != "off" and kind.partition(":")[0] not in KINDS:
+        raise Trouble(f"no such fault: {kind}; there are {', '.join(KINDS)}, and off")
+    service(state, "registry", "registry", "stop")
+    path = f"/proc/{first_process(state, 'registry')}/root/run/lab/fault"
+    if kind != "off":
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(kind)
+    elif os.path.exists(path):
+        os.unlink(path)
+    service(state, "registry", "registry", "start")
 
 
 def service(state, name, which, action):

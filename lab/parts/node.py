@@ -194,8 +194,11 @@ def _write_accounts(node, state, root):
 
 
 def _write_registry(state, root):
-    for name in ("registry.crt", "registry.key", "htpasswd"):
+    for name in ("registry.crt", "registry.key", "ca.crt", "ca.key", "htpasswd"):
         _write(f"{root}/etc/docker/registry/{name}", _read(state, name), 0o600)
+    # The repository may lie on a file system that the machine does not see.
+    with open(os.path.join(os.path.dirname(os.path.realpath(__file__)), "faulty.py"), encoding="utf-8") as file:
+        _write(root + "/etc/docker/registry/faulty.py", file.read())
     _write(root + "/etc/docker/registry/config.yml", "version: 0.1\nlog: {level: info}\n"
            "storage: {filesystem: {rootdirectory: /var/lib/docker-registry}, delete: {enabled: true}}\n"
            "http:\n  addr: :5000\n  tls: {certificate: /etc/docker/registry/registry.crt,"
@@ -207,7 +210,8 @@ def services(node):
     """The services of a node and the commands that run them."""
     found = {}
     if node.runtime == "registry":
-        return {"registry": ["docker-registry", "serve", "/etc/docker/registry/config.yml"]}
+        return {"registry": ["sh", "-c", "if [ -e /run/lab/fault ]; then exec python3 /etc/docker/registry/faulty.py $(cat /run/lab/fault); fi;"
+                             " exec docker-registry serve /etc/docker/registry/config.yml"]}
     found["sshd"] = [shutil.which("sshd") or "/usr/sbin/sshd", "-D", "-e"]
     if node.runtime == "docker":
         found["dockerd"] = ["dockerd", "--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",

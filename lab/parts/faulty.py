@@ -1,0 +1,156 @@
+"""A registry with one fault, in front of the real one. Runs on the registry's machine, on its port and with its certificate.
+
+Called with KIND or KIND:COUNT: the fault is shown so many times, or for ever.
+"""
+
+import http.client
+import http.server
+import os
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+UPSTREAM = ("127.0.0.1", 5050)
+ETC = "/etc/docker/registry/"
+# Which requests the fault concerns.
+MANIFESTS = ("429", "500")
+BLOBS = ("reset", "truncate", "corrupt", "stall")
+CERTIFICATES = ("expired", "wrong-ca")
+KINDS = MANIFESTS + BLOBS + CERTIFICATES
+
+
+class Fault:
+    """What is wrong, and how often it is shown."""
+
+    def __init__(self, text):
+        self.kind, _, count = text.partition(":")
+        self.left = int(count) if count else 10**9
+        self.lock = threading.Lock()
+
+    def strikes(self, path, size):
+        """Whether this request is hit. Only big blobs are: layers, not configurations."""
+        concerned = (self.kind in MANIFESTS and "/manifests/" in path) or \
+            (self.kind in BLOBS and "/blobs/" in path and size > 1_000_000)
+        with self.lock:
+            if not concerned or self.left <= 0:
+                return False
+            self.left -= 1
+            return True
+
+
+class Front(http.server.BaseHTTPRequestHandler):
+    """Hands requests on, but for the fault."""
+
+    protocol_version = "HTTP/1.1"
+    fault = None
+
+    def do_GET(self):
+        """GET and HEAD alike."""
+        context = ssl._create_unverified_context()  # the real registry, on this machine
+        upstream = http.client.HTTPSConnection(*UPSTREAM, context=context, timeout=60)
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
+        upstream.request(self.command, self.path, headers=headers)
+        answer = upstream.getresponse()
+        size = int(answer.headers.get("Content-Length") or 0)
+        # A challenge for the login comes first, as from a real one.
+        if answer.status == 200 and self.fault.strikes(self.path, size if self.command == "GET" else 0):
+            if self.fault.kind in MANIFESTS:
+                return self.refuse()
+            return self.spoil(answer, size)
+        self.head(answer)
+        if self.command == "GET":
+            while data := answer.read(1 << 16):
+                self.wfile.write(data)
+
+    do_HEAD = do_GET
+
+    def head(self, answer):
+        """The status line and headers as they came."""
+        self.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("connection", "transfer-encoding"):
+                self.send_header(name, value)
+        self.end_headers()
+
+    def refuse(self):
+        """An error as registries write it."""
+        code = {"429": "TOOMANYREQUESTS", "500": "UNKNOWN"}[self.fault.kind]
+        body = b'{"errors":[{"code":"%s","message":"as the lab wants it"}]}\n' % code.encode()
+        self.send_response_only(int(self.fault.kind))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def spoil(self, answer, size):
+        """The first half of a layer, and then the fault."""
+        self.head(answer)
+        left = size // 2
+        while left > 0 and (data := answer.read(min(left, 1 << 16))):
+            if self.fault.kind == "corrupt":
+                data = bytes(byte ^ 0xFF for byte in data)
+            self.wfile.write(data)
+            left -= len(data)
+        if self.fault.kind == "corrupt":
+            while data := answer.read(1 << 16):
+                self.wfile.write(data)
+            return
+        if self.fault.kind == "stall":
+            time.sleep(300)
+        if self.fault.kind == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+
+    def log_message(self, *_):
+        """The real registry has a log."""
+
+
+def certificate(kind):
+    """Another certificate than the registry's: expired, or from an authority that nobody knows."""
+    authority, days = ("ca", "-1") if kind == "expired" else ("other", "30")
+    if kind == "wrong-ca":
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=other", "-days", "30", "-keyout",
+                        ETC + "other.key", "-out", ETC + "other.crt"], check=True)
+    with open(ETC + "san", "w", encoding="utf-8") as file:
+        file.write("subjectAltName=DNS:registry.lab\n")
+    subprocess.run(["openssl", "req", "-new", "-key", ETC + "registry.key", "-subj", "/CN=registry.lab", "-out", ETC + "new.csr"], check=True)
+    subprocess.run(["openssl", "x509", "-req", "-in", ETC + "new.csr", "-CA", f"{ETC}{authority}.crt", "-CAkey", f"{ETC}{authority}.key",
+                    "-CAcreateserial", "-days", days, "-extfile", ETC + "san", "-out", ETC + "new.crt"], check=True)
+    return ETC + "new.crt"
+
+
+def main():
+    """Start the real registry out of sight, and stand in front of it."""
+    fault = Fault(sys.argv[1])
+    if fault.kind not in KINDS:
+        sys.exit(f"no such fault: {fault.kind}; there are {', '.join(KINDS)}")
+    Front.fault = fault
+    shown = certificate(fault.kind) if fault.kind in CERTIFICATES else ETC + "registry.crt"
+    real = subprocess.Popen(["docker-registry", "serve", ETC + "config.yml"],
+                            env={**os.environ, "REGISTRY_HTTP_ADDR": f"{UPSTREAM[0]}:{UPSTREAM[1]}"})
+    try:
+        for _ in range(100):
+            try:
+                socket.create_connection(UPSTREAM, timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(shown, ETC + "registry.key")
+        server = http.server.ThreadingHTTPServer(("", 5000), Front)
+        server.daemon_threads = True
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        server.serve_forever()
+    finally:
+        real.terminate()
+
+
+if __name__ == "__main__":
+    import signal
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    main()

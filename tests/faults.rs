@@ -1,0 +1,401 @@
+//! Faults on a fleet of real nodes, each with what it leaves: outcomes, processes, files. The table is docs/faults.md.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test file: a panic is a failed test
+
+#[path = "support/fleet.rs"]
+mod support;
+
+use std::collections::HashMap;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::*;
+
+#[test]
+fn an_operator_who_is_gone_leaves_nothing_behind_either() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    succeed(&mut lab.command(&["registry", "rate", "16mbit"]));
+    let mut running = start(
+        &mut pull_command(&lab, &["--lease", "4s", APP]),
+        &lab.password(),
+    );
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(
+        nodes.iter().any(|node| !left_on(&lab, node).is_empty()),
+        "no pull has begun"
+    );
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let began = Instant::now();
+    for node in &nodes {
+        let mut left = left_on(&lab, node);
+        while !left.is_empty() && began.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(200));
+            left = left_on(&lab, node);
+        }
+        assert_eq!(left, "", "on {}", node.name);
+    }
+}
+
+/// The link goes away in the middle of a pull and comes back: the same client is still at it, and its result counts.
+#[test]
+fn a_pull_outlives_its_connection() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    succeed(&mut lab.command(&["registry", "rate", "64mbit"]));
+    let arguments = ["--keepalive", "1s", "--retries", "0", APP];
+    let running = start(&mut pull_command(&lab, &arguments), &lab.password());
+    let before = all_pulling(&lab, &nodes);
+    // Two ways to lose one: the network, and the server on the node.
+    succeed(&mut lab.command(&["cut", &nodes[1].name]));
+    let script = "for process in /proc/[0-9]*; do
+            case $(tr '\\0' ' ' <$process/cmdline 2>/dev/null) in 'sshd: root'*) kill -9 ${process#/proc/} ;; esac
+        done; true";
+    succeed(&mut lab.on(&nodes[0].name, &["sh", "-c", script]));
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(clients_on(&lab, &nodes[0]), before[0]);
+    succeed(&mut lab.command(&["mend", &nodes[1].name]));
+    assert_eq!(
+        clients_on(&lab, &nodes[2]),
+        before[2],
+        "too fast a registry for this test"
+    );
+    succeed(&mut lab.command(&["registry", "rate", "off"]));
+    let document = end(running).expect(0).json();
+    assert_eq!(document["summary"]["pulled"], NODES);
+    // TCP outlives a few seconds; a killed server does not.
+    let attempts = &document["nodes"][0]["outcomes"][0]["attempts"];
+    assert_eq!(
+        attempts[0]["failure"]["kind"], "connection-lost",
+        "{attempts}"
+    );
+    for node in &nodes {
+        assert!(digest_on(&lab, node, APP).is_some(), "on {}", node.name);
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+    }
+}
+
+/// The link goes away and stays away: the operator is told, and the node cleans up by itself.
+#[test]
+fn a_pull_whose_link_is_cut_for_good_ends_with_its_lease() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    succeed(&mut lab.command(&["registry", "rate", "64mbit"]));
+    let arguments = [
+        "--limit",
+        "node-1",
+        "--lease",
+        "4s",
+        "--keepalive",
+        "1s",
+        "--connect-timeout",
+        "2s",
+        "--backoff",
+        "100ms..1s",
+        APP,
+    ];
+    let running = start(&mut pull_command(&lab, &arguments), &lab.password());
+    all_pulling(&lab, &nodes[..1]);
+    succeed(&mut lab.command(&["cut", "node-1"]));
+    let began = Instant::now();
+    let mut left = left_on(&lab, &nodes[0]);
+    assert!(!left.is_empty());
+    while !left.is_empty() && began.elapsed() < Duration::from_secs(40) {
+        std::thread::sleep(Duration::from_millis(500));
+        left = left_on(&lab, &nodes[0]);
+    }
+    let run = end(running);
+    succeed(&mut lab.command(&["mend", "node-1"]));
+    assert_eq!(left, "", "the node did not clean up");
+    let outcome = &run.expect(1).json()["nodes"][0]["outcomes"][0];
+    assert_eq!(outcome["failure"]["kind"], "unreachable", "{outcome}");
+    assert_eq!(digest_on(&lab, &nodes[0], APP), None);
+}
+
+/// Nothing arrives any more in the middle of a layer: each pull is ended and tried again.
+#[test]
+fn a_registry_that_falls_silent_is_noticed_by_the_bytes() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    succeed(&mut lab.command(&["registry", "rate", "64mbit"]));
+    let arguments = [
+        "--stall-timeout",
+        "4s",
+        "--backoff",
+        "1s..2s",
+        "--retries",
+        "20",
+    ];
+    let mut command = pull_command(&lab, &[&arguments[..], &["-o", "jsonl", APP]].concat());
+    let running = start(&mut command, &lab.password());
+    all_pulling(&lab, &nodes);
+    std::thread::sleep(Duration::from_secs(3));
+    succeed(&mut lab.command(&["cut", "registry"]));
+    std::thread::sleep(Duration::from_secs(12));
+    succeed(&mut lab.command(&["mend", "registry"]));
+    succeed(&mut lab.command(&["registry", "rate", "off"]));
+    let run = end(running).expect(0);
+    let events: Vec<Value> = run
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let result = &events.last().unwrap()["result"];
+    for node in result["nodes"].as_array().unwrap() {
+        let attempts = &node["outcomes"][0]["attempts"];
+        let first = &attempts[0]["failure"];
+        assert_eq!(first["kind"], "stalled", "{node}");
+        assert_eq!(first["retryable"], true);
+        let told: Vec<&Value> = events
+            .iter()
+            .filter(|event| event["event"] == "progress" && event["node"] == node["name"])
+            .collect();
+        assert!(
+            told.iter()
+                .any(|event| event["bytes"].as_u64() > Some(100_000)),
+            "{told:?}"
+        );
+        // containerd keeps the image's manifest, and with it the sum.
+        if node["runtime"] == "crictl" {
+            let total = told.last().unwrap()["total"].as_u64().unwrap();
+            assert!((80_000_000..81_000_000).contains(&total), "{total}");
+        }
+    }
+    for node in &nodes {
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+    }
+}
+
+/// prepull is killed; the pulls go on, and the run that resumes it finds them.
+#[test]
+fn a_killed_run_is_resumed_where_it_is() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    let home = tempfile::tempdir().unwrap();
+    let with_state = |command: &mut Command| {
+        command.env("XDG_STATE_HOME", home.path());
+    };
+    succeed(&mut lab.command(&["registry", "rate", "64mbit"]));
+    let mut command = pull_command(&lab, &[APP]);
+    with_state(&mut command);
+    let mut running = start(&mut command, &lab.password());
+    let before = all_pulling(&lab, &nodes);
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let words = [env!("CARGO_BIN_EXE_prepull"), "pull", "--resume", "last"];
+    let mut command = lab.operator(&words);
+    with_state(command.env_remove("SSH_AUTH_SOCK"));
+    let resumed = start(&mut command, &lab.password());
+    std::thread::sleep(Duration::from_secs(2));
+    let now: Vec<String> = nodes.iter().map(|node| clients_on(&lab, node)).collect();
+    assert_eq!(now, before, "the pulls were started again");
+    succeed(&mut lab.command(&["registry", "rate", "off"]));
+    let document = end(resumed).expect(0).json();
+    assert_eq!(document["summary"]["pulled"], NODES);
+    for node in &nodes {
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+    }
+}
+
+/// prepull is killed at 50 random moments: whatever it had begun is found again, and nothing is pulled twice over.
+#[test]
+fn a_run_that_is_killed_fifty_times_comes_to_its_end() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    let home = tempfile::tempdir().unwrap();
+    let runs = home.path().join("prepull/runs");
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let log = lab.state.join("logs/registry.registry.log");
+    let before = std::fs::read_to_string(&log).unwrap().len();
+    let next = || {
+        let has_begun = std::fs::read_dir(&runs).is_ok_and(|mut runs| runs.next().is_some());
+        let mut command = if has_begun {
+            let words = [env!("CARGO_BIN_EXE_prepull"), "pull", "--resume", "last"];
+            lab.operator(&words)
+        } else {
+            pull_command(&lab, &[APP])
+        };
+        command
+            .env("XDG_STATE_HOME", home.path())
+            .env_remove("SSH_AUTH_SOCK");
+        start(&mut command, &lab.password())
+    };
+    succeed(&mut lab.command(&["registry", "rate", "200mbit"]));
+    for _ in 0..50 {
+        let mut running = next();
+        std::thread::sleep(Duration::from_millis(random.u64(20..1500)));
+        running.kill().unwrap();
+        running.wait().unwrap();
+    }
+    succeed(&mut lab.command(&["registry", "rate", "off"]));
+    let document = end(next()).expect(0).json();
+    assert_eq!(document["summary"]["ok"], NODES, "seed {seed}: {document}");
+    let reported = document["nodes"].as_array().unwrap();
+    assert!(
+        reported
+            .iter()
+            .all(|node| node["outcomes"].as_array().unwrap().len() == 1)
+    );
+    for node in &nodes {
+        assert!(
+            digest_on(&lab, node, APP).is_some(),
+            "seed {seed}: {}",
+            node.name
+        );
+        assert_eq!(left_on(&lab, node), "", "seed {seed}: on {}", node.name);
+    }
+    let text = std::fs::read_to_string(&log).unwrap();
+    let mut fetched: HashMap<(&str, &str), usize> = HashMap::new();
+    for line in text[before..]
+        .lines()
+        .filter(|line| line.contains("\"GET /v2/team/app/blobs/"))
+    {
+        let words: Vec<&str> = line.split(' ').collect();
+        *fetched.entry((words[0], words[6])).or_default() += 1;
+    }
+    // Every layer and the configuration, on every node.
+    assert!(fetched.len() >= NODES * 5, "{fetched:?}");
+    let twice = fetched.values().filter(|times| **times > 2).count();
+    assert_eq!(twice, 0, "seed {seed}: {fetched:?}");
+}
+
+/// One docker node and one with containerd.
+const TWO: [&str; 2] = ["--limit", "node-1:node-2"];
+
+/// Pulls on two nodes from a registry with this fault, and returns their outcomes.
+fn pull_with(fault: &str, arguments: &[&str], status: i32) -> Vec<Value> {
+    let lab = fleet();
+    succeed(&mut lab.command(&["registry", "fault", fault]));
+    let arguments = [&TWO[..], arguments, &["--backoff", "200ms..1s", APP]].concat();
+    let document = pull(&lab, &arguments).expect(status).json();
+    let nodes = document["nodes"].as_array().unwrap();
+    assert_eq!(nodes.len(), 2);
+    let outcomes: Vec<Value> = nodes
+        .iter()
+        .map(|node| node["outcomes"][0].clone())
+        .collect();
+    for (number, node) in good_nodes(&lab)[..2].iter().enumerate() {
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+        let is_there = digest_on(&lab, node, APP).is_some();
+        assert_eq!(is_there, outcomes[number]["status"] == "pulled");
+    }
+    outcomes
+}
+
+/// The kinds of all failed attempts.
+fn failed(outcome: &Value) -> Vec<&str> {
+    let attempts = outcome["attempts"].as_array().unwrap();
+    let kinds = attempts.iter().map(|attempt| &attempt["failure"]["kind"]);
+    kinds.filter_map(Value::as_str).collect()
+}
+
+#[test]
+fn a_registry_that_limits_or_fails_for_a_while_is_asked_again() {
+    for (fault, kind) in [("429:3", "rate-limited"), ("500:3", "registry-unavailable")] {
+        let outcomes = pull_with(fault, &["--retries", "9"], 0);
+        let all: Vec<&str> = outcomes.iter().flat_map(failed).collect();
+        assert!(!all.is_empty(), "{fault}: {outcomes:?}");
+        assert!(all.iter().all(|failed| *failed == kind), "{fault}: {all:?}");
+    }
+}
+
+#[test]
+fn a_layer_that_breaks_off_is_fetched_again() {
+    for fault in ["reset:2", "truncate:2"] {
+        pull_with(fault, &["--retries", "9"], 0);
+    }
+}
+
+#[test]
+fn a_layer_with_other_bytes_is_corrupt_and_not_tried_for_ever() {
+    for outcome in pull_with("corrupt", &["--retries", "9"], 1) {
+        assert_eq!(outcome["failure"]["kind"], "corrupt", "{outcome}");
+        assert_eq!(failed(&outcome), ["corrupt"; 3]);
+    }
+    for outcome in pull_with("corrupt:1", &["--retries", "9"], 0) {
+        assert!(failed(&outcome).len() <= 1, "{outcome}");
+    }
+}
+
+#[test]
+fn a_layer_that_stalls_is_ended_and_fetched_again() {
+    let outcomes = pull_with("stall:2", &["--retries", "9", "--stall-timeout", "4s"], 0);
+    let all: Vec<&str> = outcomes.iter().flat_map(failed).collect();
+    assert!(
+        !all.is_empty() && all.iter().all(|kind| *kind == "stalled"),
+        "{all:?}"
+    );
+}
+
+#[test]
+fn a_certificate_that_cannot_be_trusted_is_not_tried_twice() {
+    for fault in ["expired", "wrong-ca"] {
+        for outcome in pull_with(fault, &["--retries", "9"], 1) {
+            assert_eq!(failed(&outcome), ["tls-trust"], "{fault}: {outcome}");
+        }
+    }
+}
+
+/// The runtime goes away in the middle of a pull and comes back.
+#[test]
+fn a_runtime_that_is_restarted_goes_on_with_the_next_attempt() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    succeed(&mut lab.command(&["registry", "rate", "64mbit"]));
+    let arguments = [&TWO[..], &["--retries", "9", "--backoff", "1s..2s", APP]].concat();
+    let running = start(&mut pull_command(&lab, &arguments), &lab.password());
+    all_pulling(&lab, &nodes[..2]);
+    std::thread::sleep(Duration::from_secs(2));
+    for (node, service) in nodes.iter().zip(["dockerd", "containerd"]) {
+        succeed(&mut lab.command(&["service", &node.name, service, "stop"]));
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    for (node, service) in nodes.iter().zip(["dockerd", "containerd"]) {
+        succeed(&mut lab.command(&["service", &node.name, service, "start"]));
+    }
+    succeed(&mut lab.command(&["registry", "rate", "off"]));
+    let document = end(running).expect(0).json();
+    for (number, node) in nodes[..2].iter().enumerate() {
+        let outcome = &document["nodes"][number]["outcomes"][0];
+        let kinds = failed(outcome);
+        assert!(!kinds.is_empty(), "{outcome}");
+        assert!(
+            kinds.iter().all(|kind| *kind == "runtime-down"),
+            "{outcome}"
+        );
+        assert!(digest_on(&lab, node, APP).is_some());
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+    }
+}
+
+/// Room on the node's disk for images: where it is, and a size for it.
+fn resize(lab: &Lab, node: &Node, size: &str) {
+    let root = match node.runtime.as_str() {
+        "docker" => "/var/lib/docker",
+        _ => "/var/lib/containerd",
+    };
+    let option = format!("remount,size={size}");
+    succeed(&mut lab.on(&node.name, &["mount", "-o", &option, root]));
+}
+
+#[test]
+fn a_full_disk_is_not_tried_twice() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    for node in &nodes[..2] {
+        resize(&lab, node, "60M");
+    }
+    let run = pull(&lab, &[&TWO[..], &["--retries", "9", APP]].concat());
+    for node in &nodes[..2] {
+        resize(&lab, node, "3G");
+    }
+    for node in run.expect(1).json()["nodes"].as_array().unwrap() {
+        assert_eq!(failed(&node["outcomes"][0]), ["disk-full"], "{node}");
+    }
+    for node in &nodes[..2] {
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+    }
+}
