@@ -212,12 +212,64 @@ pub struct FleetArgs {
     /// Nodes by name, with ranges: 'ops@worker[001-128].example:2222', ^FILE for a list; repeatable.
     #[arg(short = 'H', long, value_name = "EXPR")]
     pub hosts: Vec<String>,
+    /// Ask the Kubernetes API for the nodes and their addresses.
+    #[arg(long)]
+    pub kube: bool,
+    /// Read this kubeconfig instead of $KUBECONFIG, ~/.kube/config or a pod's own account.
+    #[arg(long, value_name = "FILE", requires = "kube")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Use this context of the kubeconfig.
+    #[arg(long, value_name = "NAME", requires = "kube")]
+    pub context: Option<String>,
+    /// Only Kubernetes nodes with these labels, as kubectl takes them: 'pool=gpu,zone in (a,b)'.
+    #[arg(short = 'l', long, value_name = "LABELS", requires = "kube")]
+    pub selector: Option<String>,
+    /// Only Kubernetes nodes with these fields, as kubectl takes them: 'spec.unschedulable=false'.
+    #[arg(long, value_name = "FIELDS", requires = "kube")]
+    pub field_selector: Option<String>,
+    /// Which of a Kubernetes node's addresses to dial.
+    #[arg(
+        long,
+        value_name = "TYPE",
+        default_value = "InternalIP",
+        ignore_case = true
+    )]
+    pub address_type: AddressTypeChoice,
+    /// Kubernetes nodes of the control plane too, not only workers.
+    #[arg(long, requires = "kube")]
+    pub include_control_plane: bool,
+    /// Only Kubernetes nodes that are ready.
+    #[arg(long, requires = "kube")]
+    pub ready_only: bool,
+    /// Only Kubernetes nodes that are not cordoned.
+    #[arg(long, requires = "kube")]
+    pub schedulable_only: bool,
     /// Only these nodes: names, groups, globs, ~regex, a:b, a:&b, a:!b, group[0:2], @FILE; repeatable.
     #[arg(long, value_name = "PATTERN")]
     pub limit: Vec<String>,
     /// All but these nodes, by the same patterns; repeatable.
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
+}
+
+/// The types of a Kubernetes node's addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AddressTypeChoice {
+    /// An address within the cluster's network.
+    #[value(name = "InternalIP")]
+    InternalIp,
+    /// An address from outside.
+    #[value(name = "ExternalIP")]
+    ExternalIp,
+    /// What the node calls itself.
+    #[value(name = "Hostname")]
+    Hostname,
+    /// A name within the cluster's network.
+    #[value(name = "InternalDNS")]
+    InternalDns,
+    /// A name from outside.
+    #[value(name = "ExternalDNS")]
+    ExternalDns,
 }
 
 /// Who logs in where; all that `nodes` shows.

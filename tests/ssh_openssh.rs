@@ -176,6 +176,7 @@ impl Sshd {
             become_password: None,
             ssh_settings: 0,
             labels: BTreeMap::new(),
+            facts: BTreeMap::new(),
             groups: vec![],
         }
     }

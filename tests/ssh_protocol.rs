@@ -38,6 +38,7 @@ fn node(port: u16) -> Node {
         become_password: None,
         ssh_settings: 0,
         labels: BTreeMap::new(),
+        facts: BTreeMap::new(),
         groups: vec![],
     }
 }

@@ -78,6 +78,7 @@ impl SshBackground {
             user: asked.user.map(String::from),
             port: asked.port,
             jump: asked.jump.map(|_| Vec::new()),
+            also: asked.also.map(String::from),
             ..Given::default()
         };
         let command = asked.proxy_command;
@@ -244,6 +245,7 @@ mod tests {
     fn asked(host: &str) -> Asked<'_> {
         Asked {
             host,
+            also: None,
             user: None,
             port: None,
             jump: None,

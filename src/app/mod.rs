@@ -18,6 +18,7 @@ pub use exit::Exit;
 
 use crate::cli::{Cli, Command, NodesFormat, PullArgs};
 use crate::inventory::Asked;
+use crate::model::Fleet;
 use crate::model::text::printable;
 use crate::report;
 use crate::settings::{self, Ambient};
@@ -72,6 +73,7 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
         Command::Nodes(args) => {
             let fleet = settings::nodes(args, &ambient, &behind)?;
             warn(&ssh.warnings());
+            warn(&without_address(&fleet));
             let text = match args.output {
                 NodesFormat::Human => report::fleet_table(&fleet),
                 NodesFormat::Json => pretty(&report::fleet_json(&fleet)),
@@ -82,11 +84,29 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
         Command::Runs(command) => return runs::perform(command, &ambient),
     };
     warn(&ssh.warnings());
+    warn(&without_address(&settings.plan.fleet));
     if let Some(past) = &past {
         let plan = Arc::make_mut(&mut settings.plan);
         warn(&runs::only_what_is_open(plan, past)?);
     }
     run::run(&settings, &ssh, &ambient, recorded)
+}
+
+/// Nodes that their source names no address for: they stay in the fleet, and fail.
+fn without_address(fleet: &Fleet) -> Vec<String> {
+    let nodes = fleet.nodes().iter();
+    let names: Vec<&str> = nodes
+        .filter(|node| node.address.is_empty())
+        .map(|node| node.name.as_str())
+        .collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    vec![format!(
+        "the Kubernetes API names no address of the wanted type for {}, so that nobody can connect to {}; see --address-type",
+        runs::named(&names),
+        if names.len() == 1 { "it" } else { "them" },
+    )]
 }
 
 /// What is not as the operator may expect, once, before anything starts.

@@ -252,7 +252,8 @@ pub(super) fn only_what_is_open(plan: &mut Plan, past: &Past) -> Result<Vec<Stri
     Ok(warnings)
 }
 
-fn named(names: &[&str]) -> String {
+/// Some names, and how many more there are.
+pub(super) fn named(names: &[&str]) -> String {
     let shown = names[..names.len().min(NAMES)].join(", ");
     match names.len().saturating_sub(NAMES) {
         0 => shown,

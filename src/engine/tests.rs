@@ -35,6 +35,7 @@ fn fleet(count: usize) -> Fleet {
         become_password: None,
         ssh_settings: 0,
         labels: BTreeMap::new(),
+        facts: BTreeMap::new(),
         groups: vec![],
     };
     Fleet::new((1..=count).map(node).collect()).unwrap()
@@ -629,7 +630,11 @@ async fn what_an_earlier_run_left_there_is_left_alone() {
         ]
     );
     assert_eq!(seen.outcome(0, 1), &Outcome::Present(held));
-    assert_eq!(seen.started_at(0), [], "nothing was to be done there");
+    assert_eq!(
+        seen.started_at(0),
+        Vec::<Duration>::new(),
+        "nothing was to be done there"
+    );
     assert_eq!(peer.total().pulls, 3);
 }
 

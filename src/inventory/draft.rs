@@ -25,6 +25,8 @@ pub struct Draft {
     pub mentions: Vec<Mention>,
     /// Whether all mentions are host expressions, where a host under two explicit ports is two nodes.
     pub expressions: bool,
+    /// Whether what another source says about a node counts more.
+    pub gives_way: bool,
     /// The members of groups, by the group's index, where the format has an order of its own.
     pub member_order: BTreeMap<usize, Vec<String>>,
     /// Nodes that cannot be used as they were said, and why: an error for those who select them.
@@ -180,7 +182,10 @@ impl<'a> Joined<'a> {
             .address
             .zip(mention.address.as_deref())
             .is_some_and(|(one, two)| one != two);
-        let joined = if differs {
+        let joined = if draft.gives_way {
+            self.settings.fall_back_on(&mention.settings);
+            Ok(())
+        } else if differs {
             Err("address".to_string())
         } else {
             self.settings.join(&mention.settings)
@@ -258,7 +263,9 @@ impl<'a> Joined<'a> {
         }
         let address = self.address.map(str::to_string);
         let name = self.name.to_string();
-        levels::resolve(name, address, groups, &layers, background).map_err(|unresolved| {
+        let also_by_name = self.drafts.iter().any(|(draft, _)| draft.gives_way);
+        let resolved = levels::resolve(name, address, groups, &layers, also_by_name, background);
+        resolved.map_err(|unresolved| {
             let (source, place) = self.first_place();
             let fault = match unresolved {
                 Unresolved::Refused(sentence) => Fault::new(sentence),

@@ -37,6 +37,8 @@ pub struct NodeSettings {
     pub become_root: Option<bool>,
     /// Labels; those of all levels are joined, the strongest level's value wins.
     pub labels: BTreeMap<String, String>,
+    /// See [`Node::facts`]; joined like labels.
+    pub facts: BTreeMap<String, String>,
 }
 
 /// A node as far as command line and inventory describe it, for whoever knows what stands behind them.
@@ -44,6 +46,8 @@ pub struct NodeSettings {
 pub struct Asked<'a> {
     /// The address that the inventory names, or else the node's name.
     pub host: &'a str,
+    /// Another name under which ssh_config may know it.
+    pub also: Option<&'a str>,
     /// Who logs in, where that is said.
     pub user: Option<&'a str>,
     /// The port, where that is said.
@@ -256,6 +260,36 @@ impl NodeSettings {
     }
 }
 
+impl NodeSettings {
+    /// Takes from `other` what is not said here.
+    pub(super) fn fall_back_on(&mut self, other: &Self) {
+        fn one<T: Clone>(said: &mut Option<T>, other: &Option<T>) {
+            if said.is_none() {
+                said.clone_from(other);
+            }
+        }
+        one(&mut self.user, &other.user);
+        one(&mut self.port, &other.port);
+        one(&mut self.identities, &other.identities);
+        if self.jump.is_none() && self.proxy_command.is_none() {
+            self.jump.clone_from(&other.jump);
+            self.proxy_command.clone_from(&other.proxy_command);
+        }
+        one(&mut self.ssh_options, &other.ssh_options);
+        one(&mut self.runtime, &other.runtime);
+        one(&mut self.endpoint, &other.endpoint);
+        one(&mut self.become_root, &other.become_root);
+        for (said, other) in [
+            (&mut self.labels, &other.labels),
+            (&mut self.facts, &other.facts),
+        ] {
+            for (key, value) in other {
+                said.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+    }
+}
+
 fn join_one<T: Clone + PartialEq>(
     said: &mut Option<T>,
     other: &Option<T>,
@@ -280,12 +314,14 @@ pub(super) enum Unresolved {
     Refused(String),
 }
 
-/// A node from the levels that speak about it, strongest first, and what stands behind them.
+/// A node from the levels that speak about it, strongest first, and what stands behind them. `also_by_name`: ssh_config
+/// may know it by its name besides its address.
 pub(super) fn resolve(
     name: String,
     address: Option<String>,
     groups: Vec<String>,
     levels: &[&NodeSettings],
+    also_by_name: bool,
     background: Background<'_>,
 ) -> Result<Node, Unresolved> {
     let user = first(levels, |level| level.user.as_deref());
@@ -295,7 +331,11 @@ pub(super) fn resolve(
     });
     let jump = way.and_then(|level| level.jump.as_deref());
     let behind = background(&Asked {
-        host: address.as_deref().unwrap_or(&name),
+        host: address
+            .as_deref()
+            .filter(|address| !address.is_empty())
+            .unwrap_or(&name),
+        also: also_by_name.then_some(name.as_str()),
         user,
         port,
         jump,
@@ -307,8 +347,10 @@ pub(super) fn resolve(
     .map_err(Unresolved::Refused)?;
     let user = user.map(String::from).or(behind.user);
     let mut labels = BTreeMap::new();
+    let mut facts = BTreeMap::new();
     for level in levels.iter().rev() {
         labels.extend(level.labels.clone());
+        facts.extend(level.facts.clone());
     }
     Ok(Node {
         address: address.or(behind.address).unwrap_or_else(|| name.clone()),
@@ -325,6 +367,7 @@ pub(super) fn resolve(
         become_password: None,
         ssh_settings: behind.ssh_settings,
         labels,
+        facts,
         groups,
         user: user.ok_or(Unresolved::NoUser)?,
     })

@@ -2,6 +2,16 @@
 
 use super::*;
 
+fn resolve(
+    name: String,
+    address: Option<String>,
+    groups: Vec<String>,
+    levels: &[&NodeSettings],
+    background: Background<'_>,
+) -> Result<Node, Unresolved> {
+    super::resolve(name, address, groups, levels, false, background)
+}
+
 #[test]
 fn a_chain_is_read_as_ssh_reads_it() {
     let chain = parse_jump("ops@bastion:2222, inner,[2001:db8::1]:22").unwrap();

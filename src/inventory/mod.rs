@@ -8,6 +8,7 @@ mod draft;
 mod error;
 pub mod hosts;
 mod json;
+mod kubernetes;
 mod levels;
 mod lines;
 mod names;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 
 pub use draft::{Draft, Group, Mention};
 pub use error::{Fault, InventoryError, Place};
+pub use kubernetes::{AddressType, KubernetesQuery};
 pub use levels::{
     Asked, Background, Behind, JumpSpec, NodeSettings, RuntimeChoice, built_in, parse_endpoint,
     parse_jump,
@@ -44,6 +46,8 @@ pub enum Source {
     Stdin,
     /// One `-H` expression; `^FILE` in it is read.
     Hosts(String),
+    /// The Kubernetes API.
+    Kubernetes(KubernetesQuery),
 }
 
 /// Reads all sources and resolves them to a fleet in the order of first mention.

@@ -7,7 +7,7 @@ use super::draft::Draft;
 use super::error::{Fault, InventoryError};
 use super::native::{self, Origin};
 use super::recognise::{self, Format};
-use super::{Source, lines, program, read};
+use super::{Source, kubernetes, lines, program, read};
 
 /// What errors call standard input.
 const STDIN: &str = "standard input";
@@ -30,6 +30,7 @@ enum Item {
     Text(Box<Text>),
     Program(PathBuf),
     Drafts(Vec<Draft>),
+    Kubernetes(Box<Draft>),
 }
 
 /// Reads all sources. Those in Ansible's formats become one draft, where the first of them stands.
@@ -64,6 +65,9 @@ pub(super) fn drafts(
                 };
                 items.push(text(read::stdin(STDIN)?, origin)?);
             }
+            Source::Kubernetes(query) => {
+                items.push(Item::Kubernetes(Box::new(kubernetes::draft(query)?)));
+            }
             Source::Hosts(text) => {
                 let listed = |path: &str| lines::read_file(&read::file(Path::new(path))?, path);
                 items.push(Item::Drafts(lines::read_option(text, listed)?));
@@ -95,7 +99,7 @@ fn assemble(
             Format::Ini | Format::AnsibleYaml(_) | Format::Listing(_)
         ),
         Item::Program(_) => true,
-        Item::Drafts(_) => false,
+        Item::Drafts(_) | Item::Kubernetes(_) => false,
     };
     let ansible =
         items.iter().any(is_ansible) || folders.iter().any(|path| ansible::vars_exist_beside(path));
@@ -105,6 +109,7 @@ fn assemble(
         .for_each(|folder| world.add_folder(folder));
     let mut drafts = Vec::new();
     let mut world_at = None;
+    let mut clusters = Vec::new();
     for item in items {
         let Text {
             origin,
@@ -119,6 +124,10 @@ fn assemble(
             }
             Item::Drafts(more) => {
                 drafts.extend(more);
+                continue;
+            }
+            Item::Kubernetes(draft) => {
+                clusters.push(*draft);
                 continue;
             }
         };
@@ -141,6 +150,13 @@ fn assemble(
     }
     if let Some(at) = world_at {
         drafts.insert(at, world.into_draft()?);
+    }
+    // The API says what nodes there are; how to log in to them is for the files beside it to say.
+    for mut cluster in clusters {
+        for draft in drafts.iter().filter(|draft| !draft.expressions) {
+            cluster.defaults.fall_back_on(&draft.defaults);
+        }
+        drafts.push(cluster);
     }
     Ok(drafts)
 }

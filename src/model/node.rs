@@ -14,7 +14,8 @@ use super::secret::Secret;
 pub struct Node {
     /// Unique in its fleet; what reports call it.
     pub name: String,
-    /// What is dialled: a host name or an IP address without brackets.
+    /// What is dialled: a host name or an IP address without brackets. Empty when its source names none of the kind
+    /// that was asked for: then it cannot be reached.
     pub address: String,
     /// The SSH server's port.
     pub port: u16,
@@ -36,6 +37,8 @@ pub struct Node {
     pub ssh_settings: usize,
     /// Free-form labels.
     pub labels: BTreeMap<String, String>,
+    /// What its source knows about it and prepull only shows: architecture, readiness, taints.
+    pub facts: BTreeMap<String, String>,
     /// The groups it stands in, nearest first.
     pub groups: Vec<String>,
 }
@@ -56,6 +59,7 @@ impl Node {
             become_password: None,
             ssh_settings: 0,
             labels: BTreeMap::new(),
+            facts: BTreeMap::new(),
             groups: Vec::new(),
         }
     }
@@ -185,6 +189,7 @@ mod tests {
             become_password: None,
             ssh_settings: 0,
             labels: BTreeMap::new(),
+            facts: BTreeMap::new(),
             groups: vec![],
         }
     }

@@ -30,6 +30,7 @@ pub(super) fn node() -> Node {
         become_password: None,
         ssh_settings: 0,
         labels: BTreeMap::new(),
+        facts: BTreeMap::new(),
         groups: vec![],
     }
 }

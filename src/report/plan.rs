@@ -5,42 +5,80 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::lines::shown;
-use crate::model::{Fleet, Plan, PlannedImage, Policy, PullWhen, Work, text::count};
+use crate::model::{Fleet, Node, Plan, PlannedImage, Policy, PullWhen, Work, text::count};
 
 /// The fleet as a table, ending with a newline.
 pub fn fleet_table(fleet: &Fleet) -> String {
-    let mut rows = vec![["NAME", "ADDRESS", "PORT", "USER", "RUNTIME", "JUMP"].map(String::from)];
+    let mut rows = vec![
+        ["NAME", "ADDRESS", "PORT", "USER", "RUNTIME", "JUMP"]
+            .map(String::from)
+            .to_vec(),
+    ];
+    let has_facts = fleet.nodes().iter().any(|node| !node.facts.is_empty());
+    if has_facts {
+        rows[0].extend(["SYSTEM", "STATE"].map(String::from));
+    }
     for node in fleet.nodes() {
         let jump: Vec<_> = node.jump.iter().map(ToString::to_string).collect();
         let runtime = node.runtime.map_or("auto", |kind| kind.as_str());
         let port = node.port.to_string();
-        let jump = if jump.is_empty() {
-            "-".into()
-        } else {
-            jump.join(",")
-        };
+        let jump = jump.join(",");
+        let mut row = vec![
+            node.name.as_str(),
+            &node.address,
+            &port,
+            &node.user,
+            runtime,
+            &jump,
+        ];
+        let (system, state) = (system(node), state(node));
+        if has_facts {
+            row.extend([system.as_str(), &state]);
+        }
         rows.push(
-            [&node.name, &node.address, &port, &node.user, runtime, &jump]
-                .map(|text: &str| shown(text, 200).into_owned()),
+            row.into_iter()
+                .map(|text| if text.is_empty() { "-" } else { text })
+                .map(|text| shown(text, 200).into_owned())
+                .collect(),
         );
     }
-    let widths: [usize; 6] = std::array::from_fn(|column| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    });
+    let widths: Vec<usize> = (0..rows[0].len())
+        .map(|column| {
+            let widths = rows.iter().map(|row| row[column].chars().count());
+            widths.max().unwrap_or(0)
+        })
+        .collect();
     let mut out = String::new();
     for row in &rows {
         let cells: Vec<_> = row
             .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:width$}"))
             .collect();
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{}", cells.join("  ").trim_end());
     }
     out
+}
+
+/// "linux/amd64", where the node's source knows.
+fn system(node: &Node) -> String {
+    let known = ["operating-system", "architecture"].map(|fact| node.facts.get(fact));
+    let known: Vec<&str> = known.into_iter().flatten().map(String::as_str).collect();
+    known.join("/")
+}
+
+/// Whether it is ready and takes pods, and its taints, where its source knows.
+fn state(node: &Node) -> String {
+    let is = |fact: &str, value: &str| node.facts.get(fact).is_some_and(|said| said == value);
+    let words = [
+        is("ready", "true").then_some("Ready"),
+        is("ready", "false").then_some("NotReady"),
+        is("cordoned", "true").then_some("cordoned"),
+        node.facts.get("taints").map(String::as_str),
+    ];
+    let words: Vec<&str> = words.into_iter().flatten().collect();
+    words.join(",")
 }
 
 /// The fleet as `prepull nodes -o json` prints it.
@@ -54,7 +92,7 @@ pub fn fleet_json(fleet: &Fleet) -> Value {
                 "identities": node.identities.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
                 "jump": node.jump.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "runtime": node.runtime.map(|kind| kind.as_str()),
-                "labels": node.labels, "groups": node.groups,
+                "labels": node.labels, "groups": node.groups, "facts": node.facts,
             })
         })
         .collect();

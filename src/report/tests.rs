@@ -50,6 +50,7 @@ fn node(number: usize) -> Node {
         become_password: None,
         ssh_settings: 0,
         labels: BTreeMap::new(),
+        facts: BTreeMap::new(),
         groups: vec![],
     }
 }

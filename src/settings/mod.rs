@@ -17,7 +17,9 @@ pub use ambient::Ambient;
 
 use crate::cli::{self, FleetArgs, LoginArgs, RegistryArgs, RuntimeArgs, SshArgs};
 use crate::credentials::{self, LoginSources};
-use crate::inventory::{self, Background, NodeSettings, RuntimeChoice, Selection, Source};
+use crate::inventory::{
+    self, AddressType, Background, KubernetesQuery, NodeSettings, RuntimeChoice, Selection, Source,
+};
 use crate::model::{
     Fleet, Image, Plan, PlannedImage, PullWhen, RegistryLogin, RuntimeKind, Secret, Work,
 };
@@ -257,9 +259,17 @@ fn fleet(
         }
     });
     let from_expressions = args.hosts.iter().cloned().map(Source::Hosts);
-    let sources: Vec<Source> = from_files.chain(from_expressions).collect();
+    let from_kubernetes = args
+        .kube
+        .then(|| Source::Kubernetes(kubernetes(args, ambient)));
+    let sources: Vec<Source> = from_files
+        .chain(from_expressions)
+        .chain(from_kubernetes)
+        .collect();
     if sources.is_empty() {
-        bail!("no nodes: name an inventory with -i FILE, or hosts with -H EXPR");
+        bail!(
+            "no nodes: name an inventory with -i FILE, hosts with -H EXPR, or a cluster with --kube"
+        );
     }
     let strongest = command_line_node(login, runtime, ambient)?;
     let selection = Selection {
@@ -269,6 +279,25 @@ fn fleet(
     Ok(inventory::load_selected(
         &sources, &selection, &strongest, background,
     )?)
+}
+
+fn kubernetes(args: &FleetArgs, ambient: &Ambient) -> KubernetesQuery {
+    KubernetesQuery {
+        kubeconfig: args.kubeconfig.as_deref().map(|path| ambient.path(path)),
+        context: args.context.clone(),
+        selector: args.selector.clone(),
+        field_selector: args.field_selector.clone(),
+        include_control_plane: args.include_control_plane,
+        address_type: match args.address_type {
+            cli::AddressTypeChoice::InternalIp => AddressType::InternalIp,
+            cli::AddressTypeChoice::ExternalIp => AddressType::ExternalIp,
+            cli::AddressTypeChoice::Hostname => AddressType::Hostname,
+            cli::AddressTypeChoice::InternalDns => AddressType::InternalDns,
+            cli::AddressTypeChoice::ExternalDns => AddressType::ExternalDns,
+        },
+        ready_only: args.ready_only,
+        schedulable_only: args.schedulable_only,
+    }
 }
 
 fn command_line_node(

@@ -39,6 +39,7 @@ fn node(identities: Vec<PathBuf>) -> Node {
         become_password: None,
         ssh_settings: 0,
         labels: BTreeMap::new(),
+        facts: BTreeMap::new(),
         groups: vec![],
     }
 }

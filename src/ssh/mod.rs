@@ -210,6 +210,14 @@ impl Transport for SshTransport {
         let settings = &self.0.host(node.ssh_settings)?.settings;
         let wait = settings.connect_timeout;
         progress(Stage::Connect);
+        if node.address.is_empty() {
+            return Err(Failure::new(
+                FailureKind::NodeSetup,
+                Stage::Connect,
+                "the Kubernetes API names no address of the wanted type for this node: choose another with --address-type, or \
+                 give the node an address in an inventory beside it",
+            ));
+        }
         let carrier = if node.jump.is_empty() {
             dial::carrier(&node.address, node.port, settings).await?
         } else {

@@ -325,6 +325,7 @@ pub fn node(become_root: bool) -> Node {
         become_password: None,
         ssh_settings: 0,
         labels: BTreeMap::new(),
+        facts: BTreeMap::new(),
         groups: vec![],
     }
 }

@@ -111,6 +111,8 @@ fn networks(list: String) -> Result<String, String> {
 pub(super) struct Subject<'a> {
     /// The tokens of this moment: host, user and port as far as they are known.
     pub tokens: Tokens<'a>,
+    /// Another name of the host.
+    pub also: Option<&'a str>,
     pub tag: &'a str,
     pub second_pass: bool,
     /// Whether the block can apply at all; commands are not run where it cannot.
@@ -147,7 +149,10 @@ pub(super) fn answer(
                 answer.wants_second_pass |= wanted;
                 subject.second_pass
             }
-            Test::Host(list) => pattern::host(tokens.host, list),
+            Test::Host(list) => {
+                let mut names = std::iter::once(tokens.host).chain(subject.also);
+                names.any(|name| pattern::host(name, list))
+            }
             Test::OriginalHost(list) => pattern::host(tokens.original, list),
             Test::User(list) => fits(tokens.user, list),
             Test::LocalUser(list) => fits(&tokens.ambient.user, list),

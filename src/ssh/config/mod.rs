@@ -58,6 +58,8 @@ pub enum Source {
 /// What is known of a host before any file is read; it wins over every file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Given {
+    /// Another name by which `Host` lines may know the host.
+    pub also: Option<String>,
     /// Who logs in.
     pub user: Option<String>,
     /// The server's port.
@@ -153,7 +155,8 @@ impl SshConfig {
             safe_user(user).map_err(|what| ConfigError::host(host, what))?;
         }
         let mut values = self.given(given)?;
-        let wants_second = self.pass(&mut values, host, host, false)?;
+        let also = given.also.as_deref();
+        let wants_second = self.pass(&mut values, host, host, also, false)?;
         let mut name = match values.get("hostname") {
             Some(entry) => {
                 let written = values.text("hostname").unwrap_or(host);
@@ -174,7 +177,7 @@ impl SshConfig {
         if wants_second || rules.mode != Canonicalize::No {
             values.put_hostname(&name, spec("hostname")?);
             // What the first reading set stays; blocks that fit the new name add to it.
-            self.pass(&mut values, &name, host, true)?;
+            self.pass(&mut values, &name, host, also, true)?;
         }
         build::Builder {
             values: &values,
@@ -293,6 +296,7 @@ impl SshConfig {
         values: &mut Values,
         host: &str,
         original: &str,
+        also: Option<&str>,
         second: bool,
     ) -> Result<bool, ConfigError> {
         let mut pass = Pass {
@@ -300,6 +304,7 @@ impl SshConfig {
             outside: &*self.outside,
             host,
             original,
+            also,
             second,
             wants_second: false,
             values,

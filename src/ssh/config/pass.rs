@@ -230,6 +230,8 @@ pub(super) struct Pass<'a> {
     pub host: &'a str,
     /// The name as it was given.
     pub original: &'a str,
+    /// Another name of the host that `Host` and `Match host` lines are held against.
+    pub also: Option<&'a str>,
     /// Whether this is the second reading.
     pub second: bool,
     /// Whether a line asked for a second reading.
@@ -253,7 +255,9 @@ impl Pass<'_> {
         for line in &file.lines {
             match &line.says {
                 Says::Host(patterns) => {
-                    *active = can_apply && matching::host_line_fits(patterns, self.host);
+                    let mut names = std::iter::once(self.host).chain(self.also);
+                    *active =
+                        can_apply && names.any(|name| matching::host_line_fits(patterns, name));
                 }
                 Says::Match(conditions) => {
                     let answer = self
@@ -315,6 +319,7 @@ impl Pass<'_> {
         tokens.key_name = &host;
         let subject = Subject {
             tokens,
+            also: self.also,
             tag: values.text("tag").unwrap_or_default(),
             second_pass: self.second,
             can_apply,
