@@ -217,7 +217,6 @@ fn config(host: &Host, name: &KnownName) -> client::Config {
             cipher: chosen(&settings.ciphers, Preferred::DEFAULT.cipher),
             mac: chosen(&settings.macs, Preferred::DEFAULT.mac),
             compression: Cow::Borrowed(&[compression::NONE]),
-            ..Preferred::DEFAULT
         },
         // The default of 8192 bits costs 80 ms. These bounds are valid; were they not, the default works.
         gex: GexParams::new(2048, 4096, 4096).unwrap_or_default(),
