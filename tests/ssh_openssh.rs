@@ -450,3 +450,65 @@ async fn a_server_that_was_stopped_is_unreachable() {
         (FailureKind::Unreachable, Stage::Connect)
     );
 }
+
+/// An sshd that shows a host certificate: `made` are the arguments of ssh-keygen that say what for. Also the line
+/// that trusts its authority.
+fn certified(made: &[&str]) -> (Sshd, String, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = new_key(&folder.path().join("authority"), "ed25519", "");
+    let key = new_key(&folder.path().join("host"), "ed25519", "");
+    let (signer, host) = (authority.to_str().unwrap(), key.with_extension("pub"));
+    let mut arguments = vec!["-q", "-s", signer, "-I", "test"];
+    arguments.extend(made);
+    arguments.push(host.to_str().unwrap());
+    keygen(&arguments);
+    let certificate = folder.path().join("host-cert.pub");
+    let sshd = Sshd::start(&format!(
+        "HostKey {}\nHostCertificate {}",
+        key.display(),
+        certificate.display()
+    ));
+    let known = format!("@cert-authority * {}", public(&authority));
+    (sshd, known, folder)
+}
+
+#[tokio::test]
+async fn a_host_certificate_of_a_trusted_authority_is_enough() {
+    let (sshd, known, _folder) = certified(&["-h", "-n", "127.0.0.1"]);
+    let key = sshd.user_key("ed25519");
+    let node = sshd.node(&[&key]);
+    run(sshd.options(&known), &node, "true").await.unwrap();
+    // The bare name is looked up too, beside port 22.
+    let bare = known.replace('*', "127.0.0.1");
+    run(sshd.options(&bare), &node, "true").await.unwrap();
+    let banned = known.replace("@cert-authority", "@revoked") + &known;
+    let refused = run(sshd.options(&banned), &node, "true")
+        .await
+        .err()
+        .unwrap();
+    assert!(refused.detail.contains("revokes"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_host_certificate_that_does_not_hold_is_refused_in_its_words() {
+    for (made, words) in [
+        (
+            &["-h", "-n", "other"][..],
+            "it is for other, not for 127.0.0.1",
+        ),
+        (
+            &["-h", "-n", "127.0.0.1", "-V", "20200101:20200201"],
+            "it expired on 2020",
+        ),
+    ] {
+        let (sshd, known, _folder) = certified(made);
+        let key = sshd.user_key("ed25519");
+        let node = sshd.node(&[&key]);
+        let refused = run(sshd.options(&known), &node, "true")
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(refused.kind, FailureKind::HostKey);
+        assert!(refused.detail.contains(words), "{words}: {refused}");
+    }
+}

@@ -178,18 +178,11 @@ impl SshBackground {
                 host.given
             ));
         }
-        for (option, set, instead) in [
-            (
-                "StrictHostKeyChecking",
-                host.host_key_checking == HostKeyChecking::Off,
-                "any host key is taken, and whoever sits on the way can read everything; --host-keys strict beats it",
-            ),
-            (
-                "HashKnownHosts",
-                host.hash_known_hosts && host.host_key_checking == HostKeyChecking::AcceptNew,
-                "new keys are recorded under the plain name",
-            ),
-        ] {
+        for (option, set, instead) in [(
+            "StrictHostKeyChecking",
+            host.host_key_checking == HostKeyChecking::Off,
+            "any host key is taken, and whoever sits on the way can read everything; --host-keys strict beats it",
+        )] {
             if set {
                 self.warn(
                     option,

@@ -12,7 +12,7 @@ use russh::{Preferred, SshId, cipher, compression, kex, mac};
 use tokio::time::timeout;
 
 use super::host_keys::{HostKeys, Trust};
-use super::known_hosts::known_name;
+use super::known_hosts::KnownName;
 use super::link::{Carrier, KillOnDrop, Link};
 use super::settings::HostSettings;
 use super::{Host, Inner, auth};
@@ -21,9 +21,6 @@ use crate::model::{Failure, FailureKind, Stage};
 
 /// The most of a server's own words that is kept.
 const WORDS: usize = 500;
-
-/// The port that known_hosts leaves out.
-const SSH_PORT: u16 = 22;
 
 /// Cheap ones first: group exchange costs a hundred times as much as a curve.
 const KEY_EXCHANGES: &[kex::Name] = &[
@@ -72,9 +69,8 @@ pub(super) async fn open(
     let host = inner.host(target.settings)?;
     let wait = host.settings.connect_timeout;
     let name = match &host.settings.host_key_alias {
-        // As with ssh, the port does not count then.
-        Some(alias) => known_name(alias, SSH_PORT),
-        None => known_name(target.host, target.port),
+        Some(alias) => KnownName::alias(alias),
+        None => KnownName::new(target.host, target.port),
     };
     let config = Arc::new(config(host, &name));
     let (link, stream) = Link::new(carrier);
@@ -84,7 +80,7 @@ pub(super) async fn open(
     let client = Client {
         host_keys: Arc::clone(&host.host_keys),
         name,
-        rsa_size: host.settings.required_rsa_size,
+        settings: Arc::clone(&host.settings),
         link: link.clone(),
     };
     let unreachable = |detail| Failure::new(FailureKind::Unreachable, Stage::Handshake, detail);
@@ -154,10 +150,23 @@ fn key_exchanges(settings: &HostSettings) -> Cow<'static, [kex::Name]> {
 }
 
 /// The host key algorithms: those of a known key first, and none that ssh_config leaves out.
-fn key_algorithms(host: &Host, name: &str) -> Vec<Algorithm> {
+fn key_algorithms(host: &Host, name: &KnownName) -> Vec<Algorithm> {
     let mut algorithms = host.host_keys.preferred(name);
     if let Some(listed) = &host.settings.host_key_algorithms {
         algorithms.retain(|algorithm| listed.iter().any(|name| name == algorithm.as_str()));
+    }
+    algorithms
+}
+
+/// The types of host certificates to ask for: none where no authority may vouch for the host, since a certificate
+/// says nothing then. A list that names nothing else is followed all the same: the refusal says more.
+fn certificate_algorithms(host: &Host, name: &KnownName, plain: &[Algorithm]) -> Vec<Algorithm> {
+    if !plain.is_empty() && !host.host_keys.certified(name) {
+        return Vec::new();
+    }
+    let mut algorithms = super::host_keys::offered();
+    if let Some(listed) = &host.settings.host_key_algorithms {
+        algorithms.retain(|algorithm| listed.contains(&algorithm.to_certificate_type()));
     }
     algorithms
 }
@@ -172,7 +181,7 @@ pub(super) fn impossible(settings: &HostSettings) -> Option<(&'static str, Strin
     let host_key = |name: &str| {
         super::host_keys::offered()
             .iter()
-            .any(|one| one.as_str() == name)
+            .any(|one| one.as_str() == name || one.to_certificate_type() == name)
     };
     none(&settings.key_exchanges, |name| {
         kex::Name::try_from(name).is_ok()
@@ -192,8 +201,9 @@ pub(super) fn impossible(settings: &HostSettings) -> Option<(&'static str, Strin
     })
 }
 
-fn config(host: &Host, name: &str) -> client::Config {
+fn config(host: &Host, name: &KnownName) -> client::Config {
     let settings = &host.settings;
+    let keys = key_algorithms(host, name);
     let (keepalive, keepalive_max) = (settings.keepalive, settings.keepalive_max);
     client::Config {
         client_id: SshId::Standard(Cow::Borrowed(concat!(
@@ -202,11 +212,11 @@ fn config(host: &Host, name: &str) -> client::Config {
         ))),
         preferred: Preferred {
             kex: key_exchanges(settings),
-            key: Cow::Owned(key_algorithms(host, name)),
+            host_key_certificates: Cow::Owned(certificate_algorithms(host, name, &keys)),
+            key: Cow::Owned(keys),
             cipher: chosen(&settings.ciphers, Preferred::DEFAULT.cipher),
             mac: chosen(&settings.macs, Preferred::DEFAULT.mac),
             compression: Cow::Borrowed(&[compression::NONE]),
-            ..Preferred::DEFAULT
         },
         // The default of 8192 bits costs 80 ms. These bounds are valid; were they not, the default works.
         gex: GexParams::new(2048, 4096, 4096).unwrap_or_default(),
@@ -235,9 +245,8 @@ impl From<russh::Error> for Fault {
 /// What russh asks and tells us while a session lives.
 pub(super) struct Client {
     host_keys: Arc<HostKeys>,
-    name: String,
-    /// The fewest bits of an RSA host key.
-    rsa_size: u32,
+    name: KnownName,
+    settings: Arc<HostSettings>,
     link: Link,
 }
 
@@ -245,27 +254,28 @@ impl Handler for Client {
     type Error = Fault;
 
     async fn check_server_key(&mut self, offered: &PublicKeyOrCertificate) -> Result<bool, Fault> {
-        let PublicKeyOrCertificate::PublicKey { key, .. } = offered else {
-            // We never ask for one.
-            return Err(Fault::HostKey(
-                "the host offers a certificate instead of a key".to_owned(),
-            ));
-        };
+        let key = offered.public_key();
         if let KeyData::Rsa(rsa) = key.key_data()
-            && rsa.key_size() < self.rsa_size
+            && rsa.key_size() < self.settings.required_rsa_size
         {
             return Err(Fault::HostKey(format!(
                 "the host key of {} is an RSA key of {} bits; RequiredRSASize of ssh_config asks for {}",
                 self.name,
                 rsa.key_size(),
-                self.rsa_size
+                self.settings.required_rsa_size
             )));
         }
-        let trust = self.host_keys.check(&self.name, key);
+        let trust = match offered.certificate() {
+            Some(certificate) => {
+                self.host_keys
+                    .check_certificate(&self.name, certificate, &self.settings)
+            }
+            None => self.host_keys.check(&self.name, &key),
+        };
         if trust.map_err(Fault::HostKey)? == Trust::OnceRecorded {
-            let (host_keys, name, key) =
-                (Arc::clone(&self.host_keys), self.name.clone(), key.clone());
-            tokio::task::spawn_blocking(move || host_keys.record(&name, &key))
+            let (host_keys, name) = (Arc::clone(&self.host_keys), self.name.clone());
+            let hash = self.settings.hash_known_hosts;
+            tokio::task::spawn_blocking(move || host_keys.record(&name, &key, hash))
                 .await
                 .unwrap_or_else(|error| Err(format!("recording the host key failed: {error}")))
                 .map_err(Fault::HostKey)?;

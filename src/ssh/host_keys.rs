@@ -6,10 +6,10 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey};
+use russh::keys::{Algorithm, Certificate, EcdsaCurve, HashAlg, PublicKey};
 
-use super::known_hosts::{Index, Verdict};
-use super::{HostKeyPolicy, SshError};
+use super::known_hosts::{Index, KnownName, Verdict, hashed};
+use super::{HostKeyPolicy, HostSettings, SshError, host_certificate};
 
 /// Whether a key is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl HostKeys {
 
     /// The host key types to offer, those known for this host first: a host known by one type
     /// that shows another looks like a stranger.
-    pub(super) fn preferred(&self, name: &str) -> Vec<Algorithm> {
+    pub(super) fn preferred(&self, name: &KnownName) -> Vec<Algorithm> {
         let known = self.state().index.algorithms(name);
         let is_known = |offered: &Algorithm| {
             known.iter().any(|known| match (offered, known) {
@@ -97,7 +97,7 @@ impl HostKeys {
     }
 
     /// Whether the host called `name` may have this key; the error is a sentence for the operator.
-    pub(super) fn check(&self, name: &str, key: &PublicKey) -> Result<Trust, String> {
+    pub(super) fn check(&self, name: &KnownName, key: &PublicKey) -> Result<Trust, String> {
         let verdict = self.state().index.judge(name, key);
         match (verdict, self.policy) {
             (Verdict::Known, _) => Ok(Trust::Yes),
@@ -108,9 +108,76 @@ impl HostKeys {
         }
     }
 
+    /// Whether certificates are worth asking this host for: an authority may vouch for it.
+    pub(super) fn certified(&self, name: &KnownName) -> bool {
+        self.state().index.any_authority(name).is_some()
+    }
+
+    /// Whether the host called `name` may have the key in this certificate. As with `ssh`, the key counts for itself
+    /// where the certificate does not hold.
+    pub(super) fn check_certificate(
+        &self,
+        name: &KnownName,
+        certificate: &Certificate,
+        settings: &HostSettings,
+    ) -> Result<Trust, String> {
+        let key = PublicKey::from(certificate.public_key().clone());
+        let authority = certificate.signature_key();
+        let signed = format!(
+            "certificate of the authority {} {}",
+            authority.algorithm(),
+            authority.fingerprint(HashAlg::Sha256)
+        );
+        let (revoked, trusted) = {
+            let index = &self.state().index;
+            (
+                index.revoked(name, authority),
+                index.authority(name, authority),
+            )
+        };
+        if let Some(place) = revoked {
+            return Err(format!(
+                "the host key of {name} has a {signed}, which {place} revokes"
+            ));
+        }
+        let reason = match trusted {
+            None => "known_hosts does not trust this authority for it".to_owned(),
+            Some(_) => {
+                let revoked = self.state().index.revoked(name, certificate.public_key());
+                let listed = settings.ca_signature_algorithms.as_deref();
+                let now = std::time::SystemTime::now();
+                match host_certificate::check(certificate, name.principal(), listed, now) {
+                    Ok(()) if revoked.is_none() => return Ok(Trust::Yes),
+                    Ok(()) => "its key is revoked".to_owned(),
+                    Err(reason) => reason,
+                }
+            }
+        };
+        let listed = settings.host_key_algorithms.as_ref();
+        let plain_allowed = |listed: &Vec<String>| {
+            listed.iter().any(|name| match key.algorithm() {
+                Algorithm::Rsa { .. } => name.starts_with("rsa-sha2-") && !name.contains("-cert-"),
+                other => name == other.as_str(),
+            })
+        };
+        if !listed.is_none_or(plain_allowed) {
+            return Err(format!(
+                "{}; its {signed} does not help: {reason}",
+                stranger(name, &key)
+            ));
+        }
+        self.check(name, &key)
+            .map_err(|refusal| format!("{refusal}; its {signed} does not help: {reason}"))
+    }
+
     /// Appends the key of a new host, unless someone else has done so in the meantime. Blocks: for
-    /// the disk, and for other processes that hold the file's lock.
-    pub(super) fn record(&self, name: &str, key: &PublicKey) -> Result<(), String> {
+    /// the disk, and for other processes that hold the file's lock. With `hash`, the name is hashed.
+    pub(super) fn record(
+        &self,
+        name: &KnownName,
+        key: &PublicKey,
+        hash: bool,
+    ) -> Result<(), String> {
         let Some(own) = &self.own else {
             return Err(format!(
                 "{}; there is no known_hosts file to record it in",
@@ -123,6 +190,14 @@ impl HostKeys {
                 own.display()
             )
         };
+        // Such a name would stand for other hosts too, or for several lines.
+        let special = |c: char| "@?*#[]|'\"\\,".contains(c) || c.is_whitespace() || c.is_control();
+        if name.principal().contains(special) {
+            return Err(format!(
+                "{}; a name with such characters is not recorded",
+                stranger(name, key)
+            ));
+        }
         // Held while the file is written: two nodes on one address are recorded once.
         let mut state = self.state();
         let mut file = open_own(own).map_err(failed)?;
@@ -131,7 +206,7 @@ impl HostKeys {
         match state.index.judge(name, key) {
             Verdict::Known => Ok(()),
             Verdict::Unknown { .. } => {
-                append(&mut state, &mut file, own, name, key).map_err(failed)
+                append(&mut state, &mut file, own, name, key, hash).map_err(failed)
             }
             other => Err(refusal(name, key, &other)),
         }
@@ -196,11 +271,17 @@ fn append(
     state: &mut State,
     file: &mut File,
     path: &Arc<Path>,
-    name: &str,
+    name: &KnownName,
     key: &PublicKey,
+    hash: bool,
 ) -> io::Result<()> {
     // The comment is the server's word: left out.
     let key = PublicKey::from(key.key_data().clone());
+    let name = if hash {
+        hashed(&name.full, std::array::from_fn(|_| fastrand::u8(..))).map_err(io::Error::other)?
+    } else {
+        name.full.clone()
+    };
     let mut line = format!("{name} {}\n", key.to_openssh().map_err(io::Error::other)?);
     let entry = line.clone();
     if state.read.0 > 0 {
@@ -218,7 +299,7 @@ fn append(
     Ok(())
 }
 
-fn stranger(name: &str, key: &PublicKey) -> String {
+fn stranger(name: &KnownName, key: &PublicKey) -> String {
     format!(
         "the host key of {name} is unknown: it offers {} {}",
         key.algorithm(),
@@ -226,14 +307,26 @@ fn stranger(name: &str, key: &PublicKey) -> String {
     )
 }
 
-fn refusal(name: &str, key: &PublicKey, verdict: &Verdict) -> String {
+/// As one word of a shell: brackets are a pattern there.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+fn refusal(name: &KnownName, key: &PublicKey, verdict: &Verdict) -> String {
     let offered = format!("{} {}", key.algorithm(), key.fingerprint(HashAlg::Sha256));
     match verdict {
         // Never asked for; harmless if it were.
         Verdict::Known => format!("the host key of {name} is known"),
         Verdict::Unknown { authority } => {
             let authority = authority.as_ref().map_or_else(String::new, |place| {
-                format!(" ({place} names a certificate authority, which prepull does not use yet)")
+                format!(
+                    " ({place} trusts a certificate authority for it, but it shows no certificate)"
+                )
             });
             format!(
                 "{}{authority}; compare the fingerprint with the node's own, then add the key to known_hosts, or record unknown keys with --host-keys accept-new",
@@ -241,10 +334,11 @@ fn refusal(name: &str, key: &PublicKey, verdict: &Verdict) -> String {
             )
         }
         Verdict::Changed { known, place } => format!(
-            "the host key of {name} has changed: it offers {offered}, but {place} knows {} {}; someone may be listening in, or the node was installed anew: if so, remove the old key with `ssh-keygen -f {} -R {name}`",
+            "the host key of {name} has changed: it offers {offered}, but {place} knows {} {}; someone may be listening in, or the node was installed anew: if so, remove the old key with `ssh-keygen -f {} -R {}`",
             known.algorithm(),
             known.fingerprint(HashAlg::Sha256),
-            place.file.display()
+            quoted(&place.file.to_string_lossy()),
+            quoted(&name.full)
         ),
         Verdict::Revoked { place } => format!(
             "the host key of {name} is revoked: {place} forbids {offered}; give the node a new key"

@@ -21,9 +21,10 @@ fn ed25519() -> PublicKey {
 impl HostKeys {
     /// Both steps, as a connection takes them.
     fn trust(&self, name: &str, key: &PublicKey) -> Result<(), String> {
+        let name = &KnownName::alias(name);
         match self.check(name, key)? {
             Trust::Yes => Ok(()),
-            Trust::OnceRecorded => self.record(name, key),
+            Trust::OnceRecorded => self.record(name, key, false),
         }
     }
 }
@@ -51,8 +52,10 @@ fn accept_new_records_once_in_a_private_file_and_remembers() {
     let file = folder.path().join("ssh/known_hosts");
     let keys = keys(HostKeyPolicy::AcceptNew, &file);
     let key = ed25519();
+    let name = KnownName::new("node", 2222);
+    assert_eq!(keys.check(&name, &key), Ok(Trust::OnceRecorded));
     for _ in 0..3 {
-        keys.trust("[node]:2222", &key).unwrap();
+        keys.record(&name, &key, false).unwrap();
     }
     keys.trust("other", &key).unwrap();
     let text = fs::read_to_string(&file).unwrap();
@@ -157,12 +160,15 @@ fn the_types_known_for_a_host_are_offered_first() {
     )
     .unwrap();
     let keys = keys(HostKeyPolicy::Strict, &file);
-    assert_eq!(keys.preferred("node")[0], p384);
-    assert_eq!(keys.preferred("node").len(), 6);
-    assert_eq!(keys.preferred("stranger")[0], Algorithm::Ed25519);
+    assert_eq!(keys.preferred(&KnownName::alias("node"))[0], p384);
+    assert_eq!(keys.preferred(&KnownName::alias("node")).len(), 6);
+    assert_eq!(
+        keys.preferred(&KnownName::alias("stranger"))[0],
+        Algorithm::Ed25519
+    );
     assert!(
         !keys
-            .preferred("node")
+            .preferred(&KnownName::alias("node"))
             .contains(&Algorithm::Rsa { hash: None }),
         "no SHA-1"
     );
@@ -185,4 +191,35 @@ fn a_file_that_cannot_be_read_is_an_error_and_a_missing_one_is_not() {
             .contains(&folder.path().display().to_string()),
         "{error}"
     );
+}
+
+#[test]
+fn hashed_names_are_recorded_once_and_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("known_hosts");
+    let (key, name) = (ed25519(), KnownName::new("node", 2222));
+    for _ in 0..2 {
+        let keys = keys(HostKeyPolicy::AcceptNew, &file);
+        keys.record(&name, &key, true).unwrap();
+        assert_eq!(keys.check(&name, &key), Ok(Trust::Yes));
+    }
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.starts_with("|1|") && !text.contains("node"), "{text}");
+    let refusal = keys(HostKeyPolicy::Strict, &file)
+        .check(&name, &ed25519())
+        .unwrap_err();
+    assert!(refusal.contains("-R '[node]:2222'`"), "{refusal}");
+}
+
+#[test]
+fn a_name_that_stands_for_others_is_never_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("known_hosts");
+    let keys = keys(HostKeyPolicy::AcceptNew, &file);
+    for name in ["*", "a,b", "a b", "a\nb", "!a?", "@revoked"] {
+        let refusal = keys.record(&KnownName::alias(name), &ed25519(), false);
+        assert!(refusal.unwrap_err().contains("not recorded"), "{name}");
+    }
+    assert!(!file.exists());
 }

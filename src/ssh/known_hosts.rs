@@ -8,16 +8,58 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
+use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, PublicKey};
 use sha1::Sha1;
 
-/// The name under which a host stands in known_hosts: `host`, or `[host]:port` beside port 22.
-pub(super) fn known_name(host: &str, port: u16) -> String {
-    let host = host.to_lowercase();
-    if port == 22 {
-        host
-    } else {
-        format!("[{host}]:{port}")
+/// The port that known_hosts leaves out.
+const SSH_PORT: u16 = 22;
+
+/// The name under which a host stands in known_hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct KnownName {
+    /// `host`, or `[host]:port` beside port 22.
+    pub(super) full: String,
+    /// `host`, beside port 22: what stands there is trusted too, where nothing stands under the full name.
+    pub(super) bare: Option<String>,
+}
+
+impl KnownName {
+    /// Of a host on a port.
+    pub(super) fn new(host: &str, port: u16) -> Self {
+        let host = host.to_lowercase();
+        if port == SSH_PORT {
+            Self::alias(&host)
+        } else {
+            Self {
+                full: format!("[{host}]:{port}"),
+                bare: Some(host),
+            }
+        }
+    }
+
+    /// Of a HostKeyAlias: as with ssh, the port does not count then.
+    pub(super) fn alias(alias: &str) -> Self {
+        Self {
+            full: alias.to_lowercase(),
+            bare: None,
+        }
+    }
+
+    /// The name that a host certificate must be made for.
+    pub(super) fn principal(&self) -> &str {
+        self.bare.as_ref().unwrap_or(&self.full)
+    }
+
+    /// The full name first.
+    fn both(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.full.as_str()).chain(self.bare.as_deref())
+    }
+}
+
+impl std::fmt::Display for KnownName {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.full)
     }
 }
 
@@ -57,28 +99,48 @@ enum Marker {
 #[derive(Debug)]
 struct Entry {
     marker: Option<Marker>,
+    hosts: Hosts,
     key: PublicKey,
     place: Place,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Hosts {
-    /// `|1|SALT|HASH`: HMAC-SHA1 of the name, keyed by the salt.
-    Hashed { salt: Vec<u8>, hash: [u8; 20] },
+    /// `|1|SALT|HASH`: HMAC-SHA1 of the name, keyed by the salt. The salt is kept as a keyed hash: that halves
+    /// the work of every look-up.
+    Hashed { keyed: Hmac<Sha1>, hash: [u8; 20] },
     /// Patterns, a leading `!` negates.
     List(Vec<String>),
 }
 
+impl Hosts {
+    fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Hashed { keyed, hash } => {
+                let mut keyed = keyed.clone();
+                keyed.update(name.as_bytes());
+                keyed.finalize().into_bytes().as_slice() == hash
+            }
+            Self::List(list) => list_matches(list, name),
+        }
+    }
+}
+
 /// All lines of all files, arranged for look-up.
+///
+/// A hashed line tells nobody whose it is: finding those of a name costs one HMAC a line. So a key that is offered
+/// is looked up by the key, which leaves a line or two to compare with the name.
 #[derive(Default)]
 pub(super) struct Index {
     entries: Vec<Entry>,
+    by_key: HashMap<KeyData, Vec<usize>>,
     /// Names without wildcards, from lists without negation.
     exact: HashMap<String, Vec<usize>>,
     /// Lists that have to be walked.
-    lists: Vec<(Vec<String>, usize)>,
-    /// The salt is kept as a keyed hash: that halves the work of every look-up.
-    hashed: Vec<(Hmac<Sha1>, [u8; 20], usize)>,
+    lists: Vec<usize>,
+    hashed: Vec<usize>,
+    /// Those marked `@cert-authority`.
+    authorities: Vec<usize>,
     /// What was looked up before.
     found: HashMap<String, Arc<[usize]>>,
 }
@@ -96,7 +158,12 @@ impl Index {
             };
             match parse(line) {
                 Ok(None) => {}
-                Ok(Some((marker, hosts, key))) => self.insert(marker, hosts, key, place),
+                Ok(Some((marker, hosts, key))) => self.insert(Entry {
+                    marker,
+                    hosts,
+                    key,
+                    place,
+                }),
                 Err(reason) => warnings.push(format!("{place}: line ignored: {reason}")),
             }
         }
@@ -104,88 +171,101 @@ impl Index {
         warnings
     }
 
-    fn insert(&mut self, marker: Option<Marker>, hosts: Hosts, key: PublicKey, place: Place) {
+    fn insert(&mut self, entry: Entry) {
         let number = self.entries.len();
-        self.entries.push(Entry { marker, key, place });
-        match hosts {
-            Hosts::Hashed { salt, hash } => {
-                // An HMAC takes a key of any length, so this never fails.
-                if let Ok(keyed) = Hmac::<Sha1>::new_from_slice(&salt) {
-                    self.hashed.push((keyed, hash, number));
-                }
-            }
+        match &entry.hosts {
+            Hosts::Hashed { .. } => self.hashed.push(number),
             Hosts::List(names) if names.iter().all(|name| is_plain(name)) => {
                 for name in names {
-                    self.exact.entry(name).or_default().push(number);
+                    self.exact.entry(name.clone()).or_default().push(number);
                 }
             }
-            Hosts::List(names) => self.lists.push((names, number)),
+            Hosts::List(_) => self.lists.push(number),
         }
+        if entry.marker == Some(Marker::Authority) {
+            self.authorities.push(number);
+        }
+        let same = self.by_key.entry(entry.key.key_data().clone());
+        same.or_default().push(number);
+        self.entries.push(entry);
     }
 
-    /// What the files say about `key` for the host called `name` (see [`known_name`]).
-    pub(super) fn judge(&mut self, name: &str, key: &PublicKey) -> Verdict {
-        let found = self.find(name);
-        let entries = || found.iter().map(|number| &self.entries[*number]);
-        let same = |entry: &&Entry| entry.key.key_data() == key.key_data();
-
-        if let Some(entry) = entries().find(|e| e.marker == Some(Marker::Revoked) && same(e)) {
-            return Verdict::Revoked {
-                place: entry.place.clone(),
-            };
+    /// What the files say about `key` for this host.
+    pub(super) fn judge(&mut self, name: &KnownName, key: &PublicKey) -> Verdict {
+        if let Some(place) = self.revoked(name, key.key_data()) {
+            return Verdict::Revoked { place };
         }
-        if entries().any(|e| e.marker.is_none() && same(&e)) {
+        if self.holds(&name.full, None, key.key_data()).is_some() {
             return Verdict::Known;
         }
+        let found = self.find(&name.full);
+        let entries = || found.iter().map(|number| &self.entries[*number]);
         // A key of the same type says most; but a host known by another type is no unknown host.
         let known = entries()
             .find(|e| e.marker.is_none() && e.key.algorithm() == key.algorithm())
             .or_else(|| entries().find(|e| e.marker.is_none()));
-        match known {
-            Some(entry) => Verdict::Changed {
+        if let Some(entry) = known {
+            return Verdict::Changed {
                 known: entry.key.clone(),
                 place: entry.place.clone(),
-            },
-            None => Verdict::Unknown {
-                authority: entries()
-                    .find(|e| e.marker == Some(Marker::Authority))
-                    .map(|e| e.place.clone()),
-            },
+            };
+        }
+        let bare = name.bare.as_deref();
+        if bare.is_some_and(|bare| self.holds(bare, None, key.key_data()).is_some()) {
+            return Verdict::Known;
+        }
+        Verdict::Unknown {
+            authority: self.any_authority(name),
         }
     }
 
+    /// Where this key is marked as revoked for this host.
+    pub(super) fn revoked(&self, name: &KnownName, key: &KeyData) -> Option<Place> {
+        let mut names = name.both();
+        names.find_map(|name| self.holds(name, Some(Marker::Revoked), key))
+    }
+
+    /// Where this key stands as an authority that may vouch for this host.
+    pub(super) fn authority(&self, name: &KnownName, key: &KeyData) -> Option<Place> {
+        let mut names = name.both();
+        names.find_map(|name| self.holds(name, Some(Marker::Authority), key))
+    }
+
+    /// Where an authority stands for this host, whichever.
+    pub(super) fn any_authority(&self, name: &KnownName) -> Option<Place> {
+        let mut authorities = self.authorities.iter().map(|number| &self.entries[*number]);
+        let entry = authorities.find(|e| name.both().any(|name| e.hosts.matches(name)));
+        entry.map(|entry| entry.place.clone())
+    }
+
+    /// The line with this name, marker and key.
+    fn holds(&self, name: &str, marker: Option<Marker>, key: &KeyData) -> Option<Place> {
+        let same = self.by_key.get(key)?.iter();
+        let mut same = same.map(|number| &self.entries[*number]);
+        let entry = same.find(|entry| entry.marker == marker && entry.hosts.matches(name));
+        entry.map(|entry| entry.place.clone())
+    }
+
     /// The types of the keys that stand there for this host, without markers.
-    pub(super) fn algorithms(&mut self, name: &str) -> Vec<Algorithm> {
-        self.find(name)
+    pub(super) fn algorithms(&mut self, name: &KnownName) -> Vec<Algorithm> {
+        let found: Vec<_> = name.both().map(|name| self.find(name)).collect();
+        found
             .iter()
+            .flat_map(|found| found.iter())
             .map(|number| &self.entries[*number])
             .filter(|entry| entry.marker.is_none())
             .map(|entry| entry.key.algorithm())
             .collect()
     }
 
-    /// The entries for this host, in the order of the files.
+    /// The entries for this name, in the order of the files.
     fn find(&mut self, name: &str) -> Arc<[usize]> {
         if let Some(found) = self.found.get(name) {
             return Arc::clone(found);
         }
         let mut found = self.exact.get(name).cloned().unwrap_or_default();
-        found.extend(
-            self.lists
-                .iter()
-                .filter(|(list, _)| list_matches(list, name))
-                .map(|(_, number)| *number),
-        );
-        found.extend(
-            self.hashed
-                .iter()
-                .filter(|(keyed, hash, _)| {
-                    let mut keyed = keyed.clone();
-                    keyed.update(name.as_bytes());
-                    keyed.finalize().into_bytes().as_slice() == hash
-                })
-                .map(|(_, _, number)| *number),
-        );
+        let walked = self.lists.iter().chain(&self.hashed);
+        found.extend(walked.filter(|number| self.entries[**number].hosts.matches(name)));
         found.sort_unstable();
         found.dedup();
         let found: Arc<[usize]> = found.into();
@@ -214,7 +294,7 @@ fn list_matches(list: &[String], name: &str) -> bool {
 
 /// `*` stands for any run of characters, `?` for one. Linear but for the last star: hostile
 /// patterns cannot make it slow.
-fn glob(pattern: &str, name: &str) -> bool {
+pub(super) fn glob(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut at, mut from) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
@@ -278,6 +358,19 @@ fn parse(line: &str) -> Result<Option<Line>, String> {
     Ok(Some((marker, hosts, key)))
 }
 
+/// A name as HashKnownHosts writes it.
+pub(super) fn hashed(name: &str, salt: [u8; 20]) -> Result<String, String> {
+    let mut keyed =
+        Hmac::<Sha1>::new_from_slice(&salt).map_err(|error| format!("cannot hash: {error}"))?;
+    keyed.update(name.as_bytes());
+    let hash = keyed.finalize().into_bytes();
+    Ok(format!(
+        "|1|{}|{}",
+        STANDARD.encode(salt),
+        STANDARD.encode(hash)
+    ))
+}
+
 fn parse_hosts(text: &str) -> Result<Hosts, String> {
     if let Some(hashed) = text.strip_prefix('|') {
         let broken = || format!("{text:?} is no hashed name (|1|SALT|HASH)");
@@ -285,8 +378,9 @@ fn parse_hosts(text: &str) -> Result<Hosts, String> {
             .strip_prefix("1|")
             .and_then(|rest| rest.split_once('|'))
             .ok_or_else(broken)?;
+        let salt = STANDARD.decode(salt).map_err(|_| broken())?;
         return Ok(Hosts::Hashed {
-            salt: STANDARD.decode(salt).map_err(|_| broken())?,
+            keyed: Hmac::new_from_slice(&salt).map_err(|_| broken())?,
             hash: STANDARD
                 .decode(hash)
                 .ok()

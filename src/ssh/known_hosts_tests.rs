@@ -31,19 +31,22 @@ fn place(line: usize) -> Place {
 }
 
 fn hashed(name: &str, salt: &[u8]) -> String {
-    let mut keyed = Hmac::<Sha1>::new_from_slice(salt).unwrap();
-    keyed.update(name.as_bytes());
-    format!(
-        "|1|{}|{}",
-        STANDARD.encode(salt),
-        STANDARD.encode(keyed.finalize().into_bytes())
-    )
+    let mut whole = [b'.'; 20];
+    whole[..salt.len()].copy_from_slice(salt);
+    super::hashed(name, whole).unwrap()
+}
+
+/// The name as it stands in a file, without a second one.
+fn named(name: &str) -> KnownName {
+    KnownName::alias(name)
 }
 
 #[test]
 fn names_carry_the_port_unless_it_is_22() {
-    assert_eq!(known_name("Host.Example", 22), "host.example");
-    assert_eq!(known_name("2001:DB8::7", 2222), "[2001:db8::7]:2222");
+    assert_eq!(KnownName::new("Host.Example", 22), named("host.example"));
+    let name = KnownName::new("2001:DB8::7", 2222);
+    assert_eq!(name.full, "[2001:db8::7]:2222");
+    assert_eq!(name.principal(), "2001:db8::7");
 }
 
 #[test]
@@ -55,7 +58,7 @@ fn plain_lists_wildcards_and_ports_are_found() {
     ));
     assert_eq!(warnings, Vec::<String>::new());
     for name in ["host.example", "10.0.0.7", "[host]:2222", "a.dc1.example"] {
-        assert_eq!(index.judge(name, &key), Verdict::Known, "{name}");
+        assert_eq!(index.judge(&named(name), &key), Verdict::Known, "{name}");
     }
     for name in [
         "host",
@@ -65,7 +68,7 @@ fn plain_lists_wildcards_and_ports_are_found() {
         "dc1.example",
     ] {
         assert_eq!(
-            index.judge(name, &key),
+            index.judge(&named(name), &key),
             Verdict::Unknown { authority: None },
             "{name}"
         );
@@ -81,10 +84,10 @@ fn hashed_names_are_found_with_and_without_port() {
         hashed("[node-2]:2222", b"another salt"),
         k = text(&key)
     ));
-    assert_eq!(index.judge("node-1", &key), Verdict::Known);
-    assert_eq!(index.judge("[node-2]:2222", &key), Verdict::Known);
+    assert_eq!(index.judge(&named("node-1"), &key), Verdict::Known);
+    assert_eq!(index.judge(&named("[node-2]:2222"), &key), Verdict::Known);
     assert_eq!(
-        index.judge("node-2", &key),
+        index.judge(&named("node-2"), &key),
         Verdict::Unknown { authority: None }
     );
 }
@@ -97,7 +100,7 @@ fn a_revoked_key_is_refused_though_it_is_listed_plainly_too() {
         k = text(&key)
     ));
     assert_eq!(
-        index.judge("node", &key),
+        index.judge(&named("node"), &key),
         Verdict::Revoked { place: place(2) }
     );
 }
@@ -107,12 +110,39 @@ fn an_authority_never_makes_a_plain_key_trusted() {
     let key = key();
     let (mut index, _) = index(&format!("@cert-authority * {}\n", text(&key)));
     assert_eq!(
-        index.judge("node", &key),
+        index.judge(&named("node"), &key),
         Verdict::Unknown {
             authority: Some(place(1))
         }
     );
-    assert_eq!(index.algorithms("node"), vec![]);
+    assert_eq!(index.algorithms(&named("node")), vec![]);
+}
+
+#[test]
+fn a_host_beside_port_22_falls_back_to_its_bare_name_unless_its_full_name_is_known() {
+    let (bare, full, revoked) = (key(), key(), key());
+    let (mut index, _) = index(&format!(
+        "a {b}\nb {b}\n[b]:2222 {f}\n@revoked a {r}\n@cert-authority *.example {f}\n",
+        b = text(&bare),
+        f = text(&full),
+        r = text(&revoked),
+    ));
+    let a = KnownName::new("a", 2222);
+    assert_eq!(index.judge(&a, &bare), Verdict::Known);
+    // Another key under the bare name is no change of the key on this port.
+    assert_eq!(index.judge(&a, &full), Verdict::Unknown { authority: None });
+    assert_eq!(
+        index.judge(&a, &revoked),
+        Verdict::Revoked { place: place(4) }
+    );
+    let b = KnownName::new("b", 2222);
+    assert_eq!(index.judge(&b, &full), Verdict::Known);
+    assert!(matches!(index.judge(&b, &bare), Verdict::Changed { .. }));
+    let name = KnownName::new("c.example", 2222);
+    assert_eq!(index.any_authority(&name), Some(place(5)));
+    assert_eq!(index.authority(&name, full.key_data()), Some(place(5)));
+    assert_eq!(index.authority(&name, bare.key_data()), None);
+    assert_eq!(index.authority(&a, full.key_data()), None);
 }
 
 #[test]
@@ -129,13 +159,13 @@ fn another_key_is_a_change_even_when_its_type_differs() {
     .clone();
     let (mut index, _) = index(&format!("node {}\n", text(&known)));
     for offered in [key(), ecdsa] {
-        let Verdict::Changed { known: was, place } = index.judge("node", &offered) else {
+        let Verdict::Changed { known: was, place } = index.judge(&named("node"), &offered) else {
             panic!("a changed key must not look unknown");
         };
         assert_eq!(was.key_data(), known.key_data());
         assert_eq!(place.line, 1);
     }
-    assert_eq!(index.algorithms("node"), vec![Algorithm::Ed25519]);
+    assert_eq!(index.algorithms(&named("node")), vec![Algorithm::Ed25519]);
 }
 
 #[test]
@@ -154,7 +184,7 @@ fn lines_that_cannot_be_read_are_named_and_trust_nobody() {
     );
     assert!(warnings[7].starts_with("/known:8: "));
     assert_eq!(
-        index.judge("node", &key),
+        index.judge(&named("node"), &key),
         Verdict::Unknown { authority: None }
     );
 }
@@ -164,7 +194,7 @@ fn lines_added_later_are_seen_by_names_looked_up_before() {
     let key = key();
     let (mut index, _) = index("");
     assert_eq!(
-        index.judge("node", &key),
+        index.judge(&named("node"), &key),
         Verdict::Unknown { authority: None }
     );
     index.add(
@@ -172,7 +202,7 @@ fn lines_added_later_are_seen_by_names_looked_up_before() {
         7,
         &format!("node {}\n", text(&key)),
     );
-    assert_eq!(index.judge("node", &key), Verdict::Known);
+    assert_eq!(index.judge(&named("node"), &key), Verdict::Known);
 }
 
 proptest! {

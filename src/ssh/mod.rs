@@ -5,6 +5,7 @@ mod auth;
 pub mod config;
 mod connect;
 mod dial;
+mod host_certificate;
 mod host_keys;
 mod identities;
 mod jump;
@@ -106,7 +107,7 @@ impl SshError {
 
 /// How some hosts are reached and whom they may be.
 struct Host {
-    settings: HostSettings,
+    settings: Arc<HostSettings>,
     host_keys: Arc<HostKeys>,
 }
 
@@ -160,7 +161,7 @@ impl SshTransport {
                 }
             };
             hosts.push(Host {
-                settings,
+                settings: Arc::new(settings),
                 host_keys,
             });
         }
