@@ -66,7 +66,10 @@ impl Desk {
             .current_dir(self.path())
             .env_clear()
             .env("HOME", self.path())
-            .env("PATH", "/usr/bin:/bin")
+            .env(
+                "PATH",
+                format!("{}/bin:/usr/bin:/bin", self.path().display()),
+            )
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -307,6 +310,88 @@ fn a_plan_in_json_never_holds_the_password() {
         "{seen}"
     );
     snapshot!("dry_run_json", seen);
+}
+
+/// A helper that knows one registry, fails for another, and writes down what it is asked.
+const HELPER: &str = r#"#!/bin/sh
+read -r server
+echo "$1 $server" >>"$HOME/asked"
+case $server in
+    cloud.example) printf '{"ServerURL":"cloud.example","Username":"AWS","Secret":"hunter2"}' ;;
+    https://index.docker.io/v1/) printf '{"Username":"hub","Secret":"hunter2"}' ;;
+    token.example) printf '{"Username":"<token>","Secret":"hunter2"}' ;;
+    odd.example) echo hunter2 ;;
+    broken.example) echo 'no network'; exit 1 ;;
+    *) echo 'credentials not found in native keychain'; exit 1 ;;
+esac
+"#;
+
+#[test]
+fn a_credential_helper_is_asked_as_docker_asks_it() {
+    let auths = r#"{"auths":{"cloud.example":{},"own.example":{"auth":"b3duOng="}},
+        "credHelpers":{"cloud.example":"fake"},"credsStore":"fake"}"#;
+    let desk = Desk::with(&[("config.json", auths)]);
+    let folder = desk.path().join("bin");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("docker-credential-fake.sh"), HELPER).unwrap();
+    // Another process makes it executable under its name: ours may not hold it open for writing meanwhile.
+    let install =
+        "cp docker-credential-fake.sh docker-credential-fake && chmod +x docker-credential-fake";
+    let made = Command::new("sh")
+        .args(["-c", install])
+        .current_dir(&folder)
+        .status();
+    assert!(made.unwrap().success());
+    let plan = |images: &[&str]| {
+        let options = [
+            "pull",
+            "-n",
+            "-H",
+            "n1",
+            "-u",
+            "ops",
+            "--auth-file",
+            "config.json",
+        ];
+        desk.run(&[&options[..], images].concat())
+    };
+    let seen = plan(&[
+        "cloud.example/a:v1",
+        "cloud.example/b:v1",
+        "nginx",
+        "own.example/app:v1",
+        "none.example/app:v1",
+    ]);
+    for part in [
+        "cloud.example/a:v1 from cloud.example (as AWS)",
+        "cloud.example/b:v1 from cloud.example (as AWS)",
+        "docker.io/library/nginx:latest from docker.io (as hub)",
+        "own.example/app:v1 from own.example (as own)",
+        "none.example/app:v1 from none.example (the node's own login)",
+    ] {
+        assert!(seen.contains(part), "{part}: {seen}");
+    }
+    assert!(!seen.contains("hunter2"), "{seen}");
+    let asked = std::fs::read_to_string(desk.path().join("asked")).unwrap();
+    assert_eq!(asked.matches("get cloud.example\n").count(), 1, "{asked}");
+    for (registry, part) in [
+        (
+            "broken.example",
+            "docker-credential-fake failed: no network",
+        ),
+        ("odd.example", "printed something else than a login"),
+        ("token.example", "identity token"),
+    ] {
+        let seen = plan(&[&format!("{registry}/app:v1")]);
+        assert!(
+            seen.starts_with("status: 2") && seen.contains(part),
+            "{seen}"
+        );
+        assert!(
+            seen.contains("--no-auth") && !seen.contains("hunter2"),
+            "{seen}"
+        );
+    }
 }
 
 #[test]

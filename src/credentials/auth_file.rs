@@ -3,7 +3,8 @@
 //! docker keys entries by host or by a URL whose path means nothing (`https://index.docker.io/v1/`);
 //! podman also by host and a path, of which the longest that fits wins (containers-auth.json(5)).
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -17,11 +18,14 @@ use zeroize::Zeroizing;
 
 use super::check_user_name;
 use super::error::CredentialError;
+use super::helper;
 use crate::model::{Image, RegistryLogin, Secret};
 
 /// Far beyond any real file of logins.
 const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
 const DOCKER_HUB: &str = "docker.io";
+/// What docker calls it in its files and to helpers.
+const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 /// Standard base64; some writers leave the padding out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
@@ -33,6 +37,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub struct AuthFile {
     path: PathBuf,
     content: Content,
+    /// What helpers answered, by helper and server: each is asked once.
+    answers: RefCell<HashMap<(String, String), Option<RegistryLogin>>>,
 }
 
 /// What is read of the file; everything else in it is docker's own business.
@@ -64,7 +70,7 @@ struct Entry {
 
 /// Text that is wiped when dropped and never shown; `null` is empty.
 #[derive(Default)]
-struct Hidden(Zeroizing<String>);
+pub(super) struct Hidden(pub(super) Zeroizing<String>);
 
 impl fmt::Debug for Hidden {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,36 +140,67 @@ impl AuthFile {
         Ok(Self {
             path: path.to_path_buf(),
             content,
+            answers: RefCell::default(),
         })
     }
 
     /// The login for an image; `None` when the file has none for its registry.
     ///
+    /// As with docker, a helper for the registry counts more than what stands in the file, and the one for all
+    /// registries (`credsStore`) more than an entry.
+    ///
     /// # Errors
     /// The login is broken, or kept where prepull cannot read it.
     pub fn login(&self, image: &Image) -> Result<Option<RegistryLogin>, CredentialError> {
+        let kept = self.helper(image).map(|helper| self.ask(helper, image));
+        let refusal = match kept.transpose() {
+            Ok(Some(Some(login))) => return Ok(Some(login)),
+            Ok(_) => None,
+            Err(refusal) => Some(refusal),
+        };
         let entries = self.content.auths.iter().flatten();
         let best = entries
             .filter(|(_, entry)| !entry.is_empty())
             .filter_map(|(key, entry)| Some((key, entry, registry_of(key).fit(image)?)))
             .reduce(|best, next| if next.2 > best.2 { next } else { best });
-        if let Some((key, entry, _)) = best {
-            return self.open(key, entry, image).map(Some);
+        match (best, refusal) {
+            (Some((key, entry, _)), _) => self.open(key, entry, image).map(Some),
+            // Going on without a login would fail on every node, or pull something else.
+            (None, Some(refusal)) => Err(refusal),
+            (None, None) => Ok(None),
         }
-        let helper = self
-            .content
+    }
+
+    /// The helper that keeps the login of the image's registry.
+    fn helper(&self, image: &Image) -> Option<&str> {
+        self.content
             .cred_helpers
             .iter()
             .flatten()
             .find(|(key, _)| registry_of(key).fit(image).is_some())
             .map(|(_, helper)| helper)
             .or(self.content.creds_store.as_ref())
-            .filter(|helper| !helper.is_empty());
-        match helper {
-            // Going on without a login would fail on every node, or pull something else.
-            Some(helper) => Err(self.unsupported(image, format!("docker-credential-{helper}"))),
-            None => Ok(None),
+            .map(String::as_str)
+            .filter(|helper| !helper.is_empty())
+    }
+
+    fn ask(&self, helper: &str, image: &Image) -> Result<Option<RegistryLogin>, CredentialError> {
+        // docker's own key for the Hub; every other registry is asked for by its host.
+        let server = match registry_of(image.registry()).host {
+            host if host == DOCKER_HUB => DOCKER_HUB_KEY.to_string(),
+            host => host,
+        };
+        let asked = (helper.to_string(), server);
+        if let Some(known) = self.answers.borrow().get(&asked) {
+            return Ok(known.clone());
         }
+        let login = helper::ask(&asked.0, &asked.1).map_err(|reason| CredentialError::Helper {
+            file: self.path.clone(),
+            registry: image.registry().to_string(),
+            reason,
+        })?;
+        self.answers.borrow_mut().insert(asked, login.clone());
+        Ok(login)
     }
 
     fn open(

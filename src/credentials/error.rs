@@ -93,6 +93,21 @@ pub enum CredentialError {
         /// What is wrong.
         problem: &'static str,
     },
+    /// The helper that keeps the login does not give it.
+    #[error(
+        "{}: the login for {} cannot be had: {}; mend the helper, or use --registry-user, --auth-file or --no-auth",
+        shown(.file),
+        printable(.registry),
+        printable(.reason)
+    )]
+    Helper {
+        /// The file that names the helper.
+        file: PathBuf,
+        /// The registry.
+        registry: String,
+        /// What happened.
+        reason: String,
+    },
     /// The login exists in a form that prepull does not read yet.
     #[error(
         "{}: the login for {} is kept by {}, which prepull cannot use yet; use --registry-user, --auth-file, or --no-auth for the nodes' own logins",

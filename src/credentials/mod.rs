@@ -3,6 +3,7 @@
 mod ask;
 mod auth_file;
 mod error;
+mod helper;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

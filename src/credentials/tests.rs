@@ -131,6 +131,7 @@ fn a_login_kept_elsewhere_is_told_and_never_skipped() {
         }
         assert!(!shown.contains(SECRET), "{shown}");
     }
+    // What a helper that is not there would have given may stand in the file.
     let other = r#"{"credHelpers":{"other.example":"ecr-login"}}"#;
     assert_eq!(found(other, "reg.example/app"), None);
     let entry_wins =
