@@ -41,6 +41,8 @@ pub enum Command {
     Nodes(NodesArgs),
     /// Run a command on every node: program and arguments as given, without a shell.
     Exec(ExecArgs),
+    /// The images that Kubernetes manifests name, one a line, each once.
+    Images(ImagesArgs),
     /// The runs so far: list them, or show what became of one.
     #[command(subcommand)]
     Runs(RunsCommand),
@@ -50,11 +52,14 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct PullArgs {
     /// Images, e.g. registry.example:5000/team/app:v2 or app@sha256:...
-    #[arg(required_unless_present = "resume", value_name = "IMAGE")]
+    #[arg(required_unless_present_any = ["resume", "manifests"], value_name = "IMAGE")]
     pub images: Vec<String>,
+    /// The images that these Kubernetes manifests name: a file, a folder, or - for standard input; repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub manifests: Vec<PathBuf>,
     /// Go on with what this run left undone or failed, and nothing else: its name, or last. Its images, nodes and
     /// options hold again; options given now come on top.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["images", "inventory", "hosts"], help_heading = "Policy")]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["images", "manifests", "inventory", "hosts"], help_heading = "Policy")]
     pub resume: Option<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -104,6 +109,28 @@ pub struct PullArgs {
     pub course: CourseArgs,
 }
 
+/// `prepull images`.
+#[derive(Debug, Args)]
+pub struct ImagesArgs {
+    /// Manifests, a folder of them, or - for standard input, e.g. what helm template prints; repeatable.
+    #[arg(short = 'f', long = "file", required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// What to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "name")]
+    pub output: ImagesFormat,
+}
+
+/// `prepull images --output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ImagesFormat {
+    /// One image a line.
+    Name,
+    /// With the places that name it.
+    Wide,
+    /// One JSON document.
+    Json,
+}
+
 /// `prepull runs`.
 #[derive(Debug, Subcommand)]
 pub enum RunsCommand {
@@ -127,8 +154,11 @@ pub enum RunsCommand {
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// Images to look for.
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required_unless_present = "manifests", value_name = "IMAGE")]
     pub images: Vec<String>,
+    /// The images that these Kubernetes manifests name: a file, a folder, or - for standard input; repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub manifests: Vec<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub reach: ReachArgs,

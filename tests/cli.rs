@@ -312,6 +312,74 @@ fn a_plan_in_json_never_holds_the_password() {
     snapshot!("dry_run_json", seen);
 }
 
+#[test]
+fn images_come_out_of_manifests() {
+    let web = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {template: {spec: {containers: [{image: 'reg.example/web:v1'}]}}}\n";
+    let job = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j}\nspec: {template: {spec: {containers: [{image: job:2}, {image: 'reg.example/web:v1'}]}}}\n";
+    let desk = Desk::with(&[("web.yaml", web), ("bad.txt", "{{ x }}")]);
+    std::fs::create_dir(desk.path().join("more")).unwrap();
+    std::fs::write(desk.path().join("more/job.yml"), job).unwrap();
+    let images = |arguments: &[&str], input: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_prepull"))
+            .arg("images")
+            .args(arguments)
+            .current_dir(desk.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(text).unwrap(),
+        )
+    };
+    let all = "reg.example/web:v1\ndocker.io/library/job:2\n";
+    assert_eq!(
+        images(&["-f", "web.yaml", "-f", "more"], ""),
+        (0, all.into())
+    );
+    assert_eq!(
+        images(&["-f", "-"], &format!("{web}---\n{job}")),
+        (0, all.into())
+    );
+    assert_eq!(images(&["-f", "."], "").1.lines().count(), 2);
+    let (_, wide) = images(&["-f", ".", "-o", "wide"], "");
+    assert!(
+        wide.contains("web.yaml:4:") && wide.contains("Job/j"),
+        "{wide}"
+    );
+    let (_, json) = images(&["-f", "web.yaml", "-o", "json"], "");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["images"][0]["reference"], "reg.example/web:v1");
+    let (status, error) = images(&["-f", "bad.txt"], "");
+    assert!(
+        status == 2 && error.contains("bad.txt:1: this is a template"),
+        "{error}"
+    );
+
+    let plan = desk.run(&[
+        "pull",
+        "-n",
+        "-H",
+        "n1",
+        "-u",
+        "ops",
+        "--manifests",
+        ".",
+        "other:3",
+    ]);
+    assert!(
+        plan.contains("other:3") && plan.contains("reg.example/web:v1"),
+        "{plan}"
+    );
+    let both = ["pull", "-n", "-i", "-", "-u", "ops", "--manifests", "-"];
+    assert!(desk.run(&both).contains("standard input can be read once"));
+}
+
 /// A helper that knows one registry, fails for another, and writes down what it is asked.
 const HELPER: &str = r#"#!/bin/sh
 read -r server

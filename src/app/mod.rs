@@ -12,12 +12,13 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Parser;
+use serde_json::json;
 
 use background::SshBackground;
 pub use exit::Exit;
 
-use crate::cli::{Cli, Command, NodesFormat, PullArgs};
-use crate::inventory::Asked;
+use crate::cli::{Cli, Command, ImagesArgs, ImagesFormat, NodesFormat, PullArgs};
+use crate::inventory::{self, Asked, NamedImage};
 use crate::model::Fleet;
 use crate::model::text::printable;
 use crate::report;
@@ -62,6 +63,7 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
         Command::Check(args) => &args.reach.ssh.login,
         Command::Exec(args) => &args.reach.ssh.login,
         Command::Nodes(args) => &args.login,
+        Command::Images(args) => return images(args, &ambient),
         Command::Runs(command) => return runs::perform(command, &ambient),
     };
     let ssh = SshBackground::read(login.ssh_config.as_deref())?;
@@ -81,6 +83,7 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
             report::print_stdout(&text)?;
             return Ok(Exit::Success);
         }
+        Command::Images(args) => return images(args, &ambient),
         Command::Runs(command) => return runs::perform(command, &ambient),
     };
     warn(&ssh.warnings());
@@ -90,6 +93,31 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
         warn(&runs::only_what_is_open(plan, past)?);
     }
     run::run(&settings, &ssh, &ambient, recorded)
+}
+
+/// `prepull images`.
+fn images(args: &ImagesArgs, ambient: &Ambient) -> Result<Exit> {
+    let named = inventory::images(&settings::manifest_paths(&args.files, ambient))?;
+    let mut text = String::new();
+    for NamedImage { image, places } in &named {
+        match args.output {
+            ImagesFormat::Json => break,
+            ImagesFormat::Name => text.push_str(&format!("{image}\n")),
+            ImagesFormat::Wide => {
+                let places = printable(&places.join(", ")).into_owned();
+                text.push_str(&format!("{image}  {places}\n"));
+            }
+        }
+    }
+    if args.output == ImagesFormat::Json {
+        let images: Vec<_> = named
+            .iter()
+            .map(|NamedImage { image, places }| json!({"reference": image.to_string(), "places": places}))
+            .collect();
+        text = pretty(&json!({"schema": 1, "images": images}));
+    }
+    report::print_stdout(&text)?;
+    Ok(Exit::Success)
 }
 
 /// Nodes that their source names no address for: they stay in the fleet, and fail.

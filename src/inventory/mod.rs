@@ -11,6 +11,7 @@ mod json;
 mod kubernetes;
 mod levels;
 mod lines;
+mod manifests;
 mod names;
 mod native;
 mod program;
@@ -31,6 +32,7 @@ pub use levels::{
     Asked, Background, Behind, JumpSpec, NodeSettings, RuntimeChoice, built_in, parse_endpoint,
     parse_jump,
 };
+pub use manifests::{NamedImage, images};
 pub use names::{check_host, check_user, parse_port};
 pub use native::Origin;
 pub use select::Selection;

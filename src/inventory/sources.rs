@@ -10,7 +10,7 @@ use super::recognise::{self, Format};
 use super::{Source, kubernetes, lines, program, read};
 
 /// What errors call standard input.
-const STDIN: &str = "standard input";
+pub(super) const STDIN: &str = "standard input";
 /// Names that Ansible leaves out of a folder of inventories.
 const LEFT_OUT: &[&str] = &["host_vars", "group_vars", "vars_plugins"];
 /// Endings that it leaves out: backups, editors' files, documents.

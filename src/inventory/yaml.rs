@@ -82,12 +82,20 @@ impl Tree {
 /// # Errors
 /// What the parser says, with its place; also for texts that would take too much memory.
 pub fn parse(text: &str, name: &str) -> Result<Tree, InventoryError> {
+    parse_deep(text, name, DEPTH_LIMIT)
+}
+
+/// Like [`parse`], for texts that are deeper than inventories.
+///
+/// # Errors
+/// As for [`parse`].
+pub(super) fn parse_deep(text: &str, name: &str, depth: usize) -> Result<Tree, InventoryError> {
     let options = serde_yaml::options! {
         budget: serde_yaml::budget! {
             max_nodes: VALUE_LIMIT,
             max_events: 3 * VALUE_LIMIT,
-            max_depth: DEPTH_LIMIT,
-            flow_nesting_limit: DEPTH_LIMIT,
+            max_depth: depth,
+            flow_nesting_limit: depth,
             max_documents: 1,
             max_aliases: REPEAT_LIMIT,
             max_anchors: 1_000,

@@ -78,7 +78,12 @@ pub fn pull(
     ambient: &Ambient,
     background: Background<'_>,
 ) -> Result<RunSettings> {
-    let images = images(&args.images)?;
+    one_reader_of_stdin(
+        &args.reach.fleet,
+        &args.manifests,
+        args.registry.registry_password_stdin,
+    )?;
+    let images = images(&args.images, &args.manifests, ambient)?;
     let mut policy = policy::policy(&args.course.policy)?;
     policy.pull_timeout = Some(args.pull_timeout).filter(|limit| !limit.is_zero());
     policy.stall_timeout = Some(args.stall_timeout).filter(|limit| !limit.is_zero());
@@ -96,7 +101,6 @@ pub fn pull(
         policy::pull_when(args.pull)
     };
     policy.platform = args.platform.as_deref().map(policy::platform).transpose()?;
-    one_reader_of_stdin(&args.reach.fleet, args.registry.registry_password_stdin)?;
     let fleet = fleet(
         &args.reach.fleet,
         &args.reach.ssh.login,
@@ -133,7 +137,8 @@ pub fn check(
     ambient: &Ambient,
     background: Background<'_>,
 ) -> Result<RunSettings> {
-    let images = images(&args.images)?;
+    one_reader_of_stdin(&args.reach.fleet, &args.manifests, false)?;
+    let images = images(&args.images, &args.manifests, ambient)?;
     let policy = policy::policy(&args.course.policy)?;
     let fleet = fleet(
         &args.reach.fleet,
@@ -232,7 +237,8 @@ fn run(
     })
 }
 
-fn images(given: &[String]) -> Result<Vec<Image>> {
+/// The images given by name, then those that manifests name besides.
+fn images(given: &[String], manifests: &[PathBuf], ambient: &Ambient) -> Result<Vec<Image>> {
     let mut images = Vec::with_capacity(given.len());
     for text in given {
         let image: Image = text.parse()?;
@@ -241,7 +247,24 @@ fn images(given: &[String]) -> Result<Vec<Image>> {
         }
         images.push(image);
     }
+    if !manifests.is_empty() {
+        let named = inventory::images(&manifest_paths(manifests, ambient))?;
+        for named in named {
+            if !images.contains(&named.image) {
+                images.push(named.image);
+            }
+        }
+    }
     Ok(images)
+}
+
+/// Where manifests are; `-` stays standard input.
+pub fn manifest_paths(manifests: &[PathBuf], ambient: &Ambient) -> Vec<PathBuf> {
+    let path = |path: &PathBuf| match path.as_os_str() == "-" {
+        true => path.clone(),
+        false => ambient.path(path),
+    };
+    manifests.iter().map(path).collect()
 }
 
 fn fleet(
@@ -348,14 +371,17 @@ fn platform_fits(fleet: &Fleet) -> Result<()> {
     }
 }
 
-fn one_reader_of_stdin(fleet: &FleetArgs, password_from_stdin: bool) -> Result<()> {
-    let inventories = fleet
-        .inventory
-        .iter()
-        .filter(|path| path.as_os_str() == "-")
-        .count();
-    if inventories + usize::from(password_from_stdin) > 1 {
-        bail!("standard input can be read once: give the inventory or the password in another way");
+fn one_reader_of_stdin(
+    fleet: &FleetArgs,
+    manifests: &[PathBuf],
+    password_from_stdin: bool,
+) -> Result<()> {
+    let files = fleet.inventory.iter().chain(manifests);
+    let readers = files.filter(|path| path.as_os_str() == "-").count();
+    if readers + usize::from(password_from_stdin) > 1 {
+        bail!(
+            "standard input can be read once: give the inventory, the manifests or the password in another way"
+        );
     }
     Ok(())
 }
