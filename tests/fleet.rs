@@ -264,16 +264,22 @@ fn a_wrong_user_is_an_ssh_failure_and_a_runtime_that_may_not_be_used_one_of_priv
 }
 
 #[test]
-fn an_interrupt_cancels_the_pulls_and_leaves_nothing_behind() {
+fn an_interrupt_or_a_hang_up_cancels_the_pulls_and_leaves_nothing_behind() {
     let lab = fleet();
-    let nodes = good_nodes(&lab);
+    for (signal, status) in [("-INT", 130), ("-HUP", 129)] {
+        cancelled_by(&lab, signal, status);
+    }
+}
+
+fn cancelled_by(lab: &Lab, signal: &str, status: i32) {
+    let nodes = good_nodes(lab);
     succeed(&mut lab.command(&["registry", "rate", "16mbit"]));
-    let running = start(&mut pull_command(&lab, &["-p", "6", APP]), &lab.password());
+    let running = start(&mut pull_command(lab, &["-p", "6", APP]), &lab.password());
     std::thread::sleep(Duration::from_secs(3));
     let process = running.id().to_string();
-    succeed(Command::new("kill").args(["-INT", &process]));
+    succeed(Command::new("kill").args([signal, &process]));
     let began = Instant::now();
-    let run = end(running).expect(130);
+    let run = end(running).expect(status);
     assert!(
         began.elapsed() < Duration::from_secs(15),
         "{:?}",
@@ -285,8 +291,8 @@ fn an_interrupt_cancels_the_pulls_and_leaves_nothing_behind() {
     assert_eq!(outcome["status"], "not-run");
     assert_eq!(outcome["failure"]["kind"], "not-run");
     for node in &nodes {
-        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
-        assert_eq!(digest_on(&lab, node, APP), None, "on {}", node.name);
+        assert_eq!(left_on(lab, node), "", "on {}", node.name);
+        assert_eq!(digest_on(lab, node, APP), None, "on {}", node.name);
     }
 }
 
