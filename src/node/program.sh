@@ -494,8 +494,8 @@ attend() {
     exec 3<&0 </dev/null
     tail -c +1 -f "$dir/frames" 3<&- &
     tail=$!
-    printf '%s\n' "$tail" >"$dir/tail"
     trap 'kill $tail; exit 143' HUP INT TERM
+    printf '%s\n' "$tail" >"$dir/tail"
     beats=0
     while IFS= read -r line <&3; do
         case $line in

@@ -220,6 +220,22 @@ impl Place {
         self.appears("fake/started").await;
     }
 
+    /// Waits until the pull has begun and our shell shows it: before that a signal may pass it by.
+    pub async fn shown(&self) {
+        self.started().await;
+        let is_shown = || {
+            let folders = self.folders();
+            folders.iter().any(|folder| folder.join("tail").exists())
+        };
+        for _ in 0..3000 {
+            if is_shown() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("nothing shows the pull: {:?}", self.folders());
+    }
+
     pub async fn appears(&self, name: &str) {
         let began = Instant::now();
         while !self.exists(name) {
