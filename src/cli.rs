@@ -494,8 +494,14 @@ pub enum Format {
 pub enum NodesFormat {
     /// A table.
     Human,
+    /// A table with groups, labels and endpoints.
+    Wide,
     /// One JSON document.
     Json,
+    /// An inventory in prepull's own YAML, with everything resolved.
+    Yaml,
+    /// One name a line.
+    Name,
 }
 
 /// `prepull runs list --output`.

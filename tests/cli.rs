@@ -312,6 +312,40 @@ fn a_plan_in_json_never_holds_the_password() {
     snapshot!("dry_run_json", seen);
 }
 
+/// The fleet as YAML is an inventory that means the same.
+#[test]
+fn the_fleet_can_be_written_as_an_inventory() {
+    let with_more = EXAMPLE.replace(
+        "  - edge-1.example\n",
+        "  - {name: edge-1.example, become: true, runtime_endpoint: /run/x.sock, identity: [a, b], labels: {a: 'x:y'}}\n  - '2001:db8::7'\n",
+    );
+    let desk = Desk::with(&[("nodes.yml", &with_more)]);
+    let json = |inventory: &str| {
+        let seen = desk.run(&["nodes", "-i", inventory, "-o", "json"]);
+        let json = seen.strip_prefix("status: 0\n--- stdout\n").unwrap();
+        let json: serde_json::Value = serde_json::from_str(json).unwrap();
+        let mut nodes = json["nodes"].as_array().unwrap().clone();
+        nodes.sort_by_key(|node| node["name"].as_str().unwrap().to_string());
+        nodes
+    };
+    let seen = desk.run(&["nodes", "-i", "nodes.yml", "-o", "yaml"]);
+    let yaml = seen.strip_prefix("status: 0\n--- stdout\n").unwrap();
+    let yaml = yaml.replace("HOME", desk.path().to_str().unwrap());
+    std::fs::write(desk.path().join("again.yml"), yaml).unwrap();
+    assert_eq!(json("again.yml"), json("nodes.yml"));
+
+    let names = desk.run(&["nodes", "-i", "nodes.yml", "-o", "name"]);
+    assert!(
+        names.contains("\ngpu01.dc1.example\ngpu02.dc1.example\n"),
+        "{names}"
+    );
+    let wide = desk.run(&["nodes", "-i", "nodes.yml", "-o", "wide"]);
+    assert!(
+        wide.contains("LABELS") && wide.contains("pool=gpu"),
+        "{wide}"
+    );
+}
+
 #[test]
 fn images_come_out_of_manifests() {
     let web = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {template: {spec: {containers: [{image: 'reg.example/web:v1'}]}}}\n";

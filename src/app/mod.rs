@@ -77,7 +77,10 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
             warn(&ssh.warnings());
             warn(&without_address(&fleet));
             let text = match args.output {
-                NodesFormat::Human => report::fleet_table(&fleet),
+                NodesFormat::Human => report::fleet_table(&fleet, false),
+                NodesFormat::Wide => report::fleet_table(&fleet, true),
+                NodesFormat::Yaml => report::fleet_yaml(&fleet),
+                NodesFormat::Name => report::fleet_names(&fleet),
                 NodesFormat::Json => pretty(&report::fleet_json(&fleet)),
             };
             report::print_stdout(&text)?;

@@ -25,7 +25,7 @@ use crate::model::{Event, Fact, NodeRecord, Plan, StopReason};
 pub use document::{Document, digests_agree, document};
 pub use human::{Human, HumanOptions};
 pub use json::{Json, Jsonl};
-pub use plan::{fleet_json, fleet_table, plan_json, plan_text};
+pub use plan::{fleet_json, fleet_names, fleet_table, fleet_yaml, plan_json, plan_text};
 pub use print::{error_text, print_stderr, print_stdout};
 pub use runs::{RunEntry, runs_table};
 pub use summary::summary;

@@ -1,5 +1,6 @@
 //! Fleets and plans as text and JSON, before anything is touched.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -7,8 +8,8 @@ use serde_json::{Value, json};
 use super::lines::shown;
 use crate::model::{Fleet, Node, Plan, PlannedImage, Policy, PullWhen, Work, text::count};
 
-/// The fleet as a table, ending with a newline.
-pub fn fleet_table(fleet: &Fleet) -> String {
+/// The fleet as a table, ending with a newline; `wide` shows groups, labels and endpoints too.
+pub fn fleet_table(fleet: &Fleet, wide: bool) -> String {
     let mut rows = vec![
         ["NAME", "ADDRESS", "PORT", "USER", "RUNTIME", "JUMP"]
             .map(String::from)
@@ -17,6 +18,9 @@ pub fn fleet_table(fleet: &Fleet) -> String {
     let has_facts = fleet.nodes().iter().any(|node| !node.facts.is_empty());
     if has_facts {
         rows[0].extend(["SYSTEM", "STATE"].map(String::from));
+    }
+    if wide {
+        rows[0].extend(["ENDPOINT", "GROUPS", "LABELS"].map(String::from));
     }
     for node in fleet.nodes() {
         let jump: Vec<_> = node.jump.iter().map(ToString::to_string).collect();
@@ -34,6 +38,18 @@ pub fn fleet_table(fleet: &Fleet) -> String {
         let (system, state) = (system(node), state(node));
         if has_facts {
             row.extend([system.as_str(), &state]);
+        }
+        let labels = node
+            .labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"));
+        let (groups, labels) = (node.groups.join(","), labels.collect::<Vec<_>>().join(","));
+        if wide {
+            row.extend([
+                node.endpoint.as_deref().unwrap_or_default(),
+                &groups,
+                &labels,
+            ]);
         }
         rows.push(
             row.into_iter()
@@ -57,6 +73,59 @@ pub fn fleet_table(fleet: &Fleet) -> String {
             .collect();
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{}", cells.join("  ").trim_end());
+    }
+    out
+}
+
+/// The names, one a line.
+pub fn fleet_names(fleet: &Fleet) -> String {
+    let nodes = fleet.nodes().iter();
+    nodes
+        .map(|node| format!("{}\n", shown(&node.name, 500)))
+        .collect()
+}
+
+/// The fleet as an inventory in prepull's own YAML, with everything resolved. Each scalar is written as in JSON, which
+/// YAML reads alike.
+pub fn fleet_yaml(fleet: &Fleet) -> String {
+    let mut out = String::from("nodes:\n");
+    let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for node in fleet.nodes() {
+        let mut says = json!({ "name": node.name, "port": node.port, "user": node.user });
+        if !node.address.is_empty() {
+            says["address"] = node.address.as_str().into();
+        }
+        if !node.identities.is_empty() {
+            let paths = node.identities.iter().map(|path| path.to_string_lossy());
+            says["identity"] = paths.collect::<Vec<_>>().into();
+        }
+        if !node.jump.is_empty() {
+            let hops = node.jump.iter().map(ToString::to_string);
+            says["jump"] = hops.collect::<Vec<_>>().into();
+        }
+        if let Some(runtime) = node.runtime {
+            says["runtime"] = runtime.as_str().into();
+        }
+        if let Some(endpoint) = &node.endpoint {
+            says["runtime_endpoint"] = endpoint.as_str().into();
+        }
+        if node.become_root {
+            says["become"] = true.into();
+        }
+        if !node.labels.is_empty() {
+            says["labels"] = json!(node.labels);
+        }
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "  - {says}");
+        for group in &node.groups {
+            groups.entry(group).or_default().push(&node.name);
+        }
+    }
+    if !groups.is_empty() {
+        out.push_str("groups:\n");
+    }
+    for (name, nodes) in groups {
+        let _ = writeln!(out, "  {}: {}", json!(name), json!({ "nodes": nodes }));
     }
     out
 }
@@ -101,7 +170,7 @@ pub fn fleet_json(fleet: &Fleet) -> Value {
 
 /// The plan as text, for `--dry-run`. Never a password.
 pub fn plan_text(plan: &Plan) -> String {
-    let mut out = fleet_table(&plan.fleet);
+    let mut out = fleet_table(&plan.fleet, false);
     let _ = writeln!(
         out,
         "\n{} on {}:",

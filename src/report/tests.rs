@@ -321,7 +321,7 @@ fn plans_show_the_user_of_a_login_and_never_the_password() {
     assert_eq!(json["images"][0]["user"], "ci");
     assert!(!format!("{text}{json}").contains("hunter2"));
     assert_eq!(
-        fleet_table(&run.info.plan.fleet),
+        fleet_table(&run.info.plan.fleet, false),
         "NAME      ADDRESS   PORT  USER  RUNTIME  JUMP\nworker-1  10.0.0.1  22    ops   docker   -\n"
     );
     assert_eq!(
