@@ -26,6 +26,10 @@ pub(super) fn may_retry(
     match failure.kind.retry() {
         Retry::Never => false,
         Retry::Yes | Retry::Paused => is_within_limit,
+        // A runtime that went away in this run is being restarted; one that never answered may not be there at all.
+        Retry::Few if failure.kind == FailureKind::RuntimeAbsent && went_away(attempts) => {
+            is_within_limit
+        }
         Retry::Few => {
             let alike = attempts
                 .iter()
@@ -35,6 +39,13 @@ pub(super) fn may_retry(
             is_within_limit && alike <= Retry::FEW as usize
         }
     }
+}
+
+fn went_away(attempts: &[Attempt]) -> bool {
+    let mut failures = attempts
+        .iter()
+        .filter_map(|attempt| attempt.failure.as_ref());
+    failures.any(|failure| failure.kind == FailureKind::RuntimeDown)
 }
 
 /// Whether a pull may be going on by itself on the node after this failure, which lost its connection.
@@ -59,4 +70,35 @@ pub(super) fn jitter(policy: &Policy, node: usize, attempt: u32, ceiling: Durati
         .wrapping_add((node as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
         .wrapping_add(u64::from(attempt).wrapping_mul(0xbf58_476d_1ce4_e5b9));
     ceiling.mul_f64(fastrand::Rng::with_seed(seed).f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_that_went_away_is_waited_for_longer_than_one_that_never_was_there() {
+        let policy = Policy {
+            retries: 6,
+            ..Policy::default()
+        };
+        let failure = |kind| Failure::new(kind, Stage::Pull, "");
+        let tried = |first: FailureKind| {
+            let mut attempts = Vec::new();
+            let mut next = first;
+            loop {
+                attempts.push(Attempt {
+                    number: 0,
+                    elapsed: Duration::ZERO,
+                    failure: Some(failure(next)),
+                });
+                if !may_retry(&Work::Pull(vec![]), &policy, &attempts, 0, &failure(next)) {
+                    return attempts.len();
+                }
+                next = FailureKind::RuntimeAbsent;
+            }
+        };
+        assert_eq!(tried(FailureKind::RuntimeAbsent), 3);
+        assert_eq!(tried(FailureKind::RuntimeDown), 7);
+    }
 }
