@@ -143,6 +143,14 @@ watch() {
     force_end
 }
 
+# From here on a TERM ends this process together with its last child. A trap runs between two commands, where $! names
+# the child already; what it named before is not ours to end, so a child that has nothing to do comes first. A TERM
+# would be lost on a child that has not become its program yet.
+end_with_child() {
+    : &
+    trap 'kill -s KILL $!; exit' TERM
+}
+
 ask_to_end() {
     : >"$dir/stop"
     forget_secret
@@ -152,11 +160,9 @@ ask_to_end() {
 # Ends the running command if it does not end by itself, and removes the directory.
 force_end() {
     # Whoever sees to that before ends us; our sleep must go with us.
-    pause=
-    trap 'kill $pause; exit' TERM
+    end_with_child
     sleep 5 &
-    pause=$!
-    wait $pause
+    wait $!
     signal KILL
     # Something that left the process group may hold them.
     end_readers
@@ -339,14 +345,12 @@ end_viewer() {
 
 # Ends the pull when nobody asked after it for a whole lease.
 keep_lease() {
-    pause=
-    trap 'kill $pause; exit' TERM
+    end_with_child
     last=
     quiet=0
     while [ "$quiet" -lt "$ticks" ]; do
         sleep "$tick" &
-        pause=$!
-        wait $pause
+        wait $!
         beat=
         read -r beat 2>/dev/null <"$dir/beat"
         quiet=$((quiet + 1))
@@ -364,11 +368,9 @@ keep_lease() {
 # docker's GetImageBlob files (distribution/pull_v2.go). What has arrived is unpacked, which only the disk's
 # use shows. Only changes are told: whoever comes back reads all of it again.
 measure() {
-    pause=
-    trap 'kill $pause; exit' TERM
+    end_with_child
     (become "$1") >"$dir/root" &
-    pause=$!
-    wait $pause
+    wait $!
     root=
     while read -r line; do
         case $line in
@@ -393,8 +395,7 @@ measure() {
     seconds=0
     while :; do
         sleep 1 &
-        pause=$!
-        wait $pause
+        wait $!
         seconds=$((seconds + 1))
         [ "$seconds" -lt 300 ] || [ $((seconds % 5)) = 0 ] || continue
         now=$(layers "$@")

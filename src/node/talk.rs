@@ -1,7 +1,7 @@
 //! One conversation with our program on a node: starts it, hears its frames, ends it in time.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
@@ -75,10 +75,19 @@ impl<C: Channel> Talk<C> {
                 _ => Err(talk.broken(&"its first line is not the first")),
             }
         };
+        let mut starting = pin!(starting);
         let mut talk = tokio::select! {
             biased;
-            () = cancel.as_mut() => return Ok(None),
-            started = timeout(ANSWER_LIMIT, starting) => started.unwrap_or_else(|_| Err(Failure::new(
+            () = cancel.as_mut() => {
+                // What goes on without us may have begun already, and has to be told.
+                if request.own.is_some()
+                    && let Ok(Ok(talk)) = timeout(CLEAN_UP_LIMIT, starting).await
+                {
+                    talk.stop().await;
+                }
+                return Ok(None);
+            }
+            started = timeout(ANSWER_LIMIT, starting.as_mut()) => started.unwrap_or_else(|_| Err(Failure::new(
                 FailureKind::TimedOut,
                 Stage::Start,
                 format!(

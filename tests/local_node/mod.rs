@@ -356,7 +356,10 @@ impl Session for LocalSession {
     type Channel = LocalChannel;
 
     async fn exec(&mut self, line: &str) -> Result<LocalChannel, Failure> {
-        let mut child = Command::new(&self.login)
+        // As sshd starts it: a shell cannot trap what was ignored when it started, as under nohup.
+        let mut child = Command::new("/usr/bin/env")
+            .arg("--default-signal=HUP,INT,QUIT,TERM")
+            .arg(&self.login)
             .args(["-c", line])
             .env_clear()
             .envs(self.environment.iter().cloned())
