@@ -1,0 +1,222 @@
+//! The command line as clap definitions, nothing more: what the words mean is decided in `settings`.
+
+mod options;
+mod values;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use options::{
+    CourseArgs, FleetArgs, LoginArgs, OutputArgs, PolicyArgs, ReachArgs, RegistryArgs, RuntimeArgs,
+    SshArgs,
+};
+pub use values::{
+    AddressTypeChoice, ColorChoice, Format, HostKeysChoice, ImagesFormat, ListFormat, NodesFormat,
+    ProgressChoice, PullChoice, RuntimeChoice, Share,
+};
+
+use values::{bytes, duration, lease};
+
+/// Loads container images onto nodes over SSH before a roll-out needs them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "prepull",
+    version,
+    max_term_width = 100,
+    propagate_version = true
+)]
+#[command(after_help = "\
+Examples:
+  prepull pull -i nodes.yml registry.example:5000/team/app:v2
+  prepull pull -H 'worker[01-40].example' --registry-user ci app:v2
+  prepull check -i nodes.yml app:v2        does every node hold it, and the same?
+  prepull nodes -i nodes.yml               who would be warmed?
+  prepull exec -i nodes.yml -- df -h /var  run a command on every node
+
+Exit status: 0 every node is as wanted, 1 at least one is not, 2 wrong usage or input (nothing was
+touched), 3 stopped early by a limit, 130/143 interrupted.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[allow(clippy::large_enum_variant)] // there is one in a process
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Pull images on every node of the fleet.
+    Pull(PullArgs),
+    /// Change nothing: does every node hold the images, and the same digest everywhere?
+    Check(CheckArgs),
+    /// Show the resolved fleet; connect to nothing.
+    Nodes(NodesArgs),
+    /// Run a command on every node: program and arguments as given, without a shell.
+    Exec(ExecArgs),
+    /// The images that Kubernetes manifests name, one a line, each once.
+    Images(ImagesArgs),
+    /// The runs so far: list them, or show what became of one.
+    #[command(subcommand)]
+    Runs(RunsCommand),
+}
+
+/// `prepull pull`.
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// Images, e.g. registry.example:5000/team/app:v2 or app@sha256:...
+    #[arg(required_unless_present_any = ["resume", "manifests"], value_name = "IMAGE")]
+    pub images: Vec<String>,
+    /// The images that these Kubernetes manifests name: a file, a folder, or - for standard input; repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub manifests: Vec<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub reach: ReachArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub registry: RegistryArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub runtime: RuntimeArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub course: CourseArgs,
+    /// Go on with what this run left undone or failed, and nothing else: its name, or last. Its images, nodes and
+    /// options hold again; options given now come on top.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["images", "manifests", "inventory", "hosts"], help_heading = "Policy")]
+    pub resume: Option<String>,
+    /// The longest one attempt at a pull may take, e.g. 30m; 0 for no limit.
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, help_heading = "Policy")]
+    pub pull_timeout: Duration,
+    /// Require one digest on every node: what the registry gives the first node that asks it.
+    ///
+    /// Every node asks the registry, whether it holds the image or not. A node that gets another digest, because the tag
+    /// was moved meanwhile, fails.
+    #[arg(long, help_heading = "Policy")]
+    pub pin_digest: bool,
+    /// At most so many nodes pull from one registry at one time.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Policy")]
+    pub per_registry: Option<u32>,
+    /// The longest a pull may go without a byte arriving, e.g. 5m; 0 for no limit.
+    ///
+    /// Then it is cancelled on the node and tried again. Only where the node can see what arrives: as root.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration, help_heading = "Policy")]
+    pub stall_timeout: Duration,
+    /// The fewest bytes a second, e.g. 50kB, over the stall time-out; a pull below that counts as stalled.
+    #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = "Policy")]
+    pub min_rate: Option<u64>,
+    /// How long a pull goes on by itself when its node's connection is lost, before it is cancelled.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = lease, help_heading = "Policy")]
+    pub lease: Duration,
+    /// Whether to pull what a node already holds.
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "missing",
+        help_heading = "Policy"
+    )]
+    pub pull: PullChoice,
+    /// Ask the registry for this platform instead of the node's own (docker only).
+    #[arg(long, value_name = "OS/ARCH", help_heading = "Policy")]
+    pub platform: Option<String>,
+}
+
+/// `prepull images`.
+#[derive(Debug, Args)]
+pub struct ImagesArgs {
+    /// Manifests, a folder of them, or - for standard input, e.g. what helm template prints; repeatable.
+    #[arg(short = 'f', long = "file", required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// What to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "name")]
+    pub output: ImagesFormat,
+}
+
+/// `prepull runs`.
+#[derive(Debug, Subcommand)]
+pub enum RunsCommand {
+    /// List the recorded runs, oldest first.
+    List {
+        /// How to print it.
+        #[arg(short, long, value_name = "FORMAT", default_value = "human")]
+        output: ListFormat,
+    },
+    /// Show what became of a run, as far as it came.
+    Show {
+        /// Its name, the beginning of it, or last.
+        run: String,
+        /// How to print it.
+        #[arg(short, long, value_name = "FORMAT", default_value = "human")]
+        output: Format,
+    },
+}
+
+/// `prepull check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Images to look for.
+    #[arg(required_unless_present = "manifests", value_name = "IMAGE")]
+    pub images: Vec<String>,
+    /// The images that these Kubernetes manifests name: a file, a folder, or - for standard input; repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub manifests: Vec<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub reach: ReachArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub runtime: RuntimeArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub course: CourseArgs,
+}
+
+/// `prepull nodes`.
+#[derive(Debug, Args)]
+pub struct NodesArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub fleet: FleetArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub login: LoginArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub runtime: RuntimeArgs,
+    /// How to print it.
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        default_value = "human",
+        help_heading = "Output"
+    )]
+    pub output: NodesFormat,
+}
+
+/// `prepull exec`.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// The program and its arguments, after `--`. For pipes and variables name a shell: -- sh -c '...'
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub reach: ReachArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub course: CourseArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}
