@@ -1,5 +1,5 @@
 # The two commands of the README. Both need Debian 12 (or like it), root and Rust, and set up everything else themselves.
-.PHONY: demo test deny
+.PHONY: demo test deny generated
 
 # Starts four real nodes, pulls a private image of 80 MB onto each, shows it, and takes the nodes down.
 demo:
@@ -22,3 +22,7 @@ test: deny
 deny:
 	lab/install
 	cargo deny --locked check bans licenses sources
+
+# Manual pages and completions in docs/, after a change of the options.
+generated:
+	UPDATE=1 cargo test --locked --test generated

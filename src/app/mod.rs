@@ -1,8 +1,10 @@
 //! The composition root: wires the rooms for each subcommand.
 
 mod background;
+mod complete;
 mod exit;
 mod ledger;
+mod man;
 mod run;
 mod runs;
 mod stop;
@@ -15,7 +17,9 @@ use clap::Parser;
 use serde_json::json;
 
 use background::SshBackground;
+pub use complete::script;
 pub use exit::Exit;
+pub use man::pages;
 
 use crate::cli::{Cli, Command, ImagesArgs, ImagesFormat, NodesFormat, PullArgs};
 use crate::inventory::{self, Asked, NamedImage};
@@ -27,6 +31,9 @@ use crate::settings::{self, Ambient};
 /// The whole program: from its arguments to its exit status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(exit) = complete::answer(&arguments) {
+        return exit;
+    }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -65,6 +72,8 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
         Command::Nodes(args) => &args.login,
         Command::Images(args) => return images(args, &ambient),
         Command::Runs(command) => return runs::perform(command, &ambient),
+        Command::Completions { shell } => return complete::registration(*shell),
+        Command::Man { command } => return man::print(command),
     };
     let ssh = SshBackground::read(login.ssh_config.as_deref())?;
     let behind = |asked: &Asked<'_>| ssh.ask(asked);
@@ -88,6 +97,8 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
         }
         Command::Images(args) => return images(args, &ambient),
         Command::Runs(command) => return runs::perform(command, &ambient),
+        Command::Completions { shell } => return complete::registration(*shell),
+        Command::Man { command } => return man::print(command),
     };
     warn(&ssh.warnings());
     warn(&without_address(&settings.plan.fleet));

@@ -1,5 +1,6 @@
 //! The command line as clap definitions, nothing more: what the words mean is decided in `settings`.
 
+mod help;
 mod options;
 mod values;
 
@@ -14,7 +15,7 @@ pub use options::{
 };
 pub use values::{
     AddressTypeChoice, ColorChoice, Format, HostKeysChoice, ImagesFormat, ListFormat, NodesFormat,
-    ProgressChoice, PullChoice, RuntimeChoice, Share,
+    ProgressChoice, PullChoice, RuntimeChoice, Share, Shell,
 };
 
 use values::{bytes, duration, lease};
@@ -27,16 +28,7 @@ use values::{bytes, duration, lease};
     max_term_width = 100,
     propagate_version = true
 )]
-#[command(after_help = "\
-Examples:
-  prepull pull -i nodes.yml registry.example:5000/team/app:v2
-  prepull pull -H 'worker[01-40].example' --registry-user ci app:v2
-  prepull check -i nodes.yml app:v2        does every node hold it, and the same?
-  prepull nodes -i nodes.yml               who would be warmed?
-  prepull exec -i nodes.yml -- df -h /var  run a command on every node
-
-Exit status: 0 every node is as wanted, 1 at least one is not, 2 wrong usage or input (nothing was
-touched), 3 stopped early by a limit, 130/143 interrupted.")]
+#[command(help_template = help::TEMPLATE, before_help = help::PREPULL, after_help = help::EXIT)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -48,18 +40,36 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Pull images on every node of the fleet.
+    #[command(help_template = help::TEMPLATE, before_help = help::PULL, after_help = help::EXIT)]
     Pull(PullArgs),
     /// Change nothing: does every node hold the images, and the same digest everywhere?
+    #[command(help_template = help::TEMPLATE, before_help = help::CHECK, after_help = help::EXIT)]
     Check(CheckArgs),
     /// Show the resolved fleet; connect to nothing.
+    #[command(help_template = help::TEMPLATE, before_help = help::NODES)]
     Nodes(NodesArgs),
     /// Run a command on every node: program and arguments as given, without a shell.
+    #[command(help_template = help::TEMPLATE, before_help = help::EXEC, after_help = help::EXIT)]
     Exec(ExecArgs),
     /// The images that Kubernetes manifests name, one a line, each once.
+    #[command(help_template = help::TEMPLATE, before_help = help::IMAGES)]
     Images(ImagesArgs),
     /// The runs so far: list them, or show what became of one.
     #[command(subcommand)]
+    #[command(help_template = help::TEMPLATE, before_help = help::RUNS)]
     Runs(RunsCommand),
+    /// Print what a shell needs to complete prepull's options, and nodes, groups and runs.
+    #[command(help_template = help::TEMPLATE, before_help = help::COMPLETIONS)]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print a manual page: of prepull, or of one of its commands.
+    #[command(help_template = help::TEMPLATE, before_help = help::MAN)]
+    Man {
+        /// The command, e.g. pull, or runs show.
+        command: Vec<String>,
+    },
 }
 
 /// `prepull pull`.
@@ -69,7 +79,7 @@ pub struct PullArgs {
     #[arg(required_unless_present_any = ["resume", "manifests"], value_name = "IMAGE")]
     pub images: Vec<String>,
     /// The images that these Kubernetes manifests name: a file, a folder, or - for standard input; repeatable.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Images")]
     pub manifests: Vec<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -160,7 +170,7 @@ pub struct CheckArgs {
     #[arg(required_unless_present = "manifests", value_name = "IMAGE")]
     pub images: Vec<String>,
     /// The images that these Kubernetes manifests name: a file, a folder, or - for standard input; repeatable.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Images")]
     pub manifests: Vec<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]

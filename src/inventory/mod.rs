@@ -85,6 +85,25 @@ pub fn load_selected(
     draft::resolve(&drafts, selection, strongest, background)
 }
 
+/// The names of the nodes and groups in inventory files, in order, for whoever completes a line: what cannot be read
+/// or would have to be run names nothing.
+pub fn names_in(paths: &[PathBuf]) -> Vec<String> {
+    let mut names = std::collections::BTreeSet::new();
+    for path in paths {
+        if sources::holds_programs(path, 0) {
+            continue;
+        }
+        let source = Source::File(path.clone());
+        if let Ok(fleet) = load(&[source], &NodeSettings::default(), &built_in("nobody")) {
+            for node in fleet.nodes() {
+                names.insert(node.name.clone());
+                names.extend(node.groups.iter().cloned());
+            }
+        }
+    }
+    names.into_iter().collect()
+}
+
 /// Reads an inventory in prepull's YAML without touching files or environment; `~` is an error here.
 ///
 /// # Errors

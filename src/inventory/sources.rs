@@ -211,6 +211,18 @@ fn folder(
     Ok(())
 }
 
+/// Whether reading this path would run a program, or wait for a pipe.
+pub(super) fn holds_programs(path: &Path, depth: usize) -> bool {
+    if path.is_dir() {
+        let inner = read::folder(path).unwrap_or_default();
+        return depth == DEPTH_LIMIT
+            || inner
+                .iter()
+                .any(|name| holds_programs(&path.join(name), depth + 1));
+    }
+    !path.is_file() || program::is_program(path).unwrap_or(true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{NodeSettings, load};

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Event, Node, Plan, RuntimeKind, StopReason, Work};
 
-pub use past::{Past, State, find, list};
+pub use past::{Past, State, find, list, names};
 pub use write::Journal;
 
 /// The form of the files; a newer form gets another number.

@@ -198,10 +198,6 @@ pub fn find(folder: &Path, wanted: &str) -> Result<PathBuf, JournalError> {
     if wanted == "last" {
         return Ok(last.clone());
     }
-    let name = |path: &PathBuf| {
-        let name = path.file_stem().unwrap_or_default();
-        name.to_string_lossy().into_owned()
-    };
     let begins: Vec<&PathBuf> = paths
         .iter()
         .filter(|path| name(path).starts_with(wanted))
@@ -219,6 +215,22 @@ pub fn find(folder: &Path, wanted: &str) -> Result<PathBuf, JournalError> {
             name(last)
         ))),
     }
+}
+
+/// The name of the run in a file.
+fn name(path: &Path) -> String {
+    let name = path.file_stem().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// The names of all recorded runs, oldest first; no journal is read.
+///
+/// # Errors
+/// A folder that cannot be listed.
+pub fn names(folder: &Path) -> Result<Vec<String>, JournalError> {
+    let paths = journals(folder)
+        .map_err(|error| JournalError::file("list the journals in", folder, error))?;
+    Ok(paths.iter().map(|path| name(path)).collect())
 }
 
 /// Every run in the folder, oldest first: its file, and what it is or why that cannot be read.

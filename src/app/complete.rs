@@ -1,0 +1,142 @@
+//! Completion in shells: the options from their definitions, nodes and groups from the inventories that are already on
+//! the line, runs from the journals.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Command, CommandFactory};
+use clap_complete::CompleteEnv;
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
+
+use super::exit::Exit;
+use super::runs;
+use crate::cli::{Cli, Shell};
+use crate::inventory;
+use crate::journal;
+use crate::report;
+use crate::settings::Ambient;
+
+/// Set by the shell's side: this process is to complete a line, and nothing else.
+const ASKED: &str = "PREPULL_COMPLETE";
+/// What stands between the parts of a pattern of `--limit`.
+const OPERATORS: [char; 4] = [':', ',', '&', '!'];
+
+/// Answers a shell that asks how a line can go on; `None` when nobody asks.
+pub(super) fn answer(arguments: &[OsString]) -> Option<Exit> {
+    // Looked at here because building the definitions takes a while, and nearly nobody asks.
+    std::env::var_os(ASKED)?;
+    let environment = CompleteEnv::with_factory(definitions).var(ASKED);
+    let here = std::env::current_dir().ok();
+    match environment.try_complete(arguments, here.as_deref()) {
+        Ok(true) => Some(Exit::Success),
+        Ok(false) => None,
+        Err(error) => {
+            report::print_stderr(&format!("prepull: error: cannot complete this: {error}\n"));
+            Some(Exit::Usage)
+        }
+    }
+}
+
+/// `prepull completions`.
+pub(super) fn registration(shell: Shell) -> Result<Exit> {
+    report::print_stdout(&script(shell).context("cannot write the completions")?)?;
+    Ok(Exit::Success)
+}
+
+/// What a shell reads to ask prepull for completions; for packages, too.
+///
+/// # Errors
+/// What the writer answers; it writes to memory.
+pub fn script(shell: Shell) -> std::io::Result<String> {
+    let shell: &dyn EnvCompleter = match shell {
+        Shell::Bash => &Bash,
+        Shell::Zsh => &Zsh,
+        Shell::Fish => &Fish,
+    };
+    let mut script = Vec::new();
+    shell.write_registration(ASKED, "prepull", "prepull", "prepull", &mut script)?;
+    let script = String::from_utf8(script).map_err(std::io::Error::other)?;
+    Ok(format!("{}\n", script.trim()))
+}
+
+/// The definitions, with what only this machine knows.
+fn definitions() -> Command {
+    fn adorn(command: Command) -> Command {
+        command
+            .mut_subcommands(adorn)
+            .mut_args(|option| match option.get_id().as_str() {
+                "limit" | "exclude" => option.add(ArgValueCompleter::new(of_pattern)),
+                "run" | "resume" => option.add(ArgValueCompleter::new(runs)),
+                _ => option,
+            })
+    }
+    adorn(Cli::command())
+}
+
+/// The last part of a pattern, by the names of nodes and groups.
+fn of_pattern(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let typed = typed.to_string_lossy();
+    let begun = typed.rfind(OPERATORS).map_or(0, |at| at + 1);
+    let (before, last) = typed.split_at(begun);
+    let names = inventory::names_in(&inventories(
+        std::env::args_os(),
+        &Ambient::of_this_process(),
+    ));
+    let fitting = names.iter().filter(|name| name.starts_with(last));
+    fitting
+        .map(|name| CompletionCandidate::new(format!("{before}{name}")))
+        .collect()
+}
+
+fn runs(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let typed = typed.to_string_lossy();
+    let names = runs::folder(&Ambient::of_this_process())
+        .and_then(|folder| Ok(journal::names(&folder)?))
+        // There is nobody to tell: a completion that does not come is all that is seen.
+        .unwrap_or_default();
+    let all = names.into_iter().rev().chain(["last".to_owned()]);
+    all.filter(|name| name.starts_with(&*typed))
+        .map(CompletionCandidate::new)
+        .collect()
+}
+
+/// The files that `-i` names on the line. It is the shell's: whole words, quotes and `~` still in it.
+fn inventories(line: impl Iterator<Item = OsString>, ambient: &Ambient) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut line = line
+        .skip_while(|word| word != "--")
+        .skip(1)
+        .map(|word| word.to_string_lossy().into_owned());
+    while let Some(word) = line.next() {
+        let value = match word.as_str() {
+            "-i" | "--inventory" => line.next(),
+            _ => word
+                .strip_prefix("--inventory=")
+                .or_else(|| word.strip_prefix("-i").filter(|_| !word.starts_with("--")))
+                .map(str::to_owned),
+        };
+        let value = value.map(|value| value.trim_matches(['"', '\'']).to_owned());
+        found.extend(value.map(|value| ambient.path(Path::new(&value))));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inventories_are_found_on_a_line() {
+        let line = "prepull -- prepull pull -i a.yml --inventory=b.yml -ic.yml --inventory '~/d' --identity k --limit x";
+        let found = inventories(
+            line.split(' ').map(OsString::from),
+            &Ambient::of(&[("HOME", "/h")]),
+        );
+        assert_eq!(
+            found,
+            ["a.yml", "b.yml", "c.yml", "/h/d"].map(PathBuf::from)
+        );
+    }
+}

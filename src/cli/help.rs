@@ -1,0 +1,70 @@
+//! What the help says before and after the options: examples first, exit statuses last.
+
+/// What a command is for, examples, then its usage and options, grouped by purpose.
+pub(super) const TEMPLATE: &str = "\
+{about-with-newline}
+{before-help}{usage-heading} {usage}
+
+{all-args}{after-help}";
+
+pub(super) const PREPULL: &str = "\
+Examples:
+  prepull pull -i nodes.yml registry.example:5000/team/app:v2
+  prepull check -i nodes.yml app:v2        does every node hold it, and the same?
+  prepull nodes -i nodes.yml               who would be warmed?
+  prepull exec -i nodes.yml -- df -h /var  run a command on every node";
+
+pub(super) const PULL: &str = "\
+Examples:
+  prepull pull -i nodes.yml registry.example:5000/team/app:v2
+  prepull pull -H 'worker[01-40].example' --registry-user ci app:v2
+  prepull pull --kube -l pool=gpu -u ops -b app:v2
+  prepull pull -i nodes.yml --waves 1,10%,100% --deadline 1h app:v2
+  helm template chart | prepull pull -i nodes.yml --manifests -
+  prepull pull --resume last               what the last run left open";
+
+pub(super) const CHECK: &str = "\
+Examples:
+  prepull check -i nodes.yml app:v2
+  prepull check -i nodes.yml --manifests deploy/ -o json";
+
+pub(super) const NODES: &str = "\
+Examples:
+  prepull nodes -i nodes.yml --limit 'gpu:!gpu17'
+  prepull nodes -H 'worker[01-40].example' -o name
+  prepull nodes --kube --context prod -l pool=gpu -o wide";
+
+pub(super) const EXEC: &str = "\
+Examples:
+  prepull exec -i nodes.yml -- df -h /var/lib/docker
+  prepull exec -i nodes.yml --limit gpu -b -- sh -c 'journalctl -u docker | tail -3'";
+
+pub(super) const IMAGES: &str = "\
+Examples:
+  prepull images -f deploy/ -f job.yml
+  helm template chart | prepull images -f - -o wide";
+
+pub(super) const RUNS: &str = "\
+Examples:
+  prepull runs list
+  prepull runs show last";
+
+pub(super) const COMPLETIONS: &str = "\
+Examples:
+  source <(prepull completions bash)             in ~/.bashrc
+  source <(prepull completions zsh)              in ~/.zshrc, after compinit
+  prepull completions fish | source              in ~/.config/fish/config.fish";
+
+pub(super) const MAN: &str = "\
+Examples:
+  prepull man pull | man -l -
+  prepull man runs show > prepull-runs-show.1";
+
+/// The exit statuses that every command has.
+pub(super) const EXIT: &str = "\
+Exit status:
+  0              every node is as wanted
+  1              at least one is not
+  2              wrong usage or input: nothing was touched
+  3              stopped early by a limit, a failed wave or the deadline
+  129, 130, 143  hung up, interrupted, terminated: what ran was cancelled";
