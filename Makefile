@@ -1,5 +1,5 @@
 # The two commands of the README. Both need Debian 12 (or like it), root and Rust, and set up everything else themselves.
-.PHONY: demo test deny generated
+.PHONY: demo test deny generated package static
 
 # Starts four real nodes, pulls a private image of 80 MB onto each, shows it, and takes the nodes down.
 demo:
@@ -26,3 +26,15 @@ deny:
 # Manual pages and completions in docs/, after a change of the options.
 generated:
 	UPDATE=1 cargo test --locked --test generated
+
+# A Debian package in target/debian.
+package:
+	lab/install
+	cargo deb --locked
+
+# A binary without shared libraries, in target/x86_64-unknown-linux-musl/release. ring's C parts need musl-gcc (musl-tools).
+static:
+	@rustc --print target-libdir --target x86_64-unknown-linux-musl | xargs test -d || \
+		{ echo "the target is missing: rustup target add x86_64-unknown-linux-musl" >&2; exit 1; }
+	@command -v musl-gcc >/dev/null || { echo "musl-gcc is missing: apt-get install musl-tools" >&2; exit 1; }
+	cargo build --release --locked --target x86_64-unknown-linux-musl

@@ -58,7 +58,12 @@ pub fn script(shell: Shell) -> std::io::Result<String> {
     let mut script = Vec::new();
     shell.write_registration(ASKED, "prepull", "prepull", "prepull", &mut script)?;
     let script = String::from_utf8(script).map_err(std::io::Error::other)?;
-    Ok(format!("{}\n", script.trim()))
+    // zsh reads a file of its function path only when it is first needed, as the body of a function.
+    let at_once = match shell.name() {
+        "zsh" => "\n[[ $funcstack[1] != _prepull ]] || _clap_dynamic_completer_prepull",
+        _ => "",
+    };
+    Ok(format!("{}{at_once}\n", script.trim()))
 }
 
 /// The definitions, with what only this machine knows.
