@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test file: a panic is a failed test
 
+#[allow(dead_code)] // each test file uses its part
 #[path = "support/lab.rs"]
 mod lab;
 
