@@ -3,6 +3,7 @@
 mod background;
 mod bars;
 mod document;
+mod groups;
 mod human;
 mod json;
 mod lines;

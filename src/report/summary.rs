@@ -1,12 +1,12 @@
 //! The end of a run for a person: is the fleet ready, what failed where and why, what next.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::RunResult;
 use super::document::{counts, digests_of, disagreements};
+use super::groups::{Group, groups};
 use super::lines::{in_seconds, shown, telling};
-use crate::model::{ExitStatus, FailureKind, Outcome, Stage, Work, text::count};
+use crate::model::{FailureKind, Outcome, Work, text::count};
 
 /// How many node names a group lists before "and N more".
 const NAMES: usize = 10;
@@ -72,102 +72,31 @@ pub fn summary(result: &RunResult) -> String {
     out
 }
 
-struct Group<'a> {
-    nodes: Vec<&'a str>,
-    examples: BTreeMap<&'a str, usize>,
-}
-
 fn failures(out: &mut String, result: &RunResult) {
-    let mut failed: BTreeMap<(&str, Stage, String, String), (FailureKind, Group<'_>)> =
-        BTreeMap::new();
-    let mut others: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    let plan = &result.info.plan;
-    for (node, record) in plan.fleet.nodes().iter().zip(&result.nodes) {
-        for (item, record) in record.items.iter().enumerate() {
-            match &record.outcome {
-                Outcome::Failed(failure) => {
-                    let first = failure.detail.trim().lines().next().unwrap_or("");
-                    let key = normalised(first, &[&node.name, &node.address]);
-                    let image = image_of(&plan.work, item, failure.stage);
-                    let (_, group) = failed
-                        .entry((failure.kind.as_str(), failure.stage, image, key))
-                        .or_insert_with(|| {
-                            (
-                                failure.kind,
-                                Group {
-                                    nodes: vec![],
-                                    examples: BTreeMap::new(),
-                                },
-                            )
-                        });
-                    add(&mut group.nodes, &node.name);
-                    *group.examples.entry(first).or_insert(0) += 1;
-                }
-                Outcome::NotRun(reason) => {
-                    add(
-                        others.entry(format!("not run: {reason}")).or_default(),
-                        &node.name,
-                    );
-                }
-                Outcome::Missing => {
-                    let image = plan
-                        .work
-                        .image(item)
-                        .map(ToString::to_string)
-                        .unwrap_or_default();
-                    add(
-                        others.entry(format!("missing: {image}")).or_default(),
-                        &node.name,
-                    );
-                }
-                Outcome::Ran(output) if !output.success() => {
-                    let how = match &output.exit {
-                        ExitStatus::Code(code) => format!("exit status {code}"),
-                        ExitStatus::Signal(name) => format!("ended by signal {}", shown(name, 20)),
-                    };
-                    add(others.entry(how).or_default(), &node.name);
-                }
-                _ => {}
-            }
-        }
-    }
-    let mut groups = failed.into_iter().peekable();
-    while let Some(((kind, stage, image, _), (sort, group))) = groups.next() {
-        let example = group.examples.iter().max_by_key(|(_, times)| **times);
-        let _ = writeln!(
+    let nodes = result.info.plan.fleet.nodes();
+    let word = |group: &Group<'_>| group.kind.map(FailureKind::as_str);
+    let mut groups = groups(result).into_iter().peekable();
+    while let Some(group) = groups.next() {
+        let _ = write!(
             out,
-            "{kind} ({stage}{image}) on {}: {}",
-            count(group.nodes.len(), "node"),
-            telling(example.map_or("", |(text, _)| text), EXAMPLE),
+            "{} on {}",
+            group.what,
+            count(group.nodes.len(), "node")
         );
-        let _ = writeln!(out, "  {}", names(&group.nodes));
-        if groups.peek().is_none_or(|((next, ..), _)| *next != kind) {
-            let _ = writeln!(out, "  What next: {}", sort.advice());
+        if group.kind.is_some() {
+            let _ = write!(out, ": {}", telling(group.example, EXAMPLE));
         }
-    }
-    for (what, nodes) in others {
-        let _ = writeln!(
-            out,
-            "{what} on {}\n  {}",
-            count(nodes.len(), "node"),
-            names(&nodes)
-        );
-    }
-}
-
-/// The image that a failure is about, where the run has several: what goes wrong before is the same for all of them.
-fn image_of(work: &Work, item: usize, stage: Stage) -> String {
-    let is_about = matches!(stage, Stage::Inspect | Stage::Pull | Stage::Verify);
-    match work.image(item) {
-        Some(image) if is_about && work.items() > 1 => format!(" {image}"),
-        _ => String::new(),
-    }
-}
-
-/// Each node once: its items stand together.
-fn add<'a>(nodes: &mut Vec<&'a str>, name: &'a str) {
-    if nodes.last() != Some(&name) {
-        nodes.push(name);
+        let there: Vec<&str> = group
+            .nodes
+            .iter()
+            .map(|node| nodes[*node].name.as_str())
+            .collect();
+        let _ = writeln!(out, "\n  {}", names(&there));
+        if let Some(kind) = group.kind
+            && groups.peek().and_then(word) != Some(kind.as_str())
+        {
+            let _ = writeln!(out, "  What next: {}", kind.advice());
+        }
     }
 }
 
@@ -184,30 +113,6 @@ fn names(nodes: &[&str]) -> String {
         String::new()
     };
     listed.join(", ") + &rest
-}
-
-/// What is the same in equal failures of different nodes: names and addresses gone, and of the rest
-/// every word with a digit (ports, times, request identities), but not a status from 400 to 599.
-fn normalised(detail: &str, own: &[&str]) -> String {
-    let mut text: String = detail.chars().take(EXAMPLE).collect();
-    for name in own.iter().filter(|name| !name.is_empty()) {
-        text = text.replace(name, "NODE");
-    }
-    let mut before = ' ';
-    text.split_inclusive(|c: char| !c.is_alphanumeric())
-        .map(|word| {
-            let bare = word.trim_end_matches(|c: char| !c.is_alphanumeric());
-            // After a colon or a dot it is a port or a part of an address.
-            let status = !matches!(before, ':' | '.')
-                && bare.parse::<u16>().is_ok_and(|n| (400..600).contains(&n));
-            before = word.chars().next_back().unwrap_or(' ');
-            if !status && bare.contains(|c: char| c.is_ascii_digit()) {
-                word.replacen(bare, "#", 1)
-            } else {
-                word.to_string()
-            }
-        })
-        .collect()
 }
 
 fn exec_output(out: &mut String, result: &RunResult) {
