@@ -113,6 +113,15 @@ pub struct PullRequest<'a> {
     pub login: Option<&'a RegistryLogin>,
 }
 
+/// What a runtime is, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Its name and version, e.g. `containerd 1.7.24`.
+    pub runtime: String,
+    /// Its socket, where its client tells.
+    pub endpoint: Option<String>,
+}
+
 /// One container runtime: builds commands and reads their output. Pure, no I/O.
 pub trait Runtime: Send + Sync {
     /// Which one.
@@ -126,6 +135,15 @@ pub trait Runtime: Send + Sync {
     /// # Errors
     /// A [`Failure`] at stage probe: runtime-missing, runtime-down, privilege, node-setup.
     fn read_version(&self, output: &CommandOutput) -> Result<String, Failure>;
+
+    /// Asks for what [`Runtime::read_description`] reads: the version, and the socket.
+    fn describe(&self, endpoint: Option<&str>) -> [NodeCommand; 2];
+
+    /// Reads the answers to [`Runtime::root`] and [`Runtime::describe`].
+    ///
+    /// # Errors
+    /// A [`Failure`] at stage probe, as for [`Runtime::read_version`].
+    fn read_description(&self, answers: [&CommandOutput; 3]) -> Result<Description, Failure>;
 
     /// Asks whether the node holds the image. Exit status 0 means yes.
     fn inspect(&self, image: &Image, endpoint: Option<&str>) -> NodeCommand;

@@ -146,6 +146,13 @@ async fn a_cancelled_command_is_ended() {
 }
 
 #[tokio::test]
+async fn a_node_tells_what_it_is_and_has() {
+    for shells in &SHELLS {
+        scenarios::a_node_tells_what_it_is_and_has(shells).await;
+    }
+}
+
+#[tokio::test]
 async fn a_probe_finds_what_is_there() {
     for shells in &SHELLS {
         scenarios::a_probe_finds_what_is_there(shells).await;

@@ -1,6 +1,7 @@
 //! The words of the project as types, without I/O: node, image, plan, attempt, outcome, failure, event.
 
 pub mod event;
+pub mod facts;
 pub mod failure;
 pub mod image;
 pub mod node;
@@ -10,6 +11,7 @@ pub mod secret;
 pub mod text;
 
 pub use event::{Event, Fact};
+pub use facts::{ClockOffset, NodeFacts};
 pub use failure::{Failure, FailureKind, Retry, Stage};
 pub use image::{Image, ImageError};
 pub use node::{Fleet, FleetError, Hop, Node, RuntimeKind};

@@ -52,7 +52,7 @@ impl<C: Channel> Talk<C> {
         node: &Node,
     ) -> Result<(), Failure> {
         let mark = nonce();
-        let program_reader = std::mem::replace(&mut self.reader, Reader::new(&mark, (0, 0)));
+        let program_reader = std::mem::replace(&mut self.reader, Reader::new(&mark, (0, 0), 0));
         let mut heard = Heard::default();
         let becoming = self.becoming(session, node, &mark, &mut heard);
         match timeout(BECOMING_LIMIT, becoming).await {

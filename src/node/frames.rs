@@ -9,8 +9,9 @@ use std::fmt;
 use super::transfer::Part;
 use crate::model::{CommandOutput, ExitStatus};
 
-/// The most bytes of one call, frames and output together.
+/// The most bytes of one call, frames and output together; more where it has many commands.
 const CALL_LIMIT: usize = 4 << 20;
+const COMMAND_LIMIT: usize = 256 << 10;
 /// The most bytes that start-up files may print before our program begins.
 const NOISE_LIMIT: usize = 1 << 20;
 /// How much of that noise is kept, to be shown when our program never begins.
@@ -39,6 +40,10 @@ pub(super) enum Frame {
     Progress(Vec<Part>),
     /// The manifest of the image on its way, as the registry has it.
     Manifest(Vec<u8>),
+    /// What the node is: clock, kernel, machine, system.
+    Host(String),
+    /// What is free where images live: kilobytes, and the place.
+    Disk(String),
     /// A layer that was there already: its digest without `sha256:`.
     There(String),
     /// It will not go on, and why.
@@ -63,6 +68,8 @@ pub(super) struct Reader {
     mark: Vec<u8>,
     /// The most bytes of standard output and of standard error in one frame.
     limits: (usize, usize),
+    /// The most bytes of all.
+    limit: usize,
     buffer: Vec<u8>,
     received: usize,
     words: Vec<u8>,
@@ -87,10 +94,11 @@ struct Output {
 }
 
 impl Reader {
-    pub(super) fn new(nonce: &str, limits: (usize, usize)) -> Self {
+    pub(super) fn new(nonce: &str, limits: (usize, usize), commands: usize) -> Self {
         Self {
             mark: format!("prepull-{nonce} ").into_bytes(),
             limits,
+            limit: CALL_LIMIT.max(commands * COMMAND_LIMIT),
             buffer: Vec::new(),
             received: 0,
             words: Vec::new(),
@@ -141,8 +149,8 @@ impl Reader {
     }
 
     fn within_limit(&self) -> Result<(), Broken> {
-        if self.received > CALL_LIMIT {
-            return Err(Broken(format!("it sent more than {CALL_LIMIT} bytes")));
+        if self.received > self.limit {
+            return Err(Broken(format!("it sent more than {} bytes", self.limit)));
         }
         Ok(())
     }
@@ -221,6 +229,8 @@ impl Reader {
             "refused" => Frame::Refused(rest.to_string()),
             "end" => Frame::End,
             "measured" => Frame::Measured,
+            "host" => Frame::Host(rest.to_string()),
+            "disk" => Frame::Disk(rest.to_string()),
             "there" => Frame::There(rest.to_string()),
             "progress" => Frame::Progress(
                 parts(rest).ok_or_else(|| Broken("it told of progress that cannot be".into()))?,
@@ -317,7 +327,7 @@ mod tests {
 
     /// Gives the pieces to a reader, asking for frames after each.
     fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Frame>, Option<Broken>) {
-        let mut reader = Reader::new("n", LIMITS);
+        let mut reader = Reader::new("n", LIMITS, 1);
         let mut frames = vec![];
         for piece in pieces {
             if let Err(broken) = reader.push(piece) {
@@ -438,7 +448,7 @@ mod tests {
     #[test]
     fn noise_and_output_without_end_are_given_up_and_never_kept() {
         for first in [&b""[..], b"prepull-n hello\nprepull-n output 0 1000 0 0\n"] {
-            let mut reader = Reader::new("n", LIMITS);
+            let mut reader = Reader::new("n", LIMITS, 1);
             reader.push(first).unwrap();
             let noise = vec![b'x'; 64 << 10];
             let pushes = (0..1000)
@@ -452,7 +462,7 @@ mod tests {
 
     #[test]
     fn words_are_whole_when_the_program_never_begins() {
-        let mut reader = Reader::new("0123456789abcdef", LIMITS);
+        let mut reader = Reader::new("0123456789abcdef", LIMITS, 1);
         reader.push(b"not ").unwrap();
         reader.push(b"available").unwrap();
         assert_eq!(reader.words(), b"not available");

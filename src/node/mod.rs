@@ -4,6 +4,7 @@
 //! then its values from standard input. What it prints is a row of frames, read in [`frames`].
 
 mod becoming;
+mod facts;
 mod frames;
 mod request;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use crate::model::{
 };
 use crate::ports::{NodeCommand, PullRequest, Runtime, Session};
 
+pub use facts::facts;
 use request::{Action, Request};
 use talk::{Heard, Talk};
 use transfer::Transfer;

@@ -271,6 +271,29 @@ perform() {
     head -c "$size_stderr" "$dir/stderr"
 }
 
+# ---- What the node is and has
+
+# The clock comes first: what runs before it blurs it.
+tell_host() {
+    clock=$(date +%s.%N)
+    system=
+    while IFS= read -r line; do
+        case $line in PRETTY_NAME=*) system=${line#*=} ;; esac
+    done </etc/os-release
+    frame host "$clock" "$(uname -s)" "$(uname -m)" "$system"
+} 2>/dev/null
+
+# After the question where the runtime keeps its files.
+tell_disk() {
+    read_root <"$dir/stdout"
+    free=$(df -P -k "$root" | {
+        read -r line
+        read -r device size used free line
+        printf %s "$free"
+    })
+    frame disk "${free:--}" "$root"
+} 2>/dev/null
+
 # ---- A pull on its own
 
 # Whether the process that file $1 names is still the one that wrote it down: descriptor $2 is the frames.
@@ -371,15 +394,7 @@ measure() {
     end_with_child
     (become "$1") >"$dir/root" &
     wait $!
-    root=
-    while read -r line; do
-        case $line in
-            /*) root=$line ;;
-            # A line of the CRI's answer, which is JSON.
-            *'"containerdRootDir":'*) line=${line#*: \"}; root=${line%%\"*} ;;
-        esac
-    done <"$dir/root"
-    [ -n "$root" ] || root=/var/lib/containerd
+    read_root <"$dir/root"
     content=io.containerd.content.v1.content
     # Where it may be besides: containerd's own place, which docker may use too, and k3s'.
     set -- "$root" "$root/containerd/daemon" /var/lib/containerd /var/lib/rancher/k3s/agent/containerd
@@ -407,6 +422,20 @@ measure() {
         [ ${#now} -lt 3000 ] && frame "progress$now"
     done
 } 2>/dev/null
+
+# Reads where the runtime keeps its files into $root: its own word, or its usual place where it does not say.
+read_root() {
+    root=/var/lib/containerd
+    # CRI-O never says.
+    [ ! -d /var/lib/containers/storage ] || root=/var/lib/containers/storage
+    while read -r line; do
+        case $line in
+            /*) root=$line ;;
+            # A line of the CRI's answer, which is JSON.
+            *'"containerdRootDir":'*) line=${line#*: \"}; root=${line%%\"*} ;;
+        esac
+    done
+}
 
 # What arrives below the places "$@": names, bytes that are there, bytes in all (0: not known).
 layers() {
@@ -580,10 +609,12 @@ main() {
     exec 3<&-
     # The watcher sees our input end when we are gone, and does what is left to do.
     trap 'signal TERM; exit 143' HUP INT TERM
+    [ "$action" != facts ] || tell_host
     number=0
     while [ "$number" -lt "$commands" ]; do
         number=$((number + 1))
         perform "$number"
+        [ "$action$number" != facts1 ] || tell_disk
     done
     finish
 }

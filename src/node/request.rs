@@ -38,6 +38,8 @@ pub(super) enum Action {
     Pull(PullWhen),
     /// Each in turn, each a question to a runtime.
     Ask,
+    /// As [`Action::Ask`]; the first asks where images live, and the node tells about itself besides.
+    Facts,
     /// The operator's own.
     Run,
 }
@@ -48,6 +50,7 @@ impl Action {
             Self::Pull(PullWhen::Missing) => "pull-missing",
             Self::Pull(PullWhen::Always) => "pull-always",
             Self::Ask => "ask",
+            Self::Facts => "facts",
             Self::Run => "run",
         }
     }
@@ -121,7 +124,7 @@ impl Request {
     pub(super) fn limits(&self) -> (usize, usize) {
         match self.action {
             Action::Run => RUN_LIMITS,
-            Action::Pull(_) | Action::Ask => RUNTIME_LIMITS,
+            Action::Pull(_) | Action::Ask | Action::Facts => RUNTIME_LIMITS,
         }
     }
 

@@ -27,7 +27,8 @@ use crate::model::{
     CommandOutput, ExitStatus, Failure, FailureKind, Held, Image, Node, RuntimeKind, Secret, Stage,
 };
 use crate::ports::{
-    Channel, ChannelEvent, NodeCommand, PullRequest, Runtime, SecretDelivery, Session, Transport,
+    Channel, ChannelEvent, Description, NodeCommand, PullRequest, Runtime, SecretDelivery, Session,
+    Transport,
 };
 
 use super::request::{GO, PROGRAM, program};
@@ -457,6 +458,11 @@ impl ScriptedChannel {
         let end = match asked.action.as_str() {
             "pull-missing" | "pull-always" => self.answer_pull(asked, now),
             "ask" => self.answer_questions(asked, now),
+            "facts" => {
+                self.say(now, "host 1700000000.5 Linux x86_64 \"Scripted 1\"", b"");
+                self.say(now, "disk 1000 /var/lib/scripted", b"");
+                self.answer_questions(asked, now)
+            }
             "run" => {
                 self.peer
                     .world()
@@ -514,6 +520,8 @@ impl ScriptedChannel {
                     };
                     self.inspected(at, image, held);
                 }
+                [_, "root"] => self.output(at, 0, b"/var/lib/scripted\n", b""),
+                [_, "socket"] => self.output(at, 0, b"unix:///run/scripted.sock", b""),
                 _ => panic!("a question that ScriptedRuntime does not ask: {argv:?}"),
             }
         }
@@ -765,6 +773,22 @@ impl Runtime for ScriptedRuntime {
         } else {
             Err(scripted_failure(output, Stage::Probe))
         }
+    }
+
+    fn describe(&self, _: Option<&str>) -> [NodeCommand; 2] {
+        [self.command(&["version"]), self.command(&["socket"])]
+    }
+
+    fn read_description(
+        &self,
+        [_, version, socket]: [&CommandOutput; 3],
+    ) -> Result<Description, Failure> {
+        let text = |output: &CommandOutput| String::from_utf8_lossy(&output.stdout).into_owned();
+        self.read_version(version)?;
+        Ok(Description {
+            runtime: format!("{} {}", self.0, text(version)),
+            endpoint: Some(text(socket)),
+        })
     }
 
     fn inspect(&self, image: &Image, _: Option<&str>) -> NodeCommand {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -34,6 +34,14 @@ pub(super) enum Heard<T> {
     Stalled(Failure),
 }
 
+/// What a node told, and when.
+pub(super) struct Told {
+    pub(super) said: String,
+    /// How long after our program was sent it was here.
+    pub(super) round_trip: Duration,
+    pub(super) at: SystemTime,
+}
+
 /// The conversation. Dropping it closes the channel: the node sees its input end and cleans up.
 pub(super) struct Talk<C> {
     pub(super) channel: C,
@@ -43,6 +51,12 @@ pub(super) struct Talk<C> {
     pub(super) exit: Option<ExitStatus>,
     /// For what goes on without us: how often it has to hear that we are here.
     beat: Option<Duration>,
+    /// When our program was sent.
+    sent: Instant,
+    /// What the node told about itself.
+    pub(super) host: Option<Told>,
+    /// What it told about the disk where images live.
+    pub(super) disk: Option<String>,
 }
 
 impl<C: Channel> Talk<C> {
@@ -58,15 +72,19 @@ impl<C: Channel> Talk<C> {
         let starting = async {
             let mut talk = Self {
                 channel: session.exec(LINE).await?,
-                reader: Reader::new(&request.nonce, request.limits()),
+                reader: Reader::new(&request.nonce, request.limits(), request.commands.len()),
                 stage: Stage::Start,
                 stderr: Vec::new(),
                 exit: None,
                 beat: request.own.as_ref().map(OnItsOwn::beat),
+                sent: Instant::now(),
+                host: None,
+                disk: None,
             };
             if node.become_root {
                 talk.become_root(session, node).await?;
             }
+            talk.sent = Instant::now();
             if let Err(lost) = talk.channel.write(&bytes).await {
                 return Err(talk.last_words(lost).await);
             }
@@ -150,6 +168,14 @@ impl<C: Channel> Talk<C> {
                     transfer.end();
                     return Ok(Heard::This(output));
                 }
+                Frame::Host(said) => {
+                    self.host = Some(Told {
+                        said,
+                        round_trip: self.sent.elapsed(),
+                        at: SystemTime::now(),
+                    });
+                }
+                Frame::Disk(said) => self.disk = Some(said),
                 Frame::Measured => transfer.begin(),
                 Frame::Progress(parts) => {
                     if let Err(stalled) = transfer.progress(parts) {

@@ -219,6 +219,34 @@ async fn a_probe_prefers_crictl_and_tells_the_most_when_nothing_answers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn facts_come_in_one_call_with_the_images_that_are_there() {
+    let peer = Peer::new();
+    peer.node("n1").image(IMAGE, [Step::Present]);
+    let mut session = peer.connect(&node(), &|_| {}).await.unwrap();
+    let images = [IMAGE.parse().unwrap(), "other:v1".parse().unwrap()];
+    let asked = facts(&mut session, &node(), &DOCKER, &images, pending()).await;
+    let Ok(Ended::Done(facts)) = asked else {
+        panic!("no facts");
+    };
+    let words = [&facts.os, &facts.architecture, &facts.system, &facts.root];
+    assert_eq!(words, ["linux", "amd64", "Scripted 1", "/var/lib/scripted"]);
+    assert_eq!((facts.free, facts.present()), (Some(1_024_000), 1));
+    assert_eq!(facts.runtime, "docker 1.0");
+    assert_eq!(facts.endpoint.as_deref(), Some("unix:///run/scripted.sock"));
+    assert_eq!(facts.images, [Some(held()), None]);
+    assert!(facts.clock.milliseconds < 0, "{facts:?}");
+    assert_eq!(peer.counts("n1").channels, 1);
+
+    peer.node("n1").no_runtime();
+    let asked = super::facts(&mut session, &node(), &DOCKER, &[], pending()).await;
+    let failure = asked.unwrap_err();
+    assert_eq!(
+        (failure.kind, failure.stage),
+        (FailureKind::RuntimeMissing, Stage::Probe)
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn check_tells_what_is_held_and_run_what_was_printed() {
     let peer = Peer::new();
     let output = CommandOutput {

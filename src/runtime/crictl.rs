@@ -9,7 +9,7 @@ use super::rules::Rule;
 use super::{Complaint, explain, held, name_of, words};
 use crate::model::FailureKind::{self, NodeSetup, Platform, RuntimeAbsent, RuntimeDown};
 use crate::model::{CommandOutput, Failure, Held, Image, RuntimeKind, Stage, text};
-use crate::ports::{NodeCommand, PullRequest, Runtime, SecretDelivery};
+use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
 
 /// Any CRI runtime, through `crictl`.
 #[derive(Debug, Clone, Copy)]
@@ -117,6 +117,40 @@ impl Runtime for Crictl {
         ))
     }
 
+    fn describe(&self, endpoint: Option<&str>) -> [NodeCommand; 2] {
+        [
+            Self::command(endpoint, &["version"]),
+            Self::command(endpoint, &["config", "--get", "runtime-endpoint"]),
+        ]
+    }
+
+    /// The socket is what crictl is configured with; where it looks for sockets itself, containerd tells its own.
+    fn read_description(
+        &self,
+        [info, version, configured]: [&CommandOutput; 3],
+    ) -> Result<Description, Failure> {
+        if !version.success() {
+            return Err(Self::failure(Stage::Probe, None, version));
+        }
+        let lines = words::lines(&version.stdout);
+        let said = |key: &str| {
+            let value = lines.iter().find_map(|line| line.strip_prefix(key))?;
+            Some(text::capped(value.trim().as_bytes(), 100))
+        };
+        let (Some(name), Some(version)) = (said("RuntimeName:"), said("RuntimeVersion:")) else {
+            let mut said = vec!["crictl version names no runtime".to_string()];
+            said.extend(lines);
+            let detail = words::detail(&said);
+            return Err(Failure::new(FailureKind::Unknown, Stage::Probe, detail));
+        };
+        let is_socket = |line: &String| configured.success() && line.contains('/');
+        let configured = words::lines(&configured.stdout).into_iter().find(is_socket);
+        Ok(Description {
+            runtime: format!("{name} {version}"),
+            endpoint: configured.or_else(|| containerd_socket(info)),
+        })
+    }
+
     fn inspect(&self, image: &Image, endpoint: Option<&str>) -> NodeCommand {
         Self::command(endpoint, &["inspecti", "-o", "json", &name_of(image)])
     }
@@ -177,6 +211,13 @@ impl Runtime for Crictl {
         // only the inspection afterwards tells what is there.
         Ok(())
     }
+}
+
+/// The socket in containerd's answer to `crictl info`.
+fn containerd_socket(info: &CommandOutput) -> Option<String> {
+    let answer: Value = serde_json::from_slice(&info.stdout).ok()?;
+    let path = answer["config"]["containerdEndpoint"].as_str()?;
+    Some(format!("unix://{}", text::capped(path.as_bytes(), 200)))
 }
 
 /// crictl's telling lines: the message of its error, once.
@@ -420,5 +461,54 @@ mod tests {
         );
         assert_eq!(unquoted("bare words"), "bare words");
         assert_eq!(unquoted("\"open end\\"), "open end");
+    }
+
+    #[test]
+    fn a_description_names_the_runtime_behind_crictl_and_its_socket() {
+        let version = output(
+            0,
+            "Version:  0.1.0\nRuntimeName:  containerd\nRuntimeVersion:  1.6.20\nRuntimeApiVersion:  v1\n",
+            "",
+        );
+        let info = output(
+            0,
+            r#"{"config": {"containerdEndpoint": "/run/k3s/containerd/containerd.sock"}}"#,
+            "",
+        );
+        let silent = output(1, "", "");
+        let configured = output(0, "unix:///run/crio/crio.sock\n", "");
+        for (info, configured, expected) in [
+            (&info, &configured, Some("unix:///run/crio/crio.sock")),
+            (
+                &info,
+                &silent,
+                Some("unix:///run/k3s/containerd/containerd.sock"),
+            ),
+            (
+                &info,
+                &output(0, "\n", ""),
+                Some("unix:///run/k3s/containerd/containerd.sock"),
+            ),
+            (&silent, &silent, None),
+        ] {
+            assert_eq!(
+                Crictl.read_description([info, &version, configured]),
+                Ok(Description {
+                    runtime: "containerd 1.6.20".into(),
+                    endpoint: expected.map(String::from),
+                })
+            );
+        }
+        let odd = Crictl.read_description([&info, &output(0, "?", ""), &configured]);
+        assert_eq!(odd.unwrap_err().kind, FailureKind::Unknown);
+        let down = output(
+            1,
+            "",
+            "time=\"x\" level=fatal msg=\"validate service connection: no\"",
+        );
+        let failure = Crictl
+            .read_description([&info, &down, &configured])
+            .unwrap_err();
+        assert_eq!(failure.kind, RuntimeAbsent);
     }
 }

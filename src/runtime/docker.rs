@@ -11,7 +11,7 @@ use crate::model::FailureKind::{self, NodeSetup, RegistryRefused, RuntimeAbsent,
 use crate::model::{
     CommandOutput, Failure, Held, Image, RegistryLogin, RuntimeKind, Secret, Stage, text,
 };
-use crate::ports::{NodeCommand, PullRequest, Runtime, SecretDelivery};
+use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
 
 /// The docker daemon, through the `docker` client.
 #[derive(Debug, Clone, Copy)]
@@ -146,6 +146,29 @@ impl Runtime for Docker {
                 ),
             )),
         }
+    }
+
+    fn describe(&self, endpoint: Option<&str>) -> [NodeCommand; 2] {
+        let socket = [
+            "context",
+            "inspect",
+            "--format",
+            "{{.Endpoints.docker.Host}}",
+        ];
+        [self.version(endpoint), Self::command(endpoint, &socket)]
+    }
+
+    fn read_description(
+        &self,
+        [_, version, socket]: [&CommandOutput; 3],
+    ) -> Result<Description, Failure> {
+        let endpoint = words::lines(&socket.stdout)
+            .into_iter()
+            .find(|line| socket.success() && line.contains("://"));
+        Ok(Description {
+            runtime: format!("docker {}", self.read_version(version)?),
+            endpoint,
+        })
     }
 
     fn inspect(&self, image: &Image, endpoint: Option<&str>) -> NodeCommand {
@@ -552,5 +575,31 @@ mod tests {
             pull("latest: Pulling from library/nginx\nc5a04032aca7: Retrying in 5 seconds\n"),
             FailureKind::RegistryUnavailable
         );
+    }
+
+    #[test]
+    fn a_description_names_the_daemon_and_its_socket() {
+        let said = |code, text: &str| CommandOutput {
+            exit: ExitStatus::Code(code),
+            stdout: text.into(),
+            stderr: Vec::new(),
+            truncated: false,
+        };
+        let version = said(0, "{\"Server\":{\"Version\":\"28.2.2\"}}\n");
+        let (root, silent) = (said(0, "/var/lib/docker\n"), said(1, ""));
+        let socket = said(0, "unix:///var/run/docker.sock\n");
+        for (socket, expected) in [
+            (&socket, Some("unix:///var/run/docker.sock".to_string())),
+            (&silent, None),
+        ] {
+            assert_eq!(
+                Docker.read_description([&root, &version, socket]),
+                Ok(Description {
+                    runtime: "docker 28.2.2".into(),
+                    endpoint: expected,
+                })
+            );
+        }
+        assert!(Docker.read_description([&root, &silent, &socket]).is_err());
     }
 }

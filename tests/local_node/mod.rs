@@ -54,6 +54,7 @@ readlink /proc/self/fd/2 >>"$FAKE/pipes"
 case $1 in
     version) cat "$FAKE/version"; exit "$(cat "$FAKE/version-exit")" ;;
     inspect) if [ -e "$FAKE/held" ]; then cat "$FAKE/held"; exit 0; fi; echo "no such image: $2" >&2; exit 1 ;;
+    socket) exit 1 ;;
     pull) . "$FAKE/pull"; echo sha256:0123 >"$FAKE/held"; exit 0 ;;
     *) echo "$*" >>"$FAKE/unknown"; exit 99 ;;
 esac

@@ -3,7 +3,7 @@
 use prepull::model::{
     CommandOutput, Failure, FailureKind, Held, Image, RuntimeKind, Secret, Stage,
 };
-use prepull::ports::{NodeCommand, PullRequest, Runtime, SecretDelivery};
+use prepull::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
 
 /// Asks `client`, which is called like the kind unless a test wants it missing.
 pub struct FakeRuntime {
@@ -57,6 +57,22 @@ impl Runtime for FakeRuntime {
             _ => FailureKind::RuntimeDown,
         };
         Err(Failure::new(kind, Stage::Probe, words(output)))
+    }
+
+    fn describe(&self, _: Option<&str>) -> [NodeCommand; 2] {
+        [self.command(&["version"]), self.command(&["socket"])]
+    }
+
+    fn read_description(
+        &self,
+        [_, version, _]: [&CommandOutput; 3],
+    ) -> Result<Description, Failure> {
+        self.read_version(version)?;
+        let version = String::from_utf8_lossy(&version.stdout);
+        Ok(Description {
+            runtime: format!("{} {}", self.kind, version.trim()),
+            endpoint: None,
+        })
     }
 
     fn inspect(&self, image: &Image, _: Option<&str>) -> NodeCommand {

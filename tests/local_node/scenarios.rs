@@ -608,6 +608,36 @@ pub async fn a_probe_finds_what_is_there(shells: &Shells) {
     place.assert_clean().await;
 }
 
+pub async fn a_node_tells_what_it_is_and_has(shells: &Shells) {
+    let place = Place::new(shells).noisy();
+    fs::create_dir_all(place.path("fake/store")).unwrap();
+    place.write("fake/held", "sha256:0123");
+    let runtime = FakeRuntime::new(RuntimeKind::Docker);
+    let images = [IMAGE.parse().unwrap(), "other:v2".parse().unwrap()];
+    let ask = async |images: &[prepull::model::Image]| {
+        let mut session = place.session();
+        call::facts(&mut session, &node(false), &runtime, images, pending()).await
+    };
+    let Ok(Ended::Done(facts)) = ask(&images).await else {
+        panic!("{shells:?}: {:?}", ask(&images).await);
+    };
+    assert_eq!((facts.os.as_str(), facts.present()), ("linux", 2));
+    let is_like_a_word = |text: &str| !text.is_empty() && !text.contains(char::is_whitespace);
+    assert!(is_like_a_word(&facts.architecture), "{facts:?}");
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    assert!(release.contains(&facts.system), "{facts:?}");
+    assert_eq!(facts.runtime, "docker 1.0");
+    assert_eq!(facts.root, place.path("fake/store").display().to_string());
+    assert!(facts.free.is_some_and(|free| free > 0), "{facts:?}");
+    // Both clocks are this machine's.
+    let off = facts.clock.milliseconds.unsigned_abs();
+    assert!(off <= facts.clock.uncertainty + 2, "{facts:?}");
+    place.write("fake/version-exit", "1");
+    let failure = ask(&[]).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::RuntimeDown);
+    place.assert_clean().await;
+}
+
 /// A client's child that left its process group holds the output open.
 pub async fn a_clients_daemon_does_not_hold_the_call(shells: &Shells) {
     let place = Place::new(shells);
@@ -647,5 +677,6 @@ pub async fn all(shells: &Shells) {
     a_command_may_leave_something_running(shells).await;
     a_cancelled_command_is_ended(shells).await;
     a_probe_finds_what_is_there(shells).await;
+    a_node_tells_what_it_is_and_has(shells).await;
     a_clients_daemon_does_not_hold_the_call(shells).await;
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hyper_util::rt::TokioIo;
 use k8s_cri::v1::ImageFsInfoRequest;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
+use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -15,6 +16,8 @@ use crate::say;
 
 /// The client of the image service.
 pub type Images = ImageServiceClient<Channel>;
+/// The client of the runtime service.
+pub type Runtimes = RuntimeServiceClient<Channel>;
 
 const DEFAULT_CONFIG: &str = "/etc/crictl.yaml";
 const DEFAULTS: [&str; 3] = [
@@ -79,8 +82,19 @@ fn go_words(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// Connect, and make the first call that proves the other side speaks CRI.
+/// The client of the image service at the endpoint.
 pub async fn connect(endpoint: Option<String>) -> Result<Images, String> {
+    let channel = open(endpoint).await?;
+    Ok(ImageServiceClient::new(channel).max_decoding_message_size(64 << 20))
+}
+
+/// The client of the runtime service at the endpoint.
+pub async fn connect_runtime(endpoint: Option<String>) -> Result<Runtimes, String> {
+    Ok(RuntimeServiceClient::new(open(endpoint).await?))
+}
+
+/// Connect, and make the first call that proves the other side speaks CRI.
+async fn open(endpoint: Option<String>) -> Result<Channel, String> {
     if let Some(endpoint) = endpoint {
         return connect_to(&endpoint, PATIENCE).await;
     }
@@ -94,14 +108,14 @@ pub async fn connect(endpoint: Option<String>) -> Result<Images, String> {
     let mut last = String::new();
     for endpoint in DEFAULTS {
         match connect_to(endpoint, PATIENCE).await {
-            Ok(images) => return Ok(images),
+            Ok(channel) => return Ok(channel),
             Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-async fn connect_to(endpoint: &str, patience: Duration) -> Result<Images, String> {
+async fn connect_to(endpoint: &str, patience: Duration) -> Result<Channel, String> {
     let path = match endpoint.split_once("://") {
         Some(("unix", path)) => path,
         None => endpoint,
@@ -137,14 +151,14 @@ async fn connect_to(endpoint: &str, patience: Duration) -> Result<Images, String
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         }),
     );
-    let mut images = ImageServiceClient::new(channel).max_decoding_message_size(64 << 20);
+    let mut images = ImageServiceClient::new(channel.clone());
     match tokio::time::timeout(
         Duration::from_secs(10),
         images.image_fs_info(ImageFsInfoRequest {}),
     )
     .await
     {
-        Ok(Ok(_)) => Ok(images),
+        Ok(Ok(_)) => Ok(channel),
         Ok(Err(status)) => Err(failed(say::rpc_error(&status))),
         Err(_) => Err(failed(
             "rpc error: code = DeadlineExceeded desc = context deadline exceeded".into(),

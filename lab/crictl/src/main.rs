@@ -43,7 +43,8 @@ async fn run(line: Vec<String>) -> Result<(), String> {
         "pull" => commands::PULL,
         "images" | "image" | "img" => commands::IMAGES,
         "inspecti" | "imagefsinfo" | "imagefs-info" => commands::INSPECT,
-        "rmi" => &[],
+        "rmi" | "version" | "info" => &[],
+        "config" => commands::CONFIG,
         _ => return Err(format!("No help topic for '{name}'")),
     };
     let given = args::parse(known, rest).inspect_err(|error| commands::usage(name, error))?;
@@ -51,6 +52,9 @@ async fn run(line: Vec<String>) -> Result<(), String> {
         "pull" => commands::pull(&given, endpoint).await,
         "inspecti" => commands::inspect(&given, endpoint).await,
         "rmi" => commands::remove(&given, endpoint).await,
+        "version" => commands::version(endpoint).await,
+        "info" => commands::info(endpoint).await,
+        "config" => commands::configured(&given, endpoint),
         "imagefsinfo" | "imagefs-info" => commands::file_system(&given, endpoint).await,
         _ => commands::list(&given, endpoint).await,
     }

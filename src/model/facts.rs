@@ -1,0 +1,44 @@
+//! What a node is and has, as it was asked over a connection.
+
+use serde::{Deserialize, Serialize};
+
+use super::outcome::Held;
+
+/// A node's answer to a probe. Every text is the node's: never trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// The kernel's name as images write it, e.g. `linux`.
+    pub os: String,
+    /// The machine as images write it, e.g. `amd64`.
+    pub architecture: String,
+    /// What the system calls itself, e.g. `Debian GNU/Linux 12 (bookworm)`; empty where it does not say.
+    pub system: String,
+    /// The node's clock against the operator's.
+    pub clock: ClockOffset,
+    /// The runtime and its version, e.g. `containerd 1.7.24`.
+    pub runtime: String,
+    /// The runtime's socket, where its client tells.
+    pub endpoint: Option<String>,
+    /// Where images live.
+    pub root: String,
+    /// The bytes that are free there, where they can be counted.
+    pub free: Option<u64>,
+    /// For each image asked about: as what the node holds it, if it does.
+    pub images: Vec<Option<Held>>,
+}
+
+impl NodeFacts {
+    /// How many of the images asked about are there.
+    pub fn present(&self) -> usize {
+        self.images.iter().flatten().count()
+    }
+}
+
+/// How far a node's clock is ahead of ours, and how wrong that may be, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockOffset {
+    /// Below zero for a clock that is behind.
+    pub milliseconds: i64,
+    /// Half the round trip of the question, and how coarse the node's clock is told.
+    pub uncertainty: u64,
+}

@@ -1,0 +1,202 @@
+//! What a node is and has: its clock, its system, its runtime, its disk, its images; asked in one call.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::model::text::capped;
+use crate::model::{ClockOffset, CommandOutput, Failure, Image, Node, NodeFacts, Stage};
+use crate::ports::{Runtime, Session};
+
+use super::request::{Action, Request};
+use super::talk::{Heard, Talk, Told};
+use super::{ANSWER_LIMIT, Ended, no_answer};
+
+/// The longest word of a node about itself.
+const WORD: usize = 200;
+
+/// Asks the node about itself, its runtime, and which of the images it holds. Changes nothing.
+///
+/// # Errors
+/// A [`Failure`] at stage start, probe or inspect.
+pub async fn facts<S: Session>(
+    session: &mut S,
+    node: &Node,
+    runtime: &dyn Runtime,
+    images: &[Image],
+    cancel: impl Future<Output = ()> + Send,
+) -> Result<Ended<NodeFacts>, Failure> {
+    let mut cancel = pin!(cancel);
+    let endpoint = node.endpoint.as_deref();
+    let mut commands = vec![runtime.root(endpoint)];
+    commands.extend(runtime.describe(endpoint));
+    commands.extend(images.iter().map(|image| runtime.inspect(image, endpoint)));
+    let asked = commands.len();
+    let request = Request::new(Action::Facts, commands);
+    let start = Talk::start(session, node, &request, Stage::Probe, cancel.as_mut());
+    let Some(mut talk) = start.await? else {
+        return Ok(Ended::Cancelled);
+    };
+    let mut answers: Vec<CommandOutput> = Vec::with_capacity(asked);
+    while answers.len() < asked {
+        match talk.output(Some(ANSWER_LIMIT), cancel.as_mut()).await? {
+            Heard::This(output) => answers.push(output),
+            Heard::Cancel => {
+                talk.stop().await;
+                return Ok(Ended::Cancelled);
+            }
+            Heard::TimeUp | Heard::Stalled(_) => {
+                talk.stop().await;
+                return Err(no_answer(Stage::Probe));
+            }
+        }
+    }
+    talk.finish().await;
+    let [root, version, socket, held @ ..] = &answers[..] else {
+        return Err(talk.broken(&"an answer is missing"));
+    };
+    let description = runtime.read_description([root, version, socket])?;
+    let host = talk.host.as_ref().and_then(read_host);
+    let (clock, [os, architecture, system]) =
+        host.ok_or_else(|| talk.broken(&"it did not tell its clock and system"))?;
+    let (free, root) = talk.disk.as_deref().and_then(read_disk).unwrap_or_default();
+    let images = images
+        .iter()
+        .zip(held)
+        .map(|(image, output)| runtime.read_inspect(image, output, Stage::Inspect))
+        .collect::<Result<_, _>>()?;
+    Ok(Ended::Done(NodeFacts {
+        os,
+        architecture,
+        system,
+        clock,
+        runtime: description.runtime,
+        endpoint: node.endpoint.clone().or(description.endpoint),
+        root,
+        free,
+        images,
+    }))
+}
+
+/// `SECONDS.NANOSECONDS KERNEL MACHINE SYSTEM`.
+fn read_host(told: &Told) -> Option<(ClockOffset, [String; 3])> {
+    let mut words = told.said.splitn(4, ' ');
+    let clock = clock_offset(words.next()?, told)?;
+    let os = capped(words.next()?.as_bytes(), WORD).to_ascii_lowercase();
+    let machine = capped(words.next()?.as_bytes(), WORD);
+    let architecture = match machine.as_str() {
+        "x86_64" => "amd64".into(),
+        "aarch64" => "arm64".into(),
+        "armv6l" | "armv7l" | "armv8l" => "arm".into(),
+        "i386" | "i686" => "386".into(),
+        _ => machine,
+    };
+    let quotes = ['"', '\''];
+    let system = words.next().unwrap_or_default().trim_matches(quotes);
+    Some((clock, [os, architecture, capped(system.as_bytes(), WORD)]))
+}
+
+/// The node looked at its clock some time between our question and its answer: in the middle, give or take the half.
+fn clock_offset(clock: &str, told: &Told) -> Option<ClockOffset> {
+    let (seconds, fraction) = clock.split_once('.').unwrap_or((clock, ""));
+    let seconds: u64 = seconds.parse().ok()?;
+    // busybox may not know the part after the point: then it is half a second, give or take the half.
+    let known = Some(fraction)
+        .filter(|text| text.len() == 9)
+        .and_then(|text| text.parse().ok());
+    let (nanoseconds, coarse) = match known {
+        Some(nanoseconds) => (nanoseconds, Duration::ZERO),
+        None => (500_000_000, Duration::from_millis(500)),
+    };
+    let theirs = UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds))?;
+    let ours = told.at - told.round_trip / 2;
+    Some(ClockOffset {
+        milliseconds: difference(theirs, ours),
+        uncertainty: whole_milliseconds(told.round_trip / 2 + coarse).max(1),
+    })
+}
+
+/// How much later the first time is, in milliseconds.
+fn difference(first: SystemTime, second: SystemTime) -> i64 {
+    let whole = |time| i64::try_from(whole_milliseconds(time)).unwrap_or(i64::MAX);
+    match first.duration_since(second) {
+        Ok(ahead) => whole(ahead),
+        Err(behind) => -whole(behind.duration()),
+    }
+}
+
+fn whole_milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// `KILOBYTES PLACE`.
+fn read_disk(said: &str) -> Option<(Option<u64>, String)> {
+    let (free, root) = said.split_once(' ')?;
+    let free = free
+        .parse::<u64>()
+        .ok()
+        .and_then(|kilobytes| kilobytes.checked_mul(1024));
+    Some((free, capped(root.as_bytes(), 4 * WORD)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(said: &str, round_trip: u64) -> Told {
+        Told {
+            said: said.into(),
+            round_trip: Duration::from_millis(round_trip),
+            at: UNIX_EPOCH + Duration::from_millis(1_700_000_010_000),
+        }
+    }
+
+    #[test]
+    fn a_clock_is_as_far_off_as_it_says_give_or_take_half_the_round_trip() {
+        for (clock, round_trip, expected) in [
+            ("1700000009.950000000", 100, Some((0, 50))),
+            ("1700000012.000000000", 100, Some((2050, 50))),
+            ("1700000000.000000000", 0, Some((-10_000, 1))),
+            // Without %N: what busybox prints.
+            ("1700000010.", 0, Some((500, 500))),
+            ("1700000010.%N", 0, Some((500, 500))),
+            ("1700000010", 20, Some((510, 510))),
+            ("now", 0, None),
+            ("99999999999999999999.0", 0, None),
+        ] {
+            let offset = clock_offset(clock, &told("", round_trip));
+            let expected = expected.map(|(milliseconds, uncertainty)| ClockOffset {
+                milliseconds,
+                uncertainty,
+            });
+            assert_eq!(offset, expected, "{clock}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_named_as_images_name_their_platform() {
+        let read = |said: &str| read_host(&told(said, 0)).map(|(_, words)| words.join("|"));
+        assert_eq!(
+            read("1700000000.5 Linux x86_64 \"Debian GNU/Linux 12 (bookworm)\"").as_deref(),
+            Some("linux|amd64|Debian GNU/Linux 12 (bookworm)")
+        );
+        assert_eq!(read("1 Linux aarch64 ").as_deref(), Some("linux|arm64|"));
+        assert_eq!(read("1 Linux riscv64").as_deref(), Some("linux|riscv64|"));
+        assert_eq!(read("1 Linux"), None);
+        assert_eq!(read(""), None);
+    }
+
+    #[test]
+    fn free_space_comes_in_bytes_and_may_be_unknown() {
+        assert_eq!(
+            read_disk("10 /var/lib/a b"),
+            Some((Some(10_240), "/var/lib/a b".into()))
+        );
+        assert_eq!(read_disk("- /x"), Some((None, "/x".into())));
+        assert_eq!(
+            read_disk("18446744073709551615 /x"),
+            Some((None, "/x".into()))
+        );
+        assert_eq!(read_disk(""), None);
+    }
+}
