@@ -2,6 +2,8 @@
 
 use std::future::Future;
 
+use futures::future::BoxFuture;
+
 use crate::model::{
     CommandOutput, ExitStatus, Failure, Held, Image, Node, RegistryLogin, RuntimeKind, Secret,
     Stage,
@@ -120,6 +122,15 @@ pub struct Description {
     pub runtime: String,
     /// Its socket, where its client tells.
     pub endpoint: Option<String>,
+}
+
+/// Gives a run's logins again: what a cloud's helper hands out lives for minutes or hours.
+pub trait Logins: Send + Sync {
+    /// The login for each image of the plan, in its order.
+    ///
+    /// # Errors
+    /// Why they cannot be had, for the operator.
+    fn ask(&self) -> BoxFuture<'_, Result<Vec<Option<RegistryLogin>>, String>>;
 }
 
 /// One container runtime: builds commands and reads their output. Pure, no I/O.

@@ -11,6 +11,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -166,6 +168,16 @@ fn answer(line: &str, request: &str, mood: Mood, before: usize) -> (u16, Value) 
             "message": message, "reason": "Whatever", "code": code});
         (code, status)
     };
+    if let Some(path) = line.strip_prefix("GET /api/v1/namespaces/") {
+        return match path.trim_end_matches(" HTTP/1.1").trim_end_matches('?') {
+            "team/secrets/regcred" => (200, pull_secret(".dockerconfigjson", DOCKERCONFIGJSON)),
+            "default/secrets/old" => (200, pull_secret(".dockercfg", DOCKERCFG)),
+            "default/secrets/opaque" => (200, pull_secret("password", "hunter2")),
+            "default/secrets/broken" => (200, pull_secret(".dockerconfigjson", "hunter2")),
+            "default/secrets/hidden" => failure(403, "secrets \"hidden\" is forbidden"),
+            _ => failure(404, "not found"),
+        };
+    }
     let query = line
         .strip_prefix("GET /api/v1/nodes?")
         .and_then(|rest| rest.strip_suffix(" HTTP/1.1"));
@@ -200,6 +212,97 @@ fn answer(line: &str, request: &str, mood: Mood, before: usize) -> (u16, Value) 
     let page = json!({"kind": "NodeList", "apiVersion": "v1", "items": all[start..end],
         "metadata": {"resourceVersion": "1", "continue": next}});
     (200, page)
+}
+
+const DOCKERCONFIGJSON: &str = r#"{"auths":{
+    "*.example.com":{"auth":"d2lkZTpodW50ZXIy"},
+    "reg.example.com/team":{"username":"team","password":"hunter2","email":"a@b.example","auth":"dGVhbTpodW50ZXIy"}
+}}"#;
+const DOCKERCFG: &str =
+    r#"{"https://index.docker.io/v1/":{"username":"hub","password":"hunter2"}}"#;
+
+/// A secret as the API server sends it.
+fn pull_secret(key: &str, content: &str) -> Value {
+    json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "x"}, "data": {key: STANDARD.encode(content)}})
+}
+
+/// The plan's images with who logs in where, from pull secrets.
+#[test]
+fn pull_secrets_are_read_with_the_same_kubeconfig_and_matched_as_the_kubelet_does() {
+    let api = Api::start(Mood::Good);
+    let output = api.prepull(&[
+        "pull",
+        "-n",
+        "-o",
+        "json",
+        "-F",
+        "none",
+        "--pull-secret",
+        "team/regcred",
+        "--pull-secret",
+        "old",
+        "reg.example.com/team/app:v1",
+        "reg.example.com/web:v1",
+        "example.com/web:v1",
+        "nginx",
+    ]);
+    assert!(output.status.success(), "{}", said(&output));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let images = document["images"].as_array().unwrap();
+    let seen: Vec<_> = images
+        .iter()
+        .map(|image| (&image["user"], &image["login"]["pull_secret"]))
+        .collect();
+    let (regcred, old) = (json!("team/regcred"), json!("old"));
+    let (team, wide, hub) = (json!("team"), json!("wide"), json!("hub"));
+    assert_eq!(
+        seen,
+        [
+            (&team, &regcred),
+            (&wide, &regcred),
+            (&Value::Null, &Value::Null),
+            (&hub, &old)
+        ]
+    );
+    assert!(!said(&output).contains("hunter2"));
+    let asked = api.asked.lock().unwrap();
+    let secrets = asked.iter().filter(|line| line.contains("/secrets/"));
+    assert_eq!(secrets.count(), 2, "each is read once: {asked:?}");
+}
+
+#[test]
+fn a_pull_secret_that_cannot_be_had_says_what_to_do() {
+    let api = Api::start(Mood::Good);
+    for (name, parts) in [
+        (
+            "hidden",
+            &[
+                "403",
+                "resources [\"secrets\"]",
+                "verbs [\"get\"]",
+                "default",
+            ] as &[&str],
+        ),
+        (
+            "team/nowhere",
+            &[
+                "no such secret in the namespace team",
+                "kubectl get secrets -n team",
+            ],
+        ),
+        ("opaque", &["no pull secret", "docker-registry"]),
+        ("broken", &["pull secret broken:1:1", "not JSON"]),
+        ("../nodes", &["[NAMESPACE/]NAME"]),
+        ("team/regcred/x", &["[NAMESPACE/]NAME"]),
+    ] {
+        let output = api.prepull(&["pull", "-F", "none", "--pull-secret", name, "a.example/x"]);
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        for part in parts {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("hunter2"), "{text}");
+    }
 }
 
 fn names(nodes: &[Value]) -> Vec<&str> {

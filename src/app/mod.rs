@@ -4,6 +4,7 @@ mod background;
 mod complete;
 mod exit;
 mod ledger;
+mod logins;
 mod man;
 mod run;
 mod runs;

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::background::SshBackground;
 use super::exit::Exit;
 use super::ledger::{Gap, JournalLedger};
+use super::logins::LoginsAgain;
 use super::runs;
 use super::stop::Signals;
 use crate::cli::{self, Format};
@@ -81,7 +82,8 @@ pub(super) fn run(
     let reporters = reporters(settings.output, &info);
     let running = report::start(facts_receiver, ledger, reporters);
     let tokio = tokio::runtime::Runtime::new().context("cannot start the tokio runtime")?;
-    let ended = tokio.block_on(perform(&settings.plan, &transport, facts));
+    let logins = LoginsAgain::new(&settings.login_sources, &settings.plan);
+    let ended = tokio.block_on(perform(&settings.plan, &transport, &logins, facts));
     // What still runs after a second signal must not hold the program back.
     tokio.shutdown_background();
     let finish = match ended? {
@@ -143,13 +145,14 @@ enum Ended {
 async fn perform(
     plan: &Plan,
     transport: &SshTransport,
+    logins: &LoginsAgain,
     facts: mpsc::Sender<(Duration, Fact)>,
 ) -> Result<Ended> {
     let signals = Signals::catch()?;
     let (stop, stop_receiver) = watch::channel(None);
     let runtimes = runtime::all();
     let finish = tokio::select! {
-        finish = engine::run(plan, transport, &runtimes, facts, stop_receiver) => finish,
+        finish = engine::run(plan, transport, &runtimes, logins, facts, stop_receiver) => finish,
         reason = signals.quit(&stop) => return Ok(Ended::Quit(Exit::quit(reason))),
     };
     transport.close().await;

@@ -151,11 +151,14 @@ pub struct RegistryArgs {
     /// The registries that --registry-user is for [default: those of the images]; repeatable.
     #[arg(long, value_name = "HOST", requires = "registry_user")]
     pub registry: Vec<String>,
-    /// Take logins from this file [default: $REGISTRY_AUTH_FILE, then docker's config.json].
+    /// Take logins from this pull secret of the cluster; repeatable, needs --kube.
+    #[arg(long, value_name = "[NAMESPACE/]NAME", requires = "kube")]
+    pub pull_secret: Vec<String>,
+    /// Take logins from this file [default: $REGISTRY_AUTH_FILE, then docker's config.json, then podman's auth.json].
     #[arg(long, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
     /// Send no login; the nodes use their own, if they have one.
-    #[arg(long, conflicts_with_all = ["registry_user", "auth_file"])]
+    #[arg(long, conflicts_with_all = ["registry_user", "auth_file", "pull_secret"])]
     pub no_auth: bool,
 }
 

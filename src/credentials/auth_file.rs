@@ -1,30 +1,28 @@
-//! docker's `config.json` and podman's `auth.json`: which entry is for an image, and what is in it.
-//!
-//! docker keys entries by host or by a URL whose path means nothing (`https://index.docker.io/v1/`);
-//! podman also by host and a path, of which the longest that fits wins (containers-auth.json(5)).
+//! docker's `config.json`, podman's `auth.json` and Kubernetes' pull secrets: which entry is for an image, and what is in it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use super::check_user_name;
 use super::error::CredentialError;
 use super::helper;
-use crate::model::{Image, RegistryLogin, Secret};
+use super::keys::{Keys, host_of};
+use crate::model::{FoundLogin, Image, LoginSource, RegistryLogin, Secret};
 
 /// Far beyond any real file of logins.
 const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
-const DOCKER_HUB: &str = "docker.io";
-/// What docker calls it in its files and to helpers.
+/// What docker calls Docker Hub in its files and to helpers.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 /// Standard base64; some writers leave the padding out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -32,10 +30,11 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A file of registry logins.
+/// A file of registry logins, or a pull secret.
 #[derive(Debug)]
 pub struct AuthFile {
-    path: PathBuf,
+    source: LoginSource,
+    keys: Keys,
     content: Content,
     /// What helpers answered, by helper and server: each is asked once.
     answers: RefCell<HashMap<(String, String), Option<RegistryLogin>>>,
@@ -125,46 +124,69 @@ impl AuthFile {
     /// # Errors
     /// It is not what docker and podman write.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, CredentialError> {
-        // The parser's own words may quote a value, which may be a secret: only the place is kept.
-        let content =
-            serde_json::from_slice(bytes).map_err(|error| CredentialError::NotAuthFile {
-                file: path.to_path_buf(),
-                line: error.line(),
-                column: error.column(),
-                problem: if error.is_data() {
-                    "a value of the wrong type, or a key twice"
-                } else {
-                    "this is not JSON"
-                },
-            })?;
+        let source = LoginSource::File(path.to_path_buf());
         Ok(Self {
-            path: path.to_path_buf(),
-            content,
+            content: json(bytes, &source)?,
+            source,
+            keys: Keys::Files,
             answers: RefCell::default(),
         })
     }
 
-    /// The login for an image; `None` when the file has none for its registry.
+    /// Reads what is in a pull secret. `is_bare` is the old form, whose entries are not within `auths`.
+    ///
+    /// # Errors
+    /// It is not what kubectl writes.
+    pub fn parse_pull_secret(
+        bytes: &[u8],
+        name: &str,
+        is_bare: bool,
+    ) -> Result<Self, CredentialError> {
+        let source = LoginSource::PullSecret(name.to_string());
+        let auths = if is_bare {
+            json(bytes, &source)?
+        } else {
+            json::<Content>(bytes, &source)?.auths
+        };
+        // Whoever may write a secret in a cluster must not name programs for this machine.
+        let content = Content {
+            auths,
+            ..Content::default()
+        };
+        Ok(Self {
+            content,
+            source,
+            keys: Keys::PullSecret,
+            answers: RefCell::default(),
+        })
+    }
+
+    /// The login for an image; `None` when there is none for its registry.
     ///
     /// As with docker, a helper for the registry counts more than what stands in the file, and the one for all
-    /// registries (`credsStore`) more than an entry.
+    /// registries (`credsStore`) more than an entry: what it does not know is not there. Only where it cannot be asked, an
+    /// entry may help.
     ///
     /// # Errors
     /// The login is broken, or kept where prepull cannot read it.
-    pub fn login(&self, image: &Image) -> Result<Option<RegistryLogin>, CredentialError> {
-        let kept = self.helper(image).map(|helper| self.ask(helper, image));
-        let refusal = match kept.transpose() {
-            Ok(Some(Some(login))) => return Ok(Some(login)),
-            Ok(_) => None,
-            Err(refusal) => Some(refusal),
-        };
+    pub fn login(&self, image: &Image) -> Result<Option<FoundLogin>, CredentialError> {
+        let mut refusal = None;
+        if let Some(helper) = self.helper(image) {
+            match self.ask(helper, image) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => refusal = Some(error),
+            }
+        }
         let entries = self.content.auths.iter().flatten();
         let best = entries
             .filter(|(_, entry)| !entry.is_empty())
-            .filter_map(|(key, entry)| Some((key, entry, registry_of(key).fit(image)?)))
-            .reduce(|best, next| if next.2 > best.2 { next } else { best });
+            .filter_map(|(key, entry)| Some((self.keys.fit(key, image)?, key, entry)))
+            .reduce(|best, next| if next.0 > best.0 { next } else { best });
         match (best, refusal) {
-            (Some((key, entry, _)), _) => self.open(key, entry, image).map(Some),
+            (Some((_, key, entry)), _) => Ok(Some(FoundLogin {
+                login: self.open(key, entry)?,
+                source: self.source.clone(),
+            })),
             // Going on without a login would fail on every node, or pull something else.
             (None, Some(refusal)) => Err(refusal),
             (None, None) => Ok(None),
@@ -177,40 +199,47 @@ impl AuthFile {
             .cred_helpers
             .iter()
             .flatten()
-            .find(|(key, _)| registry_of(key).fit(image).is_some())
+            .find(|(key, _)| self.keys.fit(key, image).is_some())
             .map(|(_, helper)| helper)
             .or(self.content.creds_store.as_ref())
             .map(String::as_str)
             .filter(|helper| !helper.is_empty())
     }
 
-    fn ask(&self, helper: &str, image: &Image) -> Result<Option<RegistryLogin>, CredentialError> {
+    fn ask(&self, helper: &str, image: &Image) -> Result<Option<FoundLogin>, CredentialError> {
         // docker's own key for the Hub; every other registry is asked for by its host.
-        let server = match registry_of(image.registry()).host {
-            host if host == DOCKER_HUB => DOCKER_HUB_KEY.to_string(),
-            host => host,
+        let server = match image.registry() {
+            "docker.io" => DOCKER_HUB_KEY.to_string(),
+            registry => host_of(registry),
         };
         let asked = (helper.to_string(), server);
-        if let Some(known) = self.answers.borrow().get(&asked) {
-            return Ok(known.clone());
-        }
-        let login = helper::ask(&asked.0, &asked.1).map_err(|reason| CredentialError::Helper {
-            file: self.path.clone(),
-            registry: image.registry().to_string(),
-            reason,
-        })?;
-        self.answers.borrow_mut().insert(asked, login.clone());
-        Ok(login)
+        let known = self.answers.borrow().get(&asked).cloned();
+        let login = match known {
+            Some(known) => known,
+            None => {
+                let answer = helper::ask(&asked.0, &asked.1);
+                let login = answer.map_err(|reason| CredentialError::Helper {
+                    place: self.source.clone(),
+                    registry: image.registry().to_string(),
+                    reason,
+                })?;
+                self.answers.borrow_mut().insert(asked, login.clone());
+                login
+            }
+        };
+        let LoginSource::File(file) = &self.source else {
+            return Ok(None);
+        };
+        let source = LoginSource::Helper {
+            program: helper::program(helper),
+            file: file.clone(),
+        };
+        Ok(login.map(|login| FoundLogin { login, source }))
     }
 
-    fn open(
-        &self,
-        key: &str,
-        entry: &Entry,
-        image: &Image,
-    ) -> Result<RegistryLogin, CredentialError> {
+    fn open(&self, key: &str, entry: &Entry) -> Result<RegistryLogin, CredentialError> {
         let broken = |problem| CredentialError::BadEntry {
-            file: self.path.clone(),
+            place: self.source.clone(),
             key: key.to_string(),
             problem,
         };
@@ -220,39 +249,55 @@ impl AuthFile {
         } else {
             decode(&entry.auth.0).map_err(broken)?
         };
-        if password.is_empty() {
-            return Err(if entry.has_token() {
-                self.unsupported(image, "an identity token".into())
-            } else {
-                broken("there is no password in it")
-            });
+        let login = if !entry.registrytoken.0.is_empty() {
+            RegistryLogin::RegistryToken(Secret::new(entry.registrytoken.0.as_bytes()))
+        } else if !entry.identitytoken.0.is_empty() {
+            RegistryLogin::IdentityToken {
+                username,
+                token: Secret::new(entry.identitytoken.0.as_bytes()),
+            }
+        } else if password.is_empty() {
+            return Err(broken("there is no password in it"));
+        } else {
+            check_user_name(&username).map_err(|_| broken("there is no usable user name in it"))?;
+            RegistryLogin::Password { username, password }
+        };
+        let (RegistryLogin::Password {
+            password: secret, ..
         }
-        if password.expose().contains(&0) {
+        | RegistryLogin::IdentityToken { token: secret, .. }
+        | RegistryLogin::RegistryToken(secret)) = &login;
+        if secret.expose().contains(&0) {
             return Err(broken("its password holds a NUL byte"));
         }
-        check_user_name(&username).map_err(|_| broken("there is no usable user name in it"))?;
-        Ok(RegistryLogin { username, password })
-    }
-
-    fn unsupported(&self, image: &Image, keeper: String) -> CredentialError {
-        CredentialError::Unsupported {
-            file: self.path.clone(),
-            registry: image.registry().to_string(),
-            keeper,
-        }
+        Ok(login)
     }
 }
 
-impl Entry {
-    fn has_token(&self) -> bool {
-        !self.identitytoken.0.is_empty() || !self.registrytoken.0.is_empty()
-    }
+/// Reads JSON. The parser's own words may quote a value, which may be a secret: only the place is kept.
+fn json<T: DeserializeOwned>(bytes: &[u8], source: &LoginSource) -> Result<T, CredentialError> {
+    serde_json::from_slice(bytes).map_err(|error| CredentialError::NotAuthFile {
+        place: source.clone(),
+        line: error.line(),
+        column: error.column(),
+        problem: if error.is_data() {
+            "a value of the wrong type, or a key twice"
+        } else {
+            "this is not JSON"
+        },
+    })
+}
 
+impl Entry {
     fn is_empty(&self) -> bool {
-        self.auth.0.is_empty()
-            && self.username.0.is_empty()
-            && self.password.0.is_empty()
-            && !self.has_token()
+        let fields = [
+            &self.auth,
+            &self.username,
+            &self.password,
+            &self.identitytoken,
+            &self.registrytoken,
+        ];
+        fields.iter().all(|field| field.0.is_empty())
     }
 }
 
@@ -277,46 +322,4 @@ fn decode(auth: &str) -> Result<(String, Secret), &'static str> {
         .rposition(|byte| *byte != 0)
         .map_or(0, |last| last + 1);
     Ok((username, Secret::new(&password[..end])))
-}
-
-/// The key of an entry: a registry, and with podman a path in it.
-pub(super) struct Registry {
-    /// Host and port in lower case, Docker Hub under one name.
-    pub host: String,
-    path: String,
-}
-
-impl Registry {
-    /// How well this fits the image: the longer the path, the better; `None` is not at all.
-    fn fit(&self, image: &Image) -> Option<usize> {
-        let after = image.repository().strip_prefix(&self.path)?;
-        let whole = self.path.is_empty() || after.is_empty() || after.starts_with('/');
-        (whole && registry_of(image.registry()).host == self.host).then_some(self.path.len())
-    }
-}
-
-/// Reads a key as docker and podman do.
-pub(super) fn registry_of(key: &str) -> Registry {
-    let bare = key
-        .strip_prefix("https://")
-        .or_else(|| key.strip_prefix("http://"));
-    let (host, path) = match bare.unwrap_or(key).split_once('/') {
-        Some((host, path)) => (host, path.trim_end_matches('/')),
-        None => (bare.unwrap_or(key), ""),
-    };
-    // docker's URLs end in the version of its API, which is no path of an image.
-    let path = if bare.is_some() || matches!(path, "v1" | "v2") {
-        ""
-    } else {
-        path
-    };
-    let host = host.to_ascii_lowercase();
-    let host = match host.as_str() {
-        "index.docker.io" | "registry-1.docker.io" => DOCKER_HUB.to_string(),
-        _ => host,
-    };
-    Registry {
-        host,
-        path: path.to_string(),
-    }
 }

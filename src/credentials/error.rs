@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::model::LoginSource;
 use crate::model::text::printable;
 
 /// Why a login cannot be had, and what to do about it.
@@ -64,14 +65,14 @@ pub enum CredentialError {
         /// What the system said.
         reason: std::io::Error,
     },
-    /// The file is not what docker and podman write.
+    /// It is not what docker, podman and kubectl write.
     #[error(
-        "{}:{line}:{column}: {problem}; mend the file, name another with --auth-file, or use --no-auth",
-        shown(.file)
+        "{}:{line}:{column}: {problem}; mend it, name another with --auth-file, or use --no-auth",
+        from(.place)
     )]
     NotAuthFile {
-        /// The file.
-        file: PathBuf,
+        /// The file or pull secret.
+        place: LoginSource,
         /// From 1.
         line: usize,
         /// From 1; 0 before the first character of a line.
@@ -82,12 +83,12 @@ pub enum CredentialError {
     /// The entry of a needed registry cannot be used.
     #[error(
         "{}: the login for \"{}\" is broken: {problem}; log in again, or use --registry-user or --no-auth",
-        shown(.file),
+        from(.place),
         printable(.key)
     )]
     BadEntry {
-        /// The file.
-        file: PathBuf,
+        /// The file or pull secret.
+        place: LoginSource,
         /// The entry's key.
         key: String,
         /// What is wrong.
@@ -96,33 +97,25 @@ pub enum CredentialError {
     /// The helper that keeps the login does not give it.
     #[error(
         "{}: the login for {} cannot be had: {}; mend the helper, or use --registry-user, --auth-file or --no-auth",
-        shown(.file),
+        from(.place),
         printable(.registry),
         printable(.reason)
     )]
     Helper {
         /// The file that names the helper.
-        file: PathBuf,
+        place: LoginSource,
         /// The registry.
         registry: String,
         /// What happened.
         reason: String,
     },
-    /// The login exists in a form that prepull does not read yet.
-    #[error(
-        "{}: the login for {} is kept by {}, which prepull cannot use yet; use --registry-user, --auth-file, or --no-auth for the nodes' own logins",
-        shown(.file),
-        printable(.registry),
-        printable(.keeper)
-    )]
-    Unsupported {
-        /// The file.
-        file: PathBuf,
-        /// The registry.
-        registry: String,
-        /// The helper's program, or what else keeps it.
-        keeper: String,
-    },
+    /// A pull secret cannot be read; the words say which, why, and what to do.
+    #[error("{0}")]
+    PullSecret(String),
+}
+
+fn from(source: &LoginSource) -> String {
+    printable(&source.to_string()).into_owned()
 }
 
 fn shown(path: &std::path::Path) -> String {

@@ -41,7 +41,7 @@ pub(super) fn ask(name: &str, server: &str) -> Result<Option<RegistryLogin>, Str
     if name.is_empty() || !name.chars().all(is_name) {
         return Err("that is no name of a helper".into());
     }
-    let program = format!("docker-credential-{name}");
+    let program = program(name);
     let mut child = Command::new(&program)
         .arg("get")
         .stdin(Stdio::piped())
@@ -85,20 +85,30 @@ pub(super) fn ask(name: &str, server: &str) -> Result<Option<RegistryLogin>, Str
     // The parser's own words may quote the secret.
     let answer: Answer = serde_json::from_slice(&stdout)
         .map_err(|_| format!("{program} printed something else than a login"))?;
-    if answer.username == TOKEN {
-        return Err(format!(
-            "{program} keeps an identity token, which crictl and docker cannot be told for one pull"
-        ));
-    }
     if answer.secret.0.is_empty() {
         return Ok(None);
     }
+    let secret = Secret::new(answer.secret.0.as_bytes());
+    if secret.expose().contains(&0) {
+        return Err(format!("{program} gives a secret that holds a NUL byte"));
+    }
+    if answer.username == TOKEN {
+        return Ok(Some(RegistryLogin::IdentityToken {
+            username: String::new(),
+            token: secret,
+        }));
+    }
     super::check_user_name(&answer.username)
         .map_err(|_| format!("{program} names no usable user"))?;
-    Ok(Some(RegistryLogin {
+    Ok(Some(RegistryLogin::Password {
         username: answer.username,
-        password: Secret::new(answer.secret.0.as_bytes()),
+        password: secret,
     }))
+}
+
+/// The program of the helper with this name.
+pub(super) fn program(name: &str) -> String {
+    format!("docker-credential-{name}")
 }
 
 /// What a stream holds, as far as it is taken. Wiped when dropped.

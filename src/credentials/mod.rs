@@ -1,45 +1,84 @@
-//! Registry and SSH secrets: from files, standard input and prompts.
+//! Registry and SSH secrets: from files, helpers, pull secrets, standard input and prompts.
 
 mod ask;
 mod auth_file;
 mod error;
 mod helper;
+mod keys;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use ask::{password_from, prompt};
 pub use auth_file::AuthFile;
 pub use error::CredentialError;
 
-use crate::model::{Image, RegistryLogin, Secret};
+use crate::model::{FoundLogin, Image, Secret};
 
 /// Where registry logins may come from.
 #[derive(Debug, Clone, Default)]
 pub struct LoginSources {
     /// `--registry-user` with its password.
-    pub user: Option<(String, Secret)>,
+    pub user: Option<FoundLogin>,
     /// `--registry`; empty for the registries of the images.
     pub registries: Vec<String>,
+    /// `--pull-secret`, in order: the first that has a login for an image is used, before any file.
+    pub pull_secrets: Vec<PullSecret>,
     /// `--auth-file`, which must exist.
     pub auth_file: Option<PathBuf>,
+    /// The files to look in where none is named; those that do not exist are skipped.
+    pub default_files: Vec<PathBuf>,
     /// `--no-auth`: no file is looked at.
     pub no_auth: bool,
 }
 
-/// The files to look in when none is named: `$REGISTRY_AUTH_FILE` as podman has it, then docker's
-/// `config.json` in `$DOCKER_CONFIG` or `~/.docker`.
+/// A pull secret of Kubernetes and how to get at it.
+#[derive(Clone)]
+pub struct PullSecret {
+    /// `NAMESPACE/NAME`, to be shown.
+    pub name: String,
+    /// Asks the API.
+    pub read: Arc<dyn Fn() -> Result<PullSecretContent, String> + Send + Sync>,
+}
+
+/// What the API says is in a pull secret.
+#[derive(Debug)]
+pub struct PullSecretContent {
+    /// JSON.
+    pub json: Secret,
+    /// The old form, `kubernetes.io/dockercfg`.
+    pub is_bare: bool,
+}
+
+impl fmt::Debug for PullSecret {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "pull secret {}", self.name)
+    }
+}
+
+/// The files to look in when none is named: `$REGISTRY_AUTH_FILE` as podman has it, docker's `config.json` in
+/// `$DOCKER_CONFIG` or `~/.docker`, then the files that podman and skopeo write.
 pub fn default_auth_files(env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let folder = |name: &str| {
         env(name)
             .filter(|value| !value.is_empty())
             .map(PathBuf::from)
     };
-    let docker = folder("DOCKER_CONFIG").or_else(|| Some(folder("HOME")?.join(".docker")));
-    folder("REGISTRY_AUTH_FILE")
-        .into_iter()
-        .chain(docker.map(|folder| folder.join("config.json")))
-        .collect()
+    let in_home = |name: &str| Some(folder("HOME")?.join(name));
+    let podman = |folder: PathBuf| folder.join("containers/auth.json");
+    let files = [
+        folder("REGISTRY_AUTH_FILE"),
+        folder("DOCKER_CONFIG")
+            .or_else(|| in_home(".docker"))
+            .map(|folder| folder.join("config.json")),
+        folder("XDG_RUNTIME_DIR").map(podman),
+        folder("XDG_CONFIG_HOME")
+            .or_else(|| in_home(".config"))
+            .map(podman),
+    ];
+    files.into_iter().flatten().collect()
 }
 
 /// Whether a registry can be told this user name: HTTP's basic authentication ends it at a colon.
@@ -64,9 +103,8 @@ pub fn check_user_name(name: &str) -> Result<(), CredentialError> {
 
 /// The login for each image, in the order of the images; `None` leaves it to the node's own.
 ///
-/// A given user is for the named registries, or all of them; for the others the files are asked: the
-/// named one, or `default_files` in order, of which those that do not exist are skipped. A later file is
-/// read only when an earlier one had no login.
+/// A given user is for the named registries, or all of them. For the others the pull secrets are asked, then the files.
+/// Each is read once, and only when an earlier one had no login; so is each helper started once.
 ///
 /// # Errors
 /// A file that is named but missing, or that cannot be read; a login that is there but cannot be used; a
@@ -74,14 +112,13 @@ pub fn check_user_name(name: &str) -> Result<(), CredentialError> {
 pub fn logins(
     sources: &LoginSources,
     images: &[Image],
-    default_files: &[PathBuf],
-) -> Result<Vec<Option<RegistryLogin>>, CredentialError> {
+) -> Result<Vec<Option<FoundLogin>>, CredentialError> {
     let named: Vec<String> = sources
         .registries
         .iter()
-        .map(|given| auth_file::registry_of(given).host)
+        .map(|given| keys::host_of(given))
         .collect();
-    let host_of = |image: &Image| auth_file::registry_of(image.registry()).host;
+    let host_of = |image: &Image| keys::host_of(image.registry());
     for (given, host) in sources.registries.iter().zip(&named) {
         if !images.iter().any(|image| host_of(image) == *host) {
             return Err(CredentialError::NoSuchRegistry {
@@ -89,19 +126,16 @@ pub fn logins(
             });
         }
     }
-    if let Some((name, _)) = &sources.user {
-        check_user_name(name)?;
+    if let Some(name) = sources.user.as_ref().map(|user| user.login.username()) {
+        check_user_name(name.unwrap_or_default())?;
     }
-    let mut files = Files::new(sources, default_files)?;
+    let mut files = Files::new(sources)?;
     images
         .iter()
         .map(|image| {
             let wanted = named.is_empty() || named.contains(&host_of(image));
             match &sources.user {
-                Some((username, password)) if wanted => Ok(Some(RegistryLogin {
-                    username: username.clone(),
-                    password: password.clone(),
-                })),
+                Some(user) if wanted => Ok(Some(user.clone())),
                 None if !wanted => Ok(None),
                 _ => files.login(image),
             }
@@ -109,38 +143,58 @@ pub fn logins(
         .collect()
 }
 
-/// The files to look in, each read when it is first needed.
-struct Files {
-    waiting: std::vec::IntoIter<PathBuf>,
+/// The pull secrets and files to look in, each read when it is first needed.
+struct Files<'a> {
+    waiting: std::vec::IntoIter<Waiting<'a>>,
     read: Vec<AuthFile>,
 }
 
-impl Files {
-    fn new(sources: &LoginSources, default_files: &[PathBuf]) -> Result<Self, CredentialError> {
-        let mut read = Vec::new();
-        let waiting = match &sources.auth_file {
-            _ if sources.no_auth => Vec::new(),
-            Some(path) => {
-                let file = AuthFile::read(path)?;
-                read.push(file.ok_or_else(|| CredentialError::Missing { file: path.clone() })?);
-                Vec::new()
+enum Waiting<'a> {
+    PullSecret(&'a PullSecret),
+    File(&'a PathBuf),
+}
+
+impl<'a> Files<'a> {
+    fn new(sources: &'a LoginSources) -> Result<Self, CredentialError> {
+        let mut waiting: Vec<_> = sources
+            .pull_secrets
+            .iter()
+            .map(Waiting::PullSecret)
+            .collect();
+        match &sources.auth_file {
+            _ if sources.no_auth => {}
+            Some(path) if !path.exists() => {
+                return Err(CredentialError::Missing { file: path.clone() });
             }
-            None => default_files.to_vec(),
-        };
+            Some(path) => waiting.push(Waiting::File(path)),
+            None => waiting.extend(sources.default_files.iter().map(Waiting::File)),
+        }
         Ok(Self {
             waiting: waiting.into_iter(),
-            read,
+            read: Vec::new(),
         })
     }
 
-    fn login(&mut self, image: &Image) -> Result<Option<RegistryLogin>, CredentialError> {
+    fn login(&mut self, image: &Image) -> Result<Option<FoundLogin>, CredentialError> {
         for file in &self.read {
             if let Some(login) = file.login(image)? {
                 return Ok(Some(login));
             }
         }
-        for path in self.waiting.by_ref() {
-            if let Some(file) = AuthFile::read(&path)? {
+        for next in self.waiting.by_ref() {
+            let file = match next {
+                Waiting::PullSecret(secret) => {
+                    let content = (secret.read)().map_err(CredentialError::PullSecret)?;
+                    let json = content.json.expose();
+                    Some(AuthFile::parse_pull_secret(
+                        json,
+                        &secret.name,
+                        content.is_bare,
+                    )?)
+                }
+                Waiting::File(path) => AuthFile::read(path)?,
+            };
+            if let Some(file) = file {
                 let login = file.login(image);
                 self.read.push(file);
                 if let Some(login) = login? {

@@ -5,6 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::{LoginSource, RegistryLogin, basic};
 
 const SECRET: &str = "hunter2";
 
@@ -20,8 +21,17 @@ fn file(text: &str) -> AuthFile {
 }
 
 fn found(text: &str, reference: &str) -> Option<(String, Vec<u8>)> {
-    let login = file(text).login(&image(reference)).unwrap()?;
-    Some((login.username.clone(), login.password.expose().to_vec()))
+    opened(file(text).login(&image(reference)).unwrap()?)
+}
+
+/// The user name and the secret of a login, or the name of its kind where it is a token.
+fn opened(found: FoundLogin) -> Option<(String, Vec<u8>)> {
+    let (name, secret) = match found.login {
+        RegistryLogin::Password { username, password } => (username, password),
+        RegistryLogin::IdentityToken { username, token } => (format!("identity:{username}"), token),
+        RegistryLogin::RegistryToken(token) => ("registry".to_string(), token),
+    };
+    Some((name, secret.expose().to_vec()))
 }
 
 fn refused(text: &str, reference: &str) -> String {
@@ -109,14 +119,6 @@ fn a_login_kept_elsewhere_is_told_and_never_skipped() {
         (
             r#"{"credHelpers":{"reg.example":"ecr-login"},"credsStore":"pass"}"#,
             "docker-credential-ecr-login",
-        ),
-        (
-            r#"{"auths":{"reg.example":{"identitytoken":"hunter2"}}}"#,
-            "an identity token",
-        ),
-        (
-            r#"{"auths":{"reg.example":{"auth":"Y2k6","identitytoken":"hunter2"}}}"#,
-            "an identity token",
         ),
     ] {
         let shown = refused(text, "reg.example/app");
@@ -219,29 +221,48 @@ fn the_default_files_follow_the_environment() {
     };
     assert_eq!(
         env(&[("HOME", "/h")]),
-        [PathBuf::from("/h/.docker/config.json")]
+        ["/h/.docker/config.json", "/h/.config/containers/auth.json"].map(PathBuf::from)
     );
     assert_eq!(
         env(&[
-            ("HOME", "/h"),
             ("DOCKER_CONFIG", "/d"),
-            ("REGISTRY_AUTH_FILE", "/r.json")
+            ("XDG_RUNTIME_DIR", "/run/user/1"),
+            ("XDG_CONFIG_HOME", "/x"),
         ]),
+        [
+            "/d/config.json",
+            "/run/user/1/containers/auth.json",
+            "/x/containers/auth.json"
+        ]
+        .map(PathBuf::from)
+    );
+    assert_eq!(
+        env(&[("DOCKER_CONFIG", "/d"), ("REGISTRY_AUTH_FILE", "/r.json")]),
         [PathBuf::from("/r.json"), PathBuf::from("/d/config.json")]
     );
     assert_eq!(env(&[("REGISTRY_AUTH_FILE", "")]), [] as [PathBuf; 0]);
 }
 
-fn user(name: &str) -> Option<(String, Secret)> {
-    Some((name.into(), Secret::new(SECRET)))
+fn user(name: &str) -> Option<FoundLogin> {
+    Some(FoundLogin {
+        login: RegistryLogin::Password {
+            username: name.into(),
+            password: Secret::new(SECRET),
+        },
+        source: LoginSource::Prompt,
+    })
 }
 
 fn names(sources: &LoginSources, images: &[&str], files: &[PathBuf]) -> Vec<Option<String>> {
     let images: Vec<_> = images.iter().map(|text| image(text)).collect();
-    let logins = logins(sources, &images, files).unwrap();
+    let sources = LoginSources {
+        default_files: files.to_vec(),
+        ..sources.clone()
+    };
+    let logins = logins(&sources, &images).unwrap();
     logins
         .into_iter()
-        .map(|login| Some(login?.username))
+        .map(|login| Some(opened(login?)?.0))
         .collect()
 }
 
@@ -297,7 +318,7 @@ fn a_given_user_is_for_the_named_registries_and_files_for_the_rest() {
 #[test]
 fn wrong_sources_are_told() {
     let images = [image("a.example/x")];
-    let fails = |sources: LoginSources| logins(&sources, &images, &[]).unwrap_err().to_string();
+    let fails = |sources: LoginSources| logins(&sources, &images).unwrap_err().to_string();
     let missing = fails(LoginSources {
         auth_file: Some("/no/such".into()),
         ..LoginSources::default()
@@ -338,10 +359,119 @@ fn a_second_file_is_read_only_when_it_is_needed() {
     )
     .unwrap();
     std::fs::write(&bad, "{").unwrap();
-    let files = [good, bad];
-    let sources = LoginSources::default();
-    assert!(logins(&sources, &[image("a.example/x")], &files).is_ok());
-    assert!(logins(&sources, &[image("b.example/x")], &files).is_err());
+    let sources = LoginSources {
+        default_files: vec![good, bad],
+        ..LoginSources::default()
+    };
+    assert!(logins(&sources, &[image("a.example/x")]).is_ok());
+    assert!(logins(&sources, &[image("b.example/x")]).is_err());
+}
+
+#[test]
+fn tokens_are_read_as_docker_writes_them() {
+    for (entry, kind) in [
+        (r#"{"identitytoken":"hunter2"}"#, "identity:"),
+        (
+            r#"{"auth":"Y2k6","identitytoken":"hunter2"}"#,
+            "identity:ci",
+        ),
+        (
+            r#"{"auth":"Y2k6","password":"x","identitytoken":"hunter2"}"#,
+            "identity:ci",
+        ),
+        (r#"{"registrytoken":"hunter2"}"#, "registry"),
+    ] {
+        let text = format!(r#"{{"auths":{{"reg.example":{entry}}}}}"#);
+        assert_eq!(
+            found(&text, "reg.example/app"),
+            Some((kind.to_string(), SECRET.as_bytes().to_vec())),
+            "{entry}"
+        );
+    }
+}
+
+fn secret(name: &str, json: &str, is_bare: bool) -> PullSecret {
+    let json = json.to_string();
+    PullSecret {
+        name: name.into(),
+        read: Arc::new(move || {
+            Ok(PullSecretContent {
+                json: Secret::new(json.as_str()),
+                is_bare,
+            })
+        }),
+    }
+}
+
+#[test]
+fn pull_secrets_come_before_files_and_in_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    let entries = format!(r#"{{"auths":{{"c.example":{{"auth":"{AUTH}"}}}}}}"#);
+    std::fs::write(&path, entries).unwrap();
+    let entry = |name: &str| format!(r#"{{"username":"{name}","password":"hunter2"}}"#);
+    let first = format!(r#"{{"auths":{{"*.example":{}}}}}"#, entry("first"));
+    let old = format!(
+        r#"{{"b.example":{},"docker.io":{}}}"#,
+        entry("second"),
+        entry("hub")
+    );
+    let images = ["a.example/x", "b.example/y", "c.example/z", "nginx"];
+    let some = |name: &str| Some(name.to_string());
+    let with = |pull_secrets| LoginSources {
+        pull_secrets,
+        ..LoginSources::default()
+    };
+    let (first, old) = (
+        secret("first", &first, false),
+        secret("team/old", &old, true),
+    );
+    let both = with(vec![first.clone(), old.clone()]);
+    assert_eq!(
+        names(&both, &images, std::slice::from_ref(&path)),
+        [some("first"), some("first"), some("first"), some("hub")]
+    );
+    assert_eq!(
+        names(
+            &with(vec![old, first]),
+            &images,
+            std::slice::from_ref(&path)
+        ),
+        [some("first"), some("second"), some("first"), some("hub")]
+    );
+    let none = with(vec![secret("none", "{}", false)]);
+    assert_eq!(
+        names(&none, &images, &[path]),
+        [None, None, some("ci"), None]
+    );
+}
+
+#[test]
+fn a_pull_secret_starts_no_program_and_its_faults_name_it() {
+    let marks = tempfile::tempdir().unwrap();
+    let helper = format!(r#"{{"credsStore":"../../{}"}}"#, marks.path().display());
+    let images = [image("reg.example/app")];
+    let ask = |json: &str| {
+        let sources = LoginSources {
+            pull_secrets: vec![secret("team/pull", json, false)],
+            ..LoginSources::default()
+        };
+        logins(&sources, &images)
+    };
+    assert_eq!(ask(&helper).unwrap(), [None]);
+    assert_eq!(
+        ask(r#"{"credHelpers":{"reg.example":"x"}}"#).unwrap(),
+        [None]
+    );
+    for broken in [
+        "hunter2",
+        r#"{"auths":{"reg.example":{"auth":"hunter2!"}}}"#,
+    ] {
+        let error = ask(broken).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains("pull secret team/pull"), "{shown}");
+        assert!(!shown.contains(SECRET), "{shown}");
+    }
 }
 
 proptest! {
@@ -369,10 +499,9 @@ proptest! {
 
     #[test]
     fn any_user_and_password_survive_the_way_through_a_file(user in "[^:\\x00-\\x1f\\x7f-\\x9f]{1,20}", password in "[^\\x00]{1,40}") {
-        let login = RegistryLogin { username: user, password: Secret::new(password) };
-        let auth = String::from_utf8(login.basic().expose().to_vec()).unwrap();
+        let auth = String::from_utf8(basic(&user, password.as_bytes()).expose().to_vec()).unwrap();
         let text = format!(r#"{{"auths":{{"reg.example":{{"auth":"{auth}"}}}}}}"#);
         let found = AuthFile::parse(text.as_bytes(), Path::new("x")).unwrap().login(&image("reg.example/a"));
-        prop_assert_eq!(found.unwrap(), Some(login));
+        prop_assert_eq!(opened(found.unwrap().unwrap()), Some((user, password.into_bytes())));
     }
 }

@@ -5,6 +5,7 @@
 //! time; a node that waits for its next try gives its place to another.
 
 mod canary;
+mod logins;
 mod pins;
 mod registries;
 mod retry;
@@ -24,8 +25,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::model::{Fact, NodeRecord, Plan, Portion, StopReason};
-use crate::ports::{Runtime, Transport};
+use crate::ports::{self, Runtime, Transport};
 use canary::Canary;
+use logins::Logins;
 use pins::Pins;
 use registries::Registries;
 use state::{NodeState, earlier};
@@ -50,6 +52,7 @@ struct Course<'a, T> {
     /// Set once what runs is to be cancelled.
     cancel: watch::Receiver<Option<StopReason>>,
     registries: Registries,
+    logins: Logins<'a>,
     pins: Pins,
     /// When the first pull began that is still to show whether it can work.
     first_pull: watch::Sender<Option<Instant>>,
@@ -69,11 +72,13 @@ impl<T> Course<'_, T> {
 
 /// Runs the plan to its end, which always comes with one outcome for every (node, item).
 ///
+/// `logins` gives the plan's logins again when they get old.
 /// `stop` asks for an early end: no further node is started and what runs is cancelled.
 pub async fn run<T: Transport>(
     plan: &Plan,
     transport: &T,
     runtimes: &[&dyn Runtime],
+    logins: &dyn ports::Logins,
     facts: mpsc::Sender<(Duration, Fact)>,
     stop: watch::Receiver<Option<StopReason>>,
 ) -> Finish {
@@ -86,6 +91,7 @@ pub async fn run<T: Transport>(
         began: Instant::now(),
         cancel,
         registries: Registries::new(&plan.policy),
+        logins: Logins::new(plan, logins),
         pins: Pins::new(plan),
         first_pull: watch::Sender::new(None),
     };

@@ -48,6 +48,16 @@ fn went_away(attempts: &[Attempt]) -> bool {
     failures.any(|failure| failure.kind == FailureKind::RuntimeDown)
 }
 
+/// Whether the last attempt failed because of its login, and no other did.
+pub(super) fn was_refused_once(attempts: &[Attempt]) -> bool {
+    let is_refusal = |attempt: &Attempt| {
+        let failure = attempt.failure.as_ref();
+        failure.is_some_and(|failure| failure.kind == FailureKind::RegistryAuth)
+    };
+    attempts.last().is_some_and(is_refusal)
+        && attempts.iter().filter(|a| is_refusal(a)).count() == 1
+}
+
 /// Whether a pull may be going on by itself on the node after this failure, which lost its connection.
 pub(super) fn goes_on(work: &Work, failure: &Failure) -> bool {
     matches!(work, Work::Pull(_))

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Course;
 use super::registries::{pause, spread};
-use super::retry::{goes_on, is_out_of_reach, jitter, may_retry};
+use super::retry::{goes_on, is_out_of_reach, jitter, may_retry, was_refused_once};
 use crate::model::{
     Attempt, Fact, Failure, FailureKind, NodeRecord, Outcome, Plan, Record, RuntimeKind, StopReason,
 };
@@ -34,6 +34,8 @@ pub(super) struct ItemState {
     forgiven: usize,
     /// When the attempt began that goes on without us, if one does.
     going_since: Option<Instant>,
+    /// A registry refused the login, and there is another one to try.
+    pub(super) has_new_login: bool,
     /// When it may be tried (again).
     pub(super) due: Instant,
     /// When its first attempt began.
@@ -67,6 +69,7 @@ impl NodeState {
                     attempts: Vec::new(),
                     forgiven: 0,
                     going_since: None,
+                    has_new_login: false,
                     due: now,
                     began: None,
                     record: earlier(plan, node, item).map(Arc::new),
@@ -141,6 +144,7 @@ impl NodeState {
             elapsed: now - attempt_began,
             failure: result.as_ref().err().cloned(),
         });
+        let has_new_login = item.has_new_login && was_refused_once(&item.attempts);
         let outcome = match result {
             Ok(outcome) => {
                 if let (Outcome::Pulled(_), Some(image)) = (&outcome, plan.work.image(index)) {
@@ -150,6 +154,7 @@ impl NodeState {
             }
             Err(failure)
                 if alone
+                    || has_new_login
                     || may_retry(
                         &plan.work,
                         &plan.policy,
@@ -159,6 +164,9 @@ impl NodeState {
                     ) =>
             {
                 let mut ceiling = plan.policy.backoff.ceiling(number);
+                if has_new_login {
+                    ceiling = Duration::ZERO;
+                }
                 if alone {
                     item.forgiven += 1;
                     // Whoever comes back late finds nothing any more.

@@ -1,20 +1,22 @@
 //! The engine against scripted nodes, on tokio's paused clock: every schedule is exact.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use proptest::prelude::*;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{Finish, run};
 use crate::model::{
-    Backoff, CommandOutput, ExitStatus, Fact, Failure, FailureKind, FailureLimit, Fleet, Held,
-    Image, Node, Outcome, Plan, PlannedImage, Policy, Portion, RuntimeKind, Stage, StopReason,
-    Work,
+    Backoff, CommandOutput, ExitStatus, Fact, Failure, FailureKind, FailureLimit, Fleet,
+    FoundLogin, Held, Image, LoginSource, Node, Outcome, Plan, PlannedImage, Policy, Portion,
+    RegistryLogin, RuntimeKind, Secret, Stage, StopReason, Work,
 };
 use crate::node::scripted::{Dial, Peer, ScriptedRuntime, Step};
-use crate::ports::Runtime;
+use crate::ports::{Logins, Runtime};
 
 const SECOND: Duration = Duration::from_secs(1);
 const APP: &str = "reg.example/app:v1";
@@ -105,6 +107,15 @@ impl Seen {
 
 /// Runs the plan; asks it to stop after `stop`. Checks what must hold of every run.
 async fn run_until(plan: &Plan, peer: &Peer, stop: Option<(Duration, StopReason)>) -> Seen {
+    run_with(plan, peer, &Helper::default(), stop).await
+}
+
+async fn run_with(
+    plan: &Plan,
+    peer: &Peer,
+    logins: &Helper,
+    stop: Option<(Duration, StopReason)>,
+) -> Seen {
     let (facts_sender, mut facts_receiver) = mpsc::channel(64);
     let (stop_sender, stop_receiver) = watch::channel(None);
     let collector = tokio::spawn(async move {
@@ -124,7 +135,7 @@ async fn run_until(plan: &Plan, peer: &Peer, stop: Option<(Duration, StopReason)
     let crictl = ScriptedRuntime(RuntimeKind::Crictl);
     let runtimes: [&dyn Runtime; 2] = [&docker, &crictl];
     let began = Instant::now();
-    let finish = run(plan, peer, &runtimes, facts_sender, stop_receiver).await;
+    let finish = run(plan, peer, &runtimes, logins, facts_sender, stop_receiver).await;
     let took = began.elapsed();
     let facts = collector.await.unwrap();
     let seen = Seen {
@@ -886,4 +897,174 @@ async fn the_rest_of_the_fleet_does_not_wait_for_the_first_ones_end() {
     let seen = run_all(&with_canary(30), &peer).await;
     assert_eq!(seen.statuses(), ["pulled"; 30]);
     assert_eq!(seen.took, 2 * SECOND);
+}
+
+/// A helper that takes two seconds for each answer, and gives the answers in their order, the last for ever. Without
+/// answers it knows no login.
+#[derive(Default)]
+struct Helper {
+    answers: Vec<Result<&'static str, &'static str>>,
+    asked_at: Mutex<Vec<Instant>>,
+}
+
+impl Helper {
+    fn answers(answers: &[Result<&'static str, &'static str>]) -> Self {
+        Self {
+            answers: answers.to_vec(),
+            asked_at: Mutex::default(),
+        }
+    }
+
+    fn times_asked(&self) -> usize {
+        self.asked_at.lock().unwrap().len()
+    }
+}
+
+fn token(text: &str) -> RegistryLogin {
+    RegistryLogin::RegistryToken(Secret::new(text))
+}
+
+impl Logins for Helper {
+    fn ask(&self) -> BoxFuture<'_, Result<Vec<Option<RegistryLogin>>, String>> {
+        Box::pin(async {
+            let number = {
+                let mut asked_at = self.asked_at.lock().unwrap();
+                asked_at.push(Instant::now());
+                asked_at.len().min(self.answers.len())
+            };
+            tokio::time::sleep(2 * SECOND).await;
+            match self.answers.get(number.wrapping_sub(1)) {
+                Some(Ok(text)) => Ok(vec![Some(token(text))]),
+                Some(Err(why)) => Err((*why).into()),
+                None => Ok(vec![None]),
+            }
+        })
+    }
+}
+
+/// [`pulling`] of [`APP`] with a token from a helper.
+fn pulling_with(login: &str, nodes: usize, policy: Policy) -> Plan {
+    let mut plan = pulling(nodes, &[APP], policy);
+    let Work::Pull(images) = &mut plan.work else {
+        unreachable!()
+    };
+    images[0].login = Some(FoundLogin {
+        login: token(login),
+        source: LoginSource::Prompt,
+    });
+    plan
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_login_is_asked_for_again_once_and_not_by_every_node() {
+    let peer = Peer::new();
+    peer.accepts("first");
+    let helper = Helper::answers(&[Ok("second"), Ok("third")]);
+    // The registry accepts the first token for 5 minutes; then a second wave of a hundred nodes begins.
+    let mut plan = pulling_with(
+        "first",
+        101,
+        Policy {
+            parallel: 100,
+            waves: vec![Portion::Count(1)],
+            ..policy()
+        },
+    );
+    plan.policy.retries = 0;
+    peer.node("n1").image(APP, [Step::Pulled(5 * 60 * SECOND)]);
+    tokio::spawn({
+        let peer = peer.clone();
+        async move {
+            tokio::time::sleep(60 * SECOND).await;
+            peer.accepts("second");
+        }
+    });
+    let seen = run_with(&plan, &peer, &helper, None).await;
+    assert_eq!(seen.statuses(), ["pulled"; 101]);
+    assert_eq!(helper.times_asked(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_login_is_asked_for_again_once_for_all_nodes_and_tried_at_once() {
+    let peer = Peer::new();
+    peer.accepts("second");
+    let helper = Helper::answers(&[Ok("second"), Ok("third")]);
+    let plan = pulling_with(
+        "first",
+        100,
+        Policy {
+            parallel: 100,
+            retries: 0,
+            ..policy()
+        },
+    );
+    // What was just asked for is not asked for again: the first node takes a while to get there.
+    let late = || vec![Dial::After(60 * SECOND)];
+    for number in 1..=100 {
+        peer.node(&format!("n{number}")).connects(late());
+    }
+    let seen = run_with(&plan, &peer, &helper, None).await;
+    assert_eq!(seen.statuses(), ["pulled"; 100]);
+    assert_eq!(helper.times_asked(), 1);
+    assert!((0..100).all(|node| seen.attempts(node, 0) == 2));
+    assert!(seen.took < 70 * SECOND, "{:?}", seen.took);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_stays_refused_is_not_asked_for_by_every_node() {
+    let peer = Peer::new();
+    peer.accepts("none of them");
+    for answer in [Ok("first"), Err("the cloud is away")] {
+        let helper = Helper::answers(&[answer]);
+        let plan = pulling_with(
+            "first",
+            200,
+            Policy {
+                parallel: 10,
+                ..policy()
+            },
+        );
+        for number in 1..=200 {
+            let late = vec![Dial::After(10 * SECOND)];
+            peer.node(&format!("n{number}")).connects(late);
+        }
+        let seen = run_with(&plan, &peer, &helper, None).await;
+        assert!((0..200).all(|node| seen.kind(node, 0) == FailureKind::RegistryAuth));
+        assert!((0..200).all(|node| seen.attempts(node, 0) == 1));
+        // Ten nodes at a time, twenty times, some 11 s each: at most one question in 10 s.
+        let asked = helper.times_asked();
+        assert!(
+            (2..=25).contains(&asked),
+            "asked {asked} times in {:?}",
+            seen.took
+        );
+        let Outcome::Failed(failure) = seen.outcome(199, 0) else {
+            unreachable!()
+        };
+        assert_eq!(
+            failure.detail.contains("the cloud is away"),
+            answer.is_err()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_was_just_asked_for_is_not_asked_for_again() {
+    let peer = Peer::new();
+    peer.accepts("none of them");
+    let helper = Helper::default();
+    let seen = run_with(&pulling_with("first", 5, policy()), &peer, &helper, None).await;
+    assert!((0..5).all(|node| seen.kind(node, 0) == FailureKind::RegistryAuth));
+    assert_eq!(helper.times_asked(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn logins_that_change_all_the_time_are_tried_once_more_and_no_longer() {
+    let peer = Peer::new();
+    peer.accepts("none of them");
+    peer.node("n1").connects([Dial::After(60 * SECOND)]);
+    let helper = Helper::answers(&[Ok("a"), Ok("b"), Ok("c")]);
+    let seen = run_with(&pulling_with("first", 1, policy()), &peer, &helper, None).await;
+    assert_eq!(seen.attempts(0, 0), 2);
+    assert_eq!(seen.kind(0, 0), FailureKind::RegistryAuth);
 }

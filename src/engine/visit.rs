@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Course;
 use super::registries::Place;
 use super::state::NodeState;
-use crate::model::{Fact, Failure, FailureKind, Outcome, RuntimeKind, Stage, Work};
+use crate::model::{Fact, Failure, FailureKind, Outcome, RegistryLogin, RuntimeKind, Stage, Work};
 use crate::node::{self, Ended, Patience, Progress, PullJob, Transferred};
 use crate::ports::{PullRequest, Runtime, Session, Transport};
 
@@ -105,13 +105,24 @@ async fn work<T: Transport>(
         if state.items[item].due > Instant::now() {
             continue;
         }
-        match try_item(course, state, &mut session, item).await {
+        let Some(login) = login(course, item).await else {
+            state.note_cancelled(item, began);
+            break;
+        };
+        match try_item(course, state, &mut session, item, login.as_ref()).await {
             Ok(Ended::Done(outcome)) => state.settle(course, item, Ok(outcome), began).await,
             Ok(Ended::Cancelled) => {
                 state.note_cancelled(item, began);
                 break;
             }
-            Err(failure) => {
+            Err(mut failure) => {
+                if failure.kind == FailureKind::RegistryAuth && !state.items[item].has_new_login {
+                    state.items[item].has_new_login = tokio::select! {
+                        biased;
+                        () = cancelled(course) => false,
+                        renewed = course.logins.is_renewed(item, login.as_ref(), &mut failure) => renewed,
+                    };
+                }
                 let is_over = matches!(
                     failure.kind,
                     FailureKind::ConnectionLost | FailureKind::Internal
@@ -144,12 +155,22 @@ async fn place<'a, T>(course: &'a Course<'_, T>, item: usize) -> Option<Option<P
     }
 }
 
+/// The login to try the item with; nothing when the run is cancelled meanwhile.
+async fn login<T>(course: &Course<'_, T>, item: usize) -> Option<Option<RegistryLogin>> {
+    tokio::select! {
+        biased;
+        () = cancelled(course) => None,
+        login = course.logins.of(item) => Some(login),
+    }
+}
+
 /// One attempt at one item.
 async fn try_item<T: Transport>(
     course: &Course<'_, T>,
     state: &NodeState,
     session: &mut T::Session,
     item: usize,
+    login: Option<&RegistryLogin>,
 ) -> Result<Ended<Outcome>, Failure> {
     let node = &course.plan.fleet.nodes()[state.node];
     let index = state.node;
@@ -188,7 +209,7 @@ async fn try_item<T: Transport>(
                     image: &images[item].image,
                     endpoint: node.endpoint.as_deref(),
                     platform: policy.platform.as_deref(),
-                    login: images[item].login.as_ref(),
+                    login,
                 },
                 when: policy.pull,
                 timeout: policy

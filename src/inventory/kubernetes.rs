@@ -97,7 +97,7 @@ pub(super) fn draft(query: &KubernetesQuery) -> Result<Draft, InventoryError> {
     read(&nodes, query, format!("Kubernetes at {url}"))
 }
 
-async fn config(query: &KubernetesQuery) -> Result<Config, Fault> {
+pub(super) async fn config(query: &KubernetesQuery) -> Result<Config, Fault> {
     let options = KubeConfigOptions {
         context: query.context.clone(),
         ..KubeConfigOptions::default()
@@ -259,7 +259,7 @@ fn refused(error: &kube::Error) -> Fault {
     }
 }
 
-fn unreachable(said: &str) -> Fault {
+pub(super) fn unreachable(said: &str) -> Fault {
     let lower = said.to_ascii_lowercase();
     let fault = Fault::new(format!("the API cannot be asked: {said}"));
     if lower.contains("certificate") || lower.contains("unknownissuer") {
@@ -272,7 +272,7 @@ fn unreachable(said: &str) -> Fault {
 }
 
 /// An error with all its causes, each once.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut said = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

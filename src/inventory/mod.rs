@@ -15,6 +15,7 @@ mod manifests;
 mod names;
 mod native;
 mod program;
+mod pull_secrets;
 mod read;
 mod recognise;
 mod select;
@@ -35,6 +36,7 @@ pub use levels::{
 pub use manifests::{NamedImage, images};
 pub use names::{check_host, check_user, parse_port};
 pub use native::Origin;
+pub use pull_secrets::pull_secret;
 pub use select::Selection;
 
 use crate::model::Fleet;

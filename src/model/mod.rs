@@ -19,4 +19,4 @@ pub use outcome::{
     Attempt, CommandOutput, ExitStatus, Held, NodeRecord, Outcome, Record, StopReason,
 };
 pub use plan::{Backoff, FailureLimit, Plan, PlannedImage, Policy, Portion, PullWhen, Work};
-pub use secret::{RegistryLogin, Secret};
+pub use secret::{FoundLogin, LoginSource, RegistryLogin, Secret, basic};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::image::Image;
 use super::node::Fleet;
 use super::outcome::Held;
-use super::secret::RegistryLogin;
+use super::secret::FoundLogin;
 
 /// Fleet, work and policy.
 #[derive(Debug, Clone)]
@@ -70,7 +70,7 @@ pub struct PlannedImage {
     /// What to pull.
     pub image: Image,
     /// The operator's credentials; without them the node's own are used.
-    pub login: Option<RegistryLogin>,
+    pub login: Option<FoundLogin>,
 }
 
 /// How the plan is run.

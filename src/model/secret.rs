@@ -1,6 +1,7 @@
 //! Secrets as a type: wiped from memory when dropped, never printable.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -37,25 +38,99 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A user name and password for one registry.
+/// What a registry accepts as proof of who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegistryLogin {
-    /// The user name; it may be shown.
-    pub username: String,
-    /// The password or access token.
-    pub password: Secret,
+pub enum RegistryLogin {
+    /// A user name and a password or access token.
+    Password {
+        /// The user name; it may be shown.
+        username: String,
+        /// The password.
+        password: Secret,
+    },
+    /// What a log-in left instead of a password (an OAuth refresh token): the runtime buys access tokens with it.
+    IdentityToken {
+        /// The user name, where one is known.
+        username: String,
+        /// The token.
+        token: Secret,
+    },
+    /// An access token, which the runtime sends as it is.
+    RegistryToken(Secret),
 }
 
 impl RegistryLogin {
-    /// `base64(username:password)`, the `auth` of docker's `config.json` and crictl's `CRICTL_AUTH`.
-    pub fn basic(&self) -> Secret {
-        let mut plain = Zeroizing::new(Vec::with_capacity(
-            self.username.len() + 1 + self.password.expose().len(),
-        ));
-        plain.extend_from_slice(self.username.as_bytes());
-        plain.push(b':');
-        plain.extend_from_slice(self.password.expose());
-        Secret::new(STANDARD.encode(&*plain))
+    /// The user name, where the login has one; it may be shown.
+    pub fn username(&self) -> Option<&str> {
+        match self {
+            Self::Password { username, .. } | Self::IdentityToken { username, .. } => {
+                Some(username.as_str()).filter(|name| !name.is_empty())
+            }
+            Self::RegistryToken(_) => None,
+        }
+    }
+}
+
+/// `base64(username:password)`, as in docker's `config.json` and HTTP's basic authentication.
+pub fn basic(username: &str, password: &[u8]) -> Secret {
+    let mut plain = Zeroizing::new(Vec::with_capacity(username.len() + 1 + password.len()));
+    plain.extend_from_slice(username.as_bytes());
+    plain.push(b':');
+    plain.extend_from_slice(password);
+    Secret::new(STANDARD.encode(&*plain))
+}
+
+/// A login and where it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundLogin {
+    /// The login.
+    pub login: RegistryLogin,
+    /// Where it was found.
+    pub source: LoginSource,
+}
+
+/// Where a login was found, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoginSource {
+    /// The operator is asked for the password.
+    Prompt,
+    /// The password comes on standard input.
+    Stdin,
+    /// An entry of a file.
+    File(PathBuf),
+    /// A credential helper, and the file that names it.
+    Helper {
+        /// `docker-credential-NAME`.
+        program: String,
+        /// The file.
+        file: PathBuf,
+    },
+    /// A pull secret, as `NAMESPACE/NAME`.
+    PullSecret(String),
+}
+
+impl LoginSource {
+    /// One word for programs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Prompt => "prompt",
+            Self::Stdin => "stdin",
+            Self::File(_) => "file",
+            Self::Helper { .. } => "helper",
+            Self::PullSecret(_) => "pull-secret",
+        }
+    }
+}
+
+impl fmt::Display for LoginSource {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prompt => out.write_str("the password is asked for"),
+            Self::Stdin => out.write_str("the password comes on standard input"),
+            Self::File(path) => path.display().fmt(out),
+            Self::Helper { program, file } => write!(out, "{program}, named in {}", file.display()),
+            Self::PullSecret(name) => write!(out, "pull secret {name}"),
+        }
     }
 }
 
@@ -65,7 +140,7 @@ mod tests {
 
     #[test]
     fn debug_never_shows_the_bytes() {
-        let login = RegistryLogin {
+        let login = RegistryLogin::Password {
             username: "ci".into(),
             password: Secret::new("hunter2"),
         };
@@ -77,10 +152,6 @@ mod tests {
 
     #[test]
     fn basic_is_the_base64_that_docker_writes() {
-        let login = RegistryLogin {
-            username: "ci".into(),
-            password: Secret::new("p:w"),
-        };
-        assert_eq!(login.basic().expose(), b"Y2k6cDp3");
+        assert_eq!(basic("ci", b"p:w").expose(), b"Y2k6cDp3");
     }
 }

@@ -24,7 +24,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::model::{
-    CommandOutput, ExitStatus, Failure, FailureKind, Held, Image, Node, RuntimeKind, Secret, Stage,
+    CommandOutput, ExitStatus, Failure, FailureKind, Held, Image, Node, RegistryLogin, RuntimeKind,
+    Secret, Stage,
 };
 use crate::ports::{
     Channel, ChannelEvent, Description, NodeCommand, PullRequest, Runtime, SecretDelivery, Session,
@@ -120,6 +121,8 @@ struct NodeState {
 #[derive(Debug, Default)]
 struct World {
     nodes: HashMap<String, NodeState>,
+    /// The one login that the registry accepts, where it asks for one.
+    accepted: Option<String>,
     total: Counts,
 }
 
@@ -162,6 +165,11 @@ impl Peer {
             peer: self.clone(),
             node: name.to_string(),
         }
+    }
+
+    /// From now on the registry accepts this registry token only.
+    pub fn accepts(&self, token: &str) {
+        self.world().accepted = Some(token.to_string());
     }
 
     /// What was seen on this node.
@@ -548,6 +556,10 @@ impl ScriptedChannel {
         assert_eq!((verb.as_str(), inspect[1].as_str()), ("pull", "inspect"));
         let (alone, step, held) = {
             let mut world = self.peer.world();
+            let is_refused = world
+                .accepted
+                .as_ref()
+                .is_some_and(|wanted| *wanted != asked.login);
             let node = world.node(&self.node);
             let alone = node.alone.remove(&self.nonce);
             let held = alone.is_none() && node.held.contains(image);
@@ -555,6 +567,7 @@ impl ScriptedChannel {
             let step = match node.images.get_mut(image) {
                 _ if held && missing_wanted => Step::Present,
                 _ if alone.is_some() => Step::Present,
+                _ if is_refused => Step::fails(Duration::from_secs(1), FailureKind::RegistryAuth),
                 None => Step::Pulled(Duration::from_secs(1)),
                 Some(steps) if steps.len() > 1 => steps.pop_front().unwrap(),
                 Some(steps) => steps[0].clone(),
@@ -641,6 +654,7 @@ struct Asked {
     nonce: String,
     action: String,
     commands: Vec<Vec<String>>,
+    login: String,
 }
 
 impl Asked {
@@ -658,7 +672,7 @@ impl Asked {
         let _limits = (values.number()?, values.number()?);
         let _turn = values.text()?;
         let _lease = (values.number()?, values.number()?);
-        let mut commands = Vec::new();
+        let (mut commands, mut login) = (Vec::new(), String::new());
         for _ in 0..values.number()? {
             let argv = (0..values.number()?)
                 .map(|_| values.text())
@@ -668,9 +682,9 @@ impl Asked {
             }
             let delivery = values.text()?;
             assert!(["none", "directory", "environment"].contains(&delivery.as_str()));
-            for _variable_file_secret_stdin in 0..4 {
-                values.value()?;
-            }
+            let (_variable, _file) = (values.text()?, values.text()?);
+            login.push_str(&values.text()?);
+            let _stdin = values.value()?;
             commands.push(argv);
         }
         assert!(values.0.is_empty(), "more than one request on a channel");
@@ -678,6 +692,7 @@ impl Asked {
             nonce,
             action,
             commands,
+            login,
         })
     }
 }
@@ -817,7 +832,10 @@ impl Runtime for ScriptedRuntime {
         let mut command = self.command(&["pull", &request.image.to_string()]);
         command.secret = request.login.map(|login| SecretDelivery::Environment {
             variable: "SCRIPTED_AUTH",
-            value: login.basic(),
+            value: match login {
+                RegistryLogin::RegistryToken(token) => token.clone(),
+                other => panic!("script logins as registry tokens: {other:?}"),
+            },
         });
         Ok(command)
     }

@@ -56,10 +56,7 @@ async fn pull_once(
 ) -> (Pull, Vec<Stage>) {
     let stages = Mutex::new(vec![]);
     let mut session = peer.connect(&node(), &|_| {}).await.unwrap();
-    let login = RegistryLogin {
-        username: "ci".into(),
-        password: Secret::new("pw"),
-    };
+    let login = RegistryLogin::RegistryToken(Secret::new("token"));
     let image = how.image.parse().unwrap();
     let job = PullJob {
         runtime: &DOCKER,

@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::lines::shown;
-use crate::model::{Fleet, Node, Plan, PlannedImage, Policy, PullWhen, Work, text::count};
+use crate::model::{
+    Fleet, FoundLogin, LoginSource, Node, Plan, PlannedImage, Policy, PullWhen, Work, text::count,
+};
 
 /// The fleet as a table, ending with a newline; `wide` shows groups, labels and endpoints too.
 pub fn fleet_table(fleet: &Fleet, wide: bool) -> String {
@@ -180,11 +182,14 @@ pub fn plan_text(plan: &Plan) -> String {
     match &plan.work {
         Work::Pull(images) => {
             for PlannedImage { image, login } in images {
-                let login = login
-                    .as_ref()
-                    .map_or("the node's own login".into(), |login| {
-                        format!("as {}", shown(&login.username, 100))
-                    });
+                let login = match login {
+                    Some(FoundLogin { login, source }) => {
+                        let user = login.username().unwrap_or("the owner of a token");
+                        let (user, source) = (shown(user, 100), source.to_string());
+                        format!("as {user}: {}", shown(&source, 500))
+                    }
+                    None => "no login found: the node's own is used".into(),
+                };
                 let _ = writeln!(out, "  {image} from {} ({login})", image.registry());
             }
         }
@@ -229,6 +234,19 @@ pub fn plan_text(plan: &Plan) -> String {
     out
 }
 
+/// Where a login comes from, for programs.
+fn login_source(source: &LoginSource) -> Value {
+    let (program, file, pull_secret) = match source {
+        LoginSource::Prompt | LoginSource::Stdin => (None, None, None),
+        LoginSource::File(file) => (None, Some(file), None),
+        LoginSource::Helper { program, file } => (Some(program), Some(file), None),
+        LoginSource::PullSecret(name) => (None, None, Some(name)),
+    };
+    json!({
+        "source": source.kind(), "program": program, "file": file.map(|path| path.to_string_lossy()), "pull_secret": pull_secret,
+    })
+}
+
 fn portions(policy: &Policy) -> Vec<String> {
     policy.waves.iter().map(ToString::to_string).collect()
 }
@@ -244,7 +262,8 @@ pub fn plan_json(plan: &Plan) -> Value {
             };
             json!({
                 "reference": image.to_string(), "registry": image.registry(),
-                "user": login.map(|login| &login.username),
+                "user": login.and_then(|found| found.login.username()),
+                "login": login.map(|found| login_source(&found.source)),
             })
         })
         .collect();

@@ -60,9 +60,12 @@ fn image() -> Image {
 }
 
 fn pull() -> Work {
-    let login = RegistryLogin {
-        username: "ci".into(),
-        password: Secret::new("hunter2"),
+    let login = FoundLogin {
+        login: RegistryLogin::Password {
+            username: "ci".into(),
+            password: Secret::new("hunter2"),
+        },
+        source: LoginSource::Prompt,
     };
     Work::Pull(vec![PlannedImage {
         image: image(),
@@ -315,10 +318,13 @@ fn plans_show_the_user_of_a_login_and_never_the_password() {
     let text = plan_text(&run.info.plan);
     let json = plan_json(&run.info.plan);
     assert!(
-        text.contains("reg.example:5000/team/app:v1 from reg.example:5000 (as ci)"),
+        text.contains(
+            "reg.example:5000/team/app:v1 from reg.example:5000 (as ci: the password is asked for)"
+        ),
         "{text}"
     );
     assert_eq!(json["images"][0]["user"], "ci");
+    assert_eq!(json["images"][0]["login"]["source"], "prompt");
     assert!(!format!("{text}{json}").contains("hunter2"));
     assert_eq!(
         fleet_table(&run.info.plan.fleet, false),

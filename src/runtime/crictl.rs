@@ -8,7 +8,9 @@ use serde_json::Value;
 use super::rules::Rule;
 use super::{Complaint, explain, held, name_of, words};
 use crate::model::FailureKind::{self, NodeSetup, Platform, RuntimeAbsent, RuntimeDown};
-use crate::model::{CommandOutput, Failure, Held, Image, RuntimeKind, Stage, text};
+use crate::model::{
+    CommandOutput, Failure, Held, Image, RegistryLogin, RuntimeKind, Secret, Stage, basic, text,
+};
 use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
 
 /// Any CRI runtime, through `crictl`.
@@ -193,10 +195,15 @@ impl Runtime for Crictl {
                 ),
             ));
         }
-        let secret = request.login.map(|login| SecretDelivery::Environment {
-            variable: "CRICTL_AUTH",
-            value: login.basic(),
-        });
+        let secret =
+            request
+                .login
+                .map(auth)
+                .transpose()?
+                .map(|value| SecretDelivery::Environment {
+                    variable: "CRICTL_AUTH",
+                    value,
+                });
         Ok(NodeCommand {
             secret,
             ..Self::command(request.endpoint, &["pull", &name_of(request.image)])
@@ -218,6 +225,22 @@ fn containerd_socket(info: &CommandOutput) -> Option<String> {
     let answer: Value = serde_json::from_slice(&info.stdout).ok()?;
     let path = answer["config"]["containerdEndpoint"].as_str()?;
     Some(format!("unix://{}", text::capped(path.as_bytes(), 200)))
+}
+
+/// What crictl takes for a login, which is a user and a password in any case.
+///
+/// containerd reads an empty user name as the sign of an identity token (`ParseAuth` in its CRI server); other runtimes
+/// may refuse it.
+fn auth(login: &RegistryLogin) -> Result<Secret, Failure> {
+    match login {
+        RegistryLogin::Password { username, password } => Ok(basic(username, password.expose())),
+        RegistryLogin::IdentityToken { token, .. } => Ok(basic("", token.expose())),
+        RegistryLogin::RegistryToken(_) => Err(Failure::new(
+            FailureKind::RegistryAuth,
+            Stage::Pull,
+            "this login is a registry token, which crictl cannot be told; use --registry-user, or another --auth-file",
+        )),
+    }
 }
 
 /// crictl's telling lines: the message of its error, once.
@@ -309,7 +332,7 @@ fn read_held(image: &Image, answer: &Value) -> Option<Held> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ExitStatus, RegistryLogin, Secret};
+    use crate::model::ExitStatus;
 
     fn image(name: &str) -> Image {
         name.parse().unwrap()
@@ -327,7 +350,7 @@ mod tests {
     #[test]
     fn the_endpoint_and_the_login_go_by_environment() {
         let image = image("reg.example/app:v1");
-        let login = RegistryLogin {
+        let login = RegistryLogin::Password {
             username: "ci".into(),
             password: Secret::new("hunter2"),
         };
@@ -357,7 +380,7 @@ mod tests {
             command.secret,
             Some(SecretDelivery::Environment {
                 variable: "CRICTL_AUTH",
-                value: login.basic(),
+                value: basic("ci", b"hunter2"),
             })
         );
         assert!(!format!("{command:?}").contains("hunter2"));
@@ -366,6 +389,31 @@ mod tests {
             ["crictl", "inspecti", "-o", "json", "reg.example/app:v1"]
         );
         assert_eq!(Crictl.version(None).environment, []);
+    }
+
+    #[test]
+    fn an_identity_token_is_a_password_without_a_user_and_a_registry_token_is_refused() {
+        let image = image("reg.example/app:v1");
+        let pull = |login: RegistryLogin| {
+            Crictl.pull(&PullRequest {
+                image: &image,
+                endpoint: None,
+                platform: None,
+                login: Some(&login),
+            })
+        };
+        let token = Secret::new("hunter2");
+        let identity = RegistryLogin::IdentityToken {
+            username: "ci".into(),
+            token: token.clone(),
+        };
+        let Some(SecretDelivery::Environment { value, .. }) = pull(identity).unwrap().secret else {
+            panic!("no login");
+        };
+        assert_eq!(value, basic("", b"hunter2"));
+        let failure = pull(RegistryLogin::RegistryToken(token)).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::RegistryAuth);
+        assert!(!failure.detail.contains("hunter2"), "{failure}");
     }
 
     #[test]

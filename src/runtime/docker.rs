@@ -3,13 +3,15 @@
 //! What is read here was seen from docker CLI 20.10 and 28 with dockerd 20.10 and 28
 //! (`tests/fixtures/transcripts/docker*`).
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
 
 use super::rules::Rule;
 use super::{Complaint, explain, held, name_of, words};
 use crate::model::FailureKind::{self, NodeSetup, RegistryRefused, RuntimeAbsent, RuntimeDown};
 use crate::model::{
-    CommandOutput, Failure, Held, Image, RegistryLogin, RuntimeKind, Secret, Stage, text,
+    CommandOutput, Failure, Held, Image, RegistryLogin, RuntimeKind, Secret, Stage, basic, text,
 };
 use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
 
@@ -341,14 +343,6 @@ fn read_held(image: &Image, line: &str) -> Option<Held> {
 
 /// docker's `config.json` with one login.
 fn config_json(image: &Image, login: &RegistryLogin) -> Result<Secret, Failure> {
-    #[derive(Serialize)]
-    struct Config<'a> {
-        auths: std::collections::BTreeMap<&'a str, Auth<'a>>,
-    }
-    #[derive(Serialize)]
-    struct Auth<'a> {
-        auth: &'a str,
-    }
     let impossible = || {
         Failure::new(
             FailureKind::Internal,
@@ -360,14 +354,19 @@ fn config_json(image: &Image, login: &RegistryLogin) -> Result<Secret, Failure> 
         "docker.io" => HUB_KEY,
         other => other,
     };
-    let basic = login.basic();
-    let auth = std::str::from_utf8(basic.expose()).map_err(|_| impossible())?;
-    // Large enough from the start: a buffer that grows leaves copies of the secret behind.
-    let mut json = Vec::with_capacity(key.len() + auth.len() + 64);
-    let config = Config {
-        auths: [(key, Auth { auth })].into(),
+    let (field, secret) = match login {
+        RegistryLogin::Password { username, password } => {
+            ("auth", basic(username, password.expose()))
+        }
+        RegistryLogin::IdentityToken { token, .. } => ("identitytoken", token.clone()),
+        RegistryLogin::RegistryToken(token) => ("registrytoken", token.clone()),
     };
-    serde_json::to_writer(&mut json, &config).map_err(|_| impossible())?;
+    let secret = std::str::from_utf8(secret.expose()).map_err(|_| impossible())?;
+    let entry = BTreeMap::from([(key, BTreeMap::from([(field, secret)]))]);
+    // Large enough from the start, escapes included: a buffer that grows leaves copies of the secret behind.
+    let mut json = Vec::with_capacity(key.len() + 6 * secret.len() + 64);
+    serde_json::to_writer(&mut json, &BTreeMap::from([("auths", entry)]))
+        .map_err(|_| impossible())?;
     Ok(Secret::new(json))
 }
 
@@ -441,25 +440,41 @@ mod tests {
 
     #[test]
     fn a_login_travels_as_a_config_file_and_nowhere_else() {
-        let login = RegistryLogin {
+        let secret = "hunter2\"";
+        let user_and_password = basic("c\"i", secret.as_bytes());
+        let user_and_password = std::str::from_utf8(user_and_password.expose()).unwrap();
+        let password = RegistryLogin::Password {
             username: "c\"i".into(),
-            password: Secret::new("hunter2"),
+            password: Secret::new(secret),
         };
-        let basic = String::from_utf8(login.basic().expose().to_vec()).unwrap();
-        for (name, key) in [
-            ("reg.example:5000/app", "reg.example:5000"),
-            ("nginx", "https://index.docker.io/v1/"),
+        let identity = RegistryLogin::IdentityToken {
+            username: "c\"i".into(),
+            token: Secret::new(secret),
+        };
+        let registry = RegistryLogin::RegistryToken(Secret::new(secret));
+        let hub = "https://index.docker.io/v1/";
+        for (name, key, login, field, value) in [
+            (
+                "reg.example:5000/app",
+                "reg.example:5000",
+                &password,
+                "auth",
+                user_and_password,
+            ),
+            ("nginx", hub, &password, "auth", user_and_password),
+            ("nginx", hub, &identity, "identitytoken", secret),
+            ("nginx", hub, &registry, "registrytoken", secret),
         ] {
             let image = image(name);
             let command = Docker
                 .pull(&PullRequest {
-                    login: Some(&login),
+                    login: Some(login),
                     ..request(&image)
                 })
                 .unwrap();
             let shown = format!("{command:?}");
             assert!(
-                !shown.contains(&basic) && !shown.contains("hunter2"),
+                !shown.contains(user_and_password) && !shown.contains("hunter2"),
                 "{shown}"
             );
             let Some(SecretDelivery::Directory {
@@ -472,10 +487,7 @@ mod tests {
             };
             assert_eq!((variable, file), ("DOCKER_CONFIG", "config.json"));
             let json: serde_json::Value = serde_json::from_slice(content.expose()).unwrap();
-            assert_eq!(
-                json,
-                serde_json::json!({"auths": {key: {"auth": basic.as_str()}}})
-            );
+            assert_eq!(json, serde_json::json!({"auths": {key: {field: value}}}));
         }
     }
 

@@ -16,12 +16,13 @@ use anyhow::{Context, Result, bail};
 pub use ambient::Ambient;
 
 use crate::cli::{self, FleetArgs, LoginArgs, RegistryArgs, RuntimeArgs, SshArgs};
-use crate::credentials::{self, LoginSources};
+use crate::credentials::{self, LoginSources, PullSecret, PullSecretContent};
 use crate::inventory::{
     self, AddressType, Background, KubernetesQuery, NodeSettings, RuntimeChoice, Selection, Source,
 };
 use crate::model::{
-    Fleet, Image, Plan, PlannedImage, PullWhen, RegistryLogin, RuntimeKind, Secret, Work,
+    Fleet, FoundLogin, Image, LoginSource, Plan, PlannedImage, PullWhen, RegistryLogin,
+    RuntimeKind, Secret, Work,
 };
 
 /// A run that the operator asked for: `pull`, `check` or `exec`.
@@ -31,6 +32,8 @@ pub struct RunSettings {
     pub plan: Arc<Plan>,
     /// Print the plan and stop.
     pub dry_run: bool,
+    /// Where the plan's logins came from: they are asked for again when they get old.
+    pub login_sources: LoginSources,
     /// How nodes are reached.
     pub ssh: SshSettings,
     /// What is printed.
@@ -111,10 +114,16 @@ pub fn pull(
     if policy.platform.is_some() {
         platform_fits(&fleet)?;
     }
-    let logins = logins(&args.registry, &images, args.course.dry_run, ambient)?;
+    let (sources, found) = logins(
+        &args.registry,
+        &args.reach.fleet,
+        &images,
+        args.course.dry_run,
+        ambient,
+    )?;
     let planned = images
         .into_iter()
-        .zip(logins)
+        .zip(found)
         .map(|(image, login)| PlannedImage { image, login })
         .collect();
     policy.canary = policy::canary(args.course.policy.canary, fleet.nodes().len());
@@ -125,7 +134,7 @@ pub fn pull(
         held: HashMap::new(),
         mark: mark(),
     };
-    run(plan, &args.reach.ssh, &args.course, ambient)
+    run(plan, sources, &args.reach.ssh, &args.course, ambient)
 }
 
 /// `check`.
@@ -154,7 +163,13 @@ pub fn check(
         held: HashMap::new(),
         mark: mark(),
     };
-    run(plan, &args.reach.ssh, &args.course, ambient)
+    run(
+        plan,
+        LoginSources::default(),
+        &args.reach.ssh,
+        &args.course,
+        ambient,
+    )
 }
 
 /// `exec`.
@@ -184,7 +199,13 @@ pub fn exec(
         held: HashMap::new(),
         mark: mark(),
     };
-    run(plan, &args.reach.ssh, &args.course, ambient)
+    run(
+        plan,
+        LoginSources::default(),
+        &args.reach.ssh,
+        &args.course,
+        ambient,
+    )
 }
 
 /// `nodes`.
@@ -212,6 +233,7 @@ fn mark() -> String {
 
 fn run(
     mut plan: Plan,
+    login_sources: LoginSources,
     ssh: &SshArgs,
     course: &cli::CourseArgs,
     ambient: &Ambient,
@@ -225,6 +247,7 @@ fn run(
     Ok(RunSettings {
         plan: Arc::new(plan),
         dry_run: course.dry_run,
+        login_sources,
         ssh: ssh_settings,
         output: OutputSettings {
             format: output.output,
@@ -386,30 +409,63 @@ fn one_reader_of_stdin(
     Ok(())
 }
 
+/// Where logins come from, and what was found there.
 fn logins(
     args: &RegistryArgs,
+    fleet: &FleetArgs,
     images: &[Image],
     dry_run: bool,
     ambient: &Ambient,
-) -> Result<Vec<Option<RegistryLogin>>> {
+) -> Result<(LoginSources, Vec<Option<FoundLogin>>)> {
+    let user = args.registry_user.clone().map(|username| FoundLogin {
+        login: RegistryLogin::Password {
+            username,
+            password: Secret::new(""),
+        },
+        source: match args.registry_password_stdin {
+            true => LoginSource::Stdin,
+            false => LoginSource::Prompt,
+        },
+    });
+    let query = kubernetes(fleet, ambient);
+    let pull_secrets = args.pull_secret.iter();
     let mut sources = LoginSources {
-        user: args
-            .registry_user
-            .clone()
-            .map(|name| (name, Secret::new(""))),
+        user,
         registries: args.registry.clone(),
+        pull_secrets: pull_secrets
+            .map(|given| pull_secret(given, &query))
+            .collect(),
         auth_file: args.auth_file.as_deref().map(|path| ambient.path(path)),
+        default_files: credentials::default_auth_files(|name| ambient.variable(name)),
         no_auth: args.no_auth,
     };
-    let files = credentials::default_auth_files(|name| ambient.variable(name));
     // Everything is looked at once before anybody types a password that a typo would waste.
-    let logins = credentials::logins(&sources, images, &files)?;
+    let mut logins = credentials::logins(&sources, images)?;
     // The plan shows who logs in where; it needs no password.
-    let Some((_, password)) = sources.user.as_mut().filter(|_| !dry_run) else {
-        return Ok(logins);
-    };
-    *password = registry_password(args, images)?;
-    Ok(credentials::logins(&sources, images, &files)?)
+    if let Some(user) = sources.user.as_mut().filter(|_| !dry_run) {
+        let empty = user.clone();
+        if let RegistryLogin::Password { password, .. } = &mut user.login {
+            *password = registry_password(args, images)?;
+        }
+        for login in logins.iter_mut().flatten() {
+            if *login == empty {
+                *login = user.clone();
+            }
+        }
+    }
+    Ok((sources, logins))
+}
+
+fn pull_secret(given: &str, query: &KubernetesQuery) -> PullSecret {
+    let (name, query) = (given.to_string(), query.clone());
+    PullSecret {
+        name: name.clone(),
+        read: Arc::new(move || {
+            let (json, is_bare) =
+                inventory::pull_secret(&query, &name).map_err(|error| error.to_string())?;
+            Ok(PullSecretContent { json, is_bare })
+        }),
+    }
 }
 
 fn registry_password(args: &RegistryArgs, images: &[Image]) -> Result<Secret> {

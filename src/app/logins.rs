@@ -1,0 +1,39 @@
+//! Asks for a run's logins again: files, helpers and the Kubernetes API block, and so get a thread of their own.
+
+use futures::future::BoxFuture;
+
+use crate::credentials::{self, LoginSources};
+use crate::model::{FoundLogin, Image, Plan, RegistryLogin};
+use crate::ports::Logins;
+
+/// Where the plan's logins came from.
+pub(super) struct LoginsAgain {
+    sources: LoginSources,
+    images: Vec<Image>,
+}
+
+impl LoginsAgain {
+    pub(super) fn new(sources: &LoginSources, plan: &Plan) -> Self {
+        let items = 0..plan.work.items();
+        Self {
+            sources: sources.clone(),
+            images: items
+                .filter_map(|item| plan.work.image(item).cloned())
+                .collect(),
+        }
+    }
+}
+
+impl Logins for LoginsAgain {
+    fn ask(&self) -> BoxFuture<'_, Result<Vec<Option<RegistryLogin>>, String>> {
+        let (sources, images) = (self.sources.clone(), self.images.clone());
+        Box::pin(async move {
+            let asking = tokio::task::spawn_blocking(move || {
+                credentials::logins(&sources, &images).map_err(|error| error.to_string())
+            });
+            let found = asking.await.map_err(|error| error.to_string())??;
+            let login = |found: Option<FoundLogin>| found.map(|found| found.login);
+            Ok(found.into_iter().map(login).collect())
+        })
+    }
+}
