@@ -220,12 +220,15 @@ fn every_command_line_in_the_documents_runs() {
         "--retries",
         "0",
         "--no-auth",
+        "--report",
+        "run.json",
+        "-o",
+        "jsonl",
         IMAGE,
     ]);
-    assert_eq!(
-        desk.prepare(&mut failing).output().unwrap().status.code(),
-        Some(1)
-    );
+    let failed = desk.prepare(&mut failing).output().unwrap();
+    assert_eq!(failed.status.code(), Some(1));
+    fs::write(desk.path().join("run.jsonl"), failed.stdout).unwrap();
     // A key as --identity wants it.
     let key = desk.path().join("key");
     lab::succeed(

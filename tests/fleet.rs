@@ -5,6 +5,9 @@
 #[path = "support/fleet.rs"]
 mod support;
 
+#[path = "support/schemas.rs"]
+mod schemas;
+
 use std::collections::HashSet;
 use std::process::Command;
 use std::sync::Arc;
@@ -13,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
+use schemas::{check_junit, validate};
 use serde_json::Value;
 use support::*;
 
@@ -419,33 +423,65 @@ fn a_command_runs_on_every_node_as_it_is_given() {
 }
 
 #[test]
-fn events_are_one_json_line_each_and_the_last_holds_the_result() {
+fn events_and_reports_of_real_runs_have_the_published_forms() {
     let lab = fleet();
-    let arguments = [
-        "pull",
-        "-o",
-        "jsonl",
-        "--registry-user",
-        "ci",
-        "--registry-password-stdin",
-        SMALL,
-    ];
-    let run = end(start(&mut command(&lab, &arguments), &lab.password())).expect(0);
-    let lines: Vec<Value> = run
-        .stdout
-        .lines()
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let reports = ["run.json", "run.xml", "run.html"].map(file);
+    let [json, xml, html] = &reports;
+    let reports: Vec<&str> = reports
+        .iter()
+        .flat_map(|file| ["--report", file.as_str()])
+        .collect();
+    let document = || {
+        let text = std::fs::read_to_string(json).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let jsonl = [&reports[..], &["-o", "jsonl", SMALL]].concat();
+    let run = pull(&lab, &jsonl).expect(0);
+    let lines: Vec<String> = run.stdout.lines().map(String::from).collect();
+    validate("events-1.json", &lines);
+    let lines: Vec<Value> = lines
+        .iter()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     let (result, events) = lines.split_last().unwrap();
     assert_eq!(result["result"]["summary"]["pulled"], NODES);
-    for (index, event) in events.iter().enumerate() {
-        assert_eq!(event["number"], index + 1);
+    assert_eq!(result["result"], document());
+    for (number, event) in events.iter().enumerate() {
+        assert_eq!(event["number"], number);
     }
     let finished = events
         .iter()
         .filter(|event| event["event"] == "finished")
         .count();
     assert_eq!(finished, NODES);
+    check_junit(xml.as_ref());
+    // Every node's bar shows how it was reached, asked and warmed.
+    let page = std::fs::read_to_string(html).unwrap();
+    let (_, data) = page.split_once("id=\"data\">").unwrap();
+    let data: Value = serde_json::from_str(data.split_once("</script>").unwrap().0).unwrap();
+    for node in data["nodes"].as_array().unwrap() {
+        let spans = node["spans"].as_array().unwrap();
+        let phases: HashSet<&str> = spans.iter().map(|span| span[0].as_str().unwrap()).collect();
+        assert_eq!(
+            phases,
+            HashSet::from(["connect", "check", "pull"]),
+            "{node}"
+        );
+    }
+
+    let other: [&[&str]; 2] = [&["check"], &["exec"]];
+    for (command, what) in other
+        .into_iter()
+        .zip([&["-o", "human", SMALL][..], &["--", "id", "-u"]])
+    {
+        prepull(&lab, &[command, &reports, what].concat()).expect(0);
+        validate("document-1.json", &[document().to_string()]);
+        assert_eq!(document()["command"], command[0]);
+        assert_eq!(document()["summary"]["ok"], NODES);
+        check_junit(xml.as_ref());
+    }
 }
 
 #[test]

@@ -21,7 +21,10 @@ use crate::engine::{self, Finish};
 use crate::journal::{Header, Journal};
 use crate::model::text::printable;
 use crate::model::{Fact, Plan, Secret, Work};
-use crate::report::{self, Human, HumanOptions, Json, Jsonl, Ledger, Reporter, RunInfo, RunResult};
+use crate::report::{
+    self, FileReport, Human, HumanOptions, Json, Jsonl, Ledger, ReportForm, Reporter, RunInfo,
+    RunResult,
+};
 use crate::runtime;
 use crate::settings::{Ambient, OutputSettings, RunSettings, SshSettings};
 use crate::ssh::{HostKeyPolicy, Overrides, SshOptions, SshTransport};
@@ -79,7 +82,11 @@ pub(super) fn run(
         None => (None, Gap::default()),
     };
     let (facts, facts_receiver) = mpsc::channel(FACTS_UNDER_WAY);
-    let reporters = reporters(settings.output, &info);
+    let mut reporters = reporters(settings.output, &info);
+    for file in &settings.reports {
+        let report = FileReport::new(&info, file.path.clone(), form(file.form));
+        reporters.push(Box::new(report));
+    }
     let running = report::start(facts_receiver, ledger, reporters);
     let tokio = tokio::runtime::Runtime::new().context("cannot start the tokio runtime")?;
     let logins = LoginsAgain::new(&settings.login_sources, &settings.plan);
@@ -96,7 +103,12 @@ pub(super) fn run(
         nodes: finish.nodes,
         stopped: finish.stopped,
     };
-    running.finish(&result).context("cannot write the result")?;
+    let mut unwritten = running.finish(&result).into_iter().peekable();
+    let is_written = unwritten.peek().is_none();
+    for error in unwritten {
+        let error = anyhow::Error::new(error).context("cannot write the result");
+        report::print_stderr(&report::error_text(&error));
+    }
     if let Some(error) = gap.lock().unwrap_or_else(PoisonError::into_inner).take() {
         super::warn(&[format!(
             "the journal of this run is not whole, resuming it would repeat work: {error}"
@@ -105,7 +117,11 @@ pub(super) fn run(
     // A pull that leaves older images alone, as it was asked to, is no failure; a check looks closer.
     let is_check = matches!(settings.plan.work, Work::Check(_));
     let agree = !is_check || report::digests_agree(&result);
-    Ok(Exit::of(&result.nodes, result.stopped, agree))
+    Ok(match Exit::of(&result.nodes, result.stopped, agree) {
+        // What became of the nodes says more, and is true whatever could be written.
+        Exit::Success if !is_written => Exit::Incomplete,
+        exit => exit,
+    })
 }
 
 /// Asks for the passphrase of a key. An empty answer, or no terminal, leaves the key out, as with `ssh`.
@@ -217,6 +233,14 @@ fn progress(output: OutputSettings) -> report::Progress {
         cli::ProgressChoice::Bars => report::Progress::Bars,
         cli::ProgressChoice::Lines => report::Progress::Lines,
         cli::ProgressChoice::None => report::Progress::None,
+    }
+}
+
+pub(super) fn form(form: cli::ReportForm) -> ReportForm {
+    match form {
+        cli::ReportForm::Json => ReportForm::Json,
+        cli::ReportForm::Junit => ReportForm::Junit,
+        cli::ReportForm::Html => ReportForm::Html,
     }
 }
 

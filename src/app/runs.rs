@@ -8,11 +8,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{CommandFactory, FromArgMatches};
 
 use super::exit::Exit;
-use crate::cli::{Cli, Format, ListFormat, RunsCommand};
+use super::run::form;
+use crate::cli::{Cli, Format, ListFormat, ReportFile, ReportForm, RunsCommand};
 use crate::journal::{self, JournalWork, Past, State};
 use crate::model::{Fleet, Plan, text::count};
-use crate::report::{self, RunEntry, RunInfo, RunResult};
-use crate::settings::Ambient;
+use crate::report::{self, FileReport, Jsonl, Reporter, RunEntry, RunInfo, RunResult};
+use crate::settings::{self, Ambient};
 
 /// How many names a warning lists.
 const NAMES: usize = 5;
@@ -29,6 +30,14 @@ pub(super) fn perform(command: &RunsCommand, ambient: &Ambient) -> Result<Exit> 
     match command {
         RunsCommand::List { output } => list(&folder, *output),
         RunsCommand::Show { run, output } => show(&folder, run, *output),
+        RunsCommand::Report { run, html, report } => {
+            let html = html.iter().map(|path| ReportFile {
+                path: path.clone(),
+                form: ReportForm::Html,
+            });
+            let files: Vec<_> = html.chain(report.iter().cloned()).collect();
+            write_reports(&folder, run, &settings::report_files(&files, ambient)?)
+        }
     }
 }
 
@@ -60,25 +69,38 @@ fn list(folder: &Path, format: ListFormat) -> Result<Exit> {
 fn show(folder: &Path, run: &str, format: Format) -> Result<Exit> {
     let past = Past::read(&journal::find(folder, run)?)?;
     let told = result(&past).map_err(anyhow::Error::msg)?;
-    let text = match format {
-        Format::Human => format!(
+    match format {
+        Format::Human => report::print_stdout(&format!(
             "{} {} ({})\n{}",
             told.info.id,
             told.info.plan.work.command(),
             state(past.state),
             report::summary(&told)
-        ),
-        Format::Json | Format::Jsonl => {
-            let document = serde_json::to_value(report::document(&told))?;
-            if format == Format::Json {
-                super::pretty(&document)
-            } else {
-                format!("{document}\n")
-            }
+        ))?,
+        Format::Json => report::print_stdout(&report::document_text(&told)?)?,
+        Format::Jsonl => {
+            let output = Box::new(std::io::stdout());
+            tell_again(&past, &told, Jsonl::new(Arc::clone(&told.info), output))?;
         }
-    };
-    report::print_stdout(&text)?;
+    }
     Ok(Exit::Success)
+}
+
+/// `prepull runs report`.
+fn write_reports(folder: &Path, run: &str, files: &[ReportFile]) -> Result<Exit> {
+    let past = Past::read(&journal::find(folder, run)?)?;
+    let told = result(&past).map_err(anyhow::Error::msg)?;
+    for file in files {
+        let report = FileReport::new(&told.info, file.path.clone(), form(file.form));
+        tell_again(&past, &told, report).context("cannot write the report")?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Tells a reporter what it would have heard, as far as it was recorded.
+fn tell_again(past: &Past, told: &RunResult, mut reporter: impl Reporter) -> std::io::Result<()> {
+    past.events.iter().for_each(|event| reporter.event(event));
+    report::forgive_closed_pipe(reporter.finish(told))
 }
 
 fn state(state: State) -> &'static str {

@@ -21,6 +21,7 @@ Examples:
   prepull pull --kube -l pool=gpu -u ops -b app:v2
   prepull pull -i nodes.yml --waves 1,10%,100% --deadline 1h app:v2
   helm template chart | prepull pull -i nodes.yml --manifests -
+  prepull pull -i nodes.yml --report run.html --report run.xml app:v2
   prepull pull --resume last               what the last run left open";
 
 pub(super) const CHECK: &str = "\
@@ -47,7 +48,8 @@ Examples:
 pub(super) const RUNS: &str = "\
 Examples:
   prepull runs list
-  prepull runs show last";
+  prepull runs show last
+  prepull runs report last --html run.html";
 
 pub(super) const COMPLETIONS: &str = "\
 Examples:

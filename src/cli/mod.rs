@@ -7,7 +7,7 @@ mod values;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 pub use options::{
     CourseArgs, FleetArgs, LoginArgs, OutputArgs, PolicyArgs, ReachArgs, RegistryArgs, RuntimeArgs,
@@ -15,10 +15,10 @@ pub use options::{
 };
 pub use values::{
     AddressTypeChoice, ColorChoice, Format, HostKeysChoice, ImagesFormat, ListFormat, NodesFormat,
-    ProgressChoice, PullChoice, RuntimeChoice, Share, Shell,
+    ProgressChoice, PullChoice, ReportFile, ReportForm, RuntimeChoice, Share, Shell,
 };
 
-use values::{bytes, duration, lease};
+use values::{bytes, duration, lease, report_file};
 
 /// Loads container images onto nodes over SSH before a roll-out needs them.
 #[derive(Debug, Parser)]
@@ -54,7 +54,7 @@ pub enum Command {
     /// The images that Kubernetes manifests name, one a line, each once.
     #[command(help_template = help::TEMPLATE, before_help = help::IMAGES)]
     Images(ImagesArgs),
-    /// The runs so far: list them, or show what became of one.
+    /// The runs so far: list them, show what became of one, or write reports of it.
     #[command(subcommand)]
     #[command(help_template = help::TEMPLATE, before_help = help::RUNS)]
     Runs(RunsCommand),
@@ -160,6 +160,17 @@ pub enum RunsCommand {
         /// How to print it.
         #[arg(short, long, value_name = "FORMAT", default_value = "human")]
         output: Format,
+    },
+    /// Write reports of a run, as far as it came.
+    Report {
+        /// Its name, the beginning of it, or last.
+        run: String,
+        /// A page for people, whatever the file's name ends with.
+        #[arg(long, value_name = "FILE", required_unless_present = "report")]
+        html: Option<PathBuf>,
+        /// By what the file's name ends with: .json, .xml (JUnit) or .html; repeatable.
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = report_file())]
+        report: Vec<ReportFile>,
     },
 }
 

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use super::values::{
-    AddressTypeChoice, ColorChoice, Format, HostKeysChoice, ProgressChoice, RuntimeChoice, Share,
-    backoff, portion, positive_duration,
+    AddressTypeChoice, ColorChoice, Format, HostKeysChoice, ProgressChoice, ReportFile,
+    RuntimeChoice, Share, backoff, portion, positive_duration, report_file,
 };
 
 /// Which nodes, and how they are reached.
@@ -209,6 +209,10 @@ pub struct OutputArgs {
     /// The format of the result on standard output.
     #[arg(short, long, value_name = "FORMAT", default_value = "human")]
     pub output: Format,
+    /// Write a report at the end: the document of -o json to FILE.json, JUnit XML to FILE.xml, a page for people to
+    /// FILE.html; repeatable.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = report_file())]
+    pub report: Vec<ReportFile>,
     /// How progress is shown on standard error.
     #[arg(long, value_name = "HOW", default_value = "auto")]
     pub progress: ProgressChoice,

@@ -1,8 +1,10 @@
 //! The values that options take: the words to choose from, and times, sizes and shares as people write them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 
 /// `prepull images --output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -84,6 +86,26 @@ pub enum Format {
     Jsonl,
 }
 
+/// `--report`: a file, and what is written to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportFile {
+    /// The file.
+    pub path: PathBuf,
+    /// What its name ends with says this.
+    pub form: ReportForm,
+}
+
+/// What is written to a report file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportForm {
+    /// The document of `-o json`.
+    Json,
+    /// JUnit XML.
+    Junit,
+    /// A page for people.
+    Html,
+}
+
 /// `prepull nodes --output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum NodesFormat {
@@ -139,6 +161,20 @@ pub enum ColorChoice {
     Always,
     /// Never.
     Never,
+}
+
+/// A path whose ending says what is written there.
+pub(super) fn report_file() -> impl TypedValueParser<Value = ReportFile> {
+    PathBufValueParser::new().try_map(|path| {
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        let form = match ending {
+            Some("json") => ReportForm::Json,
+            Some("xml") => ReportForm::Junit,
+            Some("html") => ReportForm::Html,
+            _ => return Err("it must end in .json, .xml (JUnit) or .html"),
+        };
+        Ok(ReportFile { path, form })
+    })
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

@@ -27,6 +27,12 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// [`printable`] for a text of several lines, which stay lines.
+pub fn printed(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(printable).collect();
+    lines.join("\n")
+}
+
 fn is_hostile(character: char) -> bool {
     character.is_control()
         || matches!(

@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use super::RunResult;
 use crate::model::{
-    Attempt, ExitStatus, Failure, Outcome, Record, Retry, Stage, Work, text::capped,
+    Attempt, ExitStatus, Failure, NodeRecord, Outcome, Record, Retry, Stage, Work, text::capped,
 };
 
 /// The longest detail in a document, in bytes: a node's words must not fill a disk.
 const DETAIL_LIMIT: usize = 16 * 1024;
 
-/// The document, version 1; its form is described in the documentation of the command line.
+/// The document, version 1: `docs/schema/document-1.json` describes it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Document {
     schema: u32,
@@ -211,6 +211,33 @@ pub(super) fn digests_of(result: &RunResult, item: usize) -> BTreeMap<&str, Vec<
     digests
 }
 
+/// What a node's outcomes come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Standing {
+    /// All is as wanted.
+    Ok,
+    /// Something is not.
+    Failed,
+    /// Something was not run, and nothing else is wrong.
+    NotRun,
+}
+
+pub(super) fn standing(node: &NodeRecord) -> Standing {
+    let mut wrong = node
+        .items
+        .iter()
+        .filter(|record| !record.outcome.is_ok())
+        .peekable();
+    if wrong.peek().is_none() {
+        Standing::Ok
+    } else if wrong.all(|record| matches!(record.outcome, Outcome::NotRun(_))) {
+        Standing::NotRun
+    } else {
+        Standing::Failed
+    }
+}
+
 pub(super) fn counts(result: &RunResult) -> Counts {
     let work = &result.info.plan.work;
     let mut counts = Counts {
@@ -220,22 +247,19 @@ pub(super) fn counts(result: &RunResult) -> Counts {
         ..Counts::default()
     };
     for node in &result.nodes {
-        let (mut failed, mut not_run) = (false, false);
         for record in &node.items {
             match &record.outcome {
                 Outcome::Pulled(_) => counts.pulled += 1,
                 Outcome::Present(_) => counts.present += 1,
                 Outcome::Missing => *counts.missing.get_or_insert(0) += 1,
                 Outcome::Ran(_) => *counts.ran.get_or_insert(0) += 1,
-                Outcome::NotRun(_) => not_run = true,
-                Outcome::Failed(_) => {}
+                Outcome::NotRun(_) | Outcome::Failed(_) => {}
             }
-            failed |= !record.outcome.is_ok() && !matches!(record.outcome, Outcome::NotRun(_));
         }
-        match (failed, not_run) {
-            (true, _) => counts.failed += 1,
-            (false, true) => counts.not_run += 1,
-            (false, false) => counts.ok += 1,
+        match standing(node) {
+            Standing::Ok => counts.ok += 1,
+            Standing::Failed => counts.failed += 1,
+            Standing::NotRun => counts.not_run += 1,
         }
     }
     counts

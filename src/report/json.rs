@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::background::{Background, Output};
-use super::document::{document, failure_entry, outcome_entry, seconds};
+use super::document::{document, failure_entry, outcome_entry, seconds, timestamp};
 use super::{Reporter, RunInfo, RunResult};
 use crate::model::{Event, Fact};
 
@@ -25,11 +25,18 @@ impl Reporter for Json {
     fn event(&mut self, _event: &Event) {}
 
     fn finish(&mut self, result: &RunResult) -> io::Result<()> {
-        let text = serde_json::to_string_pretty(&document(result))?;
-        self.0.write_all(ascii_controls(&text).as_bytes())?;
-        self.0.write_all(b"\n")?;
+        self.0.write_all(document_text(result)?.as_bytes())?;
         self.0.flush()
     }
+}
+
+/// The document of a run as text, ending with a newline.
+///
+/// # Errors
+/// What the JSON writer answers; it writes to memory.
+pub fn document_text(result: &RunResult) -> serde_json::Result<String> {
+    let text = serde_json::to_string_pretty(&document(result))?;
+    Ok(ascii_controls(&text) + "\n")
 }
 
 /// One event a line, and the document as the last line's `result`.
@@ -39,12 +46,12 @@ pub struct Jsonl {
 }
 
 impl Jsonl {
-    /// Writes the lines to `output`, from a thread of its own.
+    /// Writes the lines to `output`, from a thread of its own. The first says what the run is.
     pub fn new(info: Arc<RunInfo>, output: Output) -> Self {
-        Self {
-            info,
-            output: Background::new(output),
-        }
+        let output = Background::new(output);
+        let line = start_json(&info).to_string();
+        output.write(ascii_controls(&line) + "\n");
+        Self { info, output }
     }
 }
 
@@ -83,6 +90,18 @@ pub(super) fn ascii_controls(text: &str) -> String {
         }
     }
     out
+}
+
+/// Every line's form: `docs/schema/events-1.json`.
+fn start_json(info: &RunInfo) -> Value {
+    let work = &info.plan.work;
+    let images = (0..work.items()).filter_map(|item| work.image(item));
+    json!({
+        "number": 0, "at_seconds": 0.0, "event": "run-started", "schema": 1,
+        "run": info.id, "command": work.command(), "started": timestamp(info.started),
+        "images": images.map(ToString::to_string).collect::<Vec<_>>(),
+        "nodes": info.plan.fleet.nodes().len(),
+    })
 }
 
 fn event_json(info: &RunInfo, event: &Event) -> Value {

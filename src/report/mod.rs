@@ -3,9 +3,12 @@
 mod background;
 mod bars;
 mod document;
+mod file;
 mod groups;
+mod html;
 mod human;
 mod json;
+mod junit;
 mod lines;
 mod plan;
 mod print;
@@ -13,6 +16,7 @@ mod runs;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod timeline;
 
 use std::io;
 use std::sync::Arc;
@@ -23,11 +27,12 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::model::{Event, Fact, NodeRecord, Plan, StopReason};
 
-pub use document::{Document, digests_agree, document};
+pub use document::{Document, digests_agree};
+pub use file::{FileReport, ReportForm};
 pub use human::{Human, HumanOptions};
-pub use json::{Json, Jsonl};
+pub use json::{Json, Jsonl, document_text};
 pub use plan::{fleet_json, fleet_names, fleet_table, fleet_yaml, plan_json, plan_text};
-pub use print::{error_text, print_stderr, print_stdout};
+pub use print::{error_text, forgive_closed_pipe, print_stderr, print_stdout};
 pub use runs::{RunEntry, runs_table};
 pub use summary::summary;
 
@@ -164,23 +169,19 @@ impl Running {
     ///
     /// Blocks: every sender of facts must be gone before, and the caller be no async task.
     ///
-    /// # Errors
-    /// The first error of a reporter; the others show the end all the same. A reader that went away is none.
-    pub fn finish(self, result: &RunResult) -> io::Result<()> {
-        let mut audience = self
-            .0
-            .join()
-            .map_err(|_| io::Error::other("a reporter crashed: this is a fault in prepull"))?;
+    /// Returns what went wrong with reporters; each shows the end whatever became of the others. A reader that went
+    /// away is nothing wrong.
+    pub fn finish(self, result: &RunResult) -> Vec<io::Error> {
+        let Ok(mut audience) = self.0.join() else {
+            let crash = "a reporter crashed: this is a fault in prepull";
+            return vec![io::Error::other(crash)];
+        };
         if let Some(ledger) = &mut audience.ledger {
             ledger.end(result);
         }
-        let mut first = Ok(());
-        for reporter in &mut audience.reporters {
-            let ended = print::forgive_closed_pipe(reporter.finish(result));
-            if first.is_ok() {
-                first = ended;
-            }
-        }
-        first
+        let reporters = audience.reporters.iter_mut();
+        reporters
+            .filter_map(|reporter| print::forgive_closed_pipe(reporter.finish(result)).err())
+            .collect()
     }
 }

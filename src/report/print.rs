@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use crate::model::text::printable;
+use crate::model::text::printed;
 
 /// Writes a text to standard output. A reader that went away is no error: nobody wants the rest.
 ///
@@ -23,7 +23,10 @@ pub fn print_stderr(text: &str) {
 }
 
 /// Nobody reads any more: that ends the writing, not the run.
-pub(super) fn forgive_closed_pipe(written: io::Result<()>) -> io::Result<()> {
+///
+/// # Errors
+/// Any other error of writing.
+pub fn forgive_closed_pipe(written: io::Result<()>) -> io::Result<()> {
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
@@ -44,6 +47,5 @@ pub fn error_text(error: &anyhow::Error) -> String {
             message = format!("{message}: {cause}");
         }
     }
-    let lines: Vec<_> = message.lines().map(printable).collect();
-    format!("prepull: error: {}\n", lines.join("\n"))
+    format!("prepull: error: {}\n", printed(&message))
 }

@@ -5,6 +5,7 @@
 
 mod ambient;
 mod policy;
+mod reports;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 pub use ambient::Ambient;
+pub use reports::report_files;
 
 use crate::cli::{self, FleetArgs, LoginArgs, RegistryArgs, RuntimeArgs, SshArgs};
 use crate::credentials::{self, LoginSources, PullSecret, PullSecretContent};
@@ -38,6 +40,8 @@ pub struct RunSettings {
     pub ssh: SshSettings,
     /// What is printed.
     pub output: OutputSettings,
+    /// The files to write at the end.
+    pub reports: Vec<cli::ReportFile>,
 }
 
 /// What the command line says about reaching nodes; `None` leaves it to ssh_config.
@@ -86,6 +90,7 @@ pub fn pull(
         &args.manifests,
         args.registry.registry_password_stdin,
     )?;
+    let reports = report_files(&args.course.output.report, ambient)?;
     let images = images(&args.images, &args.manifests, ambient)?;
     let mut policy = policy::policy(&args.course.policy)?;
     policy.pull_timeout = Some(args.pull_timeout).filter(|limit| !limit.is_zero());
@@ -134,7 +139,14 @@ pub fn pull(
         held: HashMap::new(),
         mark: mark(),
     };
-    run(plan, sources, &args.reach.ssh, &args.course, ambient)
+    run(
+        plan,
+        reports,
+        sources,
+        &args.reach.ssh,
+        &args.course,
+        ambient,
+    )
 }
 
 /// `check`.
@@ -147,6 +159,7 @@ pub fn check(
     background: Background<'_>,
 ) -> Result<RunSettings> {
     one_reader_of_stdin(&args.reach.fleet, &args.manifests, false)?;
+    let reports = report_files(&args.course.output.report, ambient)?;
     let images = images(&args.images, &args.manifests, ambient)?;
     let policy = policy::policy(&args.course.policy)?;
     let fleet = fleet(
@@ -165,6 +178,7 @@ pub fn check(
     };
     run(
         plan,
+        reports,
         LoginSources::default(),
         &args.reach.ssh,
         &args.course,
@@ -184,6 +198,7 @@ pub fn exec(
     if args.command.iter().any(|part| part.contains('\0')) {
         bail!("the command holds a NUL byte, which no program can be given");
     }
+    let reports = report_files(&args.course.output.report, ambient)?;
     let policy = policy::policy(&args.course.policy)?;
     let fleet = fleet(
         &args.reach.fleet,
@@ -201,6 +216,7 @@ pub fn exec(
     };
     run(
         plan,
+        reports,
         LoginSources::default(),
         &args.reach.ssh,
         &args.course,
@@ -233,6 +249,7 @@ fn mark() -> String {
 
 fn run(
     mut plan: Plan,
+    reports: Vec<cli::ReportFile>,
     login_sources: LoginSources,
     ssh: &SshArgs,
     course: &cli::CourseArgs,
@@ -257,6 +274,7 @@ fn run(
             verbose: output.verbose,
             journal: !output.no_journal,
         },
+        reports,
     })
 }
 

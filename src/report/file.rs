@@ -1,0 +1,85 @@
+//! Reports in files: complete or not there at all, whatever happens while they are written.
+
+use std::fs::Permissions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::html::page;
+use super::json::document_text;
+use super::junit::junit;
+use super::timeline::Timeline;
+use super::{Reporter, RunInfo, RunResult};
+use crate::model::Event;
+
+/// What is written to a report file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportForm {
+    /// The document of `-o json`.
+    Json,
+    /// JUnit XML.
+    Junit,
+    /// A page for people.
+    Html,
+}
+
+/// A report that becomes a file at the end of the run.
+#[derive(Debug)]
+pub struct FileReport {
+    path: PathBuf,
+    form: Form,
+}
+
+#[derive(Debug)]
+enum Form {
+    Json,
+    Junit,
+    Html(Timeline),
+}
+
+impl FileReport {
+    /// The report will be at `path`, and replace what is there.
+    pub fn new(info: &RunInfo, path: PathBuf, form: ReportForm) -> Self {
+        let form = match form {
+            ReportForm::Json => Form::Json,
+            ReportForm::Junit => Form::Junit,
+            ReportForm::Html => Form::Html(Timeline::new(info.plan.fleet.nodes().len())),
+        };
+        Self { path, form }
+    }
+}
+
+impl Reporter for FileReport {
+    fn event(&mut self, event: &Event) {
+        if let Form::Html(timeline) = &mut self.form {
+            timeline.note(event);
+        }
+    }
+
+    fn finish(&mut self, result: &RunResult) -> io::Result<()> {
+        let text = match &mut self.form {
+            Form::Json => document_text(result)?,
+            Form::Junit => junit(result)?,
+            Form::Html(timeline) => page(result, std::mem::replace(timeline, Timeline::new(0)))?,
+        };
+        write(&self.path, &text).map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("report {}: {error}", self.path.display()),
+            )
+        })
+    }
+}
+
+/// Beside its place first, so that nobody ever reads half of it. Who may read it is as for any new file.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let folder = Path::new(".").join(path.parent().unwrap_or(Path::new("")));
+    let mut file = tempfile::Builder::new()
+        .prefix(".prepull-")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
