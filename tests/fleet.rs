@@ -9,7 +9,7 @@ mod support;
 mod schemas;
 
 use std::collections::HashSet;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -471,14 +471,23 @@ fn events_and_reports_of_real_runs_have_the_published_forms() {
         );
     }
 
-    let other: [&[&str]; 2] = [&["check"], &["exec"]];
-    for (command, what) in other
-        .into_iter()
-        .zip([&["-o", "human", SMALL][..], &["--", "id", "-u"]])
-    {
-        prepull(&lab, &[command, &reports, what].concat()).expect(0);
+    // Everything is as wanted, only nobody hears of it.
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let mut unheard = command(&lab, &["check", "-o", "json", SMALL]);
+    unheard.stdin(Stdio::null()).stderr(Stdio::piped());
+    let output = unheard.stdout(full.unwrap()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("cannot write the result: No space left on device"),
+        "{said}"
+    );
+    assert_eq!(output.status.code(), Some(1));
+
+    for arguments in [&["check", SMALL][..], &["exec", "--", "id", "-u"]] {
+        let (name, what) = arguments.split_first().unwrap();
+        prepull(&lab, &[&[*name], &reports[..], what].concat()).expect(0);
         validate("document-1.json", &[document().to_string()]);
-        assert_eq!(document()["command"], command[0]);
+        assert_eq!(document()["command"], *name);
         assert_eq!(document()["summary"]["ok"], NODES);
         check_junit(xml.as_ref());
     }

@@ -550,6 +550,14 @@ fn what_nodes_say_is_text_in_the_page_and_nothing_leaves_it() {
     for sort in every_sort() {
         sort.report(&path, ReportForm::Html);
         browser.open(&path, "");
+        if matches!(sort.result.info.plan.work, Work::Exec(_)) {
+            let ends = ["exit status 3", "signal KILL", "ran"];
+            assert_eq!(browser.texts("#rows .pill"), ends);
+            browser.click("#rows button");
+            let output = browser.texts("#rows pre");
+            assert_eq!(output, [HOSTILE[0], "\u{fffd}\\u{1b}[31mwords"]);
+            browser.click("#rows button");
+        }
         let nodes = sort.result.nodes.len().min(100);
         assert_eq!(
             browser.run("return document.querySelectorAll('#rows tr').length"),

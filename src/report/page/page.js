@@ -7,7 +7,7 @@
   const total = Math.max(data.total, 1);
   const ROWS = 100;
   const PHASES = {
-    connect: 'connect', check: 'ask the runtime', pull: 'pull', stall: 'nothing arrives', run: 'run the command',
+    connect: 'connect, or wait for a turn at the registry', check: 'ask the runtime', pull: 'pull', stall: 'nothing arrives', run: 'run the command',
     wait: 'wait for the next attempt', failure: 'attempt failed',
   };
   const STANDINGS = { ok: 'ready', failed: 'failed', 'not-run': 'not run' };
@@ -49,10 +49,15 @@
   };
   const sum = (numbers) => numbers.reduce((all, number) => all + number, 0);
 
+  const ending = ({ status, exit, signal }) => {
+    if (status === 'ran' && exit !== 0) return signal ? `signal ${signal}` : `exit status ${exit}`;
+    return status.replace('-', ' ');
+  };
+
   const nodes = run.nodes.map((node, index) => {
     const { standing, spans, failures } = data.nodes[index];
     const words = new Map();
-    for (const { status } of node.outcomes) words.set(status, (words.get(status) || 0) + 1);
+    for (const one of node.outcomes) words.set(ending(one), (words.get(ending(one)) || 0) + 1);
     const said = node.outcomes.flatMap((outcome) => [
       outcome.status, outcome.digest, outcome.stdout, outcome.stderr,
       ...[outcome, ...outcome.attempts].flatMap(({ failure }) => (failure ? [failure.kind, failure.detail] : [])),
@@ -61,7 +66,7 @@
     const kinds = new Set(node.outcomes.flatMap((outcome) => (outcome.status === 'failed' ? [outcome.failure.kind] : [])));
     return {
       ...node, index, standing, spans, failures,
-      word: [...words].map(([word, times]) => `${only ? '' : `${times} `}${word.replace('-', ' ')}`).join(', '),
+      word: [...words].map(([word, times]) => `${only ? '' : `${times} `}${word}`).join(', '),
       kinds: [...kinds].join(', '),
       bytes: sum(node.outcomes.map((outcome) => outcome.bytes || 0)),
       seconds: Math.max(0, ...node.outcomes.map((outcome) => outcome.seconds)),
@@ -77,7 +82,7 @@
   const ready = counts.ok === counts.nodes && !run.disagreements;
   const tiles = [
     ['ready', counts.ok], ['failed', counts.failed], ['not run', counts.not_run],
-    ['pulled', counts.pulled], ['present before', counts.present], ['missing', counts.missing], ['ran', counts.ran],
+    ['pulled', counts.pulled], [run.command === 'pull' ? 'present before' : 'present', counts.present], ['missing', counts.missing], ['ran', counts.ran],
     ['of images on the nodes', sum(nodes.map((node) => node.bytes)), size],
   ].filter(([, value], place) => place < 3 || value);
   const slowest = nodes.reduce((a, b) => (b.seconds > a.seconds ? b : a));
@@ -111,7 +116,7 @@
   put(byId('groups'), ...byCount.map(([group, number]) => {
     const names = group.nodes.slice(0, 12).map((index) => nodes[index].name).join(', ');
     const more = group.nodes.length - 12;
-    return make('li', { class: group.advice ? '' : 'open' },
+    return make('li', { class: group.what.startsWith('not run') ? 'open' : '' },
       make('h3', {}, make('span', {}, group.what),
         press(`show ${count(group.nodes.length, 'node')}`, { class: 'link', 'aria-label': `show ${count(group.nodes.length, 'node')} with ${group.what}` }, () => {
           go({ group: String(number), q: '', status: '', page: '' });
@@ -234,13 +239,12 @@
       `${time(attempt.seconds)}: `,
       attempt.failure
         ? make('span', { class: 'mono' }, `${attempt.failure.kind} (${attempt.failure.stage}): ${attempt.failure.detail}`)
-        : (one.status === 'not-run' ? 'cancelled' : 'success')));
+        : (one.status === 'not-run' ? 'cancelled' : one.status === 'ran' ? ending(one) : 'success')));
     const facts = [
-      one.digest, one.bytes !== undefined && size(one.bytes), time(one.seconds), one.exit !== undefined && one.exit !== null && `exit status ${one.exit}`,
-      one.signal && `ended by signal ${one.signal}`, one.status === 'not-run' && one.failure.detail,
+      one.digest, one.bytes !== undefined && size(one.bytes), time(one.seconds), one.status === 'not-run' && one.failure.detail,
     ].filter(Boolean).join(', ');
     return make('div', { class: 'outcome' },
-      one.image ? make('code', {}, one.image) : '', ` ${one.status.replace('-', ' ')} `, make('span', { class: 'quiet mono' }, facts),
+      one.image ? make('code', {}, one.image) : '', ` ${ending(one)} `, make('span', { class: 'quiet mono' }, facts),
       tries.length ? make('ol', { 'aria-label': 'Attempts' }, ...tries) : '',
       one.stdout ? make('pre', { 'aria-label': 'Standard output' }, one.stdout) : '',
       one.stderr ? make('pre', { 'aria-label': 'Standard error' }, one.stderr) : '',
