@@ -553,3 +553,93 @@ fn ssh_config_names_the_way_to_nodes_behind_a_bastion() {
         );
     }
 }
+
+#[test]
+fn a_probe_tells_what_nodes_are_and_have_and_which_cannot_be_reached() {
+    let lab = fleet();
+    let only = ["--limit", "node-1:node-2"];
+    let pulled = [
+        "pull",
+        "--registry-user",
+        "ci",
+        "--registry-password-stdin",
+        SMALL,
+    ];
+    let pull = [pulled.as_slice(), &only].concat();
+    end(start(&mut command(&lab, &pull), &lab.password())).expect(0);
+    let few = "node-1:node-2:node-bare:node-dead";
+    let probe = |options: &[&str]| {
+        let always = [
+            "nodes",
+            "--probe",
+            "--retries",
+            "0",
+            "--limit",
+            few,
+            SMALL,
+            APP,
+        ];
+        let arguments = [always.as_slice(), &["--connect-timeout", "5s"], options].concat();
+        end(start(
+            &mut command_for(&lab, &lab.file("faulty.yml"), &arguments),
+            "",
+        ))
+        .expect(1)
+    };
+    let json = probe(&["-o", "json"]).json();
+    for (index, runtime, socket, root) in [
+        (
+            0,
+            "docker ",
+            "unix:///var/run/docker.sock",
+            "/var/lib/docker",
+        ),
+        (
+            1,
+            "containerd ",
+            "unix:///run/containerd/containerd.sock",
+            "/var/lib/containerd",
+        ),
+    ] {
+        let found = &json["nodes"][index]["probe"];
+        assert_eq!(found["status"], "probed", "{found}");
+        assert_eq!(
+            (&found["os"], &found["present"]),
+            (&"linux".into(), &1.into())
+        );
+        let version = found["runtime"].as_str().unwrap();
+        assert!(
+            version.starts_with(runtime) && version.contains('.'),
+            "{found}"
+        );
+        assert_eq!(
+            (found["endpoint"].as_str(), found["root"].as_str()),
+            (Some(socket), Some(root))
+        );
+        // The lab gives each node some gigabytes of its own for images.
+        let free = found["free_bytes"].as_u64().unwrap();
+        assert!((1 << 28..1 << 36).contains(&free), "{found}");
+        let clock = |what: &str| found["clock"][what].as_i64().unwrap();
+        let (off, sure) = (
+            clock("offset_milliseconds"),
+            clock("uncertainty_milliseconds"),
+        );
+        // One machine, one clock.
+        assert!(off.abs() <= sure + 2, "{found}");
+        assert_eq!(found["images"][0]["present"], true);
+        assert_eq!(found["images"][1]["present"], false);
+    }
+    let kinds: Vec<_> = json["nodes"].as_array().unwrap()[2..]
+        .iter()
+        .map(|node| node["probe"]["failure"]["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["runtime-missing", "unreachable"]);
+    let table = probe(&[]).stdout;
+    let rows: Vec<&str> = table.lines().take(5).collect();
+    assert!(rows.iter().all(|row| row.chars().count() <= 80), "{table}");
+    assert!(
+        rows[1].starts_with("node-1 ") && rows[1].contains(" 1/2 "),
+        "{table}"
+    );
+    assert!(rows[4].contains("unreachable"), "{table}");
+}

@@ -70,7 +70,7 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
         Command::Pull(args) => &args.reach.ssh.login,
         Command::Check(args) => &args.reach.ssh.login,
         Command::Exec(args) => &args.reach.ssh.login,
-        Command::Nodes(args) => &args.login,
+        Command::Nodes(args) => &args.reach.ssh.login,
         Command::Images(args) => return images(args, &ambient),
         Command::Runs(command) => return runs::perform(command, &ambient),
         Command::Completions { shell } => return complete::registration(*shell),
@@ -82,6 +82,7 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
         Command::Pull(args) => settings::pull(args, &ambient, &behind)?,
         Command::Check(args) => settings::check(args, &ambient, &behind)?,
         Command::Exec(args) => settings::exec(args, &ambient, &behind)?,
+        Command::Nodes(args) if args.probe => settings::probe(args, &ambient, &behind)?,
         Command::Nodes(args) => {
             let fleet = settings::nodes(args, &ambient, &behind)?;
             warn(&ssh.warnings());

@@ -15,7 +15,7 @@ use super::ledger::{Gap, JournalLedger};
 use super::logins::LoginsAgain;
 use super::runs;
 use super::stop::Signals;
-use crate::cli::{self, Format};
+use crate::cli::{self, Format, NodesFormat};
 use crate::credentials;
 use crate::engine::{self, Finish};
 use crate::journal::{Header, Journal};
@@ -82,7 +82,10 @@ pub(super) fn run(
         None => (None, Gap::default()),
     };
     let (facts, facts_receiver) = mpsc::channel(FACTS_UNDER_WAY);
-    let mut reporters = reporters(settings.output, &info);
+    let mut reporters = match settings.nodes {
+        Some(format) => probe_reporters(format, settings.output, &info),
+        None => reporters(settings.output, &info),
+    };
     for file in &settings.reports {
         let report = FileReport::new(&info, file.path.clone(), form(file.form));
         reporters.push(Box::new(report));
@@ -191,6 +194,24 @@ fn reporters(output: OutputSettings, info: &Arc<RunInfo>) -> Vec<Box<dyn Reporte
             Box::new(Jsonl::new(Arc::clone(info), stdout())),
         ],
     }
+}
+
+fn probe_reporters(
+    format: NodesFormat,
+    output: OutputSettings,
+    info: &Arc<RunInfo>,
+) -> Vec<Box<dyn Reporter>> {
+    let text = move |result: &RunResult| match format {
+        NodesFormat::Human => report::probed_table(result, false),
+        NodesFormat::Wide => report::probed_table(result, true),
+        NodesFormat::Yaml => report::probed_yaml(result),
+        NodesFormat::Json => super::pretty(&report::probed_json(result)),
+        NodesFormat::Name => report::fleet_names(&result.info.plan.fleet),
+    };
+    vec![
+        beside_json(output, info),
+        Box::new(report::AtEnd::new(Box::new(io::stdout()), text)),
+    ]
 }
 
 /// Progress beside a result for programs: nobody reads lines there unless they were asked for.

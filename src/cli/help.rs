@@ -33,7 +33,8 @@ pub(super) const NODES: &str = "\
 Examples:
   prepull nodes -i nodes.yml --limit 'gpu:!gpu17'
   prepull nodes -H 'worker[01-40].example' -o name
-  prepull nodes --kube --context prod -l pool=gpu -o wide";
+  prepull nodes --kube --context prod -l pool=gpu -o wide
+  prepull nodes -i nodes.yml --probe registry.example:5000/team/app:v2";
 
 pub(super) const EXEC: &str = "\
 Examples:

@@ -10,8 +10,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 pub use options::{
-    CourseArgs, FleetArgs, LoginArgs, OutputArgs, PolicyArgs, ReachArgs, RegistryArgs, RuntimeArgs,
-    SshArgs,
+    CourseArgs, FleetArgs, LoginArgs, OutputArgs, PolicyArgs, ProgressArgs, ReachArgs,
+    RegistryArgs, RuntimeArgs, SshArgs,
 };
 pub use values::{
     AddressTypeChoice, ColorChoice, Format, HostKeysChoice, ImagesFormat, ListFormat, NodesFormat,
@@ -45,7 +45,7 @@ pub enum Command {
     /// Change nothing: does every node hold the images, and the same digest everywhere?
     #[command(help_template = help::TEMPLATE, before_help = help::CHECK, after_help = help::EXIT)]
     Check(CheckArgs),
-    /// Show the resolved fleet; connect to nothing.
+    /// Show the resolved fleet; with --probe, what each node is and has.
     #[command(help_template = help::TEMPLATE, before_help = help::NODES)]
     Nodes(NodesArgs),
     /// Run a command on every node: program and arguments as given, without a shell.
@@ -196,16 +196,33 @@ pub struct CheckArgs {
 
 /// `prepull nodes`.
 #[derive(Debug, Args)]
+// What only a connection needs makes no sense without one.
+#[command(mut_args(|arg| match arg.get_id().as_str() {
+    "images" | "known_hosts" | "host_keys" | "ask_pass" | "connect_timeout" | "keepalive" | "parallel" | "retries"
+    | "backoff" | "deadline" | "max_failures" | "canary" | "waves" | "progress" | "color" | "quiet" | "verbose" => {
+        arg.requires("probe")
+    }
+    _ => arg,
+}))]
 pub struct NodesArgs {
+    /// Images to look for on every node.
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<String>,
+    /// Connect, and show what each node is and has: system, runtime and version, free space, clock, images.
+    #[arg(long)]
+    pub probe: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub fleet: FleetArgs,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub login: LoginArgs,
+    pub reach: ReachArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub runtime: RuntimeArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub policy: PolicyArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub progress: ProgressArgs,
     /// How to print it.
     #[arg(
         short,

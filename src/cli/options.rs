@@ -209,10 +209,22 @@ pub struct OutputArgs {
     /// The format of the result on standard output.
     #[arg(short, long, value_name = "FORMAT", default_value = "human")]
     pub output: Format,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub progress: ProgressArgs,
+    /// Record nothing of this run on disk: it cannot be resumed.
+    #[arg(long)]
+    pub no_journal: bool,
     /// Write a report at the end: the document of -o json to FILE.json, JUnit XML to FILE.xml, a page for people to
     /// FILE.html; repeatable.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = report_file())]
     pub report: Vec<ReportFile>,
+}
+
+/// What is shown beside the result.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub struct ProgressArgs {
     /// How progress is shown on standard error.
     #[arg(long, value_name = "HOW", default_value = "auto")]
     pub progress: ProgressChoice,
@@ -225,7 +237,4 @@ pub struct OutputArgs {
     /// Print every step of every node.
     #[arg(short, long)]
     pub verbose: bool,
-    /// Record nothing of this run on disk: it cannot be resumed.
-    #[arg(long)]
-    pub no_journal: bool,
 }

@@ -35,7 +35,7 @@ impl<'a> Logins<'a> {
                 .iter()
                 .map(|planned| planned.login.as_ref().map(|found| found.login.clone()))
                 .collect(),
-            Work::Check(_) | Work::Exec(_) => Vec::new(),
+            Work::Check(_) | Work::Exec(_) | Work::Probe(_) => Vec::new(),
         };
         let known = Known {
             logins,

@@ -141,7 +141,7 @@ impl Registries {
             let Some(image) = plan.work.image(index) else {
                 continue;
             };
-            if item.due > now || matches!(plan.work, Work::Check(_)) {
+            if item.due > now || matches!(plan.work, Work::Check(_) | Work::Probe(_)) {
                 continue;
             }
             if let Some(until) = self.until(image.registry(), now) {

@@ -240,6 +240,13 @@ async fn try_item<T: Transport>(
                 held.map_or(Outcome::Missing, Outcome::Present)
             }))
         }
+        Work::Probe(images) => {
+            begins(Stage::Probe);
+            let runtime = runtime_of(course, state.runtime)?;
+            let asking = node::facts(session, node, runtime, images, cancel);
+            let facts = guarded(Stage::Probe, asking).await?;
+            Ok(done(facts, |facts| Outcome::Probed(Box::new(facts))))
+        }
         Work::Exec(argv) => {
             begins(Stage::Run);
             let running = node::run(session, node, argv, cancel);

@@ -2,10 +2,14 @@
 //! host for `--host NAME` where the list did not hold them.
 
 use std::io::{self, Read};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use super::ansible::{self, World};
 use super::error::{Fault, InventoryError};
@@ -145,6 +149,8 @@ impl Program<'_> {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // What it starts is ended with it.
+            .process_group(0)
             .spawn()
             .map_err(failed)?;
         let output = collect(child.stdout.take(), OUTPUT_LIMIT + 1);
@@ -161,9 +167,11 @@ impl Program<'_> {
                 None => std::thread::sleep(Duration::from_millis(5)),
             }
         };
-        if status.is_none() {
+        if status.is_none() || said.is_err() {
             // It may have ended by itself just now.
-            let _ = child.kill();
+            if let Ok(group) = i32::try_from(child.id()) {
+                let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+            }
             let _ = child.wait();
         }
         // What an error calls the program; its file stands in front.
@@ -290,6 +298,36 @@ mod tests {
             assert!(error.contains(part), "{script}: {error}");
         }
         assert_eq!(run("a\n", 0o755).unwrap(), ["me@a"]);
+    }
+
+    #[test]
+    fn what_a_program_without_end_has_started_is_ended_with_it() {
+        for script in ["sleep 600 & echo $! >&2; wait", "sleep 600 & echo $! >&2"] {
+            let limit = Duration::from_secs(2);
+            let error = program(&format!("#!/bin/sh\n{script}\n"), 0o755, |path| {
+                read_within(path, &mut World::new(None), limit)
+            });
+            let error = error.unwrap_err().to_string();
+            let digits: String = error
+                .rsplit("it said: ")
+                .next()
+                .unwrap()
+                .chars()
+                .take_while(char::is_ascii_digit)
+                .collect();
+            let process = Path::new("/proc").join(&digits);
+            assert!(!digits.is_empty(), "{error}");
+            // A killed process may still be there for a moment, as a zombie.
+            let is_gone = || {
+                let state = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+                state.is_empty() || state.contains(") Z ")
+            };
+            let started = Instant::now();
+            while !is_gone() && started.elapsed() < Duration::from_secs(30) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assert!(is_gone(), "{script}");
+        }
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use super::error::{Fault, InventoryError};
 use super::yaml;
@@ -12,8 +15,36 @@ use crate::model::text::printable;
 /// Far beyond any real inventory; a wrong file must not fill the memory.
 const SIZE_LIMIT: u64 = 64 << 20;
 
+/// The longest that a pipe with a name may take to be written and closed.
+const PIPE_LIMIT: Duration = Duration::from_secs(60);
+
 /// The text of a file.
 pub(super) fn file(path: &Path) -> Result<String, InventoryError> {
+    file_within(path, PIPE_LIMIT)
+}
+
+/// Opening a pipe waits for somebody who writes to it, perhaps for ever: that is done by a thread.
+fn file_within(path: &Path, limit: Duration) -> Result<String, InventoryError> {
+    if !std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+        return whole_file(path);
+    }
+    let (send, receive) = mpsc::channel();
+    let pipe = path.to_path_buf();
+    // Nobody may be left who wants it.
+    std::thread::spawn(move || send.send(whole_file(&pipe)));
+    receive.recv_timeout(limit).unwrap_or_else(|_| {
+        let what = format!(
+            "this is a pipe that nobody has written to and closed within {} seconds",
+            limit.as_secs()
+        );
+        Err(InventoryError::of_file(
+            path.display().to_string(),
+            Fault::new(what).but("start the program that writes to it"),
+        ))
+    })
+}
+
+fn whole_file(path: &Path) -> Result<String, InventoryError> {
     let name = path.display().to_string();
     let wrong = |fault| InventoryError::of_file(&name, fault);
     let input = File::open(path).map_err(|error| {
@@ -127,6 +158,27 @@ mod tests {
                 .contains("larger than 3 bytes")
         );
         assert_eq!(text(&b"\xef\xbb\xbfabc"[..], "f", 10).unwrap(), "abc");
+    }
+
+    #[test]
+    fn a_pipe_is_read_and_one_that_nobody_writes_to_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let refused = file_within(&pipe, Duration::from_secs(1)).unwrap_err();
+        let refused = refused.to_string();
+        assert!(
+            refused.contains("pipe: this is a pipe that nobody has written"),
+            "{refused}"
+        );
+        let other = folder.path().join("other");
+        let made = std::process::Command::new("mkfifo").arg(&other).status();
+        assert!(made.unwrap().success());
+        let path = other.clone();
+        let writer = std::thread::spawn(move || std::fs::write(path, "worker-1\n"));
+        assert_eq!(file(&other).unwrap(), "worker-1\n");
+        writer.join().unwrap().unwrap();
     }
 
     #[test]

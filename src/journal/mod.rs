@@ -57,6 +57,8 @@ pub enum JournalWork {
     Check(Vec<String>),
     /// Run this command.
     Exec(Vec<String>),
+    /// Find out what the nodes are, and look for these images.
+    Probe(Vec<String>),
 }
 
 /// A node as reports show it.
@@ -181,6 +183,9 @@ impl Header {
                     JournalWork::Check(images.iter().map(ToString::to_string).collect())
                 }
                 Work::Exec(command) => JournalWork::Exec(command.clone()),
+                Work::Probe(images) => {
+                    JournalWork::Probe(images.iter().map(ToString::to_string).collect())
+                }
             },
             nodes: plan.fleet.nodes().iter().map(node).collect(),
         }

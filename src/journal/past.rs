@@ -91,7 +91,7 @@ impl Past {
     pub fn held(&self) -> HashMap<(&str, &str), &Held> {
         let images: &[String] = match &self.header.work {
             JournalWork::Pull(images) | JournalWork::Check(images) => images,
-            JournalWork::Exec(_) => &[],
+            JournalWork::Exec(_) | JournalWork::Probe(_) => &[],
         };
         self.outcomes()
             .filter_map(|(node, item, record)| {
@@ -127,6 +127,7 @@ impl Past {
             }
             JournalWork::Check(names) => Work::Check(images(names)?),
             JournalWork::Exec(command) => Work::Exec(command.clone()),
+            JournalWork::Probe(names) => Work::Probe(images(names)?),
         };
         let nodes = self.header.nodes.iter().map(|node| Node {
             address: node.address.clone(),

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use super::facts::NodeFacts;
 use super::failure::Failure;
 
 /// How a command on a node ended.
@@ -119,6 +120,8 @@ pub enum Outcome {
     Missing,
     /// `exec`: the command ran to its end, whatever its status.
     Ran(CommandOutput),
+    /// `nodes --probe`: what the node is and has.
+    Probed(Box<NodeFacts>),
     /// It failed for good.
     Failed(Failure),
     /// It was not started, or was cancelled.
@@ -129,19 +132,20 @@ impl Outcome {
     /// Whether this is what the operator wanted.
     pub fn is_ok(&self) -> bool {
         match self {
-            Self::Pulled(_) | Self::Present(_) => true,
+            Self::Pulled(_) | Self::Present(_) | Self::Probed(_) => true,
             Self::Ran(output) => output.success(),
             Self::Missing | Self::Failed(_) | Self::NotRun(_) => false,
         }
     }
 
-    /// The word in JSON and lines. `exec` adds `ran` to the words of pull and check.
+    /// The word in JSON and lines. `exec` adds `ran` to the words of pull and check, `nodes` adds `probed`.
     pub fn status(&self) -> &'static str {
         match self {
             Self::Pulled(_) => "pulled",
             Self::Present(_) => "present",
             Self::Missing => "missing",
             Self::Ran(_) => "ran",
+            Self::Probed(_) => "probed",
             Self::Failed(_) => "failed",
             Self::NotRun(_) => "not-run",
         }

@@ -33,6 +33,8 @@ pub enum Work {
     Check(Vec<Image>),
     /// Run this command: program and arguments, no shell.
     Exec(Vec<String>),
+    /// Find out what the node is and has, and whether these images are there; change nothing.
+    Probe(Vec<Image>),
 }
 
 impl Work {
@@ -41,16 +43,16 @@ impl Work {
         match self {
             Self::Pull(images) => images.len(),
             Self::Check(images) => images.len(),
-            Self::Exec(_) => 1,
+            Self::Exec(_) | Self::Probe(_) => 1,
         }
     }
 
-    /// The image that is item `index`; `None` for `exec` and past the end.
+    /// The image that is item `index`; `None` past the end and where an item is no image.
     pub fn image(&self, index: usize) -> Option<&Image> {
         match self {
             Self::Pull(images) => images.get(index).map(|planned| &planned.image),
             Self::Check(images) => images.get(index),
-            Self::Exec(_) => None,
+            Self::Exec(_) | Self::Probe(_) => None,
         }
     }
 
@@ -60,6 +62,7 @@ impl Work {
             Self::Pull(_) => "pull",
             Self::Check(_) => "check",
             Self::Exec(_) => "exec",
+            Self::Probe(_) => "nodes",
         }
     }
 }

@@ -66,7 +66,7 @@ struct NodeEntry {
 pub(super) struct OutcomeEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     image: Option<String>,
-    status: &'static str,
+    pub(super) status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,7 +76,7 @@ pub(super) struct OutcomeEntry {
     seconds: f64,
     attempts: Vec<AttemptEntry>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    failure: Option<FailureEntry>,
+    pub(super) failure: Option<FailureEntry>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -253,7 +253,7 @@ pub(super) fn counts(result: &RunResult) -> Counts {
                 Outcome::Present(_) => counts.present += 1,
                 Outcome::Missing => *counts.missing.get_or_insert(0) += 1,
                 Outcome::Ran(_) => *counts.ran.get_or_insert(0) += 1,
-                Outcome::NotRun(_) | Outcome::Failed(_) => {}
+                Outcome::NotRun(_) | Outcome::Failed(_) | Outcome::Probed(_) => {}
             }
         }
         match standing(node) {
@@ -281,7 +281,7 @@ pub(super) fn outcome_entry(work: &Work, item: usize, record: &Record) -> Outcom
             entry.digest.clone_from(&held.digest);
             entry.bytes = held.bytes;
         }
-        Outcome::Missing => {}
+        Outcome::Missing | Outcome::Probed(_) => {}
         Outcome::Ran(output) => {
             let (exit, signal) = match &output.exit {
                 ExitStatus::Code(code) => (Some(*code), None),

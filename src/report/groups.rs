@@ -61,7 +61,9 @@ pub(super) fn groups(result: &RunResult) -> Vec<Group<'_>> {
                     ExitStatus::Code(code) => format!("exit status {code}"),
                     ExitStatus::Signal(name) => format!("ended by signal {}", shown(name, 20)),
                 },
-                Outcome::Ran(_) | Outcome::Pulled(_) | Outcome::Present(_) => continue,
+                Outcome::Ran(_) | Outcome::Pulled(_) | Outcome::Present(_) | Outcome::Probed(_) => {
+                    continue;
+                }
             };
             add(others.entry(other).or_default(), index);
         }

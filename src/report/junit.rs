@@ -83,7 +83,7 @@ fn suite(xml: &mut Xml, result: &RunResult, item: usize, tally: Tally) -> io::Re
     let name = match (plan.work.image(item), &plan.work) {
         (Some(image), _) => image.to_string(),
         (None, Work::Exec(argv)) => shown(&argv.join(" "), MESSAGE).into_owned(),
-        (None, Work::Pull(_) | Work::Check(_)) => String::new(),
+        (None, Work::Pull(_) | Work::Check(_) | Work::Probe(_)) => String::new(),
     };
     let longest = records(result, item).map(|record| record.elapsed).max();
     xml.create_element("testsuite")
@@ -152,7 +152,9 @@ fn case(
 
 fn outcome(xml: &mut Xml, record: &Record) -> io::Result<()> {
     match &record.outcome {
-        Outcome::Pulled(_) | Outcome::Present(_) => tries(xml, "flakyFailure", &record.attempts),
+        Outcome::Pulled(_) | Outcome::Present(_) | Outcome::Probed(_) => {
+            tries(xml, "flakyFailure", &record.attempts)
+        }
         Outcome::Missing => {
             let message = "the node does not hold the image";
             element(xml, "failure", "missing", message, message)

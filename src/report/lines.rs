@@ -116,6 +116,7 @@ fn outcome(out: &mut String, outcome: &Outcome) {
             ExitStatus::Signal(name) => field(out, "signal", name),
         },
         Outcome::NotRun(reason) => field(out, "reason", reason.as_str()),
+        Outcome::Probed(facts) => field(out, "runtime", &facts.runtime),
         Outcome::Missing => {}
     }
 }

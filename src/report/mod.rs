@@ -10,10 +10,12 @@ mod human;
 mod json;
 mod junit;
 mod lines;
+mod nodes;
 mod plan;
 mod print;
 mod runs;
 mod summary;
+mod table;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -31,7 +33,10 @@ pub use document::{Document, digests_agree};
 pub use file::{FileReport, ReportForm};
 pub use human::{Human, HumanOptions};
 pub use json::{Json, Jsonl, document_text};
-pub use plan::{fleet_json, fleet_names, fleet_table, fleet_yaml, plan_json, plan_text};
+pub use nodes::{
+    fleet_json, fleet_names, fleet_table, fleet_yaml, probed_json, probed_table, probed_yaml,
+};
+pub use plan::{plan_json, plan_text};
 pub use print::{error_text, forgive_closed_pipe, print_stderr, print_stdout};
 pub use runs::{RunEntry, runs_table};
 pub use summary::summary;
@@ -72,6 +77,28 @@ pub trait Reporter: Send {
     /// # Errors
     /// What writing answered, now or earlier in the run.
     fn finish(&mut self, result: &RunResult) -> io::Result<()>;
+}
+
+/// Shows nothing but the end, as one text.
+pub struct AtEnd<F> {
+    text: F,
+    out: Box<dyn io::Write + Send>,
+}
+
+impl<F: Fn(&RunResult) -> String + Send> AtEnd<F> {
+    /// What `text` makes of the result goes to `out`.
+    pub fn new(out: Box<dyn io::Write + Send>, text: F) -> Self {
+        Self { text, out }
+    }
+}
+
+impl<F: Fn(&RunResult) -> String + Send> Reporter for AtEnd<F> {
+    fn event(&mut self, _: &Event) {}
+
+    fn finish(&mut self, result: &RunResult) -> io::Result<()> {
+        self.out.write_all((self.text)(result).as_bytes())?;
+        self.out.flush()
+    }
 }
 
 /// Keeps what happens where it outlives prepull, before any reporter is told of it.

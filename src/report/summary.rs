@@ -72,7 +72,7 @@ pub fn summary(result: &RunResult) -> String {
     out
 }
 
-fn failures(out: &mut String, result: &RunResult) {
+pub(super) fn failures(out: &mut String, result: &RunResult) {
     let nodes = result.info.plan.fleet.nodes();
     let word = |group: &Group<'_>| group.kind.map(FailureKind::as_str);
     let mut groups = groups(result).into_iter().peekable();

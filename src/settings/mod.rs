@@ -27,11 +27,13 @@ use crate::model::{
     RuntimeKind, Secret, Work,
 };
 
-/// A run that the operator asked for: `pull`, `check` or `exec`.
+/// A run that the operator asked for: `pull`, `check`, `exec` or `nodes --probe`.
 #[derive(Debug)]
 pub struct RunSettings {
     /// What is done, on which nodes, how.
     pub plan: Arc<Plan>,
+    /// For `nodes`: how the fleet and what was found is printed.
+    pub nodes: Option<cli::NodesFormat>,
     /// Print the plan and stop.
     pub dry_run: bool,
     /// Where the plan's logins came from: they are asked for again when they get old.
@@ -139,14 +141,11 @@ pub fn pull(
         held: HashMap::new(),
         mark: mark(),
     };
-    run(
-        plan,
+    Ok(RunSettings {
+        login_sources: sources,
         reports,
-        sources,
-        &args.reach.ssh,
-        &args.course,
-        ambient,
-    )
+        ..course(plan, &args.reach.ssh, &args.course, ambient)?
+    })
 }
 
 /// `check`.
@@ -176,14 +175,10 @@ pub fn check(
         held: HashMap::new(),
         mark: mark(),
     };
-    run(
-        plan,
+    Ok(RunSettings {
         reports,
-        LoginSources::default(),
-        &args.reach.ssh,
-        &args.course,
-        ambient,
-    )
+        ..course(plan, &args.reach.ssh, &args.course, ambient)?
+    })
 }
 
 /// `exec`.
@@ -214,14 +209,10 @@ pub fn exec(
         held: HashMap::new(),
         mark: mark(),
     };
-    run(
-        plan,
+    Ok(RunSettings {
         reports,
-        LoginSources::default(),
-        &args.reach.ssh,
-        &args.course,
-        ambient,
-    )
+        ..course(plan, &args.reach.ssh, &args.course, ambient)?
+    })
 }
 
 /// `nodes`.
@@ -234,12 +225,39 @@ pub fn nodes(
     background: Background<'_>,
 ) -> Result<Fleet> {
     fleet(
-        &args.fleet,
-        &args.login,
+        &args.reach.fleet,
+        &args.reach.ssh.login,
         Some(&args.runtime),
         ambient,
         background,
     )
+}
+
+/// `nodes --probe`.
+///
+/// # Errors
+/// As for [`pull`].
+pub fn probe(
+    args: &cli::NodesArgs,
+    ambient: &Ambient,
+    background: Background<'_>,
+) -> Result<RunSettings> {
+    let images = images(&args.images, &[], ambient)?;
+    let plan = Plan {
+        fleet: nodes(args, ambient, background)?,
+        work: Work::Probe(images),
+        policy: policy::policy(&args.policy)?,
+        held: HashMap::new(),
+        mark: mark(),
+    };
+    let output = OutputSettings {
+        journal: false,
+        ..output(&args.progress)
+    };
+    Ok(RunSettings {
+        nodes: Some(args.output),
+        ..run(plan, &args.reach.ssh, false, output, ambient)?
+    })
 }
 
 /// A name for the run's pulls on nodes: others of the same node see it, so it tells nothing.
@@ -249,33 +267,52 @@ fn mark() -> String {
 
 fn run(
     mut plan: Plan,
-    reports: Vec<cli::ReportFile>,
-    login_sources: LoginSources,
     ssh: &SshArgs,
-    course: &cli::CourseArgs,
+    dry_run: bool,
+    output: OutputSettings,
     ambient: &Ambient,
 ) -> Result<RunSettings> {
-    let output = &course.output;
-    let ssh_settings = ssh_settings(ssh, course.dry_run, ambient)?;
-    if ssh.login.ask_become_pass && !course.dry_run {
+    let ssh_settings = ssh_settings(ssh, dry_run, ambient)?;
+    if ssh.login.ask_become_pass && !dry_run {
         plan.fleet
             .set_become_password(&credentials::prompt("sudo password: ")?);
     }
     Ok(RunSettings {
         plan: Arc::new(plan),
-        dry_run: course.dry_run,
-        login_sources,
+        nodes: None,
+        dry_run,
+        login_sources: LoginSources::default(),
         ssh: ssh_settings,
-        output: OutputSettings {
-            format: output.output,
-            progress: output.progress,
-            color: output.color,
-            quiet: output.quiet,
-            verbose: output.verbose,
-            journal: !output.no_journal,
-        },
-        reports,
+        output,
+        reports: Vec::new(),
     })
+}
+
+/// A run of `pull`, `check` or `exec`.
+fn course(
+    plan: Plan,
+    ssh: &SshArgs,
+    course: &cli::CourseArgs,
+    ambient: &Ambient,
+) -> Result<RunSettings> {
+    let output = OutputSettings {
+        format: course.output.output,
+        journal: !course.output.no_journal,
+        ..output(&course.output.progress)
+    };
+    run(plan, ssh, course.dry_run, output, ambient)
+}
+
+/// What is shown, in words for people and recorded unless something else is said.
+fn output(progress: &cli::ProgressArgs) -> OutputSettings {
+    OutputSettings {
+        format: cli::Format::Human,
+        progress: progress.progress,
+        color: progress.color,
+        quiet: progress.quiet,
+        verbose: progress.verbose,
+        journal: true,
+    }
 }
 
 /// The images given by name, then those that manifests name besides.
