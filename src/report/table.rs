@@ -142,7 +142,7 @@ mod tests {
              a-node.of.some.example  Ready\n\
              b                       NotReady\n"
         );
-        assert_eq!(shown(6), "NAME\na-nod…\nb\n");
+        assert_eq!(shown(6), "NAME\na-n…\nb\n");
     }
 
     #[test]
