@@ -1,6 +1,6 @@
 //! Debian's Chromium, headless, over the WebDriver protocol of its own driver; every connection it makes is seen.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -83,10 +83,14 @@ impl Browser {
     }
 
     fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(120)))
-            .unwrap();
+        let value = self.send(method, path, body).unwrap();
+        assert!(value.get("error").is_none(), "{method} {path}: {value}");
+        value
+    }
+
+    fn send(&self, method: &str, path: &str, body: &Value) -> io::Result<Value> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(120)))?;
         let body = if method == "GET" {
             String::new()
         } else {
@@ -98,26 +102,24 @@ impl Browser {
             self.port,
             body.len()
         );
-        stream.write_all(request.as_bytes()).unwrap();
+        stream.write_all(request.as_bytes())?;
         let mut reader = BufReader::new(stream);
         let mut length = 0;
         loop {
             let mut line = String::new();
-            reader.read_line(&mut line).unwrap();
+            reader.read_line(&mut line)?;
             let line = line.trim().to_ascii_lowercase();
             if let Some(number) = line.strip_prefix("content-length:") {
-                length = number.trim().parse().unwrap();
+                length = number.trim().parse().map_err(io::Error::other)?;
             }
             if line.is_empty() {
                 break;
             }
         }
         let mut body = vec![0; length];
-        reader.read_exact(&mut body).unwrap();
-        let mut answer: Value = serde_json::from_slice(&body).unwrap();
-        let value = answer["value"].take();
-        assert!(value.get("error").is_none(), "{method} {path}: {value}");
-        value
+        reader.read_exact(&mut body)?;
+        let mut answer: Value = serde_json::from_slice(&body)?;
+        Ok(answer["value"].take())
     }
 
     fn command(&self, path: &str, body: &Value) -> Value {
@@ -188,10 +190,9 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        if !self.session.is_empty() && !std::thread::panicking() {
-            self.ask("DELETE", &format!("/session/{}", self.session), &json!({}));
-        }
-        // Its children end with it; a failure here means that it has ended already.
+        // The driver takes the browser with it only when it is asked to, also after a failed test. What fails here
+        // has ended already.
+        let _ = self.send("DELETE", &format!("/session/{}", self.session), &json!({}));
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
