@@ -375,7 +375,7 @@ fn a_full_disk_at_the_end_leaves_the_old_report_and_the_outcomes() {
     let (said, told) = (text(&run.stderr), text(&run.stdout));
     assert!(said.contains("prepull: error: cannot write the result: report small/run.html: No space left on device"), "{said}");
     assert!(
-        told.starts_with("NOT READY: 0 of 1 node ok") && told.ends_with("run.html\nold\n"),
+        told.starts_with("NOT DONE: 0 of 1 node ok") && told.ends_with("run.html\nold\n"),
         "{told}"
     );
     assert_eq!(run.status.code(), Some(1), "{said}");

@@ -56,6 +56,7 @@ pub(super) fn run(
     super::warn(transport.warnings());
     let started = SystemTime::now();
     let id = run_id(started);
+    let words = runs::words(arguments.iter().map(|word| word.to_string_lossy()));
     let journal = settings
         .output
         .journal
@@ -73,6 +74,7 @@ pub(super) fn run(
     let is_pull = matches!(settings.plan.work, Work::Pull(_));
     let info = Arc::new(RunInfo {
         resume: runs::resume_command(is_pull && journal.is_some(), &id),
+        words,
         id,
         started,
         plan: Arc::clone(&settings.plan),
@@ -98,7 +100,11 @@ pub(super) fn run(
     tokio.shutdown_background();
     let finish = match ended? {
         Ended::Finished(finish) => finish,
-        Ended::Quit(exit) => return Ok(exit),
+        Ended::Quit(exit) => {
+            running.quit();
+            super::warn(&[given_up(&info)]);
+            return Ok(exit);
+        }
     };
     let result = RunResult {
         info,
@@ -125,6 +131,21 @@ pub(super) fn run(
         Exit::Success if !is_written => Exit::Incomplete,
         exit => exit,
     })
+}
+
+/// What is left behind by a second signal.
+fn given_up(info: &RunInfo) -> String {
+    let resume = info.resume.as_ref().map_or(String::new(), |command| {
+        format!("; to go on with what is open: {command}")
+    });
+    let pulls = match info.plan.work {
+        Work::Pull(_) => {
+            let lease = humantime::format_duration(info.plan.policy.lease);
+            format!(": a pull that still runs on a node ends by itself within {lease}")
+        }
+        Work::Check(_) | Work::Exec(_) | Work::Probe(_) => String::new(),
+    };
+    format!("ended at once, without waiting for the nodes{pulls}{resume}")
 }
 
 /// Asks for the passphrase of a key. An empty answer, or no terminal, leaves the key out, as with `ssh`.
@@ -236,6 +257,7 @@ fn human(
     };
     let options = HumanOptions {
         progress,
+        color_bars: color.enabled(io::stderr().is_terminal()),
         color: color.enabled(io::stdout().is_terminal()),
         quiet: output.quiet,
         verbose: output.verbose,

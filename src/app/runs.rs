@@ -75,7 +75,7 @@ fn show(folder: &Path, run: &str, format: Format) -> Result<Exit> {
             told.info.id,
             told.info.plan.work.command(),
             state(past.state),
-            report::summary(&told)
+            report::summary(&told, None)
         ))?,
         Format::Json => report::print_stdout(&report::document_text(&told)?)?,
         Format::Jsonl => {
@@ -125,6 +125,7 @@ fn result(past: &Past) -> Result<RunResult, String> {
                 matches!(past.header.work, JournalWork::Pull(_)) && past.state != State::Running,
                 &past.header.run,
             ),
+            words: words(past.header.arguments.iter()),
             plan,
         }),
     })
@@ -133,6 +134,24 @@ fn result(past: &Past) -> Result<RunResult, String> {
 /// What goes on with a run.
 pub(super) fn resume_command(is_pull: bool, run: &str) -> Option<String> {
     is_pull.then(|| format!("prepull pull --resume {run}"))
+}
+
+/// The words of a run's command line, to be given again for fewer nodes.
+pub(super) fn words(arguments: impl Iterator<Item = impl AsRef<str>>) -> Vec<String> {
+    let mut words = vec!["prepull".to_string()];
+    let (mut is_option, mut is_limit) = (true, false);
+    for argument in arguments {
+        let argument = argument.as_ref();
+        is_option &= argument != "--";
+        if std::mem::take(&mut is_limit) || is_option && argument.starts_with("--limit=") {
+            continue;
+        }
+        is_limit = is_option && argument == "--limit";
+        if !is_limit {
+            words.push(argument.to_string());
+        }
+    }
+    words
 }
 
 /// A run to go on with, and the command line that does: the run's own, then what is said now.
@@ -289,6 +308,15 @@ pub(super) fn named(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_is_given_again_without_its_limits() {
+        let given = "exec -i a --limit=x --limit y:z -v -- df --limit q";
+        assert_eq!(
+            words(given.split(' ')).join(" "),
+            "prepull exec -i a -v -- df --limit q"
+        );
+    }
 
     #[test]
     fn what_is_given_now_comes_after_the_recorded_options() {

@@ -1,6 +1,6 @@
 //! Tests of host expressions: what operators type, what they mistype, and what nobody would.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use proptest::prelude::*;
 
@@ -197,25 +197,25 @@ proptest! {
     }
 }
 
-/// One expression for names: their last numbers gathered in brackets, runs of one width as ranges.
-fn folded(names: &HashSet<String>) -> String {
-    let mut numbers: BTreeMap<(&str, usize), Vec<u64>> = BTreeMap::new();
-    for name in names {
-        let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
-        let digits = &name[stem.len()..];
-        let number = digits.parse().unwrap();
-        numbers
-            .entry((stem, digits.len()))
-            .or_default()
-            .push(number);
+/// The names as one expression.
+fn folded(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let names: Vec<_> = names.into_iter().collect();
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    let folded = crate::model::fold(&names);
+    assert_eq!(
+        folded.iter().map(|(_, names)| names).sum::<usize>(),
+        names.len()
+    );
+    let expressions: Vec<String> = folded.into_iter().map(|(text, _)| text).collect();
+    expressions.join(",")
+}
+
+proptest! {
+    #[test]
+    fn numbers_anywhere_in_names_are_folded(
+        before in proptest::collection::hash_set("(node|n-|rack2\\.n)[0-9]{1,3}(\\.x)?|[a-z]{1,3}|10\\.0\\.[01]\\.[0-9]", 1..40)
+    ) {
+        let after: HashSet<String> = names(&folded(&before)).into_iter().collect();
+        prop_assert_eq!(before, after);
     }
-    let mut terms = Vec::new();
-    for ((stem, width), mut found) in numbers {
-        found.sort_unstable();
-        for run in found.chunk_by(|one, next| one + 1 == *next) {
-            let (first, last) = (run[0], run[run.len() - 1]);
-            terms.push(format!("{stem}[{first:0width$}-{last:0width$}]"));
-        }
-    }
-    terms.join(",")
 }

@@ -3,6 +3,7 @@
 pub mod event;
 pub mod facts;
 pub mod failure;
+pub mod fold;
 pub mod image;
 pub mod node;
 pub mod outcome;
@@ -13,6 +14,7 @@ pub mod text;
 pub use event::{Event, Fact};
 pub use facts::{ClockOffset, NodeFacts};
 pub use failure::{Failure, FailureKind, Retry, Stage};
+pub use fold::fold;
 pub use image::{Image, ImageError};
 pub use node::{Fleet, FleetError, Hop, Node, RuntimeKind};
 pub use outcome::{

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 /// Escapes everything that could move a cursor, recolour, reorder or hide text on a terminal or in a
 /// report: C0 and C1 controls, DEL, and Unicode's bidirectional and invisible format characters.
@@ -86,9 +87,49 @@ pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{plural}")
 }
 
+/// A length of time for people: "4.2s", "12s", "2m 31s", "1h 03m", "2d 04h".
+pub fn span(time: Duration) -> String {
+    // What would be shown as 10.0s.
+    if time < Duration::from_millis(9950) && time.subsec_nanos() > 0 {
+        return format!("{:.1}s", time.as_secs_f64());
+    }
+    let seconds = time.saturating_add(Duration::from_millis(500)).as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    if minutes == 0 {
+        format!("{seconds}s")
+    } else if hours == 0 {
+        format!("{minutes}m {:02}s", seconds % 60)
+    } else if days == 0 {
+        format!("{hours}h {:02}m", minutes % 60)
+    } else {
+        format!("{days}d {:02}h", hours % 24)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_have_two_units_at_most() {
+        let shown = [
+            0,
+            4_240,
+            9_949,
+            9_950,
+            59_499,
+            59_500,
+            151_000,
+            3_599_500,
+            3_780_000,
+            187_200_000,
+        ]
+        .map(|millis| span(Duration::from_millis(millis)));
+        let wanted = [
+            "0s", "4.2s", "9.9s", "10s", "59s", "1m 00s", "2m 31s", "1h 00m", "1h 03m", "2d 04h",
+        ];
+        assert_eq!(shown, wanted);
+    }
 
     #[test]
     fn bytes_have_three_or_four_digits() {

@@ -1,8 +1,9 @@
 //! A writer on a thread of its own, so that a slow terminal or pipe never holds anyone up.
 
 use std::io::{self, Write};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Where output goes.
 pub type Output = Box<dyn Write + Send>;
@@ -15,11 +16,25 @@ pub struct Background {
 
 impl Background {
     /// Starts the thread.
-    pub fn new(mut output: Output) -> Self {
+    pub fn new(output: Output) -> Self {
+        Self::with_pulse(output, None, String::new)
+    }
+
+    /// Starts the thread, which besides writes what `pulse` tells every so often.
+    pub fn with_pulse(
+        mut output: Output,
+        every: Option<Duration>,
+        pulse: impl Fn() -> String + Send + 'static,
+    ) -> Self {
         let (queue, texts) = channel::<String>();
         let thread = std::thread::spawn(move || {
             let mut first = Ok(());
-            for text in texts {
+            let mut due = every.map(|every| Instant::now() + every);
+            while let Some(text) = next(&texts, due) {
+                let text = text.unwrap_or_else(|| {
+                    due = every.map(|every| Instant::now() + every);
+                    pulse()
+                });
                 if first.is_ok() {
                     first = output
                         .write_all(text.as_bytes())
@@ -50,5 +65,17 @@ impl Background {
             Some(Err(_)) => Err(io::Error::other("the writer crashed")),
             None => Ok(()),
         }
+    }
+}
+
+/// The next text, or `Some(None)` when it is `due` before one comes; `None` when no more will come.
+fn next(texts: &Receiver<String>, due: Option<Instant>) -> Option<Option<String>> {
+    let Some(due) = due else {
+        return texts.recv().ok().map(Some);
+    };
+    match texts.recv_timeout(due.saturating_duration_since(Instant::now())) {
+        Ok(text) => Some(Some(text)),
+        Err(RecvTimeoutError::Timeout) => Some(None),
+        Err(RecvTimeoutError::Disconnected) => None,
     }
 }

@@ -1,109 +1,162 @@
 //! What is not as it should be, grouped by cause: a thousand nodes with one trouble are one thing to read.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::RunResult;
-use super::lines::shown;
-use crate::model::{ExitStatus, FailureKind, Outcome, Stage, Work};
+use super::lines::{shown, telling};
+use crate::model::{ExitStatus, Failure, FailureKind, Outcome, Plan, Stage};
 
-/// How much of a node's words tells one group from another, in characters.
-const COMPARED: usize = 300;
+/// The longest example of a cause, in characters.
+const EXAMPLE: usize = 300;
+
+/// What tells one cause from another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Cause {
+    kind: String,
+    stage: Option<Stage>,
+    /// The image, where it is about one of several.
+    image: Option<usize>,
+    words: String,
+}
 
 /// Nodes with one cause.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Group<'a> {
+pub(super) struct Group {
     /// The cause in short, e.g. `registry-auth (pull)`, `missing: IMAGE`.
     pub(super) what: String,
-    /// The words of most of the nodes; empty where the cause says it all.
-    pub(super) example: &'a str,
+    /// What one of the nodes said, escaped; empty where the cause says it all.
+    pub(super) example: String,
     /// The sort of the failure, if it is one.
     pub(super) kind: Option<FailureKind>,
-    /// The nodes by number, each once.
+    /// The nodes by number, each once, in the order in which it hit them.
     pub(super) nodes: Vec<usize>,
 }
 
-/// The groups: failures first, those of one kind together.
-pub(super) fn groups(result: &RunResult) -> Vec<Group<'_>> {
-    type Cause = (&'static str, Stage, String, String);
-    let mut failed: BTreeMap<Cause, (Group<'_>, BTreeMap<&str, usize>)> = BTreeMap::new();
-    let mut others: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    let plan = &result.info.plan;
-    for (index, (node, record)) in plan.fleet.nodes().iter().zip(&result.nodes).enumerate() {
+/// The groups of a finished run: failures first, those of one kind together, the kinds and groups with most nodes first.
+pub(super) fn groups(result: &RunResult) -> Vec<Group> {
+    let mut causes = Causes::default();
+    for (node, record) in result.nodes.iter().enumerate() {
         for (item, record) in record.items.iter().enumerate() {
-            let other = match &record.outcome {
-                Outcome::Failed(failure) => {
-                    let first = failure.detail.trim().lines().next().unwrap_or("");
-                    let words = normalised(first, &[&node.name, &node.address]);
-                    let image = image_of(&plan.work, item, failure.stage);
-                    let (kind, stage) = (failure.kind, failure.stage);
-                    let what = format!("{kind} ({stage}{image})");
-                    let (group, examples) = failed
-                        .entry((kind.as_str(), stage, image, words))
-                        .or_insert_with(|| {
-                            let group = Group {
-                                what,
-                                example: "",
-                                kind: Some(kind),
-                                nodes: vec![],
-                            };
-                            (group, BTreeMap::new())
-                        });
-                    add(&mut group.nodes, index);
-                    *examples.entry(first).or_insert(0) += 1;
-                    continue;
-                }
-                Outcome::NotRun(reason) => format!("not run: {reason}"),
-                Outcome::Missing => {
-                    let image = plan.work.image(item).map(ToString::to_string);
-                    format!("missing: {}", image.unwrap_or_default())
-                }
-                Outcome::Ran(output) if !output.success() => match &output.exit {
-                    ExitStatus::Code(code) => format!("exit status {code}"),
-                    ExitStatus::Signal(name) => format!("ended by signal {}", shown(name, 20)),
-                },
-                Outcome::Ran(_) | Outcome::Pulled(_) | Outcome::Present(_) | Outcome::Probed(_) => {
-                    continue;
-                }
-            };
-            add(others.entry(other).or_default(), index);
+            causes.outcome(&result.info.plan, node, item, &record.outcome);
         }
     }
-    let failed = failed.into_values().map(|(group, examples)| {
-        let commonest = examples.into_iter().max_by_key(|(_, times)| *times);
-        Group {
-            example: commonest.map_or("", |(words, _)| words),
-            ..group
-        }
-    });
-    let others = others.into_iter().map(|(what, nodes)| Group {
-        what,
-        example: "",
-        kind: None,
-        nodes,
-    });
-    failed.chain(others).collect()
-}
-
-/// The image that a failure is about, where the run has several: what goes wrong before is the same for all of them.
-fn image_of(work: &Work, item: usize, stage: Stage) -> String {
-    let is_about = matches!(stage, Stage::Inspect | Stage::Pull | Stage::Verify);
-    match work.image(item) {
-        Some(image) if is_about && work.items() > 1 => format!(" {image}"),
-        _ => String::new(),
+    let mut groups = causes.groups;
+    let word = |group: &Group| group.kind.map(FailureKind::as_str);
+    let mut kinds: BTreeMap<_, usize> = BTreeMap::new();
+    for group in &groups {
+        *kinds.entry(word(group)).or_default() += group.nodes.len();
     }
+    groups.sort_by_key(|group| {
+        let (kind, size) = (word(group), group.nodes.len());
+        // What was left out is a consequence.
+        (
+            kind.is_none(),
+            Reverse(kinds.get(&kind).copied()),
+            kind,
+            Reverse(size),
+        )
+    });
+    groups
 }
 
-/// Each node once: its items stand together.
-fn add(nodes: &mut Vec<usize>, node: usize) {
-    if nodes.last() != Some(&node) {
-        nodes.push(node);
+/// Causes with the nodes that they hit.
+#[derive(Debug, Clone, Default)]
+pub struct Causes {
+    places: BTreeMap<Cause, usize>,
+    groups: Vec<Group>,
+}
+
+impl Causes {
+    /// All groups, in order of appearance.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// Takes note of a failure. Returns the place of its group.
+    pub fn failure(&mut self, plan: &Plan, node: usize, item: usize, failure: &Failure) -> usize {
+        let first = failure.detail.trim().lines().next().unwrap_or("");
+        // What goes wrong before the image is looked at is the same for all of them.
+        let about_one = matches!(failure.stage, Stage::Inspect | Stage::Pull | Stage::Verify);
+        let about_one = about_one && plan.work.items() > 1;
+        let names = plan.fleet.nodes().get(node);
+        let names = names.map(|node| [node.name.as_str(), &node.address]);
+        let cause = Cause {
+            kind: failure.kind.as_str().to_string(),
+            stage: Some(failure.stage),
+            image: Some(item).filter(|_| about_one),
+            words: normalised(first, names.as_ref().map_or(&[], |names| &names[..])),
+        };
+        let image = cause.image.and_then(|item| plan.work.image(item));
+        let image = image.map_or(String::new(), |image| format!(" {image}"));
+        let what = format!("{} ({}{image})", failure.kind, failure.stage);
+        self.add(node, cause, what, first, Some(failure.kind))
+    }
+
+    /// Takes note of an outcome, if it is not what the operator wanted.
+    pub fn outcome(&mut self, plan: &Plan, node: usize, item: usize, outcome: &Outcome) {
+        let image = plan.work.image(item).map(ToString::to_string);
+        let (kind, about, words) = match outcome {
+            Outcome::Failed(failure) => {
+                self.failure(plan, node, item, failure);
+                return;
+            }
+            Outcome::NotRun(reason) => ("not run".to_string(), None, reason.to_string()),
+            Outcome::Missing => ("missing".into(), Some(item), image.unwrap_or_default()),
+            Outcome::Ran(output) if !output.success() => match &output.exit {
+                ExitStatus::Code(code) => (format!("exit status {code}"), None, String::new()),
+                ExitStatus::Signal(name) => {
+                    let how = format!("ended by signal {}", shown(name, 20));
+                    (how, None, String::new())
+                }
+            },
+            Outcome::Pulled(_) | Outcome::Present(_) | Outcome::Ran(_) | Outcome::Probed(_) => {
+                return;
+            }
+        };
+        let what = match words.is_empty() {
+            true => kind.clone(),
+            false => format!("{kind}: {words}"),
+        };
+        let cause = Cause {
+            kind,
+            stage: None,
+            image: about,
+            words,
+        };
+        self.add(node, cause, what, "", None);
+    }
+
+    fn add(
+        &mut self,
+        node: usize,
+        cause: Cause,
+        what: String,
+        words: &str,
+        kind: Option<FailureKind>,
+    ) -> usize {
+        let place = *self.places.entry(cause).or_insert(self.groups.len());
+        if place == self.groups.len() {
+            self.groups.push(Group {
+                what,
+                example: telling(words, EXAMPLE).into_owned(),
+                kind,
+                nodes: Vec::new(),
+            });
+        }
+        let nodes = &mut self.groups[place].nodes;
+        // A node's items stand together, nearly always.
+        if nodes.last() != Some(&node) && !nodes[nodes.len().saturating_sub(8)..].contains(&node) {
+            nodes.push(node);
+        }
+        place
     }
 }
 
 /// What is the same in equal failures of different nodes: names and addresses gone, and of the rest
 /// every word with a digit (ports, times, request identities), but not a status from 400 to 599.
 fn normalised(detail: &str, own: &[&str]) -> String {
-    let mut text: String = detail.chars().take(COMPARED).collect();
+    let mut text: String = detail.chars().take(EXAMPLE).collect();
     for name in own.iter().filter(|name| !name.is_empty()) {
         text = text.replace(name, "NODE");
     }

@@ -1,20 +1,27 @@
 //! The reporter for people: bars or lines while it runs, the summary at the end.
 
 use std::io::{self, IsTerminal as _};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::background::{Background, Output};
 use super::bars::Bars;
+use super::board::Board;
 use super::document::{counts, digests_agree};
-use super::lines::line;
+use super::lines::{beginning, line, standing};
 use super::{Progress, Reporter, RunInfo, RunResult, summary};
 use crate::model::Event;
+
+/// How often lines tell where all nodes stand.
+const HEARTBEAT: Duration = Duration::from_secs(30);
 
 /// How a person wants to see the run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HumanOptions {
     /// Bars, lines or nothing while it runs.
     pub progress: Progress,
+    /// Whether the bars have colour.
+    pub color_bars: bool,
     /// Whether the summary has colour.
     pub color: bool,
     /// Nothing but the summary, and that only when something failed.
@@ -25,11 +32,63 @@ pub struct HumanOptions {
 
 /// Bars or lines on standard error; the summary on standard output.
 pub struct Human {
-    info: Arc<RunInfo>,
     options: HumanOptions,
     results: Output,
-    lines: Option<Background>,
+    lines: Option<Lines>,
     bars: Option<Bars>,
+}
+
+/// What is shown where there are no bars.
+struct Lines {
+    info: Arc<RunInfo>,
+    board: Arc<Mutex<Board>>,
+    verbose: bool,
+    output: Background,
+}
+
+impl Lines {
+    fn new(info: Arc<RunInfo>, verbose: bool, output: Output) -> Self {
+        let board = Arc::new(Mutex::new(Board::new(Arc::clone(&info))));
+        let seen = Arc::clone(&board);
+        let output = Background::with_pulse(output, Some(HEARTBEAT), move || {
+            standing_now(&seen, "running")
+        });
+        output.write(beginning(&info) + "\n");
+        Self {
+            info,
+            board,
+            verbose,
+            output,
+        }
+    }
+
+    fn event(&self, event: &Event) {
+        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        board.apply(event);
+        drop(board);
+        if let Some(line) = line(&self.info, event, self.verbose) {
+            self.output.write(line + "\n");
+        }
+    }
+
+    fn arrived(&self) -> Option<u64> {
+        self.board
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .arrived()
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.output.write(standing_now(&self.board, "ended"));
+        self.output.finish()
+    }
+}
+
+/// Where all nodes stand, as a line with its end.
+fn standing_now(board: &Mutex<Board>, status: &str) -> String {
+    let board = board.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = board.info.started.elapsed().unwrap_or_default();
+    standing(&board, now, status) + "\n"
 }
 
 impl Human {
@@ -37,20 +96,36 @@ impl Human {
     pub fn new(info: Arc<RunInfo>, options: HumanOptions, results: Output, lines: Output) -> Self {
         let progress = match options.progress {
             _ if options.quiet => Progress::None,
-            Progress::Auto | Progress::Bars if io::stderr().is_terminal() => Progress::Bars,
-            // Bars need a terminal; elsewhere nothing at all would be shown.
-            Progress::Auto | Progress::Bars | Progress::Lines => Progress::Lines,
-            Progress::None => Progress::None,
+            chosen => chosen.on_standard_error(),
         };
+        let HumanOptions {
+            color_bars,
+            verbose,
+            ..
+        } = options;
         let bars =
-            (progress == Progress::Bars).then(|| Bars::new(Arc::clone(&info), options.verbose));
-        let lines = (progress == Progress::Lines).then(|| Background::new(lines));
+            (progress == Progress::Bars).then(|| Bars::new(Arc::clone(&info), verbose, color_bars));
+        let lines = (progress == Progress::Lines).then(|| Lines::new(info, verbose, lines));
         Self {
-            info,
             options,
             results,
             lines,
             bars,
+        }
+    }
+}
+
+impl Progress {
+    /// Bars or lines where that was left open, and lines where there can be no bars.
+    fn on_standard_error(self) -> Self {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let draws = io::stderr().is_terminal() && set("TERM").is_some_and(|term| term != "dumb");
+        match self {
+            // A log of a CI may claim to be a terminal.
+            Self::Auto if draws && set("CI").is_none() => Self::Bars,
+            Self::Bars if draws => Self::Bars,
+            Self::Auto | Self::Bars | Self::Lines => Self::Lines,
+            Self::None => Self::None,
         }
     }
 }
@@ -60,10 +135,14 @@ impl Reporter for Human {
         if let Some(bars) = &self.bars {
             bars.event(event);
         }
-        if let Some(lines) = &self.lines
-            && let Some(line) = line(&self.info, event, self.options.verbose)
-        {
-            lines.write(line + "\n");
+        if let Some(lines) = &self.lines {
+            lines.event(event);
+        }
+    }
+
+    fn quit(&mut self) {
+        if let Some(bars) = &mut self.bars {
+            bars.finish();
         }
     }
 
@@ -72,7 +151,9 @@ impl Reporter for Human {
             bars.finish();
         }
         // Lost lines are no reason to lose the summary.
-        let lines = self.lines.as_mut().map_or(Ok(()), Background::finish);
+        let lines = self.lines.as_mut().map_or(Ok(()), Lines::finish);
+        let arrived = self.bars.as_ref().and_then(Bars::arrived);
+        let arrived = arrived.or_else(|| self.lines.as_ref().and_then(Lines::arrived));
         let counts = counts(result);
         let good = counts.ok == counts.nodes && digests_agree(result);
         if !(self.options.quiet && good) {
@@ -80,8 +161,9 @@ impl Reporter for Human {
                 .force_styling(self.options.color)
                 .bold();
             let style = if good { style.green() } else { style.red() };
-            for line in summary(result).lines() {
-                let head = line.starts_with("READY: ") || line.starts_with("NOT READY: ");
+            let heads = ["READY: ", "NOT READY: ", "DONE: ", "NOT DONE: "];
+            for line in summary(result, arrived).lines() {
+                let head = heads.iter().any(|head| line.starts_with(head));
                 if head {
                     writeln!(self.results, "{}", style.apply_to(line))?;
                 } else {

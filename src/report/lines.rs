@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::RunInfo;
-use crate::model::{Event, ExitStatus, Fact, Failure, Outcome, text::printable};
+use super::board::Board;
+use crate::model::{Event, ExitStatus, Fact, Failure, Outcome, Stage, text::printable};
 
 /// The longest piece of a node's words in a line, in characters.
 const DETAIL_LIMIT: usize = 500;
@@ -33,9 +34,6 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
             field(&mut out, "nodes", &nodes.to_string());
         }
         Fact::NodeStarted { node: index } => {
-            if !verbose {
-                return None;
-            }
             node(&mut out, *index);
             field(&mut out, "status", "started");
         }
@@ -44,13 +42,15 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
             item,
             stage,
         } => {
-            if !verbose {
+            // That a pull begins is news; the steps up to it and after it are over at once, nearly always.
+            if !verbose && *stage != Stage::Pull {
                 return None;
             }
             node(&mut out, *index);
             if let Some(item) = item {
                 image(&mut out, *item);
             }
+            field(&mut out, "status", "working");
             field(&mut out, "stage", stage.as_str());
         }
         Fact::AttemptFailed {
@@ -87,7 +87,7 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
                 field(&mut out, "attempts", &record.attempts.len().to_string());
             }
         }
-        // A line a second for every node is nothing to read.
+        // A line a second for every node is nothing to read: `standing` tells all of it now and then.
         Fact::Progress { .. } | Fact::NodeLeft { .. } => return None,
         Fact::Stopping { reason } => {
             field(&mut out, "status", "stopping");
@@ -97,10 +97,52 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
     Some(out)
 }
 
+/// The first line of a run: its name, and what it does.
+pub fn beginning(info: &RunInfo) -> String {
+    let mut out = String::from("0.0s");
+    field(&mut out, "run", &info.id);
+    field(&mut out, "status", "started");
+    field(&mut out, "command", info.plan.work.command());
+    let nodes = info.plan.fleet.nodes().len();
+    field(&mut out, "nodes", &nodes.to_string());
+    for item in 0..info.plan.work.items() {
+        if let Some(image) = info.plan.work.image(item) {
+            field(&mut out, "image", &image.to_string());
+        }
+    }
+    out
+}
+
+/// Where all nodes stand: the heartbeat of a run, and its last line.
+pub fn standing(board: &Board, now: Duration, status: &str) -> String {
+    let mut out = format!("{:.1}s", now.as_secs_f64());
+    let tally = board.tally();
+    field(&mut out, "status", status);
+    for (name, number) in [
+        ("done", tally.done),
+        ("running", tally.running),
+        ("failed", tally.failed),
+        ("not_run", tally.not_run),
+        ("left", tally.left),
+        ("waiting", board.waiting().count()),
+    ] {
+        field(&mut out, name, &number.to_string());
+    }
+    for (name, number) in [("bytes", board.arrived()), ("rate", board.rate(now))] {
+        if let Some(number) = number {
+            field(&mut out, name, &number.to_string());
+        }
+    }
+    out
+}
+
 fn outcome(out: &mut String, outcome: &Outcome) {
     match outcome {
         Outcome::Pulled(held) | Outcome::Present(held) => {
             field(out, "digest", held.digest.as_deref().unwrap_or("unknown"));
+            if let Some(bytes) = held.bytes {
+                field(out, "bytes", &bytes.to_string());
+            }
         }
         Outcome::Failed(Failure {
             kind,

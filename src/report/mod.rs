@@ -2,18 +2,22 @@
 
 mod background;
 mod bars;
+mod board;
 mod document;
 mod file;
+mod frame;
 mod groups;
 mod html;
 mod human;
 mod json;
 mod junit;
 mod lines;
+mod meter;
 mod nodes;
 mod plan;
 mod print;
 mod runs;
+mod screen;
 mod summary;
 mod table;
 #[cfg(test)]
@@ -52,6 +56,8 @@ pub struct RunInfo {
     pub plan: Arc<Plan>,
     /// The command that goes on with what this run leaves open, if there is one.
     pub resume: Option<String>,
+    /// The words of the run's own command, without `--limit`; empty where they are not known.
+    pub words: Vec<String>,
 }
 
 /// A finished run.
@@ -71,6 +77,9 @@ pub struct RunResult {
 pub trait Reporter: Send {
     /// Takes note of a fact. Never blocks on a terminal, a pipe or a disk.
     fn event(&mut self, event: &Event);
+
+    /// The run is given up at once: what stands half drawn somewhere is to be taken away.
+    fn quit(&mut self) {}
 
     /// Shows the end.
     ///
@@ -127,7 +136,7 @@ pub enum Progress {
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ColorChoice {
-    /// On a terminal, without `NO_COLOR` and where `TERM` is not `dumb`.
+    /// On a terminal, without `NO_COLOR` and where `TERM` is not `dumb`; with `CLICOLOR_FORCE` anywhere.
     #[default]
     Auto,
     /// In any case.
@@ -143,9 +152,11 @@ impl ColorChoice {
             Self::Always => true,
             Self::Never => false,
             Self::Auto => {
-                terminal
-                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-                    && std::env::var_os("TERM").is_none_or(|value| value != "dumb")
+                let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+                let forced = set("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+                let refused = set("CLICOLOR").is_some_and(|value| value == "0");
+                let dumb = set("TERM").is_none_or(|value| value == "dumb");
+                set("NO_COLOR").is_none() && (forced || terminal && !refused && !dumb)
             }
         }
     }
@@ -191,7 +202,28 @@ pub fn start(
     }))
 }
 
+/// How long a terminal may take to read the last of a run that is given up.
+const QUIT_LIMIT: Duration = Duration::from_secs(1);
+
 impl Running {
+    /// Gives the run up: no end is shown, but the bars are taken away, unless their terminal does not read.
+    ///
+    /// Every sender of facts must be gone before.
+    pub fn quit(self) {
+        let (ended, wait) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            let _ends_with_this = ended;
+            if let Ok(mut audience) = self.0.join() {
+                audience
+                    .reporters
+                    .iter_mut()
+                    .for_each(|reporter| reporter.quit());
+            }
+        });
+        // An answer never comes: the other end is dropped, or the time is up.
+        let _ = wait.recv_timeout(QUIT_LIMIT);
+    }
+
     /// Waits for the last fact and lets every reporter, in order, show the end.
     ///
     /// Blocks: every sender of facts must be gone before, and the caller be no async task.

@@ -1,63 +1,36 @@
 //! The end of a run for a person: is the fleet ready, what failed where and why, what next.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::RunResult;
-use super::document::{counts, digests_of, disagreements};
-use super::groups::{Group, groups};
-use super::lines::{in_seconds, shown, telling};
-use crate::model::{FailureKind, Outcome, Work, text::count};
+use super::document::{Counts, counts, digests_of, disagreements};
+use super::groups::groups;
+use super::lines::shown;
+use crate::model::text::{bytes, count, printable, span};
+use crate::model::{FailureKind, Outcome, Stage, Work, fold};
 
-/// How many node names a group lists before "and N more".
-const NAMES: usize = 10;
-/// The longest example of a group, in characters.
-const EXAMPLE: usize = 300;
+/// How many characters the names of a group may take before "and N more".
+const NAMES: usize = 400;
+/// How many groups of failures are listed.
+const GROUPS: usize = 20;
+/// How many of the slowest nodes are named.
+const SLOWEST: usize = 3;
+/// How many characters of names a command to retry them may have.
+const LIMIT: usize = 2000;
 
-/// The summary as plain text, ending with a newline.
-pub fn summary(result: &RunResult) -> String {
-    let plan = &result.info.plan;
+/// The summary as plain text, ending with a newline. `arrived` is how many bytes were seen to arrive.
+pub fn summary(result: &RunResult, arrived: Option<u64>) -> String {
     let counts = counts(result);
     let differing = disagreements(result);
     let ready = counts.ok == counts.nodes && differing.is_empty();
     let mut out = String::new();
     exec_output(&mut out, result);
+    verdict(&mut out, result, &counts, ready);
+    digests(&mut out, result);
     // Writing to a String cannot fail, here and below.
-    let _ = writeln!(
-        out,
-        "{}: {} of {} ok, {} failed, {} not run, in {}",
-        if ready { "READY" } else { "NOT READY" },
-        counts.ok,
-        count(counts.nodes, "node"),
-        counts.failed,
-        counts.not_run,
-        in_seconds(
-            result
-                .finished
-                .duration_since(result.info.started)
-                .unwrap_or_default()
-        ),
-    );
-    for item in 0..plan.work.items() {
-        let Some(image) = plan.work.image(item) else {
-            continue;
-        };
-        let _ = writeln!(out, "{image}");
-        let digests = digests_of(result, item);
-        let most = digests.values().map(Vec::len).max().unwrap_or_default();
-        for (digest, nodes) in &digests {
-            let _ = write!(
-                out,
-                "  {} on {}",
-                shown(digest, 80),
-                count(nodes.len(), "node")
-            );
-            // Who differs from the others.
-            if nodes.len() < most {
-                let _ = write!(out, ": {}", names(nodes));
-            }
-            out.push('\n');
-        }
-    }
     for differing in &differing {
         let _ = writeln!(
             out,
@@ -66,55 +39,248 @@ pub fn summary(result: &RunResult) -> String {
         );
     }
     failures(&mut out, result);
-    if !ready && let Some(command) = &result.info.resume {
-        let _ = writeln!(out, "To go on with what is open, and only that: {command}");
+    registries(&mut out, result);
+    pace(&mut out, result, arrived);
+    if counts.ok < counts.nodes {
+        retry(&mut out, result, counts.nodes - counts.ok);
     }
     out
 }
 
-pub(super) fn failures(out: &mut String, result: &RunResult) {
-    let nodes = result.info.plan.fleet.nodes();
-    let word = |group: &Group<'_>| group.kind.map(FailureKind::as_str);
-    let mut groups = groups(result).into_iter().peekable();
-    while let Some(group) = groups.next() {
-        let _ = write!(
-            out,
-            "{} on {}",
-            group.what,
-            count(group.nodes.len(), "node")
-        );
-        if group.kind.is_some() {
-            let _ = write!(out, ": {}", telling(group.example, EXAMPLE));
+/// "NOT READY: 10 of 12 nodes ok, 1 failed, 1 not run, in 2m 31s; stopped early: interrupted".
+fn verdict(out: &mut String, result: &RunResult, counts: &Counts, ready: bool) {
+    let is_exec = matches!(result.info.plan.work, Work::Exec(_));
+    let word = match (ready, is_exec) {
+        (true, false) => "READY",
+        (false, false) => "NOT READY",
+        (true, true) => "DONE",
+        (false, true) => "NOT DONE",
+    };
+    let nodes = count(counts.nodes, "node");
+    let _ = write!(out, "{word}: {} of {nodes} ok", counts.ok);
+    for (number, what) in [(counts.failed, "failed"), (counts.not_run, "not run")] {
+        if number > 0 {
+            let _ = write!(out, ", {number} {what}");
         }
-        let there: Vec<&str> = group
-            .nodes
-            .iter()
-            .map(|node| nodes[*node].name.as_str())
-            .collect();
-        let _ = writeln!(out, "\n  {}", names(&there));
-        if let Some(kind) = group.kind
-            && groups.peek().and_then(word) != Some(kind.as_str())
-        {
-            let _ = writeln!(out, "  What next: {}", kind.advice());
+    }
+    let time = result.finished.duration_since(result.info.started);
+    let _ = write!(out, ", in {}", span(time.unwrap_or_default()));
+    if let Some(reason) = result.stopped {
+        let _ = write!(out, "; stopped early: {reason}");
+    }
+    out.push('\n');
+}
+
+/// Each image with its digests, and on how many nodes each is.
+fn digests(out: &mut String, result: &RunResult) {
+    let plan = &result.info.plan;
+    for item in 0..plan.work.items() {
+        let Some(image) = plan.work.image(item) else {
+            continue;
+        };
+        let _ = writeln!(out, "{image}");
+        let digests = digests_of(result, item);
+        let most = digests.values().map(Vec::len).max().unwrap_or_default();
+        let mut digests: Vec<_> = digests.into_iter().collect();
+        digests.sort_by_key(|(_, nodes)| Reverse(nodes.len()));
+        for (digest, nodes) in &digests {
+            let nodes_of = count(nodes.len(), "node");
+            let _ = write!(out, "  {} on {nodes_of}", shown(digest, 80));
+            // Who differs from the others.
+            match nodes.len() < most {
+                true => out.push_str(&format!(": {}\n", names(nodes))),
+                false => out.push_str(&how(result, item)),
+            }
+        }
+        if digests.is_empty() {
+            out.push_str("  on no node\n");
         }
     }
 }
 
-fn names(nodes: &[&str]) -> String {
-    let listed: Vec<_> = nodes
-        .iter()
-        .take(NAMES)
-        .map(|name| shown(name, 100))
-        .collect();
-    let more = nodes.len().saturating_sub(NAMES);
-    let rest = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
+/// " (10 pulled, 2 had it)", where the two are not one.
+fn how(result: &RunResult, item: usize) -> String {
+    let is = |of: fn(&Outcome) -> bool| {
+        let records = result.nodes.iter().filter_map(|node| node.items.get(item));
+        records.filter(|record| of(&record.outcome)).count()
     };
-    listed.join(", ") + &rest
+    let pulled = is(|outcome| matches!(outcome, Outcome::Pulled(_)));
+    let present = is(|outcome| matches!(outcome, Outcome::Present(_)));
+    match (&result.info.plan.work, pulled, present) {
+        (Work::Check(_) | Work::Exec(_) | Work::Probe(_), ..) => "\n".into(),
+        (_, 0, _) => " (there before)\n".into(),
+        (_, _, 0) => " (pulled now)\n".into(),
+        _ => format!(" ({pulled} pulled now, {present} there before)\n"),
+    }
 }
 
+/// What is not as it was wanted, by cause.
+pub(super) fn failures(out: &mut String, result: &RunResult) {
+    let mut groups = groups(result);
+    let hidden = groups.split_off(groups.len().min(GROUPS));
+    let mut groups = groups.into_iter().peekable();
+    while let Some(group) = groups.next() {
+        let nodes: Vec<&str> = group.nodes.iter().map(|node| name(result, *node)).collect();
+        let _ = write!(out, "{} on {}", group.what, count(nodes.len(), "node"));
+        if !group.example.is_empty() {
+            let _ = write!(out, ": {}", group.example);
+        }
+        let _ = writeln!(out, "\n  {}", names(&nodes));
+        let advice = group.kind.map(FailureKind::advice);
+        let next = groups.peek().and_then(|next| next.kind);
+        if let Some(advice) = advice.filter(|_| next.map(FailureKind::advice) != advice) {
+            let _ = writeln!(out, "  What next: {advice}");
+        }
+    }
+    if !hidden.is_empty() {
+        let nodes = hidden.iter().map(|group| group.nodes.len()).sum();
+        let _ = writeln!(
+            out,
+            "and {} on {}; `prepull runs show {} -o json` has all of them",
+            count(hidden.len(), "further cause"),
+            count(nodes, "node"),
+            result.info.id
+        );
+    }
+}
+
+fn name(result: &RunResult, node: usize) -> &str {
+    let node = result.info.plan.fleet.nodes().get(node);
+    node.map_or("?", |node| &node.name)
+}
+
+/// "node-[1-3,7], gateway and 40 more".
+fn names(nodes: &[&str]) -> String {
+    let mut out = String::new();
+    let mut left = nodes.len();
+    for (expression, names) in fold(nodes) {
+        if !out.is_empty() && out.len() + expression.len() > NAMES {
+            let _ = write!(out, " and {left} more");
+            break;
+        }
+        let comma = if out.is_empty() { "" } else { ", " };
+        let _ = write!(out, "{comma}{}", shown(&expression, NAMES));
+        left = left.saturating_sub(names);
+    }
+    out
+}
+
+/// "registry.lab:5000: 15 tries failed (12 registry-unavailable, 3 rate-limited), 97 pulls went well", where tries failed.
+fn registries(out: &mut String, result: &RunResult) {
+    let plan = &result.info.plan;
+    let mut registries: BTreeMap<&str, (usize, BTreeMap<&str, usize>)> = BTreeMap::new();
+    for record in &result.nodes {
+        for (item, record) in record.items.iter().enumerate() {
+            let Some(image) = plan.work.image(item) else {
+                continue;
+            };
+            let (pulls, kinds) = registries.entry(image.registry()).or_default();
+            *pulls += usize::from(matches!(record.outcome, Outcome::Pulled(_)));
+            let failures = record.attempts.iter().filter_map(|a| a.failure.as_ref());
+            for failure in failures.filter(|failure| failure.stage == Stage::Pull) {
+                *kinds.entry(failure.kind.as_str()).or_default() += 1;
+            }
+        }
+    }
+    for (registry, (pulls, kinds)) in registries {
+        let tries: usize = kinds.values().sum();
+        if tries == 0 {
+            continue;
+        }
+        let mut kinds: Vec<_> = kinds.into_iter().collect();
+        kinds.sort_by_key(|(_, tries)| Reverse(*tries));
+        let kinds: Vec<String> = kinds
+            .iter()
+            .map(|(kind, n)| format!("{n} {kind}"))
+            .collect();
+        let verb = if tries == 1 { "try" } else { "tries" };
+        let _ = writeln!(
+            out,
+            "{registry}: {} went well, {tries} {verb} failed ({})",
+            count(pulls, "pull"),
+            kinds.join(", ")
+        );
+    }
+}
+
+/// Which nodes took longest, and how much arrived.
+fn pace(out: &mut String, result: &RunResult, arrived: Option<u64>) {
+    let took = |record: &crate::model::NodeRecord| {
+        let tried = record.items.iter().filter(|item| !item.attempts.is_empty());
+        let slowest = tried.max_by_key(|item| item.elapsed)?;
+        let tries = record.items.iter().map(|item| item.attempts.len()).max();
+        Some((slowest.elapsed, tries.unwrap_or_default()))
+    };
+    let nodes = result.nodes.iter().enumerate();
+    let mut times: Vec<(Duration, usize, usize)> = nodes
+        .filter_map(|(node, record)| took(record).map(|(time, tries)| (time, tries, node)))
+        .collect();
+    times.sort_by_key(|(time, _, node)| (Reverse(*time), *node));
+    if times.len() > 1 {
+        let slowest = times.iter().take(SLOWEST).map(|(time, tries, node)| {
+            let again = match tries {
+                1 => String::new(),
+                tries => format!(" ({tries} tries)"),
+            };
+            format!("{} {}{again}", shown(name(result, *node), 100), span(*time))
+        });
+        let slowest: Vec<String> = slowest.collect();
+        let _ = write!(out, "Slowest: {}", slowest.join(", "));
+        if times.len() > 2 * SLOWEST {
+            let (half, ..) = times[times.len() / 2];
+            let _ = write!(out, "; half of the nodes took at most {}", span(half));
+        }
+        out.push('\n');
+    }
+    if let Some(arrived) = arrived.filter(|arrived| *arrived > 0) {
+        let time = result.finished.duration_since(result.info.started);
+        let seconds = time.unwrap_or_default().as_secs_f64().max(1.0);
+        let rate = bytes((arrived as f64 / seconds) as u64);
+        let _ = writeln!(out, "Arrived: {}, {rate}/s over the run", bytes(arrived));
+    }
+}
+
+/// The command that does what is open, and nothing else.
+fn retry(out: &mut String, result: &RunResult, open: usize) {
+    let info = &result.info;
+    if let Some(command) = &info.resume {
+        let these = if open == 1 {
+            "this node"
+        } else {
+            "these nodes"
+        };
+        let _ = writeln!(out, "Retry just {these}: {command}");
+        return;
+    }
+    if info.words.is_empty() {
+        return;
+    }
+    let nodes = info.plan.fleet.nodes().iter().zip(&result.nodes);
+    let open = nodes.filter(|(_, record)| !record.items.iter().all(|item| item.outcome.is_ok()));
+    let names: Vec<&str> = open.map(|(node, _)| node.name.as_str()).collect();
+    let listed = names.join(",");
+    let (limit, how) = match listed.len() <= LIMIT {
+        true => (listed, ""),
+        false => ("@FILE".into(), " (with their names in FILE, one a line)"),
+    };
+    let end = info.words.iter().position(|word| word == "--");
+    let (options, rest) = info.words.split_at(end.unwrap_or(info.words.len()));
+    let limit = ["--limit".to_string(), limit];
+    let words = options.iter().chain(&limit).chain(rest);
+    let words: Vec<String> = words.map(|word| quoted(word)).collect();
+    let _ = writeln!(out, "Just these nodes again{how}: {}", words.join(" "));
+}
+
+/// A word as a shell takes it. What a terminal would obey is escaped, and the word with it no longer the same.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_string();
+    }
+    format!("'{}'", printable(word).replace('\'', r"'\''"))
+}
+
+/// What commands printed, by node.
 fn exec_output(out: &mut String, result: &RunResult) {
     let plan = &result.info.plan;
     if !matches!(plan.work, Work::Exec(_)) {
@@ -125,7 +291,7 @@ fn exec_output(out: &mut String, result: &RunResult) {
             if let Outcome::Ran(output) = &record.outcome {
                 for (mark, bytes) in [("|", &output.stdout), ("stderr|", &output.stderr)] {
                     for line in String::from_utf8_lossy(bytes).lines() {
-                        let line = crate::model::text::printable(line);
+                        let line = printable(line);
                         let _ = writeln!(out, "{} {mark} {line}", shown(&node.name, 100));
                     }
                 }

@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 
 use super::background::Output;
-use super::bars::Board;
 use super::document::document;
 use super::json::ascii_controls;
 use super::lines::line;
@@ -90,6 +89,7 @@ fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
             mark: String::new(),
         }),
         resume: None,
+        words: vec![],
     };
     let record = |outcome| Record {
         outcome,
@@ -192,7 +192,7 @@ fn differing_digests_are_told_and_no_digest_is_agreed() {
         digests[0],
         serde_json::json!({"digest": "sha256:aa", "nodes": 2, "names": ["worker-1", "worker-3"]})
     );
-    let text = summary(&run);
+    let text = summary(&run, None);
     assert!(text.starts_with("NOT READY: 3 of 3 nodes ok"), "{text}");
     assert!(text.contains("DIFFERENT DIGESTS"), "{text}");
     assert!(text.contains("sha256:aa on 2 nodes\n"), "{text}");
@@ -208,13 +208,13 @@ fn equal_failures_are_one_group_with_names_and_one_advice() {
         })
         .chain([vec![Outcome::NotRun(StopReason::FailureLimit)]])
         .collect();
-    let text = summary(&result(pull(), outcomes));
+    let text = summary(&result(pull(), outcomes), None);
     assert!(
-        text.contains("0 of 13 nodes ok, 12 failed, 1 not run, in 151.0s"),
+        text.contains("0 of 13 nodes ok, 12 failed, 1 not run, in 2m 31s"),
         "{text}"
     );
     assert!(text.contains("registry-auth (pull) on 12 nodes:"), "{text}");
-    assert!(text.contains("worker-10 and 2 more"), "{text}");
+    assert!(text.contains("\n  worker-[1-12]\n"), "{text}");
     assert_eq!(text.matches("What next:").count(), 1, "{text}");
     assert!(
         text.contains("not run: the failure limit was reached on 1 node\n  worker-13"),
@@ -227,7 +227,7 @@ fn a_different_status_of_the_registry_is_a_different_group() {
     let outcomes = ["status 401", "status 403"]
         .map(|detail| vec![failed(FailureKind::RegistryAuth, detail)])
         .to_vec();
-    let text = summary(&result(pull(), outcomes));
+    let text = summary(&result(pull(), outcomes), None);
     assert_eq!(text.matches("registry-auth (pull)").count(), 2, "{text}");
 }
 
@@ -239,7 +239,7 @@ fn hostile_words_stay_one_escaped_bounded_line() {
     let shown = line(&run.info, &finished(outcome), false).unwrap();
     assert!(shown.len() < 1000, "{}", shown.len());
     assert!(!shown.contains(|c: char| c.is_control() || c == '\u{202e}'));
-    let text = summary(&run);
+    let text = summary(&run, None);
     assert!(text.len() < 2000);
     assert!(!text.contains('\u{1b}'));
     let json = ascii_controls(&serde_json::to_string(&document(&run)).unwrap());
@@ -258,7 +258,7 @@ fn lines_are_timed_and_greppable() {
     let pulled = finished(Outcome::Pulled(held("sha256:aa")));
     assert_eq!(
         line(&run.info, &pulled, false).unwrap(),
-        "12.3s node=worker-1 image=reg.example:5000/team/app:v1 status=pulled digest=sha256:aa seconds=2.0"
+        "12.3s node=worker-1 image=reg.example:5000/team/app:v1 status=pulled digest=sha256:aa bytes=80028485 seconds=2.0"
     );
     let retry = Event {
         fact: Fact::AttemptFailed {
@@ -293,7 +293,7 @@ fn commands_show_their_output_by_node_and_a_bad_status() {
         Work::Exec(vec!["false".into()]),
         vec![vec![Outcome::Ran(output)]],
     );
-    let text = summary(&run);
+    let text = summary(&run, None);
     for wanted in [
         "worker-1 | one\n",
         "worker-1 | two\\u{1b}\n",
@@ -335,50 +335,6 @@ fn plans_show_the_user_of_a_login_and_never_the_password() {
     assert_eq!(
         fleet_json(&run.info.plan.fleet)["nodes"][0]["address"],
         "10.0.0.1"
-    );
-}
-
-#[test]
-fn the_board_fits_the_terminal_and_remembers_the_try() {
-    let run = result(pull(), vec![vec![Outcome::Missing]; 10]);
-    let mut board = Board::new(Arc::clone(&run.info));
-    let mut apply = |fact| {
-        let at = Duration::ZERO;
-        board.apply(&Event {
-            number: 1,
-            at,
-            fact,
-        });
-    };
-    apply(Fact::NodeStarted { node: 0 });
-    apply(Fact::AttemptFailed {
-        node: 0,
-        item: 0,
-        attempt: 1,
-        failure: Failure::new(FailureKind::Unknown, Stage::Pull, ""),
-        retry_in: Duration::ZERO,
-    });
-    apply(Fact::NodeLeft {
-        node: 0,
-        done: false,
-    });
-    for node in 0..10 {
-        apply(Fact::NodeStarted { node });
-    }
-    let lines = board.render(Duration::from_secs(2), 6, 40);
-    assert_eq!(lines.len(), 6);
-    assert_eq!(lines[0], "worker-1  starting  2.0s attempt 2");
-    assert_eq!(lines[4], "+6 more at work");
-    assert!(
-        lines[5].starts_with("fleet: 0 of 10 done, 0 failed, 10 left"),
-        "{}",
-        lines[5]
-    );
-    assert!(
-        board
-            .render(Duration::ZERO, 6, 10)
-            .iter()
-            .all(|line| line.chars().count() <= 10)
     );
 }
 
@@ -445,8 +401,114 @@ fn a_blocked_writer_does_not_hold_up_the_senders() {
     assert_eq!(numbers, (0..=5000).collect::<Vec<_>>());
     let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(last["result"]["run"], "run-1");
-    assert_eq!(lines.text().lines().count(), 5000);
+    // What the run is, the facts, and where it ended.
+    assert_eq!(lines.text().lines().count(), 5002);
     assert!(results.text().starts_with("NOT READY"));
+}
+
+/// A terminal that reads nothing until it is let go.
+#[derive(Debug)]
+struct Deaf(Mutex<mpsc::Receiver<()>>, Arc<Mutex<String>>);
+
+impl super::screen::Device for Deaf {
+    fn size(&self) -> (u16, u16) {
+        (24, 80)
+    }
+    fn write(&self, text: &str) -> io::Result<()> {
+        let _ = self.0.lock().unwrap().recv();
+        self.1.lock().unwrap().push_str(text);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_terminal_that_does_not_read_holds_nothing_up_and_fills_no_memory() {
+    let run = result(pull(), vec![vec![Outcome::Missing]; 3]);
+    let (let_go, wait) = mpsc::channel();
+    let seen = Arc::new(Mutex::new(String::new()));
+    let deaf = Box::new(Deaf(Mutex::new(wait), Arc::clone(&seen)));
+    let mut bars = super::bars::Bars::on(deaf, Arc::clone(&run.info), true, false);
+    for number in 0..20_000 {
+        let fact = match number {
+            19_999 => Fact::NodeStarted { node: 2 },
+            _ => Fact::NodeStarted { node: number % 2 },
+        };
+        bars.event(&Event {
+            number: number as u64,
+            at: Duration::from_secs(number as u64),
+            fact,
+        });
+    }
+    drop(let_go);
+    bars.finish();
+    let seen = seen.lock().unwrap();
+    assert!(seen.contains("lines are not shown]"), "{seen}");
+    assert!(seen.contains("19999.0s node=worker-3 status=started"));
+    // Some of them may have been on their way already.
+    assert!(seen.lines().count() < 3000, "{}", seen.lines().count());
+}
+
+#[test]
+fn the_command_that_retries_names_the_nodes_and_stands_before_the_operators_own() {
+    let mut run = result(
+        Work::Exec(vec!["df".into()]),
+        vec![
+            vec![failed(FailureKind::Unreachable, "refused")],
+            vec![Outcome::Ran(CommandOutput {
+                exit: ExitStatus::Code(0),
+                stdout: vec![],
+                stderr: vec![],
+                truncated: false,
+            })],
+            vec![failed(FailureKind::Unreachable, "refused")],
+        ],
+    );
+    let mut info = RunInfo::clone(&run.info);
+    info.words = ["prepull", "exec", "-H", "a b", "--", "df"]
+        .map(String::from)
+        .to_vec();
+    run.info = Arc::new(info.clone());
+    let text = summary(&run, None);
+    assert!(
+        text.starts_with("NOT DONE: 1 of 3 nodes ok, 2 failed, in 2m 31s\n"),
+        "{text}"
+    );
+    let wanted = "Just these nodes again: prepull exec -H 'a b' --limit worker-1,worker-3 -- df\n";
+    assert!(text.ends_with(wanted), "{text}");
+    info.resume = Some("prepull pull --resume run-1".into());
+    run.info = Arc::new(info);
+    let text = summary(&run, None);
+    assert!(
+        text.ends_with("\nRetry just these nodes: prepull pull --resume run-1\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_summary_names_the_slowest_the_registries_and_what_arrived() {
+    let mut run = result(pull(), vec![vec![Outcome::Pulled(held("sha256:aa"))]; 9]);
+    for (number, node) in run.nodes.iter_mut().enumerate() {
+        let attempt = |number, failure| Attempt {
+            number,
+            elapsed: Duration::from_secs(1),
+            failure,
+        };
+        let limited = Failure::new(FailureKind::RateLimited, Stage::Pull, "429");
+        node.items[0].attempts = vec![attempt(1, Some(limited)), attempt(2, None)];
+        node.items[0].elapsed = Duration::from_secs(10 * (number as u64 + 1));
+    }
+    run.nodes[8].items[0].attempts.remove(0);
+    let text = summary(&run, Some(1_510_000_000));
+    for wanted in [
+        "READY: 9 of 9 nodes ok, in 2m 31s\n",
+        "  sha256:aa on 9 nodes (pulled now)\n",
+        "reg.example:5000: 9 pulls went well, 8 tries failed (8 rate-limited)\n",
+        "Slowest: worker-9 1m 30s, worker-8 1m 20s (2 tries), worker-7 1m 10s (2 tries); half of the nodes took at most 50s\n",
+        "Arrived: 1.5 GB, 10.0 MB/s over the run\n",
+    ] {
+        assert!(text.contains(wanted), "{wanted:?} is not in {text}");
+    }
+    assert!(!text.contains("Retry"), "{text}");
 }
 
 #[test]
@@ -512,7 +574,7 @@ proptest! {
         prop_assert_eq!(counts.ok + counts.failed + counts.not_run, outcomes.len());
         prop_assert_eq!((counts.pulled, counts.present), (pulled, present));
         prop_assert_eq!(counts.pulled + counts.present + others, total);
-        prop_assert!(!summary(&run).contains(27 as char));
+        prop_assert!(!summary(&run, None).contains(27 as char));
     }
 }
 

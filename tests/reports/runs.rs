@@ -227,6 +227,7 @@ fn info(work: Work, nodes: Vec<Node>) -> RunInfo {
         id: "2026-11-23T21-17-09Z-3f9c".into(),
         started: SystemTime::UNIX_EPOCH + seconds(1_795_468_629.0),
         resume: Some("prepull pull --resume 2026-11-23T21-17-09Z-3f9c".into()),
+        words: Vec::new(),
         plan: Arc::new(Plan {
             fleet: Fleet::new(nodes).unwrap(),
             work,

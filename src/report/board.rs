@@ -1,0 +1,283 @@
+//! Where a run stands, from its facts alone: who is done, at work, waiting or failed, and what has arrived.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::RunInfo;
+use super::groups::Causes;
+use super::meter::Meter;
+use crate::model::{Event, Fact, Outcome, Record, Stage, StopReason, Work};
+
+/// How many nodes are in which state. Every node is in one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Everything is as it was wanted.
+    pub done: usize,
+    /// At work.
+    pub running: usize,
+    /// Something failed for good, and nothing is left to do.
+    pub failed: usize,
+    /// Left out or cancelled.
+    pub not_run: usize,
+    /// Still to come, or between two tries.
+    pub left: usize,
+}
+
+/// What one node does.
+#[derive(Debug, Clone)]
+pub struct AtWork {
+    /// Since when.
+    pub since: Duration,
+    /// What is done, once that is known.
+    pub stage: Option<Stage>,
+    /// Which item it is about.
+    pub item: Option<usize>,
+    /// What has arrived, and of how much, once something is known.
+    pub arrived: Option<(u64, Option<u64>)>,
+    /// How fast.
+    pub meter: Meter,
+}
+
+/// A node's last try that failed, while another is to come.
+#[derive(Debug, Clone, Copy)]
+pub struct Again {
+    /// The number of the next try.
+    pub attempt: u32,
+    /// When it is due.
+    pub due: Duration,
+    /// The place of its cause.
+    pub cause: usize,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone)]
+pub struct Board {
+    /// What is known of the run.
+    pub info: Arc<RunInfo>,
+    /// The nodes at work.
+    pub working: BTreeMap<usize, AtWork>,
+    /// The nodes that have a further try before them, or are at it.
+    pub again: BTreeMap<usize, Again>,
+    /// Why tries failed that are followed by another.
+    pub retried: Causes,
+    /// Why nodes are not as they were wanted.
+    pub failed: Causes,
+    /// Why no further node is started.
+    pub stopping: Option<StopReason>,
+    /// The wave that goes on, and how many nodes may be at work since it started.
+    pub wave: Option<(usize, usize)>,
+    open: Vec<usize>,
+    bad: Vec<bool>,
+    left_out: Vec<bool>,
+    ended: Tally,
+    /// The most that was seen of each item on each node.
+    arrived: Vec<u64>,
+    /// The sum of it, once anything can be seen.
+    sum: Option<u64>,
+    meter: Meter,
+    /// What each item is to bring, where that is known.
+    sizes: Vec<Option<u64>>,
+}
+
+impl Board {
+    /// A board on which nothing has happened.
+    pub fn new(info: Arc<RunInfo>) -> Self {
+        let nodes = info.plan.fleet.nodes().len();
+        let items = info.plan.work.items();
+        Self {
+            info,
+            working: BTreeMap::new(),
+            again: BTreeMap::new(),
+            retried: Causes::default(),
+            failed: Causes::default(),
+            stopping: None,
+            wave: None,
+            open: vec![items; nodes],
+            bad: vec![false; nodes],
+            left_out: vec![false; nodes],
+            ended: Tally::default(),
+            arrived: vec![0; nodes * items],
+            sum: None,
+            meter: Meter::default(),
+            sizes: vec![None; items],
+        }
+    }
+
+    /// Takes note of a fact.
+    pub fn apply(&mut self, event: &Event) {
+        match &event.fact {
+            Fact::WaveStarted { wave, nodes } => self.wave = Some((*wave, *nodes)),
+            Fact::NodeStarted { node } => {
+                let work = AtWork {
+                    since: event.at,
+                    stage: None,
+                    item: None,
+                    arrived: None,
+                    meter: Meter::default(),
+                };
+                self.working.insert(*node, work);
+            }
+            Fact::NodeStage { node, item, stage } => {
+                if let Some(work) = self.working.get_mut(node) {
+                    (work.stage, work.item) = (Some(*stage), *item);
+                    if *stage != Stage::Verify {
+                        work.arrived = None;
+                    }
+                }
+            }
+            Fact::Progress {
+                node,
+                item,
+                bytes,
+                total,
+            } => self.progress(event.at, *node, *item, *bytes, *total),
+            Fact::AttemptFailed {
+                node,
+                item,
+                attempt,
+                failure,
+                retry_in,
+            } => {
+                let cause = self.retried.failure(&self.info.plan, *node, *item, failure);
+                let again = Again {
+                    attempt: attempt + 1,
+                    due: event.at + *retry_in,
+                    cause,
+                };
+                self.again.insert(*node, again);
+            }
+            Fact::Finished { node, item, record } => self.finished(event.at, *node, *item, record),
+            Fact::NodeLeft { node, .. } => {
+                self.working.remove(node);
+            }
+            Fact::Stopping { reason } => self.stopping = Some(*reason),
+        }
+    }
+
+    fn progress(&mut self, at: Duration, node: usize, item: usize, bytes: u64, total: Option<u64>) {
+        if let Some(work) = self.working.get_mut(&node) {
+            work.arrived = Some((bytes, total));
+            work.meter.tell(at, bytes);
+        }
+        self.has_arrived(at, node, item, bytes);
+        if let Some(size) = self.sizes.get_mut(item) {
+            *size = (*size).max(total);
+        }
+    }
+
+    /// Counts what is more than was seen before: another try, or another look at the same one, tells of it again.
+    fn has_arrived(&mut self, at: Duration, node: usize, item: usize, bytes: u64) {
+        let place = node * self.sizes.len() + item;
+        if let Some(arrived) = self.arrived.get_mut(place) {
+            let sum = self.sum.unwrap_or(0) + bytes.saturating_sub(*arrived);
+            *arrived = bytes.max(*arrived);
+            self.sum = Some(sum);
+            self.meter.tell(at, sum);
+        }
+    }
+
+    fn finished(&mut self, at: Duration, node: usize, item: usize, record: &Record) {
+        self.again.remove(&node);
+        self.failed
+            .outcome(&self.info.plan, node, item, &record.outcome);
+        let seen = self.arrived.get(node * self.sizes.len() + item);
+        let seen = seen.copied().filter(|seen| *seen > 0);
+        if let (Outcome::Pulled(_), Some(seen)) = (&record.outcome, seen)
+            && let Some(size) = self.sizes.get_mut(item)
+        {
+            // The last seconds of a pull are seldom seen.
+            let whole = size.map_or(seen, |size| size.max(seen));
+            *size = Some(whole);
+            self.has_arrived(at, node, item, whole);
+        }
+        let (Some(open), Some(bad), Some(left_out)) = (
+            self.open.get_mut(node),
+            self.bad.get_mut(node),
+            self.left_out.get_mut(node),
+        ) else {
+            return;
+        };
+        *open = open.saturating_sub(1);
+        let not_run = matches!(record.outcome, Outcome::NotRun(_));
+        *left_out |= not_run;
+        *bad |= !record.outcome.is_ok() && !not_run;
+        if *open == 0 {
+            *match (*bad, *left_out) {
+                (true, _) => &mut self.ended.failed,
+                (false, true) => &mut self.ended.not_run,
+                (false, false) => &mut self.ended.done,
+            } += 1;
+        }
+    }
+
+    /// How many nodes are in which state.
+    pub fn tally(&self) -> Tally {
+        let mut tally = self.ended;
+        let all_done = |node: &&usize| self.open.get(**node) == Some(&0);
+        tally.running = self.working.keys().filter(|node| !all_done(node)).count();
+        let ended = tally.done + tally.failed + tally.not_run;
+        tally.left = self.open.len().saturating_sub(ended + tally.running);
+        tally
+    }
+
+    /// The nodes between two tries.
+    pub fn waiting(&self) -> impl Iterator<Item = (usize, &Again)> {
+        let waits = |(node, _): &(&usize, &Again)| !self.working.contains_key(node);
+        let again = self.again.iter().filter(waits);
+        again.map(|(node, again)| (*node, again))
+    }
+
+    /// How many bytes have arrived, where any node can see it.
+    pub fn arrived(&self) -> Option<u64> {
+        self.sum
+    }
+
+    /// How many bytes a second arrive.
+    pub fn rate(&self, now: Duration) -> Option<u64> {
+        self.meter.rate(now)
+    }
+
+    /// How many bytes are still to come to nodes that are not done; `None` when that cannot be known.
+    fn to_come(&self) -> Option<u64> {
+        self.sum?;
+        let mut bytes: u64 = 0;
+        for (node, _) in self.open.iter().enumerate().filter(|(_, open)| **open > 0) {
+            let arrived = self.arrived.iter().skip(node * self.sizes.len());
+            for (size, arrived) in self.sizes.iter().zip(arrived) {
+                bytes = bytes.saturating_add((*size)?.saturating_sub(*arrived));
+            }
+        }
+        Some(bytes)
+    }
+
+    /// How much of the work is done, from 0 to 1.
+    pub fn share(&self) -> f64 {
+        let whole = self.info.plan.fleet.nodes().len();
+        let tally = self.tally();
+        let ended = tally.done + tally.failed + tally.not_run;
+        match (self.to_come(), self.sum) {
+            (Some(left), Some(arrived)) if left + arrived > 0 => {
+                arrived as f64 / (left + arrived) as f64
+            }
+            _ => ended as f64 / whole.max(1) as f64,
+        }
+    }
+
+    /// How long it still takes at the pace of the last seconds; `None` when that cannot be known.
+    pub fn time_left(&self, now: Duration) -> Option<Duration> {
+        let tally = self.tally();
+        if self.stopping.is_some() || tally.left + tally.running == 0 {
+            return None;
+        }
+        if let (Some(bytes), Some(rate)) = (self.to_come(), self.rate(now)) {
+            return (rate > 0).then(|| Duration::from_secs(bytes / rate));
+        }
+        // By the pace of nodes only once every place in the window was taken twice: then it is steady.
+        let ended = tally.done + tally.failed;
+        let steady = ended >= 2 * self.info.plan.policy.parallel.max(5);
+        let moves_bytes = matches!(self.info.plan.work, Work::Pull(_)) && self.sum.is_some();
+        (steady && !moves_bytes)
+            .then(|| now.mul_f64((tally.left + tally.running) as f64 / ended as f64))
+    }
+}

@@ -1,0 +1,342 @@
+//! A board as lines that fit a terminal: counts, causes of failures, and the nodes at work, the slowest first.
+
+use std::time::Duration;
+
+use console::{Style, measure_text_width, truncate_str};
+
+use super::board::{AtWork, Board};
+use super::groups::Group;
+use super::lines::shown;
+use crate::model::text::{bytes, count, span};
+use crate::model::{Image, Stage};
+
+/// How many columns and lines there are, and whether colour is welcome.
+#[derive(Debug, Clone, Copy)]
+pub struct View {
+    /// Lines.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// Colour.
+    pub color: bool,
+}
+
+/// How many nodes a cause names.
+const NAMES: usize = 3;
+/// The widest name of a node, in columns.
+const NAME: usize = 40;
+
+impl View {
+    fn style(self) -> Style {
+        Style::new().force_styling(self.color)
+    }
+
+    fn fit(self, line: &str) -> String {
+        // Where all is cut off, no line may be blank.
+        let line = if self.width < 10 {
+            line.trim_start()
+        } else {
+            line
+        };
+        // By columns, not characters: a wide character takes two.
+        truncate_str(line, self.width, if self.width > 3 { "..." } else { "" }).into_owned()
+    }
+}
+
+/// The board at `now` since the start. No line is blank, and none wider or more than fit.
+pub fn frame(board: &Board, now: Duration, view: View) -> Vec<String> {
+    // What changes with time alone changes once a second.
+    let now = Duration::from_secs(now.as_secs());
+    let mut lines = vec![counts(board, now, view), pace(board, now, view)];
+    if let Some(reason) = board.stopping {
+        let tally = board.tally();
+        let rest = match tally.running {
+            0 => String::new(),
+            running => format!(": waiting for {} to end", count(running, "node")),
+        };
+        let line = format!("stopping, {reason}{rest}");
+        lines.push(view.style().yellow().apply_to(line).to_string());
+    }
+    lines.truncate(view.height);
+    let room = view.height - lines.len();
+    let mut causes = failures(board, view);
+    causes.extend(tries(board, now, view));
+    // The nodes at work need less than a third only when there are few of them.
+    let most = room.saturating_sub((room / 3).max(1).min(board.working.len()));
+    let hidden = causes.len().saturating_sub(most);
+    if hidden > 0 && most > 0 {
+        causes.truncate(most - 1);
+        causes.push(format!("  and {} more causes", hidden + 1));
+    }
+    causes.truncate(most);
+    lines.extend(causes);
+    lines.extend(at_work(board, now, view, view.height - lines.len()));
+    lines.iter().map(|line| view.fit(line)).collect()
+}
+
+/// "412 done, 32 running, 3 failed, 4553 left of 5000 nodes, 1m 12s".
+fn counts(board: &Board, now: Duration, view: View) -> String {
+    let tally = board.tally();
+    let style = view.style();
+    let word = |number: usize, word: &str, style: Style| {
+        let styled = style.apply_to(format!("{number} {word}"));
+        if number > 0 {
+            styled.to_string()
+        } else {
+            format!("{number} {word}")
+        }
+    };
+    let mut words = vec![
+        word(tally.done, "done", style.clone().green()),
+        word(tally.running, "running", style.clone().bold()),
+        word(tally.failed, "failed", style.clone().red().bold()),
+    ];
+    if tally.not_run > 0 {
+        words.push(word(tally.not_run, "not run", style.yellow()));
+    }
+    words.push(format!("{} left", tally.left));
+    let nodes = board.info.plan.fleet.nodes().len();
+    let mut line = words.join(", ");
+    if measure_text_width(&line) > view.width {
+        line = words.join(" ");
+    }
+    let wave = board
+        .wave
+        .filter(|(wave, _)| *wave > 1 || board.info.plan.policy.waves.len() > 1);
+    for part in [
+        Some(format!(" of {}", count(nodes, "node"))),
+        Some(format!(", {}", span(now))),
+        wave.map(|(wave, end)| format!(", wave {wave} up to node {end}")),
+    ] {
+        let part = part.unwrap_or_default();
+        if measure_text_width(&line) + part.len() <= view.width {
+            line.push_str(&part);
+        }
+    }
+    line
+}
+
+/// "[######--------------]  31%  12.1 GB  301.2 MB/s  about 2m 10s left".
+fn pace(board: &Board, now: Duration, view: View) -> String {
+    let share = board.share().clamp(0.0, 1.0);
+    let mut line = format!(
+        "{} {:>3.0}%",
+        bar(share, (view.width / 4).clamp(10, 40)),
+        // 100 only when nothing is left.
+        (share * 100.0).floor()
+    );
+    let rate = board.rate(now).map(|rate| format!("  {}/s", bytes(rate)));
+    let left = board.time_left(now).map(|left| {
+        // A guess that looks exact would be believed.
+        let left = match left.as_secs() {
+            0..60 => Duration::from_secs(left.as_secs().div_ceil(5) * 5),
+            seconds => Duration::from_secs(seconds.div_ceil(60) * 60),
+        };
+        format!("  about {} left", span(left).replace(" 00s", ""))
+    });
+    for part in [
+        board.arrived().map(|sum| format!("  {}", bytes(sum))),
+        rate,
+        left,
+    ] {
+        let part = part.unwrap_or_default();
+        if line.len() + part.len() <= view.width {
+            line.push_str(&part);
+        }
+    }
+    line
+}
+
+/// "[####------]".
+fn bar(share: f64, width: usize) -> String {
+    let full = (share * width as f64) as usize;
+    format!(
+        "[{}{}]",
+        "#".repeat(full.min(width)),
+        "-".repeat(width - full.min(width))
+    )
+}
+
+/// What failed for good, the biggest first.
+fn failures(board: &Board, view: View) -> Vec<String> {
+    let mut groups: Vec<&Group> = board.failed.groups().iter().collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.nodes.len()));
+    let red = view.style().red();
+    let line = |group: &Group| {
+        let newest: Vec<usize> = group.nodes.iter().rev().copied().collect();
+        let head = red.apply_to(format!("{} failed", group.nodes.len()));
+        cause(board, &head.to_string(), group, &newest)
+    };
+    let bad = groups
+        .into_iter()
+        .filter(|group| !group.what.starts_with("not run"));
+    bad.map(line).collect()
+}
+
+/// Why nodes wait for another try, the most frequent first.
+fn tries(board: &Board, now: Duration, view: View) -> Vec<String> {
+    let mut groups: Vec<(Vec<usize>, Duration)> = Vec::new();
+    groups.resize(board.retried.groups().len(), (Vec::new(), Duration::MAX));
+    for (node, again) in board.waiting() {
+        if let Some((nodes, due)) = groups.get_mut(again.cause) {
+            nodes.push(node);
+            *due = again.due.min(*due);
+        }
+    }
+    let yellow = view.style().yellow();
+    let groups = groups.into_iter().zip(board.retried.groups());
+    let mut groups: Vec<_> = groups.filter(|((nodes, _), _)| !nodes.is_empty()).collect();
+    groups.sort_by_key(|((nodes, _), _)| std::cmp::Reverse(nodes.len()));
+    let line = |((nodes, due), group): ((Vec<usize>, Duration), &Group)| {
+        let next = match due.saturating_sub(now).as_secs() {
+            0 => "soon".to_string(),
+            seconds => format!("in {}", span(Duration::from_secs(seconds))),
+        };
+        let head = yellow.apply_to(format!("{} to try again {next}", nodes.len()));
+        cause(board, &head.to_string(), group, &nodes)
+    };
+    groups.into_iter().map(line).collect()
+}
+
+/// "  3 failed: registry-auth (pull) on node-7, node-3, node-1: unauthorized".
+fn cause(board: &Board, head: &str, group: &Group, nodes: &[usize]) -> String {
+    let names: Vec<String> = nodes
+        .iter()
+        .take(NAMES)
+        .map(|node| name(board, *node))
+        .collect();
+    let more = if nodes.len() > NAMES { ", ..." } else { "" };
+    let said = match group.example.is_empty() {
+        true => String::new(),
+        false => format!(": {}", group.example),
+    };
+    format!(
+        "  {head}: {} on {}{more}{said}",
+        group.what,
+        names.join(", ")
+    )
+}
+
+fn name(board: &Board, node: usize) -> String {
+    let node = board.info.plan.fleet.nodes().get(node);
+    shown(node.map_or("?", |node| &node.name), NAME).into_owned()
+}
+
+/// The nodes at work in `room` lines, those that take longest first.
+fn at_work(board: &Board, now: Duration, view: View, room: usize) -> Vec<String> {
+    let mut nodes: Vec<(&usize, &AtWork)> = board.working.iter().collect();
+    nodes.sort_by_key(|(node, work)| (work.since, **node));
+    let hidden = match nodes.len() > room {
+        true => nodes.len() - room.saturating_sub(1),
+        false => 0,
+    };
+    nodes.truncate(nodes.len() - hidden);
+    let mut rows: Vec<Vec<String>> = nodes
+        .iter()
+        .map(|(node, work)| row(board, now, **node, work))
+        .collect();
+    fit_columns(&mut rows, view.width);
+    let mut lines: Vec<String> = rows
+        .iter()
+        .map(|row| format!("  {}", row.join("  ").trim_end()))
+        .collect();
+    if hidden > 0 && room > 0 {
+        lines.push(match nodes.is_empty() {
+            true => format!("  {} at work", count(hidden, "node")),
+            false => format!(
+                "  and {} more, at work for less time",
+                count(hidden, "node")
+            ),
+        });
+    }
+    lines
+}
+
+/// The columns that may go when there is no room, the first to go first.
+const DISPENSABLE: [usize; 5] = [BAR, RATE, WHAT, ARRIVED, NOTE];
+const WHAT: usize = 1;
+const ARRIVED: usize = 2;
+const BAR: usize = 3;
+const RATE: usize = 4;
+const NOTE: usize = 6;
+
+/// Name, what is done, how much has arrived, a bar, how fast, since when, which try.
+fn row(board: &Board, now: Duration, node: usize, work: &AtWork) -> Vec<String> {
+    let image = work.item.filter(|_| board.info.plan.work.items() > 1);
+    let image = image.and_then(|item| board.info.plan.work.image(item));
+    let stage = work.stage.map_or("starting", Stage::as_str);
+    let what = image.map_or(stage.into(), |image| format!("{stage} {}", short(image)));
+    let took = Duration::from_secs(now.saturating_sub(work.since).as_secs());
+    let arrived = work.arrived.map(|(there, total)| {
+        let of = total.map_or(String::new(), |total| format!(" of {}", bytes(total)));
+        format!("{}{of}", bytes(there))
+    });
+    let share = work.arrived.and_then(|(there, total)| {
+        let total = total.filter(|total| *total > 0)?;
+        Some(bar(there as f64 / total as f64, 10))
+    });
+    let rate = work.arrived.and_then(|_| work.meter.rate(now));
+    let rate = rate.map(|rate| format!("{}/s", bytes(rate)));
+    let note = board
+        .again
+        .get(&node)
+        .map(|again| format!("try {}", again.attempt));
+    vec![
+        name(board, node),
+        what,
+        arrived.unwrap_or_default(),
+        share.unwrap_or_default(),
+        rate.unwrap_or_default(),
+        span(took),
+        note.unwrap_or_default(),
+    ]
+}
+
+/// The image without its registry and the path there: what tells a run's images apart.
+fn short(image: &Image) -> String {
+    let whole = image.to_string();
+    let name = whole
+        .rsplit_once('/')
+        .map_or(whole.as_str(), |(_, name)| name);
+    shown(name, 30).into_owned()
+}
+
+/// Makes the columns equally wide, numbers to the right, and leaves out what does not fit `width`.
+fn fit_columns(rows: &mut [Vec<String>], width: usize) {
+    let columns = rows.first().map_or(0, Vec::len);
+    let mut widths: Vec<usize> = (0..columns)
+        .map(|column| {
+            let cells = rows.iter().map(|row| measure_text_width(&row[column]));
+            cells.max().unwrap_or(0)
+        })
+        .collect();
+    let needed = |widths: &[usize]| {
+        widths
+            .iter()
+            .filter(|w| **w > 0)
+            .map(|w| w + 2)
+            .sum::<usize>()
+    };
+    for column in DISPENSABLE {
+        if needed(&widths) > width {
+            widths[column] = 0;
+        }
+    }
+    for row in rows {
+        let cells = row.iter().zip(&widths).enumerate();
+        let kept = cells.filter(|(_, (_, width))| **width > 0);
+        *row = kept
+            .map(|(column, (cell, &width))| {
+                let padding = " ".repeat(width.saturating_sub(measure_text_width(cell)));
+                match column {
+                    ARRIVED | RATE => format!("{padding}{cell}"),
+                    _ => format!("{cell}{padding}"),
+                }
+            })
+            .collect();
+    }
+}
+
+#[cfg(test)]
+#[path = "frame_tests.rs"]
+mod tests;

@@ -1,0 +1,260 @@
+//! Boards as frames, from a glance at twelve nodes to 5,000 in every size of terminal.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::super::RunInfo;
+use super::*;
+use crate::model::{
+    Event, Fact, Failure, FailureKind, Fleet, Held, Node, Outcome, Plan, PlannedImage, Policy,
+    Record, StopReason, Work,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Run {
+    board: Board,
+    at: Duration,
+}
+
+impl Run {
+    fn new(nodes: usize, images: &[&str]) -> Self {
+        let named = |number| Node::named(&format!("worker-{number:04}"));
+        let planned = |image: &&str| PlannedImage {
+            image: image.parse().unwrap(),
+            login: None,
+        };
+        let plan = Plan {
+            fleet: Fleet::new((1..=nodes).map(named).collect()).unwrap(),
+            work: Work::Pull(images.iter().map(planned).collect()),
+            policy: Policy::default(),
+            held: HashMap::new(),
+            mark: String::new(),
+        };
+        Self {
+            board: Board::new(Arc::new(RunInfo {
+                id: "run".into(),
+                started: SystemTime::UNIX_EPOCH,
+                plan: Arc::new(plan),
+                resume: None,
+                words: vec![],
+            })),
+            at: Duration::ZERO,
+        }
+    }
+
+    fn tell(&mut self, fact: Fact) {
+        let at = self.at;
+        let number = 1;
+        self.board.apply(&Event { number, at, fact });
+    }
+
+    fn start(&mut self, node: usize) {
+        self.tell(Fact::NodeStarted { node });
+        self.stage(node, Stage::Pull);
+    }
+
+    fn stage(&mut self, node: usize, stage: Stage) {
+        let item = Some(0);
+        self.tell(Fact::NodeStage { node, item, stage });
+    }
+
+    fn arrives(&mut self, node: usize, bytes: u64, total: Option<u64>) {
+        let item = 0;
+        self.tell(Fact::Progress {
+            node,
+            item,
+            bytes,
+            total,
+        });
+    }
+
+    fn ends(&mut self, node: usize, outcome: Outcome) {
+        let record = Record {
+            outcome,
+            attempts: vec![],
+            elapsed: SECOND,
+        };
+        let (item, record) = (0, Arc::new(record));
+        self.tell(Fact::Finished { node, item, record });
+        let done = true;
+        self.tell(Fact::NodeLeft { node, done });
+    }
+
+    fn tries_again(&mut self, node: usize, words: &str) {
+        let failure = Failure::new(FailureKind::RegistryUnavailable, Stage::Pull, words);
+        self.tell(Fact::AttemptFailed {
+            node,
+            item: 0,
+            attempt: 1,
+            failure,
+            retry_in: 12 * SECOND,
+        });
+        self.tell(Fact::NodeLeft { node, done: false });
+    }
+
+    fn frame(&self, height: usize, width: usize) -> Vec<String> {
+        let view = View {
+            height,
+            width,
+            color: false,
+        };
+        frame(&self.board, self.at, view)
+    }
+}
+
+fn pulled() -> Outcome {
+    Outcome::Pulled(Held {
+        digest: None,
+        image_id: None,
+        bytes: None,
+        platform: None,
+    })
+}
+
+fn denied(node: usize) -> Outcome {
+    let words = format!(
+        "10.0.0.{node}: denied: request r{node}a for worker-{:04}",
+        node + 1
+    );
+    Outcome::Failed(Failure::new(FailureKind::RegistryAuth, Stage::Pull, words))
+}
+
+const IMAGE: &str = "reg.example:5000/team/app:v1";
+
+#[test]
+fn twelve_nodes_are_seen_at_a_glance() {
+    let mut run = Run::new(12, &[IMAGE]);
+    for node in 0..10 {
+        run.start(node);
+    }
+    for second in 0..=10 {
+        run.at = second * SECOND;
+        for node in 4..7 {
+            run.arrives(node, u64::from(second) * 1_000_000, Some(40_000_000));
+        }
+    }
+    run.ends(0, pulled());
+    run.ends(1, denied(1));
+    run.ends(2, denied(2));
+    run.tries_again(3, "dial tcp 10.1.1.1:4711: connection refused");
+    assert_eq!(
+        run.frame(23, 100),
+        [
+            "1 done, 6 running, 2 failed, 3 left of 12 nodes, 10s",
+            "[##-----------------------]   8%  30.0 MB  3.0 MB/s  about 2m left",
+            "  2 failed: registry-auth (pull) on worker-0003, worker-0002: 10.0.0.1: denied: request r1a for w...",
+            "  1 to try again in 12s: registry-unavailable (pull) on worker-0004: dial tcp 10.1.1.1:4711: conn...",
+            "  worker-0005  pull  10.0 MB of 40.0 MB  [##--------]  1.0 MB/s  10s",
+            "  worker-0006  pull  10.0 MB of 40.0 MB  [##--------]  1.0 MB/s  10s",
+            "  worker-0007  pull  10.0 MB of 40.0 MB  [##--------]  1.0 MB/s  10s",
+            "  worker-0008  pull                                              10s",
+            "  worker-0009  pull                                              10s",
+            "  worker-0010  pull                                              10s",
+        ]
+    );
+}
+
+#[test]
+fn nothing_is_said_of_the_time_that_is_left_unless_it_is_known() {
+    let mut run = Run::new(3, &[IMAGE]);
+    run.start(0);
+    let told = |run: &Run| run.frame(10, 100)[1].contains("left");
+    run.at = SECOND;
+    run.arrives(0, 1000, None);
+    run.at = 9 * SECOND;
+    run.arrives(0, 9_000_000, None);
+    assert!(!told(&run), "the image's size is not known");
+    run.arrives(0, 9_000_000, Some(20_000_000));
+    assert!(told(&run));
+    run.at = 30 * SECOND;
+    assert!(!told(&run), "nothing arrives");
+    run.arrives(0, 20_000_000, Some(20_000_000));
+    run.at = 33 * SECOND;
+    assert!(told(&run));
+    run.tell(Fact::Stopping {
+        reason: StopReason::Interrupted,
+    });
+    assert!(!told(&run), "it is about to stop");
+    let frame = run.frame(10, 100);
+    assert_eq!(frame[2], "stopping, interrupted: waiting for 1 node to end");
+}
+
+#[test]
+fn a_node_that_is_at_it_again_says_so_and_which_image() {
+    let mut run = Run::new(2, &[IMAGE, "reg.example:5000/team/other:v2"]);
+    run.start(0);
+    run.tries_again(0, "reset");
+    run.at = 75 * SECOND;
+    run.start(0);
+    assert_eq!(
+        run.frame(10, 100)[2..],
+        ["  worker-0001  pull app:v1  0s  try 2"]
+    );
+}
+
+#[test]
+fn every_size_holds_the_counts_and_no_more_than_fits() {
+    let mut run = Run::new(5000, &[IMAGE]);
+    for node in 0..2000 {
+        run.at += SECOND / 10;
+        run.start(node);
+        match node % 5 {
+            0 => run.ends(node, denied(node)),
+            1 => run.ends(node, pulled()),
+            2 => run.tries_again(node, &format!("reason {}", "x".repeat(node % 47))),
+            _ => run.arrives(node, node as u64, Some(1_000_000)),
+        }
+    }
+    for height in [1, 2, 3, 5, 8, 23, 49, 199] {
+        for width in [1, 2, 9, 39, 79, 119, 199] {
+            let frame = run.frame(height, width);
+            assert!(frame.len() <= height, "{height}x{width}: {frame:#?}");
+            assert_eq!(frame.len(), height, "{height}x{width} has room for more");
+            let widest = frame.iter().map(|line| measure_text_width(line)).max();
+            assert!(widest <= Some(width), "{height}x{width}: {frame:#?}");
+            assert!(frame.iter().all(|line| !line.trim().is_empty()));
+            if width >= 79 {
+                let counts = "400 done, 800 running, 400 failed, 3400 left of 5000 nodes, 3m 20s";
+                assert_eq!(frame[0], counts);
+            }
+        }
+    }
+    let frame = run.frame(23, 119);
+    let text = frame.join("\n");
+    // The newest of those that failed, the causes with most nodes, and those who take longest.
+    assert!(
+        frame[2].starts_with(
+            "  400 failed: registry-auth (pull) on worker-1996, worker-1991, worker-1986, ...: "
+        ),
+        "{text}"
+    );
+    assert!(
+        frame[3].contains(" to try again soon: registry-unavailable"),
+        "{text}"
+    );
+    assert!(text.contains("\n  and 35 more causes\n"), "{text}");
+    assert!(
+        text.contains("  worker-0004  pull   3 B of 1.0 MB"),
+        "{text}"
+    );
+    assert!(frame[22].starts_with("  and 7"), "{text}");
+}
+
+#[test]
+fn colour_adds_nothing_but_colour() {
+    let mut run = Run::new(4, &[IMAGE]);
+    run.start(0);
+    run.start(1);
+    run.ends(1, denied(1));
+    let view = View {
+        height: 10,
+        width: 60,
+        color: true,
+    };
+    let colored = frame(&run.board, run.at, view);
+    assert!(colored[0].contains("\x1b[31m"), "{colored:?}");
+    let plain = colored.iter().map(|line| console::strip_ansi_codes(line));
+    assert_eq!(plain.collect::<Vec<_>>(), run.frame(10, 60));
+}
