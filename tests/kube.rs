@@ -15,7 +15,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 const TOKEN: &str = "prepull-test-token";
@@ -29,6 +30,8 @@ enum Mood {
     /// The second page of the first listing is gone.
     Forgets,
     Refuses(u16),
+    /// Knows its clients by their certificates.
+    WantsCertificates,
 }
 
 struct Api {
@@ -49,6 +52,9 @@ openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=authority -days 2 -keyout ca
 openssl req -newkey rsa:2048 -nodes -subj /CN=api -keyout api.key -out api.csr
 printf 'subjectAltName=IP:127.0.0.1\n' >san
 openssl x509 -req -in api.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile san -out api.crt
+openssl req -newkey rsa:2048 -nodes -subj /CN=me/O=ops -keyout me.key -out me.csr
+printf 'extendedKeyUsage=clientAuth\n' >use
+openssl x509 -req -in me.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile use -out me.crt
 openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=other -days 2 -keyout other.key -out other.crt"#;
     run(Command::new("sh").args(["-c", script]).current_dir(folder));
 }
@@ -60,10 +66,20 @@ impl Api {
         let chain = CertificateDer::pem_file_iter(folder.path().join("api.crt")).unwrap();
         let key = PrivateKeyDer::from_pem_file(folder.path().join("api.key")).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
+            .unwrap();
+        let builder = if mood == Mood::WantsCertificates {
+            let mut authorities = RootCertStore::empty();
+            let authority = CertificateDer::from_pem_file(folder.path().join("ca.crt")).unwrap();
+            authorities.add(authority).unwrap();
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            builder.with_no_client_auth()
+        };
+        let config = builder
             .with_single_cert(chain.map(Result::unwrap).collect(), key)
             .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -87,10 +103,19 @@ impl Api {
     }
 
     fn kubeconfig(&self, name: &str, authority: &str, token: &str) {
+        self.write_kubeconfig(
+            name,
+            &format!("certificate-authority: {authority}"),
+            &format!("token: {token}"),
+        );
+    }
+
+    /// A kubeconfig whose cluster and user have these settings.
+    fn write_kubeconfig(&self, name: &str, cluster: &str, user: &str) {
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: lab\n\
-             clusters: [{{name: lab, cluster: {{server: 'https://{}', certificate-authority: {authority}}}}}]\n\
-             users: [{{name: me, user: {{token: {token}}}}}]\n\
+             clusters: [{{name: lab, cluster: {{server: 'https://{}', {cluster}}}}}]\n\
+             users: [{{name: me, user: {{{user}}}}}]\n\
              contexts: [{{name: lab, context: {{cluster: lab, user: me}}}}, {{name: spare, context: {{cluster: lab, user: me}}}}]\n",
             self.address
         );
@@ -184,7 +209,9 @@ fn answer(line: &str, request: &str, mood: Mood, before: usize) -> (u16, Value) 
     let Some(query) = query else {
         return failure(404, "this server only lists nodes");
     };
-    if !request.contains(&format!("Bearer {TOKEN}\r\n")) {
+    // Without a certificate nobody comes as far as this.
+    let knows_already = mood == Mood::WantsCertificates;
+    if !knows_already && !request.contains(&format!("Bearer {TOKEN}\r\n")) {
         return failure(401, "Unauthorized");
     }
     if let Mood::Refuses(code) = mood {
@@ -529,4 +556,142 @@ fn kubeconfigs_are_read_as_kubectl_reads_them() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", said(&output));
+}
+
+/// Hands connections on, as an HTTP proxy does for HTTPS; gives its address and what it was asked for.
+fn proxy() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(Mutex::new(vec![]));
+    let seen = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).unwrap();
+                request.push(byte[0]);
+            }
+            let line = String::from_utf8(request).unwrap();
+            let line = line.lines().next().unwrap().to_owned();
+            let target = line.split(' ').nth(1).unwrap().to_owned();
+            seen.lock().unwrap().push(line);
+            let mut server = TcpStream::connect(target).unwrap();
+            client
+                .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                .unwrap();
+            let (mut from_client, mut to_server) =
+                (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || {
+                // Either side may hang up first.
+                let _ = std::io::copy(&mut from_client, &mut to_server);
+                let _ = to_server.shutdown(std::net::Shutdown::Write);
+            });
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut server, &mut client);
+                let _ = client.shutdown(std::net::Shutdown::Write);
+            });
+        }
+    });
+    (address, asked)
+}
+
+/// Every way to log in that kubeconfigs know and clusters use.
+#[test]
+fn tokens_plugins_certificates_and_proxies_of_a_kubeconfig_work() {
+    let api = Api::start(Mood::Good);
+    let folder = api.folder.path();
+    fs::write(folder.join("token"), format!("{TOKEN}\n")).unwrap();
+    let credential = format!(
+        r#"{{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{{"token":"{TOKEN}"}}}}"#
+    );
+    let plugin = folder.join("plugin");
+    fs::write(
+        &plugin,
+        format!(
+            "#!/bin/sh\n[ \"$1 $CLUSTER\" = 'get-token lab' ] || exit 1\necho '{credential}'\n"
+        ),
+    )
+    .unwrap();
+    fs::set_permissions(&plugin, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let trusting = "certificate-authority: ca.crt";
+    api.write_kubeconfig(
+        "file",
+        trusting,
+        &format!("tokenFile: {}/token", folder.display()),
+    );
+    let exec = format!(
+        "exec: {{apiVersion: client.authentication.k8s.io/v1, command: '{}', args: [get-token], \
+         env: [{{name: CLUSTER, value: lab}}], interactiveMode: Never}}",
+        plugin.display()
+    );
+    api.write_kubeconfig("plugin.yml", trusting, &exec);
+    let (address, asked) = proxy();
+    let through = format!("{trusting}, proxy-url: 'http://{address}'");
+    api.write_kubeconfig("proxied", &through, &format!("token: {TOKEN}"));
+    for name in ["file", "plugin.yml", "proxied"] {
+        assert!(!api.nodes(&["--kubeconfig", name]).is_empty(), "{name}");
+    }
+    let asked = asked.lock().unwrap();
+    assert!(!asked.is_empty());
+    assert!(
+        asked
+            .iter()
+            .all(|line| *line == format!("CONNECT {} HTTP/1.1", api.address)),
+        "{asked:?}"
+    );
+
+    let strict = Api::start(Mood::WantsCertificates);
+    strict.write_kubeconfig(
+        "mine",
+        trusting,
+        "client-certificate: me.crt, client-key: me.key",
+    );
+    assert!(!strict.nodes(&["--kubeconfig", "mine"]).is_empty());
+    let text = strict.refused(&["--kubeconfig", "good"]);
+    assert!(text.contains("cannot be asked"), "{text}");
+}
+
+/// A plugin that fails is named, with what it said.
+#[test]
+fn a_plugin_that_fails_is_named() {
+    let api = Api::start(Mood::Good);
+    let plugin = api.folder.path().join("plugin");
+    fs::write(
+        &plugin,
+        "#!/bin/sh\necho 'your session is over' >&2\nexit 3\n",
+    )
+    .unwrap();
+    fs::set_permissions(&plugin, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let exec = format!(
+        "exec: {{apiVersion: client.authentication.k8s.io/v1, command: '{}', interactiveMode: Never}}",
+        plugin.display()
+    );
+    api.write_kubeconfig("failing", "certificate-authority: ca.crt", &exec);
+    let text = api.refused(&["--kubeconfig", "failing"]);
+    assert!(text.contains("plugin"), "{text}");
+}
+
+/// In a pod there is no kubeconfig, but an account of its own.
+#[test]
+fn a_pods_own_account_is_used_where_there_is_no_kubeconfig() {
+    let api = Api::start(Mood::Good);
+    let script = "set -e\nmount -t tmpfs tmpfs /run\nhere=/run/secrets/kubernetes.io/serviceaccount\nmkdir -p $here\n\
+         cp ca.crt $here/ca.crt\nprintf %s \"$TOKEN\" >$here/token\nprintf default >$here/namespace\nexec \"$0\" \"$@\"";
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_prepull")])
+        .args(["nodes", "--kube", "-u", "ops", "-F", "none", "-o", "name"])
+        .current_dir(api.folder.path())
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", "/nonexistent")
+        .env("TOKEN", TOKEN)
+        .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        .env("KUBERNETES_SERVICE_PORT", api.address.port().to_string())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let nodes = String::from_utf8(output.stdout).unwrap();
+    assert!(nodes.lines().any(|name| name == "node-33"), "{nodes}");
 }

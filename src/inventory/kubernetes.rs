@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::core::{ListMeta, Request, params::ListParams};
 use kube::{Client, Config};
 use serde::Deserialize;
@@ -107,7 +107,12 @@ pub(super) async fn config(query: &KubernetesQuery) -> Result<Config, Fault> {
         None => Kubeconfig::read(),
     };
     let from_file = match found {
-        Ok(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options).await,
+        Ok(mut kubeconfig) => {
+            for user in &mut kubeconfig.auth_infos {
+                user.auth_info.iter_mut().for_each(read_token);
+            }
+            Config::from_custom_kubeconfig(kubeconfig, &options).await
+        }
         Err(error) => Err(error),
     };
     let mut config = match from_file {
@@ -132,11 +137,21 @@ pub(super) async fn config(query: &KubernetesQuery) -> Result<Config, Fault> {
     Ok(config)
 }
 
+/// Takes a token out of its file, as `kubectl` does: without the line end, which the crate would send along. A file that
+/// cannot be read is left to the crate, which complains only where that user is asked for.
+fn read_token(user: &mut AuthInfo) {
+    if let Some(Ok(token)) = user.token_file.as_ref().map(std::fs::read_to_string) {
+        user.token = Some(token.trim().into());
+        user.token_file = None;
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct Page {
     metadata: ListMeta,
+    /// `null` where an empty list has no other form.
     #[serde(default)]
-    items: Vec<ApiNode>,
+    items: Option<Vec<ApiNode>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -232,7 +247,7 @@ async fn listing(client: &Client, query: &KubernetesQuery) -> Result<Vec<ApiNode
             .list(&parameters)
             .map_err(kube::Error::BuildRequest)?;
         let page: Page = client.request(request).await?;
-        nodes.extend(page.items);
+        nodes.extend(page.items.unwrap_or_default());
         parameters.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
         if parameters.continue_token.is_none() {
             return Ok(nodes);

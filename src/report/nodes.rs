@@ -23,15 +23,15 @@ const fn column(head: &'static str, rank: u8, least: usize) -> Column {
 pub fn fleet_table(fleet: &Fleet, wide: bool) -> String {
     let mut columns = vec![
         column("NAME", 9, 8),
-        column("ADDRESS", 8, 8),
+        column("ADDRESS", 8, 15),
         column("PORT", 6, 4),
         column("USER", 5, 6),
         column("RUNTIME", 7, 7),
-        column("JUMP", 3, 6),
+        column("JUMP", 2, 6),
     ];
     let has_facts = fleet.nodes().iter().any(|node| !node.facts.is_empty());
     if has_facts {
-        columns.extend([column("SYSTEM", 3, 6), column("STATE", 4, 8)]);
+        columns.extend([column("SYSTEM", 1, 6), column("STATE", 4, 10)]);
     }
     if wide {
         columns.extend(["ENDPOINT", "GROUPS", "LABELS"].map(|head| column(head, 1, 6)));
