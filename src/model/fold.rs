@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// More digits do not fit a number for certain.
 const DIGITS: usize = 18;
 
+/// Fewer names than this are read, and found by a search, more easily as they are.
+const FEW: usize = 3;
+
 /// Where a number stands in a name: what is before it and what is behind it.
 type Shape<'a> = (&'a str, &'a str);
 
@@ -65,14 +68,19 @@ fn expressions((before, after): Shape<'_>, digits: &BTreeSet<&str>) -> Vec<(Stri
     if widths.is_empty() {
         return vec![(format!("{before}{after}"), 1)];
     }
-    let expression = |(width, numbers): (usize, BTreeSet<u64>)| {
-        let text = match ranges(&numbers, width) {
-            one if numbers.len() == 1 => format!("{before}{one}{after}"),
-            several => format!("{before}[{several}]{after}"),
-        };
-        (text, numbers.len())
-    };
-    widths.into_iter().map(expression).collect()
+    let mut found = Vec::new();
+    for (width, numbers) in widths {
+        if numbers.len() < FEW {
+            let names = numbers
+                .iter()
+                .map(|number| format!("{before}{number:0width$}{after}"));
+            found.extend(names.map(|name| (name, 1)));
+        } else {
+            let text = format!("{before}[{}]{after}", ranges(&numbers, width));
+            found.push((text, numbers.len()));
+        }
+    }
+    found
 }
 
 /// "1-3,7": numbers in their order, with leading zeros up to `width`.
@@ -100,7 +108,7 @@ mod tests {
     fn numbers_become_ranges_and_the_rest_stays() {
         for (names, folded) in [
             ("node1 node2 node3 node7", "node[1-3,7]"),
-            ("node-1", "node-1"),
+            ("node-1 node-3", "node-1 node-3"),
             ("gw n02 n01 n03 other", "gw n[01-03] other"),
             ("n01 n02 n03 n4", "n4 n[01-03]"),
             ("n08 n09 n10 n11", "n[08-11]"),
