@@ -105,7 +105,7 @@ impl SshBackground {
                 Proxy::Jump(chain) => self.way(asked.host, chain)?,
                 Proxy::Direct | Proxy::Command { .. } => Vec::new(),
             },
-            ssh_settings: self.note(&host)?,
+            ssh_settings: self.note(&host),
         })
     }
 
@@ -116,16 +116,14 @@ impl SshBackground {
         }
         let hops = self.config.hops(host, chain);
         let hops = hops.map_err(|error| error.to_string())?;
-        let hop = |hop: &Resolved| {
-            Ok(Hop {
-                user: hop.user.clone(),
-                host: hop.host_name.clone(),
-                port: hop.port,
-                identities: self.identities(hop),
-                ssh_settings: self.note(hop)?,
-            })
+        let hop = |hop: &Resolved| Hop {
+            user: hop.user.clone(),
+            host: hop.host_name.clone(),
+            port: hop.port,
+            identities: self.identities(hop),
+            ssh_settings: self.note(hop),
         };
-        let way = hops.iter().map(hop).collect::<Result<Vec<Hop>, String>>()?;
+        let way: Vec<Hop> = hops.iter().map(hop).collect();
         self.ways.borrow_mut().insert(chain.to_vec(), way.clone());
         Ok(way)
     }
@@ -168,27 +166,17 @@ impl SshBackground {
     }
 
     /// Remembers what is left out, and how the host is reached: the number of its settings.
-    ///
-    /// # Errors
-    /// What would make a connection that `ssh` refuses.
-    fn note(&self, host: &Resolved) -> Result<usize, String> {
-        if host.revoked_host_keys.is_some() {
-            return Err(format!(
-                "{}: ssh_config sets RevokedHostKeys for it, which prepull does not read; mark the keys @revoked in known_hosts",
-                host.given
-            ));
-        }
-        for (option, set, instead) in [(
-            "StrictHostKeyChecking",
-            host.host_key_checking == HostKeyChecking::Off,
-            "any host key is taken, and whoever sits on the way can read everything; --host-keys strict beats it",
-        )] {
-            if set {
-                self.warn(
-                    option,
-                    format!("ssh_config sets {option} for {}: {instead}", host.given),
-                );
-            }
+    fn note(&self, host: &Resolved) -> usize {
+        if host.host_key_checking == HostKeyChecking::Off {
+            let option = "StrictHostKeyChecking";
+            self.warn(
+                option,
+                format!(
+                    "ssh_config sets {option} for {}: any host key is taken, and whoever sits on the way can read everything; \
+                     --host-keys strict beats it",
+                    host.given
+                ),
+            );
         }
         for warning in &host.warnings {
             self.warn(warning.option, warning.to_string());
@@ -200,10 +188,9 @@ impl SshBackground {
         };
         let mut settings = self.settings.borrow_mut();
         let next = settings.len();
-        let number = *settings
+        *settings
             .entry(HostSettings::of(host, &variable))
-            .or_insert(next);
-        Ok(number)
+            .or_insert(next)
     }
 
     fn warn(&self, option: &str, sentence: String) {
@@ -319,18 +306,6 @@ mod tests {
             warnings.iter().any(|warning| warning.contains(part)),
             "{warnings:?}"
         );
-    }
-
-    #[test]
-    fn revoked_keys_that_are_not_read_are_refused_whatever_an_inventory_says() {
-        let background = background("RevokedHostKeys /revoked\n");
-        let options = ["RevokedHostKeys=none".to_string()];
-        let refused = background.ask(&Asked {
-            options: &options,
-            ..asked("a")
-        });
-        let refused = refused.unwrap_err();
-        assert!(refused.contains("sets RevokedHostKeys for it"), "{refused}");
     }
 
     #[test]

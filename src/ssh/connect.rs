@@ -1,19 +1,19 @@
 //! One connection from the first packet to the login, every phase under a deadline of its own.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use russh::client::{self, DisconnectReason, GexParams, Handle, Handler};
-use russh::keys::Algorithm;
-use russh::keys::PublicKeyOrCertificate;
 use russh::keys::ssh_key::public::KeyData;
+use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Preferred, SshId, cipher, compression, kex, mac};
 use tokio::time::timeout;
 
 use super::host_keys::{HostKeys, Trust};
 use super::known_hosts::KnownName;
 use super::link::{Carrier, KillOnDrop, Link};
+use super::revoked::Revoked;
 use super::settings::HostSettings;
 use super::{Host, Inner, auth};
 use crate::model::text::capped;
@@ -79,6 +79,7 @@ pub(super) async fn open(
     progress(Stage::Handshake);
     let client = Client {
         host_keys: Arc::clone(&host.host_keys),
+        revoked: host.revoked.clone(),
         name,
         settings: Arc::clone(&host.settings),
         link: link.clone(),
@@ -245,9 +246,38 @@ impl From<russh::Error> for Fault {
 /// What russh asks and tells us while a session lives.
 pub(super) struct Client {
     host_keys: Arc<HostKeys>,
+    revoked: Option<Arc<Result<Revoked, String>>>,
     name: KnownName,
     settings: Arc<HostSettings>,
     link: Link,
+}
+
+impl Client {
+    /// What RevokedHostKeys lists is refused whatever known_hosts says.
+    fn check_revoked(
+        &self,
+        revoked: &Result<Revoked, String>,
+        offered: &PublicKeyOrCertificate,
+        key: &PublicKey,
+    ) -> Result<(), Fault> {
+        match revoked {
+            Ok(list) if !list.holds(offered) => Ok(()),
+            Ok(_) => Err(Fault::HostKey(format!(
+                "the host key of {} is revoked: {} (RevokedHostKeys of ssh_config) forbids {} {} or its certificate; give the node a new one",
+                self.name,
+                self.settings
+                    .revoked_host_keys
+                    .as_deref()
+                    .unwrap_or(Path::new(""))
+                    .display(),
+                key.algorithm(),
+                key.fingerprint(HashAlg::Sha256)
+            ))),
+            Err(unread) => Err(Fault::HostKey(format!(
+                "{unread}; no host key is taken then, by ssh neither"
+            ))),
+        }
+    }
 }
 
 impl Handler for Client {
@@ -264,6 +294,9 @@ impl Handler for Client {
                 rsa.key_size(),
                 self.settings.required_rsa_size
             )));
+        }
+        if let Some(revoked) = self.revoked.as_deref() {
+            self.check_revoked(revoked, offered, &key)?;
         }
         let trust = match offered.certificate() {
             Some(certificate) => {

@@ -16,9 +16,11 @@ mod link;
 mod offer;
 mod proxy_command;
 mod questions;
+mod revoked;
 mod session;
 mod settings;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use connect::Target;
 use host_keys::HostKeys;
 use identities::Identities;
 use link::Carrier;
+use revoked::Revoked;
 
 pub use identities::AskPassphrase;
 pub use session::{SshChannel, SshSession};
@@ -109,6 +112,8 @@ impl SshError {
 struct Host {
     settings: Arc<HostSettings>,
     host_keys: Arc<HostKeys>,
+    /// What RevokedHostKeys names; the error refuses every key.
+    revoked: Option<Arc<Result<Revoked, String>>>,
 }
 
 /// Reaches nodes over SSH. Clones share everything.
@@ -143,6 +148,7 @@ impl SshTransport {
     ) -> Result<Self, SshError> {
         let mut warnings = Vec::new();
         let mut hosts: Vec<Host> = Vec::with_capacity(options.hosts.len());
+        let mut lists: HashMap<PathBuf, Arc<Result<Revoked, String>>> = HashMap::new();
         let identities = Identities::read(&options, nodes, ask)?;
         for settings in options.hosts {
             if let Some((option, listed)) = connect::impossible(&settings) {
@@ -160,9 +166,14 @@ impl SshTransport {
                     Arc::new(host_keys)
                 }
             };
+            let revoked = settings.revoked_host_keys.as_ref().map(|path| {
+                let list = lists.entry(path.clone());
+                Arc::clone(list.or_insert_with(|| Arc::new(Revoked::read(path))))
+            });
             hosts.push(Host {
                 settings: Arc::new(settings),
                 host_keys,
+                revoked,
             });
         }
         warnings.extend(identities.notes.iter().cloned());
