@@ -14,6 +14,8 @@ use prepull::model::{ExitStatus, Failure, FailureKind, Hop, Node, Secret, Stage}
 use prepull::ports::{Channel, ChannelEvent, Session, Transport};
 use prepull::ssh::{HostKeyPolicy, HostSettings, SshChannel, SshOptions, SshTransport};
 
+#[path = "ssh_openssh/known.rs"]
+mod known;
 #[path = "ssh_openssh/login.rs"]
 mod login;
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use russh::client::{self, DisconnectReason, GexParams, Handle, Handler};
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
@@ -53,75 +54,114 @@ pub(super) struct Live {
     pub(super) link: KillOnDrop,
 }
 
+/// Opens what a session to the host runs over.
+pub(super) type Dial<'a> = &'a (dyn Fn() -> BoxFuture<'a, Result<Carrier, Failure>> + Send + Sync);
+
 /// A stage of connecting has begun.
 pub(super) type Progress<'a> = &'a (dyn Fn(Stage) + Send + Sync);
 
-/// Key exchange, host key and login over a carrier that is open.
+/// Dials, key exchange, host key and login. `dial` is called once more where the host has to be asked for another of
+/// its keys.
 ///
 /// # Errors
 /// unreachable until the key exchange is done, host-key, ssh-auth, connection-lost.
 pub(super) async fn open(
     inner: &Inner,
-    carrier: Carrier,
     target: &Target<'_>,
     progress: Progress<'_>,
+    dial: Dial<'_>,
 ) -> Result<Live, Failure> {
     let host = inner.host(target.settings)?;
-    let wait = host.settings.connect_timeout;
     let name = match &host.settings.host_key_alias {
         Some(alias) => KnownName::alias(alias),
         None => KnownName::new(target.host, target.port),
     };
-    let config = Arc::new(config(host, &name));
-    let (link, stream) = Link::new(carrier);
-    let guard = KillOnDrop(link.clone());
-
+    let mut carrier = dial().await?;
     progress(Stage::Handshake);
-    let client = Client {
-        host_keys: Arc::clone(&host.host_keys),
-        revoked: host.revoked.clone(),
-        name,
-        settings: Arc::clone(&host.settings),
-        link: link.clone(),
-    };
-    let unreachable = |detail| Failure::new(FailureKind::Unreachable, Stage::Handshake, detail);
-    let mut handle = match timeout(wait, client::connect_stream(config, stream, client)).await {
-        Ok(Ok(handle)) => handle,
-        Ok(Err(Fault::HostKey(detail))) => {
-            return Err(Failure::new(FailureKind::HostKey, Stage::Handshake, detail));
-        }
-        Ok(Err(Fault::Ssh(error))) => {
-            return Err(unreachable(match error {
-                russh::Error::IO(_) | russh::Error::HUP | russh::Error::Disconnect => format!(
-                    "no SSH server answered on port {}: {}",
-                    target.port,
-                    link.cause().await
-                ),
-                other => format!("the SSH key exchange failed: {other}"),
-            }));
-        }
-        Err(_) => {
-            link.kill("the key exchange took too long");
-            return Err(unreachable(format!(
-                "port {} is open, but no SSH server finished the key exchange within {wait:?}",
-                target.port
-            )));
-        }
-    };
+    let mut algorithms = key_algorithms(host, &name);
+    let mut greeting = greet(host, target, &name, &algorithms, carrier).await;
+    if let Err(Refused::Order(wanted)) = greeting {
+        carrier = dial().await?;
+        algorithms = wanted;
+        greeting = greet(host, target, &name, &algorithms, carrier).await;
+    }
+    let mut live = greeting.map_err(|refused| match refused {
+        Refused::Failed(failure) => failure,
+        // It was asked in the right order by now, unless it plays with us.
+        Refused::Order(_) => Failure::new(
+            FailureKind::HostKey,
+            Stage::Handshake,
+            format!(
+                "the host key of {name} is unknown: it shows another one each time it is asked"
+            ),
+        ),
+    })?;
 
     progress(Stage::Authenticate);
+    let link = live.link.0.clone();
     auth::authenticate(
-        &mut handle,
+        &mut live.handle,
         &link,
         &inner.identities,
         &host.settings,
         target,
     )
     .await?;
-    Ok(Live {
-        handle,
-        link: guard,
-    })
+    Ok(live)
+}
+
+/// Why a key exchange led to nothing.
+enum Refused {
+    Failed(Failure),
+    /// Asked for these types of keys, in this order, the host may show one that is known.
+    Order(Vec<Algorithm>),
+}
+
+/// The key exchange, and the check of the host's key.
+async fn greet(
+    host: &Host,
+    target: &Target<'_>,
+    name: &KnownName,
+    algorithms: &[Algorithm],
+    carrier: Carrier,
+) -> Result<Live, Refused> {
+    let wait = host.settings.connect_timeout;
+    let (link, stream) = Link::new(carrier);
+    let guard = KillOnDrop(link.clone());
+    let config = Arc::new(config(host, name, algorithms));
+    let client = Client {
+        host_keys: Arc::clone(&host.host_keys),
+        revoked: host.revoked.clone(),
+        name: name.clone(),
+        algorithms: algorithms.to_vec(),
+        settings: Arc::clone(&host.settings),
+        link: link.clone(),
+    };
+    let failed = |kind, detail| Refused::Failed(Failure::new(kind, Stage::Handshake, detail));
+    let unreachable = |detail| failed(FailureKind::Unreachable, detail);
+    match timeout(wait, client::connect_stream(config, stream, client)).await {
+        Ok(Ok(handle)) => Ok(Live {
+            handle,
+            link: guard,
+        }),
+        Ok(Err(Fault::HostKey(detail))) => Err(failed(FailureKind::HostKey, detail)),
+        Ok(Err(Fault::Order(algorithms))) => Err(Refused::Order(algorithms)),
+        Ok(Err(Fault::Ssh(error))) => Err(unreachable(match error {
+            russh::Error::IO(_) | russh::Error::HUP | russh::Error::Disconnect => format!(
+                "no SSH server answered on port {}: {}",
+                target.port,
+                link.cause().await
+            ),
+            other => format!("the SSH key exchange failed: {other}"),
+        })),
+        Err(_) => {
+            link.kill("the key exchange took too long");
+            Err(unreachable(format!(
+                "port {} is open, but no SSH server finished the key exchange within {wait:?}",
+                target.port
+            )))
+        }
+    }
 }
 
 /// What ssh_config lists, as far as russh knows it; without a list, our own choice.
@@ -159,10 +199,10 @@ fn key_algorithms(host: &Host, name: &KnownName) -> Vec<Algorithm> {
     algorithms
 }
 
-/// The types of host certificates to ask for: none where no authority may vouch for the host, since a certificate
-/// says nothing then. A list that names nothing else is followed all the same: the refusal says more.
+/// The types of host certificates to ask for: none where no authority may vouch for the host or be revoked, since a
+/// certificate says nothing then. A list that names nothing else is followed all the same: the refusal says more.
 fn certificate_algorithms(host: &Host, name: &KnownName, plain: &[Algorithm]) -> Vec<Algorithm> {
-    if !plain.is_empty() && !host.host_keys.certified(name) {
+    if !plain.is_empty() && host.revoked.is_none() && !host.host_keys.certified(name) {
         return Vec::new();
     }
     let mut algorithms = super::host_keys::offered();
@@ -202,9 +242,8 @@ pub(super) fn impossible(settings: &HostSettings) -> Option<(&'static str, Strin
     })
 }
 
-fn config(host: &Host, name: &KnownName) -> client::Config {
+fn config(host: &Host, name: &KnownName, keys: &[Algorithm]) -> client::Config {
     let settings = &host.settings;
-    let keys = key_algorithms(host, name);
     let (keepalive, keepalive_max) = (settings.keepalive, settings.keepalive_max);
     client::Config {
         client_id: SshId::Standard(Cow::Borrowed(concat!(
@@ -213,8 +252,8 @@ fn config(host: &Host, name: &KnownName) -> client::Config {
         ))),
         preferred: Preferred {
             kex: key_exchanges(settings),
-            host_key_certificates: Cow::Owned(certificate_algorithms(host, name, &keys)),
-            key: Cow::Owned(keys),
+            host_key_certificates: Cow::Owned(certificate_algorithms(host, name, keys)),
+            key: Cow::Owned(keys.to_vec()),
             cipher: chosen(&settings.ciphers, Preferred::DEFAULT.cipher),
             mac: chosen(&settings.macs, Preferred::DEFAULT.mac),
             compression: Cow::Borrowed(&[compression::NONE]),
@@ -234,6 +273,8 @@ fn config(host: &Host, name: &KnownName) -> client::Config {
 #[derive(Debug)]
 pub(super) enum Fault {
     HostKey(String),
+    /// The host should be asked for these types of keys, in this order.
+    Order(Vec<Algorithm>),
     Ssh(russh::Error),
 }
 
@@ -248,6 +289,8 @@ pub(super) struct Client {
     host_keys: Arc<HostKeys>,
     revoked: Option<Arc<Result<Revoked, String>>>,
     name: KnownName,
+    /// The types of keys that the host was asked for, in order.
+    algorithms: Vec<Algorithm>,
     settings: Arc<HostSettings>,
     link: Link,
 }
@@ -303,17 +346,21 @@ impl Handler for Client {
                 self.host_keys
                     .check_certificate(&self.name, certificate, &self.settings)
             }
-            None => self.host_keys.check(&self.name, &key),
+            None => self.host_keys.check(&self.name, &key, &self.algorithms),
         };
-        if trust.map_err(Fault::HostKey)? == Trust::OnceRecorded {
-            let (host_keys, name) = (Arc::clone(&self.host_keys), self.name.clone());
-            let hash = self.settings.hash_known_hosts;
-            tokio::task::spawn_blocking(move || host_keys.record(&name, &key, hash))
-                .await
-                .unwrap_or_else(|error| Err(format!("recording the host key failed: {error}")))
-                .map_err(Fault::HostKey)?;
+        match trust.map_err(Fault::HostKey)? {
+            Trust::Yes => Ok(true),
+            Trust::AskFor(algorithms) => Err(Fault::Order(algorithms)),
+            Trust::OnceRecorded { lines } => {
+                let (host_keys, name) = (Arc::clone(&self.host_keys), self.name.clone());
+                let hash = self.settings.hash_known_hosts;
+                tokio::task::spawn_blocking(move || host_keys.record(&name, &key, lines, hash))
+                    .await
+                    .unwrap_or_else(|error| Err(format!("recording the host key failed: {error}")))
+                    .map_err(Fault::HostKey)?;
+                Ok(true)
+            }
         }
-        Ok(true)
     }
 
     async fn disconnected(&mut self, reason: DisconnectReason<Fault>) -> Result<(), Fault> {

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use russh::keys::{Algorithm, Certificate, EcdsaCurve, HashAlg, PublicKey};
 
@@ -12,12 +12,17 @@ use super::known_hosts::{Index, KnownName, Verdict, hashed};
 use super::{HostKeyPolicy, HostSettings, SshError, host_certificate};
 
 /// Whether a key is trusted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Trust {
     /// It is.
     Yes,
     /// It is new, and is once [`HostKeys::record`] has written it down.
-    OnceRecorded,
+    OnceRecorded {
+        /// How many lines of known_hosts were looked at.
+        lines: usize,
+    },
+    /// It is not, but the host was asked for types in a wrong order: it may have a key that is.
+    AskFor(Vec<Algorithm>),
 }
 
 /// Whom we trust. Shared by all connections of a run.
@@ -25,7 +30,7 @@ pub(super) struct HostKeys {
     policy: HostKeyPolicy,
     /// Where new keys are recorded: the first of the operator's own files.
     own: Option<Arc<Path>>,
-    state: Mutex<State>,
+    state: RwLock<State>,
 }
 
 #[derive(Default)]
@@ -76,41 +81,54 @@ impl HostKeys {
         let keys = Self {
             policy,
             own: own.first().map(|path| path.as_path().into()),
-            state: Mutex::new(state),
+            state: RwLock::new(state),
         };
         Ok((keys, warnings))
     }
 
-    /// The host key types to offer, those known for this host first: a host known by one type
-    /// that shows another looks like a stranger.
+    /// The host key types to offer, those that may be known for this host first: a host known by one type that shows
+    /// another looks like a stranger. Whether they are is only found out where it matters.
     pub(super) fn preferred(&self, name: &KnownName) -> Vec<Algorithm> {
-        let known = self.state().index.algorithms(name);
-        let is_known = |offered: &Algorithm| {
-            known.iter().any(|known| match (offered, known) {
-                (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,
-                (offered, known) => offered == known,
-            })
-        };
-        let (mut first, rest): (Vec<_>, Vec<_>) = offered().into_iter().partition(is_known);
-        first.extend(rest);
-        first
+        known_first(&self.state().index.likely_algorithms(name))
     }
 
-    /// Whether the host called `name` may have this key; the error is a sentence for the operator.
-    pub(super) fn check(&self, name: &KnownName, key: &PublicKey) -> Result<Trust, String> {
-        let verdict = self.state().index.judge(name, key);
+    /// Whether the host called `name` may have this key; the error is a sentence for the operator. `asked` are the types
+    /// that it was asked for, in order.
+    pub(super) fn check(
+        &self,
+        name: &KnownName,
+        key: &PublicKey,
+        asked: &[Algorithm],
+    ) -> Result<Trust, String> {
+        let index = &self.state().index;
+        if index.knows(name, key) {
+            return Ok(Trust::Yes);
+        }
+        let found = index.find(name, 0);
+        let verdict = index.judge(name, key, &found);
+        match (&verdict, self.policy) {
+            (Verdict::Known, _) => return Ok(Trust::Yes),
+            (Verdict::Unknown { .. } | Verdict::Changed { .. }, HostKeyPolicy::Off) => {
+                return Ok(Trust::Yes);
+            }
+            _ => {}
+        }
+        let mut wanted = known_first(&index.algorithms(&found));
+        wanted.retain(|algorithm| asked.contains(algorithm));
+        if !same_answer(asked, &wanted, key) {
+            return Ok(Trust::AskFor(wanted));
+        }
         match (verdict, self.policy) {
-            (Verdict::Known, _) => Ok(Trust::Yes),
-            (revoked @ Verdict::Revoked { .. }, _) => Err(refusal(name, key, &revoked)),
-            (_, HostKeyPolicy::Off) => Ok(Trust::Yes),
-            (Verdict::Unknown { .. }, HostKeyPolicy::AcceptNew) => Ok(Trust::OnceRecorded),
-            (other, _) => Err(refusal(name, key, &other)),
+            (Verdict::Unknown { .. }, HostKeyPolicy::AcceptNew) => {
+                Ok(Trust::OnceRecorded { lines: index.len() })
+            }
+            (refused, _) => Err(refusal(name, key, &refused)),
         }
     }
 
-    /// Whether certificates are worth asking this host for: an authority may vouch for it.
+    /// Whether certificates are worth asking this host for: an authority may vouch for it, or is revoked.
     pub(super) fn certified(&self, name: &KnownName) -> bool {
-        self.state().index.any_authority(name).is_some()
+        self.state().index.is_marked(name)
     }
 
     /// Whether the host called `name` may have the key in this certificate. As with `ssh`, the key counts for itself
@@ -153,29 +171,19 @@ impl HostKeys {
                 }
             }
         };
-        let listed = settings.host_key_algorithms.as_ref();
-        let plain_allowed = |listed: &Vec<String>| {
-            listed.iter().any(|name| match key.algorithm() {
-                Algorithm::Rsa { .. } => name.starts_with("rsa-sha2-") && !name.contains("-cert-"),
-                other => name == other.as_str(),
-            })
-        };
-        if !listed.is_none_or(plain_allowed) {
-            return Err(format!(
-                "{}; its {signed} does not help: {reason}",
-                stranger(name, &key)
-            ));
-        }
-        self.check(name, &key)
+        // No order of types brings another key: certificates are asked for first.
+        self.check(name, &key, &[key.algorithm()])
             .map_err(|refusal| format!("{refusal}; its {signed} does not help: {reason}"))
     }
 
     /// Appends the key of a new host, unless someone else has done so in the meantime. Blocks: for
-    /// the disk, and for other processes that hold the file's lock. With `hash`, the name is hashed.
+    /// the disk, and for other processes that hold the file's lock. The first `lines` are known not to know the host.
+    /// With `hash`, the name is hashed.
     pub(super) fn record(
         &self,
         name: &KnownName,
         key: &PublicKey,
+        lines: usize,
         hash: bool,
     ) -> Result<(), String> {
         let Some(own) = &self.own else {
@@ -199,11 +207,12 @@ impl HostKeys {
             ));
         }
         // Held while the file is written: two nodes on one address are recorded once.
-        let mut state = self.state();
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let mut file = open_own(own).map_err(failed)?;
         file.lock().map_err(failed)?;
         catch_up(&mut state, &mut file, own).map_err(failed)?;
-        match state.index.judge(name, key) {
+        let found = state.index.find(name, lines);
+        match state.index.judge(name, key, &found) {
             Verdict::Known => Ok(()),
             Verdict::Unknown { .. } => {
                 append(&mut state, &mut file, own, name, key, hash).map_err(failed)
@@ -212,10 +221,38 @@ impl HostKeys {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> RwLockReadGuard<'_, State> {
         // Nothing in here panics half-way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The host key types we accept, those of known keys first.
+fn known_first(known: &[Algorithm]) -> Vec<Algorithm> {
+    let is_known = |offered: &Algorithm| known.iter().any(|known| is_same_type(offered, known));
+    let (mut first, rest): (Vec<_>, Vec<_>) = offered().into_iter().partition(is_known);
+    first.extend(rest);
+    first
+}
+
+/// The hash of an RSA signature is no part of the key.
+fn is_same_type(one: &Algorithm, other: &Algorithm) -> bool {
+    match (one, other) {
+        (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,
+        (one, other) => one == other,
+    }
+}
+
+/// Whether a host that answered `asked` with this key would have answered `wanted` with it too: it has no key of the
+/// types that stand before it.
+fn same_answer(asked: &[Algorithm], wanted: &[Algorithm], key: &PublicKey) -> bool {
+    let shown = key.algorithm();
+    let before = |types: &[Algorithm]| -> Vec<Algorithm> {
+        let before = types.iter().take_while(|one| !is_same_type(one, &shown));
+        before.cloned().collect()
+    };
+    let missing = before(asked);
+    before(wanted).iter().all(|one| missing.contains(one))
 }
 
 /// The host key types we accept, best first. No SHA-1.

@@ -22,9 +22,10 @@ impl HostKeys {
     /// Both steps, as a connection takes them.
     fn trust(&self, name: &str, key: &PublicKey) -> Result<(), String> {
         let name = &KnownName::alias(name);
-        match self.check(name, key)? {
+        match self.check(name, key, &[key.algorithm()])? {
             Trust::Yes => Ok(()),
-            Trust::OnceRecorded => self.record(name, key, false),
+            Trust::OnceRecorded { lines } => self.record(name, key, lines, false),
+            Trust::AskFor(types) => panic!("one type has one order: {types:?}"),
         }
     }
 }
@@ -53,9 +54,11 @@ fn accept_new_records_once_in_a_private_file_and_remembers() {
     let keys = keys(HostKeyPolicy::AcceptNew, &file);
     let key = ed25519();
     let name = KnownName::new("node", 2222);
-    assert_eq!(keys.check(&name, &key), Ok(Trust::OnceRecorded));
+    let asked = keys.preferred(&name);
+    let trust = keys.check(&name, &key, &asked);
+    assert_eq!(trust, Ok(Trust::OnceRecorded { lines: 0 }));
     for _ in 0..3 {
-        keys.record(&name, &key, false).unwrap();
+        keys.record(&name, &key, 0, false).unwrap();
     }
     keys.trust("other", &key).unwrap();
     let text = fs::read_to_string(&file).unwrap();
@@ -175,6 +178,51 @@ fn the_types_known_for_a_host_are_offered_first() {
 }
 
 #[test]
+fn a_host_is_asked_again_where_its_known_key_may_stand_behind_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("known_hosts");
+    let p384 = Algorithm::Ecdsa {
+        curve: EcdsaCurve::NistP384,
+    };
+    let (node, other) = (key(p384.clone()), ed25519());
+    let line = |name: &str, key: &PublicKey| {
+        format!(
+            "{} {}\n",
+            hashed(name, [7; 20]).unwrap(),
+            key.to_openssh().unwrap()
+        )
+    };
+    fs::write(&file, line("node", &node) + &line("other", &other)).unwrap();
+    let keys = keys(HostKeyPolicy::AcceptNew, &file);
+    let name = KnownName::alias("node");
+    // Nobody can tell whose the hashed lines are without work: both types are asked for, as ssh ranks them.
+    let asked = keys.preferred(&name);
+    assert_eq!(asked[..2], [Algorithm::Ed25519, p384.clone()]);
+    let Ok(Trust::AskFor(wanted)) = keys.check(&name, &ed25519(), &asked) else {
+        panic!("a host known by another type looks like a stranger");
+    };
+    assert_eq!(wanted[0], p384);
+    assert_eq!(keys.check(&name, &node, &wanted), Ok(Trust::Yes));
+    // It has no such key: now it is a change.
+    let refusal = keys.check(&name, &ed25519(), &wanted).unwrap_err();
+    assert!(refusal.contains("has changed"), "{refusal}");
+    // Whatever is asked for, a key of the known type settles it.
+    let refusal = keys.check(&name, &key(p384.clone()), &asked).unwrap_err();
+    assert!(refusal.contains("has changed"), "{refusal}");
+    // A stranger shows its best key, not that of others.
+    let only = &line("node", &node);
+    fs::write(&file, only).unwrap();
+    let keys = super::tests::keys(HostKeyPolicy::AcceptNew, &file);
+    let stranger = KnownName::alias("stranger");
+    let asked = keys.preferred(&stranger);
+    assert_eq!(asked[0], p384);
+    let trust = keys.check(&stranger, &key(p384), &asked);
+    assert_eq!(trust, Ok(Trust::AskFor(offered())));
+    let trust = keys.check(&stranger, &ed25519(), &offered());
+    assert_eq!(trust, Ok(Trust::OnceRecorded { lines: 1 }));
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_an_error_and_a_missing_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing");
@@ -200,14 +248,14 @@ fn hashed_names_are_recorded_once_and_found_again() {
     let (key, name) = (ed25519(), KnownName::new("node", 2222));
     for _ in 0..2 {
         let keys = keys(HostKeyPolicy::AcceptNew, &file);
-        keys.record(&name, &key, true).unwrap();
-        assert_eq!(keys.check(&name, &key), Ok(Trust::Yes));
+        keys.record(&name, &key, 0, true).unwrap();
+        assert_eq!(keys.check(&name, &key, &[]), Ok(Trust::Yes));
     }
     let text = fs::read_to_string(&file).unwrap();
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.starts_with("|1|") && !text.contains("node"), "{text}");
     let refusal = keys(HostKeyPolicy::Strict, &file)
-        .check(&name, &ed25519())
+        .check(&name, &ed25519(), &[])
         .unwrap_err();
     assert!(refusal.contains("-R '[node]:2222'`"), "{refusal}");
 }
@@ -218,7 +266,7 @@ fn a_name_that_stands_for_others_is_never_recorded() {
     let file = folder.path().join("known_hosts");
     let keys = keys(HostKeyPolicy::AcceptNew, &file);
     for name in ["*", "a,b", "a b", "a\nb", "!a?", "@revoked"] {
-        let refusal = keys.record(&KnownName::alias(name), &ed25519(), false);
+        let refusal = keys.record(&KnownName::alias(name), &ed25519(), 0, false);
         assert!(refusal.unwrap_err().contains("not recorded"), "{name}");
     }
     assert!(!file.exists());

@@ -240,20 +240,6 @@ async fn reach(inner: Arc<Inner>, route: Route) -> Result<Arc<Bastion>, Failure>
         ));
     };
     let settings = &inner.host(hop.ssh_settings)?.settings;
-    let carrier = if before.is_empty() {
-        let carrier = dial::carrier(&hop.host, hop.port, settings).await;
-        carrier.map_err(|failure| at_hop(hop, &failure))?
-    } else {
-        let stream = through(
-            Arc::clone(&inner),
-            before,
-            &route.identities,
-            &hop.host,
-            hop.port,
-            settings.connect_timeout,
-        );
-        Carrier::Jump(stream.await?)
-    };
     let target = Target {
         host: &hop.host,
         port: hop.port,
@@ -265,9 +251,25 @@ async fn reach(inner: Arc<Inner>, route: Route) -> Result<Arc<Bastion>, Failure>
         },
         settings: hop.ssh_settings,
     };
-    let live = connect::open(&inner, carrier, &target, &|_| {})
-        .await
-        .map_err(|failure| at_hop(hop, &failure))?;
+    let (inner, identities) = (&inner, &route.identities);
+    let dial = || {
+        async move {
+            if before.is_empty() {
+                let carrier = dial::carrier(&hop.host, hop.port, settings).await;
+                return carrier.map_err(|failure| at_hop(hop, &failure));
+            }
+            let (host, port, wait) = (&hop.host, hop.port, settings.connect_timeout);
+            let stream = through(Arc::clone(inner), before, identities, host, port, wait);
+            stream.await.map(Carrier::Jump)
+        }
+        .boxed()
+    };
+    let live = connect::open(inner, &target, &|_| {}, &dial).await;
+    let live = live.map_err(|failure| match failure.stage {
+        // Named already, by the hop where it happened.
+        Stage::Connect => failure,
+        _ => at_hop(hop, &failure),
+    })?;
     Ok(Arc::new(Bastion {
         live,
         slots: Arc::new(Semaphore::new(CHANNELS)),

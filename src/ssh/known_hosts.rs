@@ -17,7 +17,7 @@ const SSH_PORT: u16 = 22;
 
 /// The name under which a host stands in known_hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct KnownName {
+pub struct KnownName {
     /// `host`, or `[host]:port` beside port 22.
     pub(super) full: String,
     /// `host`, beside port 22: what stands there is trusted too, where nothing stands under the full name.
@@ -26,7 +26,7 @@ pub(super) struct KnownName {
 
 impl KnownName {
     /// Of a host on a port.
-    pub(super) fn new(host: &str, port: u16) -> Self {
+    pub fn new(host: &str, port: u16) -> Self {
         let host = host.to_lowercase();
         if port == SSH_PORT {
             Self::alias(&host)
@@ -39,7 +39,7 @@ impl KnownName {
     }
 
     /// Of a HostKeyAlias: as with ssh, the port does not count then.
-    pub(super) fn alias(alias: &str) -> Self {
+    pub fn alias(alias: &str) -> Self {
         Self {
             full: alias.to_lowercase(),
             bare: None,
@@ -65,10 +65,11 @@ impl std::fmt::Display for KnownName {
 
 /// Where a line stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) file: Arc<Path>,
+pub struct Place {
+    /// The file.
+    pub file: Arc<Path>,
     /// Counted from 1.
-    pub(super) line: usize,
+    pub line: usize,
 }
 
 impl std::fmt::Display for Place {
@@ -79,15 +80,26 @@ impl std::fmt::Display for Place {
 
 /// What the files say about a key that a host offers.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// This key stands there for this host.
     Known,
     /// No key stands there for this host; perhaps an authority does, which is not a key of the host.
-    Unknown { authority: Option<Place> },
+    Unknown {
+        /// Where the authority stands.
+        authority: Option<Place>,
+    },
     /// Other keys stand there for this host.
-    Changed { known: PublicKey, place: Place },
+    Changed {
+        /// One of them, of the same type where there is one.
+        known: PublicKey,
+        /// Where it stands.
+        place: Place,
+    },
     /// This key is marked as revoked.
-    Revoked { place: Place },
+    Revoked {
+        /// Where it is.
+        place: Place,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,9 +141,10 @@ impl Hosts {
 /// All lines of all files, arranged for look-up.
 ///
 /// A hashed line tells nobody whose it is: finding those of a name costs one HMAC a line. So a key that is offered
-/// is looked up by the key, which leaves a line or two to compare with the name.
+/// is looked up by the key, which leaves a line or two to compare with the name, and all lines are walked only for a
+/// host that shows another key than expected.
 #[derive(Default)]
-pub(super) struct Index {
+pub struct Index {
     entries: Vec<Entry>,
     by_key: HashMap<KeyData, Vec<usize>>,
     /// Names without wildcards, from lists without negation.
@@ -139,17 +152,17 @@ pub(super) struct Index {
     /// Lists that have to be walked.
     lists: Vec<usize>,
     hashed: Vec<usize>,
-    /// Those marked `@cert-authority`.
-    authorities: Vec<usize>,
-    /// What was looked up before.
-    found: HashMap<String, Arc<[usize]>>,
+    /// The types of the keys in hashed lines without a marker.
+    hashed_algorithms: Vec<Algorithm>,
+    /// Those with a marker.
+    marked: Vec<usize>,
 }
 
 impl Index {
     /// Adds the lines of `text`, the first of which is line `first` of `file`.
     ///
     /// Returns one warning for each line that cannot be read; such a line trusts nobody.
-    pub(super) fn add(&mut self, file: &Arc<Path>, first: usize, text: &str) -> Vec<String> {
+    pub fn add(&mut self, file: &Arc<Path>, first: usize, text: &str) -> Vec<String> {
         let mut warnings = Vec::new();
         for (number, line) in text.lines().enumerate() {
             let place = Place {
@@ -167,14 +180,19 @@ impl Index {
                 Err(reason) => warnings.push(format!("{place}: line ignored: {reason}")),
             }
         }
-        self.found.clear();
         warnings
     }
 
     fn insert(&mut self, entry: Entry) {
         let number = self.entries.len();
         match &entry.hosts {
-            Hosts::Hashed { .. } => self.hashed.push(number),
+            Hosts::Hashed { .. } => {
+                self.hashed.push(number);
+                let algorithm = entry.key.algorithm();
+                if entry.marker.is_none() && !self.hashed_algorithms.contains(&algorithm) {
+                    self.hashed_algorithms.push(algorithm);
+                }
+            }
             Hosts::List(names) if names.iter().all(|name| is_plain(name)) => {
                 for name in names {
                     self.exact.entry(name.clone()).or_default().push(number);
@@ -182,28 +200,55 @@ impl Index {
             }
             Hosts::List(_) => self.lists.push(number),
         }
-        if entry.marker == Some(Marker::Authority) {
-            self.authorities.push(number);
+        if entry.marker.is_some() {
+            self.marked.push(number);
         }
         let same = self.by_key.entry(entry.key.key_data().clone());
         same.or_default().push(number);
         self.entries.push(entry);
     }
 
-    /// What the files say about `key` for this host.
-    pub(super) fn judge(&mut self, name: &KnownName, key: &PublicKey) -> Verdict {
+    /// How many lines there are: what was looked up knows nothing of later ones.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether this key stands there under the host's full name and is not revoked. Cheap, and all that is asked for
+    /// most hosts.
+    pub fn knows(&self, name: &KnownName, key: &PublicKey) -> bool {
+        let key = key.key_data();
+        self.holds(&name.full, None, key).is_some() && self.revoked(name, key).is_none()
+    }
+
+    /// The numbers of the lines about a host's full name, from number `from` on. Walks all lines with wildcards or
+    /// hashed names.
+    pub fn find(&self, name: &KnownName, from: usize) -> Vec<usize> {
+        let exact = self.exact.get(&name.full).into_iter().flatten();
+        let walked =
+            self.lists.iter().chain(&self.hashed).filter(|number| {
+                **number >= from && self.entries[**number].hosts.matches(&name.full)
+            });
+        let mut found: Vec<usize> = exact.chain(walked).copied().collect();
+        found.retain(|number| *number >= from);
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// What the lines that were found for this host say about `key`.
+    pub fn judge(&self, name: &KnownName, key: &PublicKey, found: &[usize]) -> Verdict {
         if let Some(place) = self.revoked(name, key.key_data()) {
             return Verdict::Revoked { place };
         }
-        if self.holds(&name.full, None, key.key_data()).is_some() {
+        let is_same = |entry: &Entry| entry.key.key_data() == key.key_data();
+        if self.plain(found).any(is_same) {
             return Verdict::Known;
         }
-        let found = self.find(&name.full);
-        let entries = || found.iter().map(|number| &self.entries[*number]);
-        // A key of the same type says most; but a host known by another type is no unknown host.
-        let known = entries()
-            .find(|e| e.marker.is_none() && e.key.algorithm() == key.algorithm())
-            .or_else(|| entries().find(|e| e.marker.is_none()));
+        // A key of the same type says most; but a host known by another type is no unknown host, to ssh neither.
+        let known = self
+            .plain(found)
+            .find(|entry| entry.key.algorithm() == key.algorithm())
+            .or_else(|| self.plain(found).next());
         if let Some(entry) = known {
             return Verdict::Changed {
                 known: entry.key.clone(),
@@ -233,9 +278,19 @@ impl Index {
 
     /// Where an authority stands for this host, whichever.
     pub(super) fn any_authority(&self, name: &KnownName) -> Option<Place> {
-        let mut authorities = self.authorities.iter().map(|number| &self.entries[*number]);
-        let entry = authorities.find(|e| name.both().any(|name| e.hosts.matches(name)));
+        let mut marked = self.marked_for(name);
+        let entry = marked.find(|entry| entry.marker == Some(Marker::Authority));
         entry.map(|entry| entry.place.clone())
+    }
+
+    /// Whether a line with a marker is about this host.
+    pub(super) fn is_marked(&self, name: &KnownName) -> bool {
+        self.marked_for(name).next().is_some()
+    }
+
+    fn marked_for(&self, name: &KnownName) -> impl Iterator<Item = &Entry> {
+        let marked = self.marked.iter().map(|number| &self.entries[*number]);
+        marked.filter(move |entry| name.both().any(|name| entry.hosts.matches(name)))
     }
 
     /// The line with this name, marker and key.
@@ -246,31 +301,33 @@ impl Index {
         entry.map(|entry| entry.place.clone())
     }
 
-    /// The types of the keys that stand there for this host, without markers.
-    pub(super) fn algorithms(&mut self, name: &KnownName) -> Vec<Algorithm> {
-        let found: Vec<_> = name.both().map(|name| self.find(name)).collect();
-        found
-            .iter()
-            .flat_map(|found| found.iter())
-            .map(|number| &self.entries[*number])
-            .filter(|entry| entry.marker.is_none())
+    /// The types of the keys in these lines, without those that have markers.
+    pub(super) fn algorithms(&self, found: &[usize]) -> Vec<Algorithm> {
+        self.plain(found)
             .map(|entry| entry.key.algorithm())
             .collect()
     }
 
-    /// The entries for this name, in the order of the files.
-    fn find(&mut self, name: &str) -> Arc<[usize]> {
-        if let Some(found) = self.found.get(name) {
-            return Arc::clone(found);
-        }
-        let mut found = self.exact.get(name).cloned().unwrap_or_default();
-        let walked = self.lists.iter().chain(&self.hashed);
-        found.extend(walked.filter(|number| self.entries[**number].hosts.matches(name)));
-        found.sort_unstable();
-        found.dedup();
-        let found: Arc<[usize]> = found.into();
-        self.found.insert(name.to_owned(), Arc::clone(&found));
-        found
+    /// The lines with these numbers that have no marker.
+    fn plain<'a>(
+        &'a self,
+        numbers: impl IntoIterator<Item = &'a usize>,
+    ) -> impl Iterator<Item = &'a Entry> {
+        let entries = numbers.into_iter().map(|number| &self.entries[*number]);
+        entries.filter(|entry| entry.marker.is_none())
+    }
+
+    /// The types of the keys that may stand there under a host's full name: none is missing, and some may be too many.
+    pub fn likely_algorithms(&self, name: &KnownName) -> Vec<Algorithm> {
+        let exact = self.exact.get(&name.full).into_iter().flatten();
+        let lists = self.lists.iter();
+        let lists = lists.filter(|number| self.entries[**number].hosts.matches(&name.full));
+        let mut algorithms = self.hashed_algorithms.clone();
+        algorithms.extend(
+            self.plain(exact.chain(lists))
+                .map(|entry| entry.key.algorithm()),
+        );
+        algorithms
     }
 }
 
@@ -359,7 +416,7 @@ fn parse(line: &str) -> Result<Option<Line>, String> {
 }
 
 /// A name as HashKnownHosts writes it.
-pub(super) fn hashed(name: &str, salt: [u8; 20]) -> Result<String, String> {
+pub fn hashed(name: &str, salt: [u8; 20]) -> Result<String, String> {
     let mut keyed =
         Hmac::<Sha1>::new_from_slice(&salt).map_err(|error| format!("cannot hash: {error}"))?;
     keyed.update(name.as_bytes());

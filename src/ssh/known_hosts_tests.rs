@@ -13,6 +13,12 @@ fn key() -> PublicKey {
         .clone()
 }
 
+fn ecdsa() -> PublicKey {
+    let curve = russh::keys::EcdsaCurve::NistP256;
+    let key = PrivateKey::random(&mut safe_rng(), Algorithm::Ecdsa { curve }).unwrap();
+    key.public_key().clone()
+}
+
 fn text(key: &PublicKey) -> String {
     key.to_openssh().unwrap()
 }
@@ -36,6 +42,25 @@ fn hashed(name: &str, salt: &[u8]) -> String {
     super::hashed(name, whole).unwrap()
 }
 
+impl Index {
+    /// The whole way; the short cut must lead to the same.
+    fn says(&self, name: &KnownName, key: &PublicKey) -> Verdict {
+        let verdict = self.judge(name, key, &self.find(name, 0));
+        if self.knows(name, key) {
+            assert_eq!(verdict, Verdict::Known);
+        }
+        verdict
+    }
+
+    /// The types of the known keys, which must all be likely.
+    fn types(&self, name: &KnownName) -> Vec<Algorithm> {
+        let types = self.algorithms(&self.find(name, 0));
+        let likely = self.likely_algorithms(name);
+        assert!(types.iter().all(|one| likely.contains(one)));
+        types
+    }
+}
+
 /// The name as it stands in a file, without a second one.
 fn named(name: &str) -> KnownName {
     KnownName::alias(name)
@@ -52,13 +77,13 @@ fn names_carry_the_port_unless_it_is_22() {
 #[test]
 fn plain_lists_wildcards_and_ports_are_found() {
     let key = key();
-    let (mut index, warnings) = index(&format!(
+    let (index, warnings) = index(&format!(
         "# a comment\n\nHost.example,10.0.0.7 {k} someone\n\t[host]:2222\t{k}\n*.dc?.example,!bad.dc1.example {k}\n",
         k = text(&key)
     ));
     assert_eq!(warnings, Vec::<String>::new());
     for name in ["host.example", "10.0.0.7", "[host]:2222", "a.dc1.example"] {
-        assert_eq!(index.judge(&named(name), &key), Verdict::Known, "{name}");
+        assert_eq!(index.says(&named(name), &key), Verdict::Known, "{name}");
     }
     for name in [
         "host",
@@ -68,7 +93,7 @@ fn plain_lists_wildcards_and_ports_are_found() {
         "dc1.example",
     ] {
         assert_eq!(
-            index.judge(&named(name), &key),
+            index.says(&named(name), &key),
             Verdict::Unknown { authority: None },
             "{name}"
         );
@@ -78,16 +103,16 @@ fn plain_lists_wildcards_and_ports_are_found() {
 #[test]
 fn hashed_names_are_found_with_and_without_port() {
     let key = key();
-    let (mut index, _) = index(&format!(
+    let (index, _) = index(&format!(
         "{} {k}\n{} {k}\n",
         hashed("node-1", b"salt"),
         hashed("[node-2]:2222", b"another salt"),
         k = text(&key)
     ));
-    assert_eq!(index.judge(&named("node-1"), &key), Verdict::Known);
-    assert_eq!(index.judge(&named("[node-2]:2222"), &key), Verdict::Known);
+    assert_eq!(index.says(&named("node-1"), &key), Verdict::Known);
+    assert_eq!(index.says(&named("[node-2]:2222"), &key), Verdict::Known);
     assert_eq!(
-        index.judge(&named("node-2"), &key),
+        index.says(&named("node-2"), &key),
         Verdict::Unknown { authority: None }
     );
 }
@@ -95,12 +120,12 @@ fn hashed_names_are_found_with_and_without_port() {
 #[test]
 fn a_revoked_key_is_refused_though_it_is_listed_plainly_too() {
     let key = key();
-    let (mut index, _) = index(&format!(
+    let (index, _) = index(&format!(
         "node {k}\n@revoked * {k}\nother {k}\n",
         k = text(&key)
     ));
     assert_eq!(
-        index.judge(&named("node"), &key),
+        index.says(&named("node"), &key),
         Verdict::Revoked { place: place(2) }
     );
 }
@@ -108,36 +133,36 @@ fn a_revoked_key_is_refused_though_it_is_listed_plainly_too() {
 #[test]
 fn an_authority_never_makes_a_plain_key_trusted() {
     let key = key();
-    let (mut index, _) = index(&format!("@cert-authority * {}\n", text(&key)));
+    let (index, _) = index(&format!("@cert-authority * {}\n", text(&key)));
     assert_eq!(
-        index.judge(&named("node"), &key),
+        index.says(&named("node"), &key),
         Verdict::Unknown {
             authority: Some(place(1))
         }
     );
-    assert_eq!(index.algorithms(&named("node")), vec![]);
+    assert_eq!(index.types(&named("node")), vec![]);
 }
 
 #[test]
 fn a_host_beside_port_22_falls_back_to_its_bare_name_unless_its_full_name_is_known() {
     let (bare, full, revoked) = (key(), key(), key());
-    let (mut index, _) = index(&format!(
+    let (index, _) = index(&format!(
         "a {b}\nb {b}\n[b]:2222 {f}\n@revoked a {r}\n@cert-authority *.example {f}\n",
         b = text(&bare),
         f = text(&full),
         r = text(&revoked),
     ));
     let a = KnownName::new("a", 2222);
-    assert_eq!(index.judge(&a, &bare), Verdict::Known);
+    assert_eq!(index.says(&a, &bare), Verdict::Known);
     // Another key under the bare name is no change of the key on this port.
-    assert_eq!(index.judge(&a, &full), Verdict::Unknown { authority: None });
+    assert_eq!(index.says(&a, &full), Verdict::Unknown { authority: None });
     assert_eq!(
-        index.judge(&a, &revoked),
+        index.says(&a, &revoked),
         Verdict::Revoked { place: place(4) }
     );
     let b = KnownName::new("b", 2222);
-    assert_eq!(index.judge(&b, &full), Verdict::Known);
-    assert!(matches!(index.judge(&b, &bare), Verdict::Changed { .. }));
+    assert_eq!(index.says(&b, &full), Verdict::Known);
+    assert!(matches!(index.says(&b, &bare), Verdict::Changed { .. }));
     let name = KnownName::new("c.example", 2222);
     assert_eq!(index.any_authority(&name), Some(place(5)));
     assert_eq!(index.authority(&name, full.key_data()), Some(place(5)));
@@ -148,31 +173,22 @@ fn a_host_beside_port_22_falls_back_to_its_bare_name_unless_its_full_name_is_kno
 #[test]
 fn another_key_is_a_change_even_when_its_type_differs() {
     let known = key();
-    let ecdsa = PrivateKey::random(
-        &mut safe_rng(),
-        Algorithm::Ecdsa {
-            curve: russh::keys::EcdsaCurve::NistP256,
-        },
-    )
-    .unwrap()
-    .public_key()
-    .clone();
-    let (mut index, _) = index(&format!("node {}\n", text(&known)));
-    for offered in [key(), ecdsa] {
-        let Verdict::Changed { known: was, place } = index.judge(&named("node"), &offered) else {
+    let (index, _) = index(&format!("node {}\n", text(&known)));
+    for offered in [key(), ecdsa()] {
+        let Verdict::Changed { known: was, place } = index.says(&named("node"), &offered) else {
             panic!("a changed key must not look unknown");
         };
         assert_eq!(was.key_data(), known.key_data());
         assert_eq!(place.line, 1);
     }
-    assert_eq!(index.algorithms(&named("node")), vec![Algorithm::Ed25519]);
+    assert_eq!(index.types(&named("node")), vec![Algorithm::Ed25519]);
 }
 
 #[test]
 fn lines_that_cannot_be_read_are_named_and_trust_nobody() {
     let key = key();
     let blob = text(&key).split(' ').nth(1).unwrap().to_owned();
-    let (mut index, warnings) = index(&format!(
+    let (index, warnings) = index(&format!(
         "node ssh-rsa {blob}\nnode\n@wrong node {k}\nnode ssh-ed25519 AAAA!\n|1|x node {k}\n|2|a|b {k}\nnode ssh-ed25519 AAAA\n@revoked\n",
         k = text(&key)
     ));
@@ -184,25 +200,46 @@ fn lines_that_cannot_be_read_are_named_and_trust_nobody() {
     );
     assert!(warnings[7].starts_with("/known:8: "));
     assert_eq!(
-        index.judge(&named("node"), &key),
+        index.says(&named("node"), &key),
         Verdict::Unknown { authority: None }
     );
 }
 
 #[test]
-fn lines_added_later_are_seen_by_names_looked_up_before() {
-    let key = key();
-    let (mut index, _) = index("");
+fn lines_added_later_are_seen_and_can_be_looked_at_alone() {
+    let (key, name) = (key(), named("node"));
+    let (mut index, _) = index("other ssh-ed25519 AAAA\n");
     assert_eq!(
-        index.judge(&named("node"), &key),
+        index.says(&name, &key),
         Verdict::Unknown { authority: None }
     );
+    let before = index.len();
     index.add(
         &Path::new("/known").into(),
         7,
-        &format!("node {}\n", text(&key)),
+        &format!("{} {}\n", hashed("node", b"salt"), text(&key)),
     );
-    assert_eq!(index.judge(&named("node"), &key), Verdict::Known);
+    assert_eq!(index.says(&name, &key), Verdict::Known);
+    assert_eq!(index.find(&name, before), index.find(&name, 0));
+    assert_eq!(index.find(&name, index.len()), Vec::<usize>::new());
+}
+
+#[test]
+fn hashed_lines_make_their_types_likely_for_everybody() {
+    let ecdsa = ecdsa();
+    let p256 = ecdsa.algorithm();
+    let (index, _) = index(&format!(
+        "{} {}\nnode,*.example {}\n",
+        hashed("other", b"salt"),
+        text(&ecdsa),
+        text(&key())
+    ));
+    assert_eq!(index.likely_algorithms(&named("stranger")), [p256.clone()]);
+    for name in ["node", "a.example"] {
+        let likely = index.likely_algorithms(&named(name));
+        assert_eq!(likely, [p256.clone(), Algorithm::Ed25519], "{name}");
+        assert_eq!(index.types(&named(name)), [Algorithm::Ed25519]);
+    }
 }
 
 proptest! {
@@ -273,9 +310,9 @@ mod against_openssh {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("known_hosts");
             std::fs::write(&file, lines.concat()).unwrap();
-            let (mut index, _) = index(&lines.concat());
+            let (index, _) = index(&lines.concat());
             for name in names {
-                let found: BTreeSet<usize> = index.find(&name).iter().map(|number| index.entries[*number].place.line).collect();
+                let found: BTreeSet<usize> = index.find(&named(&name), 0).iter().map(|number| index.entries[*number].place.line).collect();
                 prop_assert_eq!(found, found_by_openssh(&file, &name), "{} in\n{}", name, lines.concat());
             }
         }

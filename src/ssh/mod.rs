@@ -11,7 +11,7 @@ mod identities;
 mod jump;
 mod jump_stream;
 mod key_files;
-mod known_hosts;
+pub mod known_hosts;
 mod link;
 mod offer;
 mod proxy_command;
@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use connect::Target;
+use futures::FutureExt as _;
 use host_keys::HostKeys;
 use identities::Identities;
 use link::Carrier;
@@ -230,19 +231,6 @@ impl Transport for SshTransport {
                  give the node an address in an inventory beside it",
             ));
         }
-        let carrier = if node.jump.is_empty() {
-            dial::carrier(&node.address, node.port, settings).await?
-        } else {
-            let stream = jump::through(
-                Arc::clone(&self.0),
-                &node.jump,
-                &node.identities,
-                &node.address,
-                node.port,
-                wait,
-            );
-            Carrier::Jump(stream.await?)
-        };
         let target = Target {
             host: &node.address,
             port: node.port,
@@ -250,7 +238,24 @@ impl Transport for SshTransport {
             identities: &node.identities,
             settings: node.ssh_settings,
         };
-        let live = connect::open(&self.0, carrier, &target, progress).await?;
+        let live = connect::open(&self.0, &target, progress, &|| {
+            async move {
+                if node.jump.is_empty() {
+                    return dial::carrier(&node.address, node.port, settings).await;
+                }
+                let stream = jump::through(
+                    Arc::clone(&self.0),
+                    &node.jump,
+                    &node.identities,
+                    &node.address,
+                    node.port,
+                    wait,
+                );
+                stream.await.map(Carrier::Jump)
+            }
+            .boxed()
+        })
+        .await?;
         Ok(SshSession::new(live, wait))
     }
 }
