@@ -18,6 +18,8 @@ use prepull::ssh::{HostKeyPolicy, HostSettings, SshChannel, SshOptions, SshTrans
 mod known;
 #[path = "ssh_openssh/login.rs"]
 mod login;
+#[path = "ssh_openssh/way.rs"]
+mod way;
 
 /// A program of the system, or a sentence that says what to install.
 fn program(name: &str, package: &str) -> Command {

@@ -766,6 +766,97 @@ async fn a_server_that_stalls_in_the_key_exchange_ends_at_its_deadline() {
 }
 
 #[tokio::test]
+async fn a_banner_that_never_ends_ends_at_its_deadline() {
+    use tokio::io::AsyncWriteExt as _;
+
+    // Lines before the version are allowed (RFC 4253, section 4.2), and one may be long.
+    for piece in ["please wait\r\n", "please wait "] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let before = tasks();
+        let talking = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            while socket.write_all(piece.as_bytes()).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let options = but(options(folder.path(), ""), |host| {
+            host.connect_timeout = Duration::from_millis(500);
+        });
+        let ended =
+            tokio::time::timeout(Duration::from_secs(5), connect(options, &node(port))).await;
+        let failure = failure(ended.expect("it hangs"));
+        assert_eq!(
+            (failure.kind, failure.stage),
+            (FailureKind::Unreachable, Stage::Handshake)
+        );
+        tokio::time::timeout(Duration::from_secs(2), talking)
+            .await
+            .expect("the socket was left open")
+            .unwrap();
+        soon("a task was left", || tasks() == before).await;
+    }
+}
+
+#[tokio::test]
+async fn a_black_hole_ends_at_its_deadline() {
+    // A queue that is full: what comes now is neither taken nor refused.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queue = Vec::new();
+    while let Ok(stream) = tokio::time::timeout(
+        Duration::from_millis(300),
+        tokio::net::TcpStream::connect(address),
+    )
+    .await
+    {
+        queue.push(stream.unwrap());
+    }
+    let before = tasks();
+    let (failure, stages) = stalled(address.port(), "").await;
+    assert_eq!(
+        (failure.kind, failure.stage),
+        (FailureKind::Unreachable, Stage::Connect)
+    );
+    assert!(failure.detail.contains("no answer within 0."), "{failure}");
+    assert_eq!(stages, [Stage::Connect]);
+    soon("a task was left", || tasks() == before).await;
+}
+
+#[tokio::test]
+async fn a_proxy_command_that_stalls_ends_at_its_deadline_and_is_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("mark");
+    for says in ["true", "printf 'SSH-2.0-Stalled\\r\\n'"] {
+        let options = but(options(folder.path(), ""), |host| {
+            host.connect_timeout = Duration::from_millis(500);
+            host.proxy_command = Some(format!(
+                "sh -c '{says}; echo $$ > {}; exec sleep 600'",
+                mark.display()
+            ));
+        });
+        let before = tasks();
+        let ended = tokio::time::timeout(Duration::from_secs(5), connect(options, &node(22))).await;
+        let failure = failure(ended.expect("it hangs"));
+        assert_eq!(
+            (failure.kind, failure.stage),
+            (FailureKind::Unreachable, Stage::Handshake)
+        );
+        let id = std::fs::read_to_string(&mark).unwrap();
+        let running = format!("/proc/{}/cmdline", id.trim());
+        soon("the command goes on", || {
+            std::fs::read(&running).is_ok_and(|line| line.is_empty())
+                || !Path::new(&running).exists()
+        })
+        .await;
+        soon("a task was left", || tasks() == before).await;
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_stalls_in_the_login_ends_at_its_deadline() {
     let server = Server::start(Behaviour {
         stall_login: true,
@@ -1033,6 +1124,154 @@ async fn nodes_share_sessions_to_their_jump_host_eight_at_a_time() {
     let mut channel = session.exec("hello").await.unwrap();
     collect(&mut channel).await.unwrap();
     assert_eq!(bastion.seen.connections.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn sessions_to_a_jump_host_are_dialled_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    // It lets nobody in before three stand at the door.
+    let bastion = Server::start(Behaviour {
+        gather: 3,
+        ..with_password()
+    })
+    .await;
+    let target = Server::start(with_password()).await;
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        ..options(folder.path(), &(bastion.known() + &target.known()))
+    };
+    let mut node = node(target.address.port());
+    node.jump = vec![hop(&bastion)];
+    let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+    let connecting = (0..20).map(|_| transport.connect(&node, &|_| {}));
+    let _sessions = futures::future::try_join_all(connecting).await.unwrap();
+    assert_eq!(bastion.seen.connections.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_jump_host_with_little_room_gets_more_sessions() {
+    let folder = tempfile::tempdir().unwrap();
+    let bastion = Server::start(Behaviour {
+        most_forwards: 3,
+        ..with_password()
+    })
+    .await;
+    let target = Server::start(with_password()).await;
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        ..options(folder.path(), &(bastion.known() + &target.known()))
+    };
+    let mut node = node(target.address.port());
+    node.jump = vec![hop(&bastion)];
+    let transport = SshTransport::new(options.clone(), std::slice::from_ref(&node)).unwrap();
+    let connecting = (0..12).map(|_| transport.connect(&node, &|_| {}));
+    let _sessions = futures::future::try_join_all(connecting).await.unwrap();
+    let connections = bastion.seen.connections.load(Ordering::SeqCst);
+    assert!((4..8).contains(&connections), "{connections}");
+
+    // One that has no room at all is not dialled for ever.
+    let full = Server::start(Behaviour {
+        most_forwards: 0,
+        ..with_password()
+    })
+    .await;
+    let known = full.known() + &target.known();
+    std::fs::write(folder.path().join(".ssh/known_hosts"), known).unwrap();
+    node.jump = vec![hop(&full)];
+    let failed = failure(connect(options, &node).await);
+    assert_eq!(
+        (failed.kind, failed.stage),
+        (FailureKind::Unreachable, Stage::Connect)
+    );
+    assert!(failed.detail.contains("ResourceShortage"), "{failed}");
+    assert_eq!(full.seen.connections.load(Ordering::SeqCst), 5);
+}
+
+#[tokio::test]
+async fn a_node_behind_a_jump_host_that_stalls_anywhere_ends_at_its_deadline() {
+    use tokio::io::AsyncWriteExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let bastion = Server::start(with_password()).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endless = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endless_port = endless.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = endless.accept().await.unwrap();
+            tokio::spawn(async move {
+                while socket.write_all(&[b'x'; 100]).await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            });
+        }
+    });
+    let stalling = |behaviour: Behaviour| {
+        Server::start(Behaviour {
+            password: Some(PASSWORD),
+            ..behaviour
+        })
+    };
+    let login = stalling(Behaviour {
+        stall_login: true,
+        ..Behaviour::default()
+    })
+    .await;
+    let deaf = stalling(Behaviour {
+        stall_forwards: true,
+        ..Behaviour::default()
+    })
+    .await;
+    let known = [&bastion, &login, &deaf].map(Server::known).concat();
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        ..but(options(folder.path(), &known), |host| {
+            host.connect_timeout = Duration::from_millis(700);
+        })
+    };
+    let transport = SshTransport::new(options, &[]).unwrap();
+    let port = |server: &Server| server.address.port();
+    for (hop, port, kind, stage) in [
+        (
+            &bastion,
+            silent.local_addr().unwrap().port(),
+            FailureKind::Unreachable,
+            Stage::Handshake,
+        ),
+        (
+            &bastion,
+            endless_port,
+            FailureKind::Unreachable,
+            Stage::Handshake,
+        ),
+        (
+            &bastion,
+            port(&login),
+            FailureKind::ConnectionLost,
+            Stage::Authenticate,
+        ),
+        (
+            &deaf,
+            port(&login),
+            FailureKind::Unreachable,
+            Stage::Connect,
+        ),
+    ] {
+        let mut node = node(port);
+        node.jump = vec![self::hop(hop)];
+        let ended = tokio::time::timeout(Duration::from_secs(8), transport.connect(&node, &|_| {}));
+        let failed = failure(ended.await.expect("it hangs"));
+        assert_eq!((failed.kind, failed.stage), (kind, stage), "{failed}");
+    }
+    transport.close().await;
+    soon("a session to a jump host was left open", || {
+        bastion.seen.open.load(Ordering::SeqCst) + deaf.seen.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
+    soon("a way through it was left open", || {
+        login.seen.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
 }
 
 #[tokio::test]

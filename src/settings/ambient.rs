@@ -33,25 +33,13 @@ impl Ambient {
         self.variables.get(&OsString::from(name)).cloned()
     }
 
-    /// These paths within the home directory; none without a home.
-    pub fn in_home(&self, paths: &[&str]) -> Vec<PathBuf> {
-        let home = self
-            .variable("HOME")
-            .filter(|home| !home.is_empty())
-            .map(PathBuf::from);
-        home.map_or_else(Vec::new, |home| {
-            paths.iter().map(|path| home.join(path)).collect()
-        })
-    }
-
-    /// A path as typed, with a leading `~/` expanded: shells leave `--option=~/file` alone.
+    /// A path as typed, with a leading `~/` expanded as the shell would: shells leave `--option=~/file` alone. What
+    /// belongs to ssh is looked for in the password database's home instead, as ssh does it: see `ssh::config`.
     pub fn path(&self, typed: &Path) -> PathBuf {
-        match typed.strip_prefix("~") {
-            Ok(rest) => self
-                .in_home(&[""])
-                .pop()
-                .map_or_else(|| typed.to_owned(), |home| home.join(rest)),
-            Err(_) => typed.to_owned(),
+        let home = self.variable("HOME").filter(|home| !home.is_empty());
+        match (typed.strip_prefix("~"), home) {
+            (Ok(rest), Some(home)) => Path::new(&home).join(rest),
+            _ => typed.to_owned(),
         }
     }
 
@@ -68,11 +56,6 @@ mod tests {
     #[test]
     fn paths_in_the_home_directory_are_expanded() {
         let ambient = Ambient::of(&[("HOME", "/home/alice")]);
-        assert_eq!(
-            ambient.in_home(&[".ssh"]),
-            [PathBuf::from("/home/alice/.ssh")]
-        );
-        assert!(Ambient::default().in_home(&[".ssh"]).is_empty());
         for (typed, path) in [
             ("~/key", "/home/alice/key"),
             ("key", "key"),
@@ -80,5 +63,7 @@ mod tests {
         ] {
             assert_eq!(ambient.path(Path::new(typed)), PathBuf::from(path));
         }
+        let nowhere = Ambient::default().path(Path::new("~/key"));
+        assert_eq!(nowhere, PathBuf::from("~/key"));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,10 @@ use crate::model::{Failure, FailureKind, Hop, Stage};
 
 /// Nodes that share one session to a jump host; OpenSSH's MaxSessions is 10.
 const CHANNELS: usize = 8;
+/// Sessions of one route that are dialled at a time; OpenSSH's MaxStartups begins to refuse at 10.
+const DIALS: usize = 4;
+/// How often a session that is full or gone is changed for another one before a node gives up.
+const CHANGES: usize = 4;
 
 /// A chain of hops, and the identities that the node behind it names: nodes that name other keys
 /// do not share a login.
@@ -32,14 +37,26 @@ struct Route {
 
 type Dial = Shared<BoxFuture<'static, Result<Arc<Bastion>, Failure>>>;
 
-/// The sessions to jump hosts. One is dialled at a time for each route: hosts throttle logins.
+/// The sessions to jump hosts.
 #[derive(Default)]
 pub(super) struct Pool(Mutex<HashMap<Route, Sessions>>);
 
-#[derive(Default)]
 struct Sessions {
     live: Vec<Arc<Bastion>>,
-    dialing: Option<Dial>,
+    /// Those that are being dialled, and how many nodes wait for each.
+    dialing: Vec<(Dial, usize)>,
+    /// How many channels the host is known to allow in one session.
+    room: usize,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            live: Vec::new(),
+            dialing: Vec::new(),
+            room: CHANNELS,
+        }
+    }
 }
 
 /// A session to a jump host, and the right to one channel in it.
@@ -49,6 +66,8 @@ pub(super) type Lease = (Arc<Bastion>, OwnedSemaphorePermit);
 pub(super) struct Bastion {
     live: Live,
     slots: Arc<Semaphore>,
+    /// How many channels it holds at most.
+    room: AtomicUsize,
     hop: Hop,
 }
 
@@ -56,6 +75,14 @@ impl Pool {
     fn lock(&self) -> MutexGuard<'_, HashMap<Route, Sessions>> {
         // Nothing in here panics half-way through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A session has refused a channel: it has room for one less, and others of its route have no more.
+    fn shrink(&self, route: &Route, bastion: &Bastion) {
+        let room = bastion.room.fetch_sub(1, Ordering::Relaxed) - 1;
+        if let Some(sessions) = self.lock().get_mut(route) {
+            sessions.room = sessions.room.min(room.max(1));
+        }
     }
 
     /// Forgets all sessions and gives them back, to be closed.
@@ -93,31 +120,43 @@ pub(super) fn through(
     let host = host.to_owned();
     // Boxed because it calls itself for every hop.
     async move {
-        let (bastion, slot) = lease(&inner, route).await?;
-        let opening = bastion.live.handle.channel_open_direct_tcpip(
-            host.as_str(),
-            port.into(),
-            "127.0.0.1",
-            0,
-        );
-        let channel = match timeout(wait, opening).await {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(russh::Error::ChannelOpenFailure(reason))) => {
-                return Err(unreachable(&bastion.hop, &refusal(&reason, &host, port)));
+        let mut changes = CHANGES;
+        loop {
+            let (bastion, slot) = lease(&inner, route.clone()).await?;
+            let opening = bastion.live.handle.channel_open_direct_tcpip(
+                host.as_str(),
+                port.into(),
+                "127.0.0.1",
+                0,
+            );
+            let failure = match timeout(wait, opening).await {
+                Ok(Ok(channel)) => {
+                    let (link, hop) = (bastion.live.link.0.clone(), bastion.hop.clone());
+                    return Ok(JumpStream::new(channel, link, hop, (bastion, slot)));
+                }
+                Ok(Err(russh::Error::ChannelOpenFailure(reason))) => {
+                    let failure = unreachable(&bastion.hop, &refusal(&reason, &host, port));
+                    if reason != ChannelOpenFailure::ResourceShortage {
+                        return Err(failure);
+                    }
+                    // It holds fewer channels than we thought.
+                    inner.pool.shrink(&route, &bastion);
+                    slot.forget();
+                    failure
+                }
+                Ok(Err(_)) => lost(&bastion.hop, &bastion.live.link.0.cause().await),
+                Err(_) => {
+                    return Err(unreachable(
+                        &bastion.hop,
+                        &format!("it did not reach {host}:{port} within {wait:?}"),
+                    ));
+                }
+            };
+            if changes == 0 {
+                return Err(failure);
             }
-            Ok(Err(_)) => {
-                let cause = bastion.live.link.0.cause().await;
-                return Err(lost(&bastion.hop, &cause));
-            }
-            Err(_) => {
-                return Err(unreachable(
-                    &bastion.hop,
-                    &format!("it did not reach {host}:{port} within {wait:?}"),
-                ));
-            }
-        };
-        let (link, hop) = (bastion.live.link.0.clone(), bastion.hop.clone());
-        Ok(JumpStream::new(channel, link, hop, (bastion, slot)))
+            changes -= 1;
+        }
     }
     .boxed()
 }
@@ -173,13 +212,19 @@ async fn lease(inner: &Arc<Inner>, route: Route) -> Result<Lease, Failure> {
                     return Ok((Arc::clone(bastion), slot));
                 }
             }
-            let dial = sessions
-                .dialing
-                .get_or_insert_with(|| reach(Arc::clone(inner), route.clone()).boxed().shared());
+            let dial = match sessions.joined() {
+                Some(dial) => dial,
+                None => {
+                    let dial = reach(Arc::clone(inner), route.clone(), sessions.room);
+                    let dial = dial.boxed().shared();
+                    sessions.dialing.push((dial.clone(), 1));
+                    dial
+                }
+            };
             Waiting {
                 pool: &inner.pool,
                 route: &route,
-                dial: dial.clone(),
+                dial,
             }
         };
         // All who wait share the answer: a dead jump host costs its time-out once, not once a node.
@@ -204,12 +249,9 @@ impl Waiting<'_> {
     /// The first to see the answer puts it in its place.
     fn settle(&self, answer: &Result<Arc<Bastion>, Failure>) {
         if let Some(sessions) = self.pool.lock().get_mut(self.route)
-            && sessions
-                .dialing
-                .as_ref()
-                .is_some_and(|dial| dial.ptr_eq(&self.dial))
+            && let Some(number) = sessions.number_of(&self.dial)
         {
-            sessions.dialing = None;
+            drop(sessions.dialing.swap_remove(number));
             sessions.live.extend(answer.iter().cloned());
         }
     }
@@ -219,19 +261,41 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut abandoned = None;
         if let Some(sessions) = self.pool.lock().get_mut(self.route)
-            && sessions.dialing.as_ref().is_some_and(|dial| dial.ptr_eq(&self.dial))
-            // The pool's own and this one.
-            && self.dial.strong_count() == Some(2)
+            && let Some(number) = sessions.number_of(&self.dial)
         {
-            abandoned = sessions.dialing.take();
+            sessions.dialing[number].1 -= 1;
+            if sessions.dialing[number].1 == 0 {
+                abandoned = Some(sessions.dialing.swap_remove(number));
+            }
         }
         // Dropped outside the lock: it may hold a lease of another route.
         drop(abandoned);
     }
 }
 
+impl Sessions {
+    /// A dial to wait for, if another one is not better: nodes are spread over several.
+    fn joined(&mut self) -> Option<Dial> {
+        let (is_full, room) = (self.dialing.len() >= DIALS, self.room);
+        let (dial, waiting) = self
+            .dialing
+            .iter_mut()
+            .min_by_key(|(_, waiting)| *waiting)?;
+        if *waiting >= room && !is_full {
+            return None;
+        }
+        *waiting += 1;
+        Some(dial.clone())
+    }
+
+    fn number_of(&self, dial: &Dial) -> Option<usize> {
+        let mut dials = self.dialing.iter();
+        dials.position(|(other, _)| other.ptr_eq(dial))
+    }
+}
+
 /// Connects to the last hop of a route, through the ones before it.
-async fn reach(inner: Arc<Inner>, route: Route) -> Result<Arc<Bastion>, Failure> {
+async fn reach(inner: Arc<Inner>, route: Route, room: usize) -> Result<Arc<Bastion>, Failure> {
     let Some((hop, before)) = route.hops.split_last() else {
         return Err(Failure::new(
             FailureKind::Internal,
@@ -272,7 +336,8 @@ async fn reach(inner: Arc<Inner>, route: Route) -> Result<Arc<Bastion>, Failure>
     })?;
     Ok(Arc::new(Bastion {
         live,
-        slots: Arc::new(Semaphore::new(CHANNELS)),
+        slots: Arc::new(Semaphore::new(room)),
+        room: AtomicUsize::new(room),
         hop: hop.clone(),
     }))
 }

@@ -33,8 +33,14 @@ pub struct Behaviour {
     pub stall_login: bool,
     /// Close the connection at the first login.
     pub drop_login: bool,
+    /// Answer no login before there are so many connections.
+    pub gather: usize,
     /// Never answer a channel.
     pub stall_channels: bool,
+    /// Never answer a forwarding.
+    pub stall_forwards: bool,
+    /// The most forwardings of one connection.
+    pub most_forwards: usize,
     /// Say goodbye after so many refusals.
     pub most_tries: usize,
 }
@@ -51,7 +57,10 @@ impl Default for Behaviour {
             both: false,
             stall_login: false,
             drop_login: false,
+            gather: 0,
             stall_channels: false,
+            stall_forwards: false,
+            most_forwards: usize::MAX,
             most_tries: 6,
         }
     }
@@ -165,6 +174,7 @@ async fn serve(
         behaviour,
         seen: Arc::clone(&seen),
         echoing: Vec::new(),
+        forwards: 0,
     };
     tokio::spawn(async move {
         if let Ok(running) = server::run_stream(config, inside, handler).await {
@@ -184,6 +194,8 @@ struct Login {
     seen: Arc<Seen>,
     /// The channels that give back what they get.
     echoing: Vec<ChannelId>,
+    /// How many forwardings this connection has opened.
+    forwards: usize,
 }
 
 impl Login {
@@ -191,6 +203,9 @@ impl Login {
         if self.behaviour.drop_login {
             self.seen.cut.notify_waiters();
             std::future::pending::<()>().await;
+        }
+        while self.seen.connections.load(Ordering::SeqCst) < self.behaviour.gather {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
         if self.behaviour.stall_login {
             std::future::pending::<()>().await;
@@ -300,6 +315,17 @@ impl server::Handler for Login {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), russh::Error> {
+        if self.behaviour.stall_forwards {
+            std::mem::forget(reply);
+            return Ok(());
+        }
+        if self.forwards == self.behaviour.most_forwards {
+            reply
+                .reject(russh::ChannelOpenFailure::ResourceShortage)
+                .await;
+            return Ok(());
+        }
+        self.forwards += 1;
         let Ok(target) = TcpStream::connect((host, u16::try_from(port).unwrap())).await else {
             reply.reject(russh::ChannelOpenFailure::ConnectFailed).await;
             return Ok(());
