@@ -1,5 +1,5 @@
 # The two commands of the README. Both need Debian 12 (or like it), root and Rust, and set up everything else themselves.
-.PHONY: demo test deny generated package static
+.PHONY: demo test deny advisories sbom generated package static
 
 # Starts four real nodes, pulls a private image of 80 MB onto each, shows it, and takes the nodes down.
 demo:
@@ -18,10 +18,20 @@ test: deny
 	lab/oracles
 	cargo test --locked --features lab
 
-# Licences, sources and duplicate crates. Advisories need their database from the network: `cargo deny check advisories`.
+# Licences, sources and duplicate crates.
 deny:
 	lab/install
 	cargo deny --locked check bans licenses sources
+
+# Known weaknesses of dependencies. The database comes from the network, which is why no test needs this.
+advisories:
+	lab/install
+	cargo deny --locked check advisories
+
+# What is built in, as CycloneDX: prepull.cdx.json. Building the tool takes longer than a test should.
+sbom:
+	command -v cargo-cyclonedx >/dev/null || cargo install --quiet --locked --debug cargo-cyclonedx
+	cargo cyclonedx --format json --describe crate
 
 # Manual pages and completions in docs/, after a change of the options.
 generated:

@@ -60,7 +60,7 @@ async fn tcsh_passes_every_scenario_as_login_shell() {
 }
 
 #[tokio::test]
-async fn credentials_are_never_put_on_a_disk() {
+async fn credentials_are_put_on_a_disk_only_where_that_is_allowed() {
     let place = Place::new(&DASH);
     // A mount namespace in which the usual memory file systems are folders of a disk.
     place.program(
@@ -69,7 +69,17 @@ async fn credentials_are_never_put_on_a_disk() {
          mount --bind $FAKE/disk /dev/shm && mount --bind $FAKE/disk /run && exec dash \"$@\"' sh \"$@\"\n",
     );
     let image = "reg.example/app:v1".parse().unwrap();
-    for (secret, refused) in [(Some(Secret::new("s3cret")), true), (None, false)] {
+    let secret = || Some(Secret::new("s3cret"));
+    for (secret, disk_credentials, refused) in [
+        (secret(), false, true),
+        (None, false, false),
+        (secret(), true, false),
+    ] {
+        place.write(
+            "fake/pull",
+            "cat \"$DOCKER_CONFIG/config.json\" >\"$FAKE/secret\"",
+        );
+        let _ = std::fs::remove_file(place.folder.path().join("fake/held"));
         let runtime = FakeRuntime {
             secret,
             ..FakeRuntime::new(RuntimeKind::Docker)
@@ -87,6 +97,7 @@ async fn credentials_are_never_put_on_a_disk() {
             patience: Default::default(),
             mark: "test",
             lease: std::time::Duration::from_secs(600),
+            disk_credentials,
         };
         let ended = pull(&mut place.session(), &node(false), &job, &|_| {}, pending()).await;
         if refused {
@@ -100,6 +111,9 @@ async fn credentials_are_never_put_on_a_disk() {
             );
         } else {
             assert!(ended.is_ok(), "{ended:?}");
+        }
+        if disk_credentials {
+            assert_eq!(place.text("fake/secret"), "s3cret");
         }
     }
     place.assert_clean().await;

@@ -3,6 +3,7 @@
 mod background;
 mod complete;
 mod exit;
+mod harden;
 mod ledger;
 mod logins;
 mod man;
@@ -31,6 +32,7 @@ use crate::settings::{self, Ambient};
 
 /// The whole program: from its arguments to its exit status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    harden::harden();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if let Some(exit) = complete::answer(&arguments) {
         return exit;

@@ -157,6 +157,11 @@ pub struct RegistryArgs {
     /// Take logins from this file [default: $REGISTRY_AUTH_FILE, then docker's config.json, then podman's auth.json].
     #[arg(long, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
+    /// Where a docker node has no memory file system, put the login on its disk while it pulls.
+    ///
+    /// Without this such a node is refused. The file is private, and removed when docker has read it.
+    #[arg(long)]
+    pub allow_disk_credentials: bool,
     /// Send no login; the nodes use their own, if they have one.
     #[arg(long, conflicts_with_all = ["registry_user", "auth_file", "pull_secret"])]
     pub no_auth: bool,

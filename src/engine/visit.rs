@@ -221,6 +221,7 @@ async fn try_item<T: Transport>(
                 },
                 mark: &course.plan.mark,
                 lease: policy.lease,
+                disk_credentials: policy.disk_credentials,
             };
             let pulling = node::pull(session, node, &job, &progress, cancel);
             match guarded(Stage::Pull, pulling).await? {

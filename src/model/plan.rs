@@ -105,6 +105,8 @@ pub struct Policy {
     pub waves: Vec<Portion>,
     /// Whether to pull what is already there.
     pub pull: PullWhen,
+    /// Whether a login may be put on a node's disk, where there is no memory file system.
+    pub disk_credentials: bool,
     /// Whether every node must end with the same digest for an image.
     pub pin_digest: bool,
     /// `os/architecture[/variant]` to ask the registry for, where it is not the node's own.
@@ -132,6 +134,7 @@ impl Default for Policy {
             max_failures: None,
             waves: Vec::new(),
             pull: PullWhen::Missing,
+            disk_credentials: false,
             pin_digest: false,
             platform: None,
             seed: 0,

@@ -1,36 +1,82 @@
 //! Secrets as a type: wiped from memory when dropped, never printable.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// Bytes nobody may print: a password, a token, a passphrase.
 ///
 /// Cloning shares the same memory, which is wiped when the last clone goes. There is no `Display`,
 /// and `Debug` shows a placeholder; [`Secret::expose`] is the only way to the bytes.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
+#[derive(Clone)]
+pub struct Secret(Arc<Kept>);
+
+/// The bytes on pages of their own, which are kept out of swap where the system allows it (`RLIMIT_MEMLOCK`).
+///
+/// Locks do not count: a page that another secret shares would be unlocked with the first of them.
+struct Kept {
+    pages: Zeroizing<Vec<u8>>,
+    /// Where the bytes are in `pages`.
+    place: Range<usize>,
+    lock: Option<region::LockGuard>,
+}
+
+impl Kept {
+    fn new(bytes: &[u8]) -> Self {
+        let page = region::page::size();
+        let whole = bytes.len().next_multiple_of(page);
+        // So long that whole pages fit in, wherever it begins.
+        let mut pages = Zeroizing::new(vec![0; whole + page]);
+        let start = pages.as_ptr().align_offset(page).min(page);
+        let place = start..start + bytes.len();
+        // Locked before the bytes are in it.
+        let lock = (whole > 0).then(|| region::lock(pages[start..].as_ptr(), whole).ok());
+        pages[place.clone()].copy_from_slice(bytes);
+        Self {
+            pages,
+            place,
+            lock: lock.flatten(),
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // While it is locked; the memory is given back after that.
+        self.pages.zeroize();
+        self.lock = None;
+    }
+}
 
 impl Secret {
-    /// Takes the bytes over; the caller's buffer becomes the secret's own.
+    /// Takes the bytes over; the caller's buffer is wiped.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(Arc::new(Zeroizing::new(bytes.into())))
+        Self(Arc::new(Kept::new(&Zeroizing::new(bytes.into()))))
     }
 
     /// The bytes themselves, for the one place that has to send them.
     pub fn expose(&self) -> &[u8] {
-        &self.0
+        &self.0.pages[self.0.place.clone()]
     }
 
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.expose().is_empty()
     }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,6 +194,38 @@ mod tests {
         assert!(shown.contains("[redacted]"));
         assert!(!shown.contains("hunter2"));
         assert!(!shown.contains("104, 117"), "byte lists leak as well");
+    }
+
+    /// How much of this process is locked in memory, in kB.
+    #[cfg(target_os = "linux")]
+    fn locked() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
+        line.unwrap()
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .unwrap()
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_secret_is_locked_in_memory_where_the_system_allows_it() {
+        let secret = Secret::new("x".repeat(30_000));
+        assert!(locked() >= 30, "{} kB: is `ulimit -l` zero?", locked());
+        assert_eq!(secret.expose().len(), 30_000);
+    }
+
+    #[test]
+    fn secrets_of_any_size_are_kept_whole() {
+        let page = region::page::size();
+        for size in [0, 1, page - 1, page, page + 1, 5 * page] {
+            let bytes: Vec<u8> = (0..size).map(|at| at as u8).collect();
+            let secret = Secret::new(bytes.clone());
+            assert_eq!(secret.expose(), bytes);
+            assert_eq!(secret, secret.clone());
+            assert_eq!(secret.is_empty(), size == 0);
+        }
     }
 
     #[test]

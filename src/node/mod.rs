@@ -63,6 +63,8 @@ pub struct PullJob<'a> {
     pub mark: &'a str,
     /// How long the pull goes on by itself when the connection is lost.
     pub lease: Duration,
+    /// Whether the login may be put on a disk, where there is no memory file system.
+    pub disk_credentials: bool,
 }
 
 /// How long a question to a runtime, or the start of our program, may take.

@@ -110,7 +110,7 @@ make_directory() {
     refuse directory
 }
 
-# Puts command $1's secret into memory, in a directory of its own.
+# Puts command $1's secret below directory $2, in a directory of its own.
 make_secret() {
     eval "name=\$secret_file_$1 secret=\$secret_$1"
     printf '%s\n' "$2/prepull-secret.$nonce" >"$dir/secret" &&
@@ -220,13 +220,23 @@ keep() {
     exec cat >/dev/null
 }
 
+# What a client prints, it prints after it has read its login and asked the registry.
+keep_and_forget() {
+    if [ "$delivery" = directory ]; then
+        IFS= read -r line || { printf %s "$line"; return; }
+        forget_secret
+        printf '%s\n' "$line"
+    fi
+    keep "$1"
+}
+
 # Runs command number $1 to its end and sends its output. Leaves its exit status in $code. With a second
 # number, tells meanwhile what arrives.
 perform() {
     stopped && finish
     eval "delivery=\$delivery_$1"
     if [ "$delivery" = directory ]; then
-        in_memories make_secret "$1" || refuse memory
+        in_memories make_secret "$1" || { [ -n "$may_use_disk" ] && make_secret "$1" "$dir"; } || refuse memory
     fi
     input=/dev/null
     if eval "[ -n \"\$input_$1\" ]"; then
@@ -236,8 +246,9 @@ perform() {
     # Opening the pipes holds the command back until they have readers: by then its leader is written down.
     (become "$1") <"$input" >"$dir/stdout-pipe" 2>"$dir/stderr-pipe" &
     client=$!
+    unset "secret_$1" secret
     printf '%s\n' "$client" >"$dir/leader"
-    keep "$limit_stdout" <"$dir/stdout-pipe" >"$dir/stdout" 2>/dev/null &
+    keep_and_forget "$limit_stdout" <"$dir/stdout-pipe" >"$dir/stdout" 2>/dev/null &
     readers=$!
     keep "$limit_stderr" <"$dir/stderr-pipe" >"$dir/stderr" 2>/dev/null &
     readers="$readers $!"
@@ -252,7 +263,7 @@ perform() {
     code=$?
     # It writes frames too: not while we do.
     [ -z "$measurer" ] || { kill "$measurer"; wait "$measurer"; } 2>/dev/null
-    [ "$delivery" = none ] || { forget_secret; unset "secret_$1"; }
+    [ "$delivery" != directory ] || forget_secret
     # A runtime's client has nothing to leave behind; the operator's command may.
     [ "$action" = run ] || kill -s KILL -- "-$client" 2>/dev/null
     frame exited
@@ -346,12 +357,14 @@ give_turn() {
 # The supervisor's end. The frames stay for whoever has not seen them yet.
 finish_pull() {
     give_turn
-    frame end
     if stopped; then
+        frame end
         end_keeper
         rm -rf "$dir"
     else
+        # Whoever sees the end removes the directory: nothing may be written to it after that.
         : >"$dir/ended"
+        frame end
     fi
     exit 0
 }
@@ -493,6 +506,12 @@ set_out() {
     trap '' HUP
     (detached=supervisor; pull) </dev/null >>"$dir/frames" 2>/dev/null &
     supervisor=$!
+    # Nobody else needs a secret.
+    number=0
+    while [ "$number" -lt "$commands" ]; do
+        number=$((number + 1))
+        unset "secret_$number"
+    done
     (keep_lease) </dev/null >/dev/null 2>&1 &
     printf '%s\n' "$!" >"$dir/keeper"
     printf '%s\n' "$supervisor" >"$dir/supervisor"
@@ -573,6 +592,7 @@ main() {
     get; turn_name=$value
     get; tick=$value
     get; ticks=$value
+    get; may_use_disk=$value
     get; commands=$value
     number=0
     while [ "$number" -lt "$commands" ]; do

@@ -74,6 +74,8 @@ pub(super) struct OnItsOwn {
     pub(super) turn: String,
     /// How long it goes on when nobody asks after it.
     pub(super) lease: Duration,
+    /// Whether a login may be put on a disk.
+    pub(super) disk_credentials: bool,
 }
 
 impl OnItsOwn {
@@ -116,6 +118,7 @@ impl Request {
             own: Some(OnItsOwn {
                 turn: fingerprint(&what),
                 lease: job.lease,
+                disk_credentials: job.disk_credentials,
             }),
         }
     }
@@ -156,6 +159,8 @@ impl Request {
         values.text(self.own.as_ref().map_or("", |own| &own.turn))?;
         values.text(&tick.to_string())?;
         values.text(&ticks.to_string())?;
+        let may_use_disk = self.own.as_ref().is_some_and(|own| own.disk_credentials);
+        values.text(if may_use_disk { "yes" } else { "" })?;
         values.number(self.commands.len())?;
         for command in &self.commands {
             values.command(command)?;

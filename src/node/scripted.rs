@@ -672,6 +672,7 @@ impl Asked {
         let _limits = (values.number()?, values.number()?);
         let _turn = values.text()?;
         let _lease = (values.number()?, values.number()?);
+        let _may_use_disk = values.text()?;
         let (mut commands, mut login) = (Vec::new(), String::new());
         for _ in 0..values.number()? {
             let argv = (0..values.number()?)

@@ -71,6 +71,7 @@ async fn pull_once(
         patience: Patience::default(),
         mark: "test",
         lease: Duration::from_secs(600),
+        disk_credentials: false,
     };
     let tell = |progress| match progress {
         Progress::Stage(stage) => stages.lock().unwrap().push(stage),
@@ -302,6 +303,7 @@ fn the_calls_can_move_between_threads() {
             patience: Patience::default(),
             mark: "test",
             lease: Duration::from_secs(600),
+            disk_credentials: false,
         };
         let _ = probe(&mut session, &node(), &[&DOCKER], pending()).await;
         let _ = pull(&mut session, &node(), &job, &|_| {}, pending()).await;

@@ -102,6 +102,7 @@ pub fn pull(
         bail!("--min-rate is measured over --stall-timeout, which is switched off");
     }
     policy.lease = args.lease;
+    policy.disk_credentials = args.registry.allow_disk_credentials;
     policy.per_registry = args.per_registry.map(|most| most as usize);
     policy.pin_digest = args.pin_digest;
     // What a node already holds under a tag may be anything: only the registry knows.

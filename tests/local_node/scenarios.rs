@@ -90,6 +90,7 @@ async fn pull_how(
         },
         mark: &mark,
         lease,
+        disk_credentials: false,
     };
     call::pull(&mut place.session(), &node(false), &job, progress, cancel).await
 }
@@ -127,7 +128,7 @@ pub async fn present_image_is_left_alone(shells: &Shells) {
     place.assert_clean().await;
 }
 
-/// The credentials arrive unchanged, in memory, for the user alone, in nobody's arguments, and go.
+/// The credentials arrive unchanged, in memory, for the user alone, in nobody's arguments, and go once docker speaks.
 pub async fn docker_gets_its_credentials_in_memory_and_they_go(shells: &Shells) {
     let place = Place::new(shells).noisy();
     let secret = format!("{}{}", "unseen-".repeat(4), hostile());
@@ -142,6 +143,8 @@ echo "$LC_ALL" >"$FAKE/locale"
 cat >"$FAKE/stdin"
 touch "$FAKE/started"
 while ! [ -e "$FAKE/go" ]; do sleep 0.05; done
+echo "v1: Pulling from team/app"
+while [ -e "$DOCKER_CONFIG" ]; do sleep 0.05; done
 "#,
     );
     let mut runtime = docker_with(&secret);
