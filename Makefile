@@ -28,10 +28,11 @@ advisories:
 	lab/install
 	cargo deny --locked check advisories
 
-# What is built in, as CycloneDX: prepull.cdx.json. Building the tool takes longer than a test should.
+# What is built in, as CycloneDX: target/prepull.cdx.json. Building the tool takes a minute, which no test should.
 sbom:
-	command -v cargo-cyclonedx >/dev/null || cargo install --quiet --locked --debug cargo-cyclonedx
-	cargo cyclonedx --format json --describe crate
+	command -v cargo-sbom >/dev/null || cargo install --quiet --locked --debug --version 0.10.0 cargo-sbom
+	mkdir -p target
+	cargo sbom --output-format cyclone_dx_json_1_6 >target/prepull.cdx.json
 
 # Manual pages and completions in docs/, after a change of the options.
 generated:
