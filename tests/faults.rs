@@ -408,3 +408,61 @@ fn a_full_disk_is_not_tried_twice() {
         assert_eq!(left_on(&lab, node), "", "on {}", node.name);
     }
 }
+
+/// The power of nodes goes in the middle of a pull. What was in memory is gone; what was on disk is found and cleared away.
+#[test]
+fn a_node_that_reboots_starts_its_pull_anew() {
+    let lab = fleet();
+    let nodes = &good_nodes(&lab)[..3];
+    // The third is reached by somebody who may use docker and is not root: what is his lies in /tmp, on the disk.
+    let join = "grep -q '^docker:.*ops' /etc/group || sed -i 's/^docker:.*/&ops/' /etc/group";
+    succeed(&mut lab.on(&nodes[2].name, &["sh", "-c", join]));
+    let inventory = std::fs::read_to_string(lab.file("inventory.yml")).unwrap();
+    let plain = lab.file("no-sudo.yml");
+    std::fs::write(&plain, inventory.replace(", become: true", "")).unwrap();
+    succeed(&mut lab.command(&["registry", "rate", "64mbit"]));
+    let arguments = [
+        "--registry-user",
+        "ci",
+        "--registry-password-stdin",
+        "--limit",
+        "node-1:node-2:node-3",
+        "--keepalive",
+        "1s",
+        "--connect-timeout",
+        "2s",
+        "--retries",
+        "50",
+        "--backoff",
+        "200ms..1s",
+        "-o",
+        "json",
+        APP,
+    ];
+    let mut command = command_for(&lab, &plain, &[&["pull"], &arguments[..]].concat());
+    let running = start(&mut command, &lab.password());
+    all_pulling(&lab, nodes);
+    for node in nodes {
+        succeed(&mut lab.command(&["down", &node.name]));
+    }
+    for node in nodes {
+        succeed(&mut lab.command(&["up", &node.name]));
+    }
+    succeed(&mut lab.command(&["registry", "rate", "off"]));
+    let document = end(running).expect(0).json();
+    assert_eq!(document["summary"]["pulled"], 3, "{document}");
+    let secret = &lab.password()[..24];
+    for (number, node) in nodes.iter().enumerate() {
+        let outcomes = document["nodes"][number]["outcomes"].as_array().unwrap();
+        assert_eq!(outcomes.len(), 1);
+        let kinds = failed(&outcomes[0]);
+        let lost = ["connection-lost", "unreachable", "runtime-down"];
+        assert!(!kinds.is_empty(), "{outcomes:?}");
+        assert!(kinds.iter().all(|kind| lost.contains(kind)), "{kinds:?}");
+        assert!(digest_on(&lab, node, APP).is_some(), "on {}", node.name);
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+        let search = ["grep", "-rlF", secret, "/run/lab/disk", "/dev/shm", "/tmp"];
+        let found = lab.on(&node.name, &search).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+    }
+}

@@ -34,7 +34,7 @@ def find(state, name):
                 numbers = [line for line in file if line.startswith("NSpid:")][0].split()
         except OSError:
             continue  # it has ended since
-        if b"_world" in arguments and state.encode() in arguments and numbers[-1] == "1":
+        if arguments[2:3] in ([b"_world"], [b"_boot"]) and state.encode() in arguments and numbers[-1] == "1":
             return int(entry)
     return None
 
@@ -162,6 +162,48 @@ def set_link(state, name, up):
     run_program("nsenter", "-t", str(found), "-n", "ip", "link", "set", name, "up" if up else "down")
 
 
+def down(state, name):
+    """Take the power from a node: all that runs there ends at once, with its memory, and its link is gone."""
+    found, bridge = first_process(state, name), first_process(state, "lab-world")
+    if name == "lab-world":
+        raise Trouble("the lab itself goes down with `lab/lab stop`")
+    run_program("nsenter", "-t", str(bridge), "-n", "ip", "link", "del", name)
+    os.kill(found, signal.SIGKILL)
+    _wait(lambda: not os.path.isdir(f"/proc/{found}"), f"process {found} does not end, not even by SIGKILL")
+
+
+def up(state, name):
+    """Boot a node that is down, with the disk that it had, and wait until it is up."""
+    if find(state, name):
+        raise Trouble(f"{name} is up")
+    machine = _machine(state, name)
+    bridge = first_process(state, "lab-world")
+    run_program("nsenter", "-t", str(bridge), "-m", "-n", "-p", "-u", "-i", "--", sys.executable, PROGRAM, "_boot", state, name)
+    found = first_process(state, name)
+    _wait(lambda: _answers(state, machine, found), f"{name} did not come up; look into {state}/logs")
+
+
+def boot(state, name):
+    """The part of `up` that runs within the lab's namespaces."""
+    kernel.private_mounts()
+    node.outcome(node.start(_machine(state, name), state))
+
+
+def _machine(state, name):
+    for machine in (plan.registry(), *plan.read(state)):
+        if machine.name == name:
+            return machine
+    raise Trouble(f"there is no {name!r} in this lab; `lab/lab nodes` shows who is")
+
+
+def _wait(done, otherwise):
+    end = time.monotonic() + 20
+    while not done():
+        if time.monotonic() > end:
+            raise Trouble(otherwise)
+        time.sleep(0.05)
+
+
 def limit(state, name, rate):
     """Limit what a node receives; of the registry, what it sends."""
     if name == "registry":
@@ -193,7 +235,7 @@ def service(state, name, which, action):
     """Stop or start a service of a machine, and wait until that is so."""
     found = first_process(state, name)
     folder = f"/proc/{found}/root/run/lab"
-    machine = plan.registry() if name == "registry" else next(node for node in plan.read(state) if node.name == name)
+    machine = _machine(state, name)
     if which not in node.services(machine):
         raise Trouble(f"{name} has no service {which!r}; it has {', '.join(node.services(machine)) or 'none'}")
     if action == "stop":
@@ -204,14 +246,12 @@ def service(state, name, which, action):
             if os.path.exists(f"{folder}/{which}.{kind}"):
                 os.unlink(f"{folder}/{which}.{kind}")
     os.kill(found, signal.SIGUSR1)
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        if action == "stop" and not os.path.exists(f"{folder}/{which}.pid"):
-            return
-        if action == "start" and os.path.exists(f"{folder}/{which}.pid") and _answers(state, machine, found):
-            return
-        time.sleep(0.05)
-    raise Trouble(f"{which} on {name} did not {action} within 20 s; look into {state}/logs/{name}.{which}.log")
+
+    def is_so():
+        runs = os.path.exists(f"{folder}/{which}.pid")
+        return not runs if action == "stop" else runs and _answers(state, machine, found)
+
+    _wait(is_so, f"{which} on {name} did not {action} within 20 s; look into {state}/logs/{name}.{which}.log")
 
 
 def _answers(state, machine, found):

@@ -28,14 +28,21 @@ KEEPS = {"docker": ("docker", "dockerd", "docker-init", "docker-proxy", "ctr", "
          "containerd": ("ctr", "containerd"), "none": (), "registry": ()}
 
 
-def start(node, state, disk):
-    """Begin to build a node in a process of its own; `outcome` reads the other end of the pipe."""
+def start(node, state, disk=None):
+    """Begin to build a node in a process of its own; `outcome` reads the other end of the pipe.
+
+    Without a size for the disk it boots with the one that it has.
+    """
+    home = os.path.join(state, "world", node.name)
+    if disk and node.runtime in DATA:
+        # Not in the node's own namespace: what is on it outlives the node.
+        mount("tmpfs", os.path.join(home, "data"), f"mode=711,size={disk}")
     reader, writer = os.pipe()
     if os.fork() == 0:
         status = 1
         try:
             os.close(reader)
-            first = _build(node, state, disk)
+            first = _build(node, state, home, is_new=bool(disk))
             os.write(writer, f"{first}".encode())
             status = 0
         except Exception as trouble:  # whatever it was, the world must hear of it
@@ -57,15 +64,24 @@ def outcome(reader):
     return int(said)
 
 
-def _build(node, state, disk):
+def _build(node, state, home, is_new):
     kernel.set_name(node.name)
     os.setsid()
+    # Not the streams of whoever boots it: he may wait for their end.
+    log = os.open(os.path.join(state, "logs", "lab.log"), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(log, stream)
     kernel.unshare(kernel.NEW_MOUNTS | kernel.NEW_NETWORK | kernel.NEW_HOSTNAME | kernel.NEW_IPC)
     kernel.private_mounts()
     socket.sethostname(node.name)
     _connect(node)
-    root = _make_disk(node, state, disk)
-    _write_files(node, state, root)
+    if is_new:
+        _make_disk(state, home)
+    root = _mount_disk(node, home)
+    if is_new:
+        _write_files(node, state, root)
+    if node.runtime == "containerd":
+        bind(CRICTL, root + "/usr/local/bin/crictl")
     logs = {name: os.open(os.path.join(state, "logs", f"{node.name}.{name}.log"), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
             for name in services(node)}
     kernel.unshare(kernel.NEW_PIDS)
@@ -82,23 +98,28 @@ def _build(node, state, disk):
 def _connect(node):
     # The process of the world has number 1 here, and its network is where the bridge is.
     outside = ["nsenter", "--net=/proc/1/ns/net", "ip", "link"]
-    run(*outside, "add", node.name, "type", "veth", "peer", "name", "eth0", "netns", str(os.getpid()))
+    # The same card at every boot: others remember its address.
+    card = "02:" + ":".join(f"{int(part):02x}" for part in ("0", *node.address.split(".")))
+    run(*outside, "add", node.name, "type", "veth", "peer", "name", "eth0", "address", card, "netns", str(os.getpid()))
     run(*outside, "set", node.name, "master", "lab", "up")
     run("ip", "link", "set", "lo", "up")
     run("ip", "address", "add", f"{node.address}/16", "dev", "eth0")
     run("ip", "link", "set", "eth0", "up")
 
 
-def _make_disk(node, state, size):
-    home = os.path.join(state, "world", node.name)
-    upper, work, root = (os.path.join(home, part) for part in ("disk", "work", "root"))
-    for folder in (upper, work, root):
-        os.makedirs(folder)
+def _make_disk(state, home):
+    upper = os.path.join(home, "disk")
+    for part in ("disk", "work", "root"):
+        os.makedirs(os.path.join(home, part))
     for name, mode in {**EMPTY, state.lstrip("/"): 0o755}.items():
         folder = os.path.join(upper, name)
         os.makedirs(folder, exist_ok=True)
         os.chmod(folder, mode)
         os.setxattr(folder, "trusted.overlay.opaque", b"y")
+
+
+def _mount_disk(node, home):
+    root = os.path.join(home, "root")
     os.chdir(home)  # so that no sign in the path can break the options
     mount("overlay", root, "lowerdir=/,upperdir=disk,workdir=work")
     run("mount", "--rbind", "/sys", root + "/sys")
@@ -110,9 +131,9 @@ def _make_disk(node, state, size):
         os.mkdir(f"{root}/run/{folder}")
         os.chmod(f"{root}/run/{folder}", mode)
     # What this node alone has on its disk, so that tests can search it without reading the machine's files.
-    bind(upper, root + "/run/lab/disk", "-r")
+    bind(os.path.join(home, "disk"), root + "/run/lab/disk", "-r")
     if node.runtime in DATA:
-        mount("tmpfs", root + DATA[node.runtime], f"mode=711,size={size}")
+        bind(os.path.join(home, "data"), root + DATA[node.runtime])
     return root
 
 
@@ -166,7 +187,6 @@ def _write_files(node, state, root):
         if os.path.lexists(root + "/etc/crictl.yaml"):
             os.unlink(root + "/etc/crictl.yaml")
         _write(root + "/usr/local/bin/crictl", "")
-        bind(CRICTL, root + "/usr/local/bin/crictl")
 
 
 def _write_accounts(node, state, root):
