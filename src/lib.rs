@@ -13,6 +13,7 @@ pub mod journal;
 pub mod model;
 pub mod node;
 pub mod ports;
+pub mod registry;
 pub mod report;
 pub mod runtime;
 pub mod settings;

@@ -348,6 +348,7 @@ async fn a_pull_takes_both_secrets_to_their_places_and_shows_neither() {
     };
     let job = PullJob {
         runtime: &runtime,
+        layers: None,
         request: PullRequest {
             image: &image,
             endpoint: None,

@@ -466,3 +466,90 @@ fn a_node_that_reboots_starts_its_pull_anew() {
         assert_eq!(String::from_utf8_lossy(&found.stdout), "");
     }
 }
+
+/// What will not work is said before anything is pulled: a disk too small, a clock an hour behind.
+#[test]
+fn a_preflight_says_what_will_not_work_before_anything_is_pulled() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    for node in &nodes[..2] {
+        resize(&lab, node, "60M");
+    }
+    let slow = "printf '#!/bin/sh\\nexec /usr/bin/date -d \"-1 hour\" \"$@\"\\n' >/usr/local/bin/date; chmod +x /usr/local/bin/date";
+    succeed(&mut lab.on("node-4", &["sh", "-c", slow]));
+    let log = lab.state.join("logs/registry.registry.log");
+    let before = std::fs::read_to_string(&log).unwrap().len();
+    let all = [
+        "--limit",
+        "node-1:node-2:node-3:node-4:node-5:node-6",
+        "--preflight",
+        APP,
+    ];
+    let ask = |arguments: &[&str], authority: Option<&str>| {
+        let mut command = pull_command(&lab, &[&all[..], arguments].concat());
+        if let Some(authority) = authority {
+            command.env("SSL_CERT_FILE", authority);
+        }
+        end(start(&mut command, &lab.password()))
+    };
+    let authority = lab.file("ca.crt");
+    let stopped = ask(&["--max-failures", "1"], Some(&authority)).expect(3);
+    let kinds = |run: &Run| -> Vec<String> {
+        let document = run.json();
+        // By name: the inventory has them by runtime.
+        let mut nodes = document["nodes"].as_array().unwrap().clone();
+        nodes.sort_by_key(|node| node["name"].to_string());
+        let outcome = |node: &Value| {
+            let outcome = &node["outcomes"][0];
+            let failure = &outcome["failure"];
+            match outcome["status"].as_str().unwrap() {
+                "failed" => [&failure["kind"], &failure["stage"]]
+                    .map(|word| word.as_str().unwrap())
+                    .join(" "),
+                status => status.to_string(),
+            }
+        };
+        nodes.iter().map(outcome).collect()
+    };
+    let small = "disk-full preflight";
+    let late = "node-setup preflight";
+    assert_eq!(
+        kinds(&stopped),
+        [small, small, "not-run", late, "not-run", "not-run"]
+    );
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(!text[before..].contains("/blobs/"), "something was pulled");
+    assert_eq!(
+        stopped.stderr.matches("warning").count(),
+        0,
+        "{}",
+        stopped.stderr
+    );
+
+    let warned = ask(&[], None).expect(1);
+    assert!(
+        warned
+            .stderr
+            .contains("/etc/docker/certs.d/registry.lab:5000/ca.crt"),
+        "{}",
+        warned.stderr
+    );
+    assert_eq!(warned.stderr.matches("warning").count(), 1);
+    // Without sizes, the disk is found to be too small by the pull itself.
+    let found = kinds(&warned);
+    assert_eq!(found[2..], ["pulled", late, "pulled", "pulled"]);
+    assert_eq!(found[..2], ["disk-full pull", "disk-full pull"]);
+    for node in &nodes[..2] {
+        resize(&lab, node, "3G");
+    }
+    succeed(&mut lab.on("node-4", &["rm", "/usr/local/bin/date"]));
+    let whole = ask(&[], Some(&authority)).expect(0);
+    let present = "present";
+    assert_eq!(
+        kinds(&whole),
+        ["pulled", "pulled", present, "pulled", present, present]
+    );
+    for node in &nodes[..6] {
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+    }
+}

@@ -120,6 +120,7 @@ async fn hostile_arguments_and_passwords_reach_the_node_as_they_are() {
         let image = "reg.example/app:v1".parse().unwrap();
         let job = PullJob {
             runtime: &runtime,
+            layers: None,
             request: PullRequest {
                 image: &image,
                 endpoint: None,

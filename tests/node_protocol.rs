@@ -118,6 +118,27 @@ async fn a_pull_without_progress_is_ended() {
 }
 
 #[tokio::test]
+async fn layers_that_docker_calls_done_are_told() {
+    for shells in &SHELLS {
+        scenarios::layers_that_docker_calls_done_are_told(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_runtime_that_shows_nothing_is_said_to_show_nothing() {
+    for shells in &SHELLS {
+        scenarios::a_runtime_that_shows_nothing_is_said_to_show_nothing(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pull_leaves_a_session_that_is_ended_at_logout() {
+    for shells in &SHELLS {
+        scenarios::a_pull_leaves_a_session_that_is_ended_at_logout(shells).await;
+    }
+}
+
+#[tokio::test]
 async fn output_without_end_is_bounded() {
     for shells in &SHELLS {
         scenarios::output_without_end_is_bounded(shells).await;

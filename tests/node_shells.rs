@@ -86,6 +86,7 @@ async fn credentials_are_put_on_a_disk_only_where_that_is_allowed() {
         };
         let job = PullJob {
             runtime: &runtime,
+            layers: None,
             request: PullRequest {
                 image: &image,
                 endpoint: None,

@@ -17,6 +17,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         "model",
         "node",
         "ports",
+        "registry",
         "report",
         "runtime",
         "settings",
@@ -32,6 +33,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("model", &[]),
         ("node", &["model", "ports"]),
         ("ports", &["model"]),
+        ("registry", &["model"]),
         ("report", &["model"]),
         ("runtime", &["model", "ports"]),
         ("settings", &["cli", "model", "inventory", "credentials"]),
@@ -40,7 +42,8 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
 }
 
 /// Crates that only one room may use.
-const OWNED: [(&str, &str); 3] = [
+const OWNED: [(&str, &str); 4] = [
+    ("hyper", "registry"),
     ("russh", "ssh"),
     ("indicatif", "report"),
     ("rpassword", "credentials"),

@@ -274,6 +274,8 @@ pub(super) fn only_what_is_open(plan: &mut Plan, past: &Past) -> Result<Vec<Stri
     }
     plan.fleet =
         Fleet::new(kept).with_context(|| format!("none of the nodes is in the run {run}"))?;
+    // Pulls that still go on need less room than they did: what was asked before is not asked again.
+    plan.policy.preflight = None;
     if !past.header.mark.is_empty() {
         plan.mark.clone_from(&past.header.mark);
     }

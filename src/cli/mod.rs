@@ -18,7 +18,7 @@ pub use values::{
     ProgressChoice, PullChoice, ReportFile, ReportForm, RuntimeChoice, Share, Shell,
 };
 
-use values::{bytes, duration, lease, report_file};
+use values::{bytes, duration, factor, lease, report_file};
 
 /// Loads container images onto nodes over SSH before a roll-out needs them.
 #[derive(Debug, Parser)]
@@ -106,6 +106,15 @@ pub struct PullArgs {
     /// was moved meanwhile, fails.
     #[arg(long, help_heading = "Policy")]
     pub pin_digest: bool,
+    /// Ask every node before any of them pulls: does its runtime answer, what is there, is there room, is its clock right?
+    ///
+    /// The registry is asked once, from here, how large the images are. A node that is not ready fails, the others pull;
+    /// with --max-failures 1 nothing is pulled unless every node is ready. A run that is resumed does not ask again.
+    #[arg(long, help_heading = "Policy")]
+    pub preflight: bool,
+    /// How large images are once unpacked, against what the registry sends; the preflight wants room for both.
+    #[arg(long, value_name = "FACTOR", default_value = "2.5", value_parser = factor, requires = "preflight", help_heading = "Policy")]
+    pub unpack_factor: f64,
     /// At most so many nodes pull from one registry at one time.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Policy")]
     pub per_registry: Option<u32>,

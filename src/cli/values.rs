@@ -46,6 +46,14 @@ pub enum Share {
     Percent(f64),
 }
 
+/// A number that something is multiplied by.
+pub(super) fn factor(text: &str) -> Result<f64, String> {
+    let factor = text.parse().ok();
+    factor
+        .filter(|factor| (0.0..=100.0).contains(factor))
+        .ok_or_else(|| "write a number from 0 to 100, e.g. 2.5".into())
+}
+
 /// `--runtime`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]

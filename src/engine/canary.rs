@@ -39,6 +39,11 @@ impl Canary {
         self.first.is_some()
     }
 
+    /// One of the first has nothing to try: the next one is asked instead.
+    pub(super) fn asks_another(&mut self) {
+        self.first = self.first.map(|first| first + 1);
+    }
+
     /// Everybody may start.
     pub(super) fn open(&mut self) {
         self.first = None;
@@ -46,9 +51,9 @@ impl Canary {
 
     /// Looks at a node that came back. True when it was the last of the first, and all of them were refused.
     pub(super) fn judge(&mut self, state: &NodeState) -> bool {
-        let Some(first) = self.first else {
+        if !self.is_waiting() {
             return false;
-        };
+        }
         let outcomes = || state.outcomes();
         if outcomes().any(Outcome::is_ok) {
             self.open();
@@ -58,8 +63,8 @@ impl Canary {
             self.refused += 1;
             return self.refused == self.wanted;
         }
-        // It says nothing about the others: its own trouble, or another try to come. The next one is asked instead.
-        self.first = Some(first + 1);
+        // It says nothing about the others: its own trouble, or another try to come.
+        self.asks_another();
         false
     }
 }

@@ -7,6 +7,7 @@
 mod canary;
 mod logins;
 mod pins;
+mod preflight;
 mod registries;
 mod retry;
 mod state;
@@ -112,6 +113,10 @@ struct Scheduler<'a, T> {
     /// Nodes that wait for their next try.
     waiting: BinaryHeap<Reverse<Waiting>>,
     done: Vec<Option<NodeState>>,
+    /// Whether all nodes are still being asked whether they are ready; no node pulls until then.
+    is_asking: bool,
+    /// Nodes that are ready, and wait for the others.
+    ready: Vec<Option<NodeState>>,
     failed_nodes: usize,
     canary: Canary,
     /// Why no fresh node is started any more.
@@ -159,6 +164,8 @@ impl<'a, T: Transport> Scheduler<'a, T> {
             wave_end: 0,
             waiting: BinaryHeap::new(),
             done: (0..nodes).map(|_| None).collect(),
+            is_asking: preflight::is_wanted(course.plan),
+            ready: (0..nodes).map(|_| None).collect(),
             failed_nodes: 0,
             canary: Canary::new(course.plan),
             stopped: None,
@@ -179,6 +186,10 @@ impl<'a, T: Transport> Scheduler<'a, T> {
                 at_work.push(visit(self.course, state));
             }
             if at_work.is_empty() && (self.is_cancelled() || self.waiting.is_empty()) {
+                if self.is_asking && !self.is_cancelled() {
+                    self.end_preflight().await;
+                    continue;
+                }
                 if self.is_cancelled() || !self.start_next_wave().await {
                     break;
                 }
@@ -242,14 +253,22 @@ impl<'a, T: Transport> Scheduler<'a, T> {
             return self.waiting.pop().map(|Reverse(waiting)| waiting.state);
         }
         while self.stopped.is_none()
-            && self.fresh < self.wave_end
-            && self.canary.lets_in(self.fresh)
+            && self.fresh < self.last_to_start()
+            && (self.is_asking || self.canary.lets_in(self.fresh))
         {
-            let mut state = NodeState::new(self.fresh, self.course.plan);
+            let node = self.fresh;
             self.fresh += 1;
+            if self.done[node].is_some() {
+                // The preflight had the last word on it, and it shows nothing of the registry.
+                self.canary.asks_another();
+                continue;
+            }
+            let mut state = self.ready[node]
+                .take()
+                .unwrap_or_else(|| NodeState::new(node, self.course.plan));
             if state.next_due().is_none() {
                 // An earlier run did all of it.
-                let node = state.node;
+                self.canary.asks_another();
                 self.done[node] = Some(state);
                 continue;
             }
@@ -265,12 +284,36 @@ impl<'a, T: Transport> Scheduler<'a, T> {
         None
     }
 
+    /// Nodes below this one may start.
+    fn last_to_start(&self) -> usize {
+        match self.is_asking {
+            true => self.done.len(),
+            false => self.wave_end,
+        }
+    }
+
+    /// Every node has answered, or failed to: those that are ready may pull.
+    async fn end_preflight(&mut self) {
+        self.is_asking = false;
+        self.fresh = 0;
+        let fact = Fact::Preflighted {
+            ready: self.ready.iter().flatten().count(),
+            failed: self.failed_nodes,
+        };
+        self.course.tell(fact).await;
+        self.heed_failure_limit().await;
+    }
+
     /// A node comes out of the window: it is done, or waits.
     async fn take_back(&mut self, state: NodeState) {
-        if self.canary.judge(&state) {
+        if !self.is_asking && self.canary.judge(&state) {
             self.stop_starting(StopReason::Canary).await;
         }
         match state.next_due() {
+            Some(_) if self.is_asking && state.is_ready => {
+                let node = state.node;
+                self.ready[node] = Some(state);
+            }
             Some(due) => self.waiting.push(Reverse(Waiting { due, state })),
             None => self.node_is_done(state).await,
         }
@@ -279,14 +322,21 @@ impl<'a, T: Transport> Scheduler<'a, T> {
     async fn node_is_done(&mut self, state: NodeState) {
         if state.has_failed() {
             self.failed_nodes += 1;
-            let nodes = self.course.plan.fleet.nodes().len();
-            let limit = self.course.plan.policy.max_failures;
-            if limit.is_some_and(|limit| self.failed_nodes >= limit.nodes(nodes)) {
-                self.stop_starting(StopReason::FailureLimit).await;
+            // A preflight is to name all that is wrong.
+            if !self.is_asking {
+                self.heed_failure_limit().await;
             }
         }
         let node = state.node;
         self.done[node] = Some(state);
+    }
+
+    async fn heed_failure_limit(&mut self) {
+        let nodes = self.course.plan.fleet.nodes().len();
+        let limit = self.course.plan.policy.max_failures;
+        if limit.is_some_and(|limit| self.failed_nodes >= limit.nodes(nodes)) {
+            self.stop_starting(StopReason::FailureLimit).await;
+        }
     }
 
     /// No fresh node is started from here on. Says so only when that leaves something out.
@@ -332,8 +382,10 @@ impl<'a, T: Transport> Scheduler<'a, T> {
             self.done[node] = Some(state);
         }
         let mut nodes = Vec::with_capacity(self.done.len());
-        for (node, state) in self.done.into_iter().enumerate() {
-            let mut state = state.unwrap_or_else(|| NodeState::new(node, self.course.plan));
+        for (node, (state, ready)) in self.done.into_iter().zip(self.ready).enumerate() {
+            let mut state = state
+                .or(ready)
+                .unwrap_or_else(|| NodeState::new(node, self.course.plan));
             if let Some(reason) = self.stopped {
                 state.give_up(self.course, reason).await;
             }

@@ -82,6 +82,7 @@ mod tests {
                 ..Policy::default()
             },
             held: HashMap::new(),
+            contents: Vec::new(),
             mark: String::new(),
         }
     }

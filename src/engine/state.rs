@@ -21,6 +21,10 @@ pub(super) struct NodeState {
     pub(super) node: usize,
     /// What holds its images, once that is known.
     pub(super) runtime: Option<RuntimeKind>,
+    /// Its system and architecture, once a preflight has asked.
+    pub(super) platform: Option<(String, String)>,
+    /// Whether the preflight found that it may pull, or none is wanted.
+    pub(super) is_ready: bool,
     /// One for each item of the work.
     pub(super) items: Vec<ItemState>,
     /// Until when a pull may be going on there without us. Until then, not reaching the node costs no attempt.
@@ -64,6 +68,8 @@ impl NodeState {
         Self {
             node,
             runtime: plan.fleet.nodes()[node].runtime,
+            platform: None,
+            is_ready: !super::preflight::is_wanted(plan),
             items: (0..plan.work.items())
                 .map(|item| ItemState {
                     attempts: Vec::new(),
@@ -112,6 +118,14 @@ impl NodeState {
     pub(super) fn begin(&mut self, items: &[usize], now: Instant) {
         for index in items {
             self.items[*index].began.get_or_insert(now);
+        }
+    }
+
+    /// Notes that the preflight let it through: what is open begins with the pull, whenever that is.
+    pub(super) fn passes(&mut self) {
+        self.is_ready = true;
+        for item in self.items.iter_mut().filter(|item| item.is_open()) {
+            item.began = None;
         }
     }
 

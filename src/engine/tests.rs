@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::{Finish, run};
 use crate::model::{
     Backoff, CommandOutput, ExitStatus, Fact, Failure, FailureKind, FailureLimit, Fleet,
-    FoundLogin, Held, Image, LoginSource, Node, Outcome, Plan, PlannedImage, Policy, Portion,
-    RegistryLogin, RuntimeKind, Secret, Stage, StopReason, Work,
+    FoundLogin, Held, Image, Layer, LoginSource, Manifest, Node, Outcome, Plan, PlannedImage,
+    Policy, Portion, Preflight, RegistryLogin, RuntimeKind, Secret, Stage, StopReason, Work,
 };
 use crate::node::scripted::{Dial, Peer, ScriptedRuntime, Step};
 use crate::ports::{Logins, Runtime};
@@ -53,6 +53,7 @@ fn pulling(nodes: usize, images: &[&str], policy: Policy) -> Plan {
         work: Work::Pull(images.iter().map(planned).collect()),
         policy,
         held: HashMap::new(),
+        contents: Vec::new(),
         mark: String::new(),
     }
 }
@@ -659,6 +660,7 @@ async fn check_finds_out_and_changes_nothing() {
         work: Work::Check(images),
         policy: policy(),
         held: HashMap::new(),
+        contents: Vec::new(),
         mark: String::new(),
     };
     let seen = run_all(&plan, &peer).await;
@@ -684,6 +686,7 @@ async fn a_command_is_run_once_even_when_the_way_to_it_takes_two_tries() {
         work: Work::Exec(vec!["false".into()]),
         policy: policy(),
         held: HashMap::new(),
+        contents: Vec::new(),
         mark: String::new(),
     };
     let seen = run_all(&plan, &peer).await;
@@ -1067,4 +1070,109 @@ async fn logins_that_change_all_the_time_are_tried_once_more_and_no_longer() {
     let seen = run_with(&pulling_with("first", 1, policy()), &peer, &helper, None).await;
     assert_eq!(seen.attempts(0, 0), 2);
     assert_eq!(seen.kind(0, 0), FailureKind::RegistryAuth);
+}
+
+/// A plan with a preflight for an image of 100 kB, which needs 200 kB.
+fn with_preflight(nodes: usize, policy: Policy) -> Plan {
+    let careful = Policy {
+        preflight: Some(Preflight { unpack_factor: 1.0 }),
+        ..policy
+    };
+    let layer = Layer {
+        digest: "sha256:1".into(),
+        bytes: 100_000,
+    };
+    let manifest = Manifest {
+        platform: None,
+        layers: vec![layer],
+    };
+    Plan {
+        contents: vec![Some(vec![manifest])],
+        ..pulling(nodes, &[APP], careful)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_pulls_before_every_node_was_asked() {
+    let peer = Peer::new();
+    let began = Instant::now();
+    let slow = Failure::new(FailureKind::Unreachable, Stage::Connect, "no route");
+    // Its first try ends after a while, its second one says that it is ready.
+    peer.node("n3").connects([Dial::Fails(7 * SECOND, slow)]);
+    peer.node("n2").has_free(100);
+    peer.node("n5").image(APP, [Step::Present]);
+    let seen = run_all(&with_preflight(5, policy()), &peer).await;
+    let expected = ["pulled", "failed", "pulled", "pulled", "present"];
+    assert_eq!(seen.statuses(), expected);
+    assert_eq!(seen.kind(1, 0), FailureKind::DiskFull);
+    assert_eq!(peer.total().pulls, 3);
+    for node in ["n1", "n3", "n4"] {
+        assert!(peer.pulled_at(node)[0] - began >= 7 * SECOND, "{node}");
+    }
+    // Waiting for the others is no part of a pull.
+    let first = &seen.finish.nodes[0].items[0];
+    assert_eq!(first.elapsed, SECOND);
+    let told = |(_, fact): &(Duration, Fact)| {
+        matches!(
+            fact,
+            Fact::Preflighted {
+                ready: 3,
+                failed: 1
+            }
+        )
+    };
+    assert_eq!(seen.facts.iter().filter(|fact| told(fact)).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_limit_after_a_preflight_means_that_nothing_is_pulled() {
+    let peer = Peer::new();
+    for node in ["n2", "n4"] {
+        peer.node(node).has_free(100);
+    }
+    let careful = Policy {
+        max_failures: Some(FailureLimit::Count(1)),
+        ..policy()
+    };
+    let seen = run_all(&with_preflight(5, careful), &peer).await;
+    let expected = ["not-run", "failed", "not-run", "failed", "not-run"];
+    assert_eq!(seen.statuses(), expected);
+    assert_eq!(seen.finish.stopped, Some(StopReason::FailureLimit));
+    assert_eq!(peer.total().pulls, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preflight_that_is_interrupted_leaves_everything_not_run() {
+    let peer = Peer::new();
+    peer.node("n3").connects([Dial::Hangs]);
+    let stop = Some((5 * SECOND, StopReason::Interrupted));
+    let seen = run_until(&with_preflight(4, policy()), &peer, stop).await;
+    assert_eq!(seen.statuses(), ["not-run"; 4]);
+    assert_eq!(peer.total().pulls, 0);
+}
+
+/// The first nodes are done before anything is pulled, by the preflight or by an earlier run: others show the way.
+#[tokio::test(start_paused = true)]
+async fn nodes_that_have_nothing_to_try_are_no_canaries() {
+    let peer = Peer::new();
+    let plan = with_preflight(12, with_canary(12).policy);
+    for node in 1..=6 {
+        peer.node(&format!("n{node}")).has_free(100);
+    }
+    let seen = run_all(&plan, &peer).await;
+    let pulled = |seen: &Seen| seen.statuses().iter().filter(|s| **s == "pulled").count();
+    assert_eq!(pulled(&seen), 6);
+
+    let mut resumed = with_canary(12);
+    for node in 0..6 {
+        let held = Held {
+            digest: None,
+            image_id: None,
+            bytes: None,
+            platform: None,
+        };
+        resumed.held.insert((node, 0), held);
+    }
+    let seen = run_all(&resumed, &Peer::new()).await;
+    assert_eq!(pulled(&seen), 6);
 }

@@ -7,6 +7,7 @@ use futures::FutureExt;
 use tokio::time::Instant;
 
 use super::Course;
+use super::preflight;
 use super::registries::Place;
 use super::state::NodeState;
 use crate::model::{Fact, Failure, FailureKind, Outcome, RegistryLogin, RuntimeKind, Stage, Work};
@@ -21,6 +22,9 @@ pub(super) async fn visit<T: Transport>(course: &Course<'_, T>, mut state: NodeS
     course.tell(Fact::NodeStarted { node: index }).await;
     state.begin(&due, began);
     match open(course, &mut state).await {
+        Ok(Ended::Done(session)) if !state.is_ready => {
+            preflight::ask(course, &mut state, session, &due, began).await;
+        }
         Ok(Ended::Done(session)) => work(course, &mut state, session, &due, began).await,
         Ok(Ended::Cancelled) => {
             for item in due {
@@ -205,6 +209,12 @@ async fn try_item<T: Transport>(
             let policy = &course.plan.policy;
             let job = PullJob {
                 runtime: runtime_of(course, state.runtime)?,
+                layers: state.platform.as_ref().and_then(|(os, architecture)| {
+                    let manifests = course.plan.contents.get(item)?.as_ref()?;
+                    let manifest =
+                        preflight::manifest_of(course.plan, manifests, os, architecture)?;
+                    Some(manifest.layers.as_slice())
+                }),
                 request: PullRequest {
                     image: &images[item].image,
                     endpoint: node.endpoint.as_deref(),
@@ -263,7 +273,7 @@ fn done<A, B>(ended: Ended<A>, turn: impl FnOnce(A) -> B) -> Ended<B> {
     }
 }
 
-fn runtime_of<'a, T>(
+pub(super) fn runtime_of<'a, T>(
     course: &Course<'a, T>,
     kind: Option<RuntimeKind>,
 ) -> Result<&'a dyn Runtime, Failure> {
@@ -275,7 +285,7 @@ fn runtime_of<'a, T>(
 }
 
 /// Resolves once what runs is to be cancelled.
-fn cancelled<T>(course: &Course<'_, T>) -> impl Future<Output = ()> + Send + use<T> {
+pub(super) fn cancelled<T>(course: &Course<'_, T>) -> impl Future<Output = ()> + Send + use<T> {
     let mut cancel = course.cancel.clone();
     async move {
         if cancel.wait_for(Option::is_some).await.is_err() {
@@ -285,7 +295,7 @@ fn cancelled<T>(course: &Course<'_, T>) -> impl Future<Output = ()> + Send + use
 }
 
 /// Turns a panic below into a failure of this one attempt, so that every other node goes on.
-async fn guarded<V>(
+pub(super) async fn guarded<V>(
     stage: Stage,
     future: impl Future<Output = Result<V, Failure>>,
 ) -> Result<V, Failure> {

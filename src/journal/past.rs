@@ -141,6 +141,7 @@ impl Past {
             work,
             policy: Policy::default(),
             held: HashMap::new(),
+            contents: Vec::new(),
             mark: String::new(),
         })
     }

@@ -23,6 +23,7 @@ fn plan(nodes: usize) -> Plan {
         work: Work::Pull(vec![PlannedImage { image, login: None }]),
         policy: Policy::default(),
         held: HashMap::new(),
+        contents: Vec::new(),
         mark: String::new(),
     }
 }

@@ -30,6 +30,13 @@ pub enum Fact {
         /// How many nodes of the fleet may be at work from now on.
         nodes: usize,
     },
+    /// Every node was asked whether it is ready to pull.
+    Preflighted {
+        /// Nodes that are.
+        ready: usize,
+        /// Nodes that are not.
+        failed: usize,
+    },
     /// A node takes a place in the window.
     NodeStarted {
         /// The node.

@@ -42,6 +42,8 @@ pub enum Stage {
     Start,
     /// Finding out which runtime the node has.
     Probe,
+    /// Asking the node before any node pulls.
+    Preflight,
     /// Asking the runtime whether it holds the image.
     Inspect,
     /// The pull itself.
@@ -61,6 +63,7 @@ impl Stage {
             Self::Authenticate => "authenticate",
             Self::Start => "start",
             Self::Probe => "probe",
+            Self::Preflight => "preflight",
             Self::Inspect => "inspect",
             Self::Pull => "pull",
             Self::Verify => "verify",

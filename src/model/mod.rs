@@ -1,5 +1,6 @@
 //! The words of the project as types, without I/O: node, image, plan, attempt, outcome, failure, event.
 
+pub mod content;
 pub mod event;
 pub mod facts;
 pub mod failure;
@@ -11,6 +12,7 @@ pub mod plan;
 pub mod secret;
 pub mod text;
 
+pub use content::{Layer, Manifest, manifest_for};
 pub use event::{Event, Fact};
 pub use facts::{ClockOffset, NodeFacts};
 pub use failure::{Failure, FailureKind, Retry, Stage};
@@ -20,5 +22,7 @@ pub use node::{Fleet, FleetError, Hop, Node, RuntimeKind};
 pub use outcome::{
     Attempt, CommandOutput, ExitStatus, Held, NodeRecord, Outcome, Record, StopReason,
 };
-pub use plan::{Backoff, FailureLimit, Plan, PlannedImage, Policy, Portion, PullWhen, Work};
+pub use plan::{
+    Backoff, FailureLimit, Plan, PlannedImage, Policy, Portion, Preflight, PullWhen, Work,
+};
 pub use secret::{FoundLogin, LoginSource, RegistryLogin, Secret, basic};

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+use super::content::Manifest;
 use super::image::Image;
 use super::node::Fleet;
 use super::outcome::Held;
@@ -20,6 +21,8 @@ pub struct Plan {
     pub policy: Policy,
     /// What an earlier run left on nodes, by the numbers of node and item: left alone in this one.
     pub held: HashMap<(usize, usize), Held>,
+    /// What the registry says the images are made of, where it was asked: one entry for each item, or none at all.
+    pub contents: Vec<Option<Vec<Manifest>>>,
     /// Names the run's pulls on nodes, so that they are found again, also by a run that resumes this one.
     pub mark: String,
 }
@@ -107,6 +110,8 @@ pub struct Policy {
     pub pull: PullWhen,
     /// Whether a login may be put on a node's disk, where there is no memory file system.
     pub disk_credentials: bool,
+    /// What is asked of every node before any of them pulls; `None` to ask nothing.
+    pub preflight: Option<Preflight>,
     /// Whether every node must end with the same digest for an image.
     pub pin_digest: bool,
     /// `os/architecture[/variant]` to ask the registry for, where it is not the node's own.
@@ -135,11 +140,19 @@ impl Default for Policy {
             waves: Vec::new(),
             pull: PullWhen::Missing,
             disk_credentials: false,
+            preflight: None,
             pin_digest: false,
             platform: None,
             seed: 0,
         }
     }
+}
+
+/// What every node is asked before any of them pulls: whether its runtime answers, what is there, and the room for the rest.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Preflight {
+    /// How large layers are expected to be once they are unpacked, against what is sent.
+    pub unpack_factor: f64,
 }
 
 /// Exponential back-off with full jitter: before retry n (from 1) a pause between zero and

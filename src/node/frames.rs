@@ -44,8 +44,10 @@ pub(super) enum Frame {
     Host(String),
     /// What is free where images live: kilobytes, and the place.
     Disk(String),
-    /// A layer that was there already: its digest without `sha256:`.
+    /// A layer that is there: its digest without `sha256:`, or the first digits of it.
     There(String),
+    /// The pull cannot leave the session: the login manager ends it with the connection.
+    Tied,
     /// It will not go on, and why.
     Refused(String),
     /// It has cleaned up and ends.
@@ -231,6 +233,7 @@ impl Reader {
             "measured" => Frame::Measured,
             "host" => Frame::Host(rest.to_string()),
             "disk" => Frame::Disk(rest.to_string()),
+            "tied" => Frame::Tied,
             "there" => Frame::There(rest.to_string()),
             "progress" => Frame::Progress(
                 parts(rest).ok_or_else(|| Broken("it told of progress that cannot be".into()))?,

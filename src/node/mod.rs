@@ -19,7 +19,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use crate::model::{
-    CommandOutput, Failure, FailureKind, Held, Image, Node, Outcome, PullWhen, RuntimeKind, Stage,
+    CommandOutput, Failure, FailureKind, Held, Image, Layer, Node, Outcome, PullWhen, RuntimeKind,
+    Stage,
 };
 use crate::ports::{NodeCommand, PullRequest, Runtime, Session};
 
@@ -51,6 +52,8 @@ pub enum Progress {
 pub struct PullJob<'a> {
     /// Who pulls.
     pub runtime: &'a dyn Runtime,
+    /// What the image is made of, where the registry was asked.
+    pub layers: Option<&'a [Layer]>,
     /// What is pulled.
     pub request: PullRequest<'a>,
     /// Whether a node that holds the image is left alone.
@@ -153,6 +156,9 @@ pub async fn pull<S: Session>(
     ];
     let transferred = |bytes| progress(Progress::Transferred(bytes));
     let mut transfer = Transfer::new(job.patience, &transferred);
+    if let Some(layers) = job.layers {
+        transfer.expect(layers);
+    }
     let request = Request::pull(job, node, commands);
     let Some(mut talk) =
         Talk::start(session, node, &request, Stage::Inspect, cancel.as_mut()).await?

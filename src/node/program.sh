@@ -415,13 +415,19 @@ measure() {
     for place in "$@"; do
         [ -x "$place/$content/ingest" ] || [ -x "$place/tmp" ] && disk=$place && break
     done
-    [ -n "$disk" ] && [ -r "$disk" ] || exit
-    frame measured
-    last=
+    if [ -n "$disk" ] && [ -r "$disk" ]; then
+        frame measured
+    else
+        disk=
+        set --
+    fi
+    last=' '
     found=
     manifest=
+    complete=
     seconds=0
-    while :; do
+    # A killed supervisor leaves us behind, until its directory goes.
+    while [ /proc/self/fd/1 -ef "$dir/frames" ]; do
         sleep 1 &
         wait $!
         seconds=$((seconds + 1))
@@ -429,8 +435,9 @@ measure() {
         now=$(layers "$@")
         [ -z "$now" ] || found=yes
         [ -z "$found" ] || ! is_unpacking || now="$now disk:$(disk_use):0"
-        [ "$now" != "$last" ] || continue
-        last=$now
+        tell_complete
+        [ "$now $complete" != "$last" ] || continue
+        last="$now $complete"
         [ -n "$manifest" ] || tell_manifest "$@"
         [ ${#now} -lt 3000 ] && frame "progress$now"
     done
@@ -452,6 +459,7 @@ read_root() {
 
 # What arrives below the places "$@": names, bytes that are there, bytes in all (0: not known).
 layers() {
+    [ -n "$disk" ] || return
     for file in "$1"/tmp/GetImageBlob*; do
         size=$(stat -c %s "$file") && printf ' %s:%s:0' "${file##*/}" "$size"
     done
@@ -464,6 +472,19 @@ layers() {
             read -r total <"$folder/total"
             size=$(stat -c %s "$folder/data") && printf ' %s:%s:%s' "${reference##*sha256:}" "$size" "${total:-0}"
         done
+    done
+}
+
+# Tells of layers that docker calls done: unpacked, or only fetched where nobody sees its files.
+tell_complete() {
+    words='Already exists|Pull complete'
+    [ -n "$disk" ] || words="$words|Download complete"
+    for layer in $(grep -E "^[0-9a-f]{12}: ($words)" "$dir/stdout" | cut -c 1-12); do
+        case $complete in
+            *" $layer"*) continue ;;
+        esac
+        complete="$complete $layer"
+        frame "there $layer"
     done
 }
 
@@ -500,9 +521,32 @@ disk_use() {
     }
 }
 
+# Where the login manager ends what a session leaves running (KillUserProcesses), a pull has to leave the session: for
+# a scope of the system's, or of the user's own manager where that lingers. False where it cannot.
+leave_session() {
+    login=org.freedesktop.login1
+    [ "$(busctl get-property $login /org/freedesktop/login1 $login.Manager KillUserProcesses)" = "b true" ] || return 0
+    manager=--system
+    if [ "$(id -u)" != 0 ]; then
+        manager=--user
+        [ "$(busctl get-property $login /org/freedesktop/login1/user/self $login.User Linger)" = "b true" ] || return 1
+    fi
+    systemd=org.freedesktop.systemd1
+    busctl $manager call $systemd /org/freedesktop/systemd1 $systemd.Manager StartTransientUnit \
+        'ssa(sv)a(sa(sv))' "prepull-$nonce.scope" fail 1 PIDs au 1 $$ 0 || return 1
+    tries=0
+    until [ "$(busctl $manager get-property $systemd "/org/freedesktop/systemd1/unit/prepull_2d${nonce}_2escope" \
+        $systemd.Unit ActiveState)" = 's "active"' ]; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 10 ] || return 1
+        sleep 1
+    done
+} </dev/null >/dev/null 2>&1
+
 # Starts the supervisor and the keeper, with nothing of the session in their hands.
 set_out() {
     : >"$dir/frames"
+    [ -z "$tied" ] || frame tied >>"$dir/frames"
     trap '' HUP
     (detached=supervisor; pull) </dev/null >>"$dir/frames" 2>/dev/null &
     supervisor=$!
@@ -599,8 +643,10 @@ main() {
         number=$((number + 1))
         get_command "$number"
     done
+    tied=
     case $action in
-        pull-*) detached=yes ;;
+        # Before we are heard of, for it may take a moment, and beats would queue up.
+        pull-*) detached=yes; leave_session || tied=yes ;;
     esac
     frame hello
 

@@ -19,7 +19,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -113,6 +113,8 @@ struct NodeState {
     alone: HashMap<String, Instant>,
     run: Option<(Duration, CommandOutput)>,
     refusal: Option<Failure>,
+    /// Kilobytes for images.
+    free: Option<u64>,
     counts: Counts,
     dialled_at: Vec<Instant>,
     pulled_at: Vec<Instant>,
@@ -204,6 +206,11 @@ impl Script {
     fn with(self, change: impl FnOnce(&mut NodeState)) -> Self {
         change(self.peer.world().node(&self.node));
         self
+    }
+
+    /// So many kilobytes are free for images.
+    pub fn has_free(self, kilobytes: u64) -> Self {
+        self.with(|node| node.free = Some(kilobytes))
     }
 
     /// Its first dials, in order; later ones succeed at once.
@@ -467,8 +474,22 @@ impl ScriptedChannel {
             "pull-missing" | "pull-always" => self.answer_pull(asked, now),
             "ask" => self.answer_questions(asked, now),
             "facts" => {
-                self.say(now, "host 1700000000.5 Linux x86_64 \"Scripted 1\"", b"");
-                self.say(now, "disk 1000 /var/lib/scripted", b"");
+                let clock = SystemTime::now().duration_since(UNIX_EPOCH);
+                let (clock, free) = (
+                    clock.unwrap_or_default(),
+                    self.peer.world().node(&self.node).free,
+                );
+                let clock = format!("{}.{:09}", clock.as_secs(), clock.subsec_nanos());
+                self.say(
+                    now,
+                    &format!("host {clock} Linux x86_64 \"Scripted 1\""),
+                    b"",
+                );
+                self.say(
+                    now,
+                    &format!("disk {} /var/lib/scripted", free.unwrap_or(1000)),
+                    b"",
+                );
                 self.answer_questions(asked, now)
             }
             "run" => {

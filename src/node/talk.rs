@@ -51,6 +51,8 @@ pub(super) struct Talk<C> {
     pub(super) exit: Option<ExitStatus>,
     /// For what goes on without us: how often it has to hear that we are here.
     beat: Option<Duration>,
+    /// Whether it cannot go on without us: the node's login manager ends it with the connection.
+    is_tied: bool,
     /// When our program was sent.
     sent: Instant,
     /// What the node told about itself.
@@ -77,6 +79,7 @@ impl<C: Channel> Talk<C> {
                 stderr: Vec::new(),
                 exit: None,
                 beat: request.own.as_ref().map(OnItsOwn::beat),
+                is_tied: false,
                 sent: Instant::now(),
                 host: None,
                 disk: None,
@@ -184,6 +187,7 @@ impl<C: Channel> Talk<C> {
                 }
                 Frame::Manifest(json) => transfer.manifest(&json),
                 Frame::There(digest) => transfer.there(&digest),
+                Frame::Tied => self.is_tied = true,
                 // Another pull of the same image is at it, and has limits of its own.
                 Frame::Stage(stage) if stage == "turn" => deadline = None,
                 Frame::Stage(_) => deadline = from_now(),
@@ -274,8 +278,15 @@ impl<C: Channel> Talk<C> {
 
     /// A failure of the connection, at the stage that we are in.
     pub(super) fn here(&self, lost: Failure) -> Failure {
+        let mut detail = lost.detail;
+        if self.is_tied {
+            detail.push_str(
+                "; the node's login manager ends the pull with it (KillUserProcesses, and no lingering)",
+            );
+        }
         Failure {
             stage: self.stage,
+            detail,
             ..lost
         }
     }
@@ -293,11 +304,13 @@ impl<C: Channel> Talk<C> {
         let words = self.words();
         let end = match &self.exit {
             None => {
-                return Failure::new(
+                let detail =
+                    format!("the channel closed before our program on the node ended{words}");
+                return self.here(Failure::new(
                     FailureKind::ConnectionLost,
                     self.stage,
-                    format!("the channel closed before our program on the node ended{words}"),
-                );
+                    detail,
+                ));
             }
             Some(ExitStatus::Code(code)) => format!("exit status {code}"),
             Some(ExitStatus::Signal(name)) => format!("signal {name}"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::model::{Failure, FailureKind, Stage, text};
+use crate::model::{self, Failure, FailureKind, Stage, text};
 
 /// How much of an image has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub(super) struct Transfer<'a> {
     tell: &'a (dyn Fn(Transferred) + Send + Sync),
     /// When it is given up unless something arrives; nothing while nobody can see what arrives.
     pub(super) stalled_at: Option<Instant>,
+    /// The most bytes that were told.
+    most: u64,
     /// Since when the rate is counted, and how much there was then.
     window: Option<(Instant, u64)>,
 }
@@ -67,6 +69,7 @@ impl<'a> Transfer<'a> {
             patience,
             tell,
             stalled_at: None,
+            most: 0,
             window: None,
         }
     }
@@ -84,7 +87,15 @@ impl<'a> Transfer<'a> {
     }
 
     fn wait(&mut self, now: Instant) {
-        self.stalled_at = self.patience.stall.and_then(|stall| now.checked_add(stall));
+        // A node that only hears of whole layers cannot tell a large one from a stall.
+        let stall = self.patience.stall.filter(|_| self.window.is_some());
+        self.stalled_at = stall.and_then(|stall| now.checked_add(stall));
+    }
+
+    /// The registry was asked what the image is made of.
+    pub(super) fn expect(&mut self, layers: &[model::Layer]) {
+        let layers = layers.iter().take(LAYERS);
+        self.manifest = Some(layers.map(|l| (hex(&l.digest), l.bytes)).collect());
     }
 
     /// Takes a manifest; one that cannot be read tells nothing.
@@ -100,23 +111,23 @@ impl<'a> Transfer<'a> {
         }
         if let Ok(manifest) = serde_json::from_slice::<Manifest>(json) {
             let layers = manifest.layers.into_iter().take(LAYERS);
-            let hex = |digest: &str| digest.trim_start_matches("sha256:").to_string();
             self.manifest = Some(layers.map(|d| (hex(&d.digest), d.size)).collect());
         }
     }
 
-    /// This layer was there before.
+    /// This layer is there. docker names the first digits of its digest.
     pub(super) fn there(&mut self, digest: &str) {
-        let size = self.manifest.as_ref().and_then(|all| all.get(digest));
-        if let Some(size) = size
-            && !self.layers.contains_key(digest)
-        {
+        let Some(manifest) = &self.manifest else {
+            return;
+        };
+        let is_it = |name: &str| name == digest || digest.len() >= 12 && name.starts_with(digest);
+        for (name, size) in manifest.iter().filter(|(name, _)| is_it(name)) {
             let layer = Layer {
                 bytes: *size,
                 total: *size,
                 on_its_way: false,
             };
-            self.layers.insert(digest.to_string(), layer);
+            self.layers.entry(name.clone()).or_insert(layer);
         }
     }
 
@@ -136,7 +147,10 @@ impl<'a> Transfer<'a> {
             }
         }
         let now = Instant::now();
-        let transferred = self.transferred();
+        let mut transferred = self.transferred();
+        // A layer of docker's is for a moment neither on its way nor unpacked.
+        self.most = self.most.max(transferred.bytes);
+        transferred.bytes = self.most;
         (self.tell)(transferred);
         self.wait(now);
         self.fast_enough(now, transferred.bytes)
@@ -150,10 +164,11 @@ impl<'a> Transfer<'a> {
         };
         let bytes = self.layers.iter().fold(0_u64, |sum, (name, layer)| {
             let whole = size(name).unwrap_or(layer.total);
-            let there = if layer.on_its_way {
-                layer.bytes
-            } else {
-                layer.bytes.max(whole)
+            let there = match layer.on_its_way {
+                true => layer.bytes,
+                // docker's own name for what it fetched; the layer is there under its digest.
+                false if self.manifest.is_some() && size(name).is_none() => 0,
+                false => layer.bytes.max(whole),
             };
             sum.saturating_add(there)
         });
@@ -214,6 +229,10 @@ impl<'a> Transfer<'a> {
     }
 }
 
+fn hex(digest: &str) -> String {
+    digest.trim_start_matches("sha256:").to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -256,6 +275,49 @@ mod tests {
             *told.lock().unwrap(),
             [(15, None), (70, None), (88, Some(187)), (187, Some(187))]
         );
+    }
+
+    /// docker's files have names of their own, and its lines say which layers are done.
+    #[tokio::test(start_paused = true)]
+    async fn docker_has_a_sum_when_the_registry_was_asked() {
+        let told = Mutex::new(vec![]);
+        let tell = |transferred: Transferred| {
+            told.lock()
+                .unwrap()
+                .push((transferred.bytes, transferred.total));
+        };
+        let stall = Patience {
+            stall: Some(SECOND),
+            min_rate: None,
+        };
+        let mut transfer = Transfer::new(stall, &tell);
+        let layer = |digit: &str, bytes| model::Layer {
+            digest: format!("sha256:{}", digit.repeat(64)),
+            bytes,
+        };
+        transfer.expect(&[layer("a", 100), layer("b", 50), layer("c", 7)]);
+        transfer.there(&"c".repeat(12));
+        transfer
+            .progress(vec![
+                part("GetImageBlob1", 60, 0),
+                part("GetImageBlob2", 50, 0),
+            ])
+            .unwrap();
+        // The second was unpacked, and its file is gone before docker says so.
+        transfer
+            .progress(vec![part("GetImageBlob1", 100, 0)])
+            .unwrap();
+        transfer.there(&"b".repeat(12));
+        transfer
+            .progress(vec![part("GetImageBlob1", 100, 0)])
+            .unwrap();
+        transfer.there(&"a".repeat(12));
+        transfer.progress(vec![]).unwrap();
+        let sums: Vec<u64> = told.lock().unwrap().iter().map(|told| told.0).collect();
+        assert_eq!(sums, [117, 117, 157, 157]);
+        assert!(told.lock().unwrap().iter().all(|told| told.1 == Some(157)));
+        // Nothing was measured: whole layers are no sign of a stall.
+        assert_eq!(transfer.stalled_at, None);
     }
 
     #[tokio::test(start_paused = true)]

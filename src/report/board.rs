@@ -151,6 +151,7 @@ impl Board {
             Fact::NodeLeft { node, .. } => {
                 self.working.remove(node);
             }
+            Fact::Preflighted { .. } => {}
             Fact::Stopping { reason } => self.stopping = Some(*reason),
         }
     }

@@ -30,6 +30,7 @@ impl Run {
             work: Work::Pull(images.iter().map(planned).collect()),
             policy: Policy::default(),
             held: HashMap::new(),
+            contents: Vec::new(),
             mark: String::new(),
         };
         Self {

@@ -112,6 +112,9 @@ fn event_json(info: &RunInfo, event: &Event) -> Value {
         Fact::WaveStarted { wave, nodes } => {
             ("wave-started", json!({ "wave": wave, "nodes": nodes }))
         }
+        Fact::Preflighted { ready, failed } => {
+            ("preflighted", json!({ "ready": ready, "failed": failed }))
+        }
         Fact::NodeStarted { node } => ("node-started", json!({ "node": name(*node) })),
         Fact::NodeStage { node, item, stage } => (
             "node-stage",

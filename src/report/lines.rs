@@ -33,6 +33,11 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
             field(&mut out, "status", "started");
             field(&mut out, "nodes", &nodes.to_string());
         }
+        Fact::Preflighted { ready, failed } => {
+            field(&mut out, "preflight", "done");
+            field(&mut out, "ready", &ready.to_string());
+            field(&mut out, "failed", &failed.to_string());
+        }
         Fact::NodeStarted { node: index } => {
             node(&mut out, *index);
             field(&mut out, "status", "started");

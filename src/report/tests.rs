@@ -86,6 +86,7 @@ fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
             work,
             policy,
             held: HashMap::new(),
+            contents: Vec::new(),
             mark: String::new(),
         }),
         resume: None,

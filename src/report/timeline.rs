@@ -31,7 +31,9 @@ impl From<Stage> for Phase {
     fn from(stage: Stage) -> Self {
         match stage {
             Stage::Connect | Stage::Handshake | Stage::Authenticate => Self::Connect,
-            Stage::Start | Stage::Probe | Stage::Inspect | Stage::Verify => Self::Check,
+            Stage::Start | Stage::Probe | Stage::Preflight | Stage::Inspect | Stage::Verify => {
+                Self::Check
+            }
             Stage::Pull => Self::Pull,
             Stage::Run => Self::Run,
         }
@@ -126,7 +128,7 @@ impl Timeline {
             | Fact::AttemptFailed { node, .. }
             | Fact::Finished { node, .. }
             | Fact::NodeLeft { node, .. } => *node,
-            Fact::WaveStarted { .. } | Fact::Stopping { .. } => return,
+            Fact::WaveStarted { .. } | Fact::Preflighted { .. } | Fact::Stopping { .. } => return,
         };
         let Some(course) = self.0.get_mut(node) else {
             return;
@@ -149,7 +151,7 @@ impl Timeline {
                 let next = (!done).then_some(Phase::Wait);
                 course.turn(next, at);
             }
-            Fact::WaveStarted { .. } | Fact::Stopping { .. } => {}
+            Fact::WaveStarted { .. } | Fact::Preflighted { .. } | Fact::Stopping { .. } => {}
         }
     }
 

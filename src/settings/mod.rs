@@ -23,7 +23,7 @@ use crate::inventory::{
     self, AddressType, Background, KubernetesQuery, NodeSettings, RuntimeChoice, Selection, Source,
 };
 use crate::model::{
-    Fleet, FoundLogin, Image, LoginSource, Plan, PlannedImage, PullWhen, RegistryLogin,
+    Fleet, FoundLogin, Image, LoginSource, Plan, PlannedImage, Preflight, PullWhen, RegistryLogin,
     RuntimeKind, Secret, Work,
 };
 
@@ -104,6 +104,9 @@ pub fn pull(
     policy.lease = args.lease;
     policy.disk_credentials = args.registry.allow_disk_credentials;
     policy.per_registry = args.per_registry.map(|most| most as usize);
+    policy.preflight = args.preflight.then_some(Preflight {
+        unpack_factor: args.unpack_factor,
+    });
     policy.pin_digest = args.pin_digest;
     // What a node already holds under a tag may be anything: only the registry knows.
     policy.pull = if args.pin_digest {
@@ -140,6 +143,7 @@ pub fn pull(
         work: Work::Pull(planned),
         policy,
         held: HashMap::new(),
+        contents: Vec::new(),
         mark: mark(),
     };
     Ok(RunSettings {
@@ -174,6 +178,7 @@ pub fn check(
         work: Work::Check(images),
         policy,
         held: HashMap::new(),
+        contents: Vec::new(),
         mark: mark(),
     };
     Ok(RunSettings {
@@ -208,6 +213,7 @@ pub fn exec(
         work: Work::Exec(args.command.clone()),
         policy,
         held: HashMap::new(),
+        contents: Vec::new(),
         mark: mark(),
     };
     Ok(RunSettings {
@@ -249,6 +255,7 @@ pub fn probe(
         work: Work::Probe(images),
         policy: policy::policy(&args.policy)?,
         held: HashMap::new(),
+        contents: Vec::new(),
         mark: mark(),
     };
     let output = OutputSettings {

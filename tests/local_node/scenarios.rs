@@ -5,7 +5,8 @@ use std::future::{Future, pending};
 use std::time::{Duration, Instant};
 
 use prepull::model::{
-    CommandOutput, ExitStatus, Failure, FailureKind, Outcome, PullWhen, RuntimeKind, Secret, Stage,
+    CommandOutput, ExitStatus, Failure, FailureKind, Layer, Outcome, PullWhen, RuntimeKind, Secret,
+    Stage,
 };
 use prepull::node::{self as call, Ended, Patience, Progress, PullJob, Transferred};
 use prepull::ports::PullRequest;
@@ -45,6 +46,7 @@ async fn pull_of(
         lease,
         timeout,
         stall: None,
+        layers: None,
     };
     pull_how(how, place, runtime, &|_| {}, cancel).await
 }
@@ -54,6 +56,7 @@ struct How<'a> {
     lease: Duration,
     timeout: Option<Duration>,
     stall: Option<Duration>,
+    layers: Option<&'a [Layer]>,
 }
 
 async fn pull_how(
@@ -68,6 +71,7 @@ async fn pull_how(
         lease,
         timeout,
         stall,
+        layers,
     } = how;
     // Each place is a node of its own, on a machine that they share.
     let own = place.folder.path().display().to_string();
@@ -75,6 +79,7 @@ async fn pull_how(
     let image = IMAGE.parse().unwrap();
     let job = PullJob {
         runtime,
+        layers,
         request: PullRequest {
             image: &image,
             // Places share the machine's memory file system: none has to wait for another's turn.
@@ -463,6 +468,7 @@ pub async fn what_arrives_is_told_in_bytes(shells: &Shells) {
         lease: MINUTE,
         timeout: None,
         stall: Some(MINUTE),
+        layers: None,
     };
     let runtime = FakeRuntime::new(RuntimeKind::Crictl);
     let ended = pull_how(how, &place, &runtime, &progress, pending()).await;
@@ -485,6 +491,7 @@ pub async fn a_pull_without_progress_is_ended(shells: &Shells) {
         lease: MINUTE,
         timeout: None,
         stall: Some(Duration::from_secs(4)),
+        layers: None,
     };
     let runtime = FakeRuntime::new(RuntimeKind::Crictl);
     let ended = pull_how(how, &place, &runtime, &|_| {}, pending()).await;
@@ -492,6 +499,132 @@ pub async fn a_pull_without_progress_is_ended(shells: &Shells) {
     assert_eq!(failure.kind, FailureKind::Stalled);
     assert!(failure.detail.contains("900 B of 1.5 kB"), "{failure}");
     place.assert_clean().await;
+}
+
+/// Somebody who may use docker but not look at its files hears of whole layers, and of all there will be.
+pub async fn layers_that_docker_calls_done_are_told(shells: &Shells) {
+    let place = Place::new(shells);
+    let says = "printf '%s\\n' 'v1: Pulling from team/app' 'aaaaaaaaaaaa: Already exists' 'bbbbbbbbbbbb: Pulling fs layer'
+        sleep 3; echo 'bbbbbbbbbbbb: Download complete'; sleep 3";
+    place.write("fake/pull", says);
+    let layer = |digit: &str, bytes| Layer {
+        digest: format!("sha256:{}", digit.repeat(64)),
+        bytes,
+    };
+    let layers = [layer("a", 1000), layer("b", 300), layer("c", 7)];
+    let how = How {
+        mark: "test",
+        lease: MINUTE,
+        timeout: None,
+        // Far shorter than the pull: whole layers must not count as a stall.
+        stall: Some(Duration::from_secs(1)),
+        layers: Some(&layers),
+    };
+    let told = told_by(&place, how, RuntimeKind::Docker, shells).await;
+    assert_eq!(told, [(1000, Some(1307)), (1300, Some(1307))]);
+    place.assert_clean().await;
+}
+
+/// CRI-O keeps its files elsewhere and says nothing until the end: nothing is made up.
+pub async fn a_runtime_that_shows_nothing_is_said_to_show_nothing(shells: &Shells) {
+    let place = Place::new(shells);
+    place.write("fake/pull", "sleep 3");
+    let how = How {
+        mark: "test",
+        lease: MINUTE,
+        timeout: None,
+        stall: Some(Duration::from_secs(1)),
+        layers: None,
+    };
+    let told = told_by(&place, how, RuntimeKind::Crictl, shells).await;
+    assert_eq!(told, []);
+    place.assert_clean().await;
+}
+
+/// What a pull that succeeds tells of its bytes.
+async fn told_by(
+    place: &Place,
+    how: How<'_>,
+    kind: RuntimeKind,
+    shells: &Shells,
+) -> Vec<(u64, Option<u64>)> {
+    let told = std::sync::Mutex::new(vec![]);
+    let progress = |progress| {
+        if let Progress::Transferred(Transferred { bytes, total }) = progress {
+            told.lock().unwrap().push((bytes, total));
+        }
+    };
+    let runtime = FakeRuntime::new(kind);
+    let ended = pull_how(how, place, &runtime, &progress, pending()).await;
+    assert_pulled(&ended, shells);
+    told.into_inner().unwrap()
+}
+
+/// A login manager that ends what sessions leave: the pull asks systemd for a scope of its own, root the system's, others
+/// their own manager where it lingers. Elsewhere it is said that the pull is tied to the connection.
+pub async fn a_pull_leaves_a_session_that_is_ended_at_logout(shells: &Shells) {
+    for (kills, root, lingers, expected) in [
+        (false, false, false, "leaves nothing"),
+        (true, true, false, "--system"),
+        (true, false, true, "--user"),
+        (true, false, false, "tied"),
+    ] {
+        let place = Place::new(shells);
+        let bus = format!(
+            r#"#!/bin/sh
+echo "$*" >>"$FAKE/bus"
+case "$*" in
+    *KillUserProcesses) echo 'b {kills}' ;;
+    *Linger) echo 'b {lingers}' ;;
+    *ActiveState) echo 's "active"' ;;
+    *StartTransientUnit*) ;;
+    *) exit 1 ;;
+esac
+"#
+        );
+        place.program("busctl", &bus);
+        place.program(
+            "id",
+            &format!("#!/bin/sh\necho {}\n", if root { 0 } else { 1000 }),
+        );
+        place.write("fake/pull", WAITS);
+        let runtime = docker_with("s3cret");
+        let looking = async {
+            place.shown().await;
+            let frames = place
+                .folders()
+                .into_iter()
+                .map(|folder| folder.join("frames"));
+            let frames: String = frames
+                .filter_map(|path| fs::read_to_string(path).ok())
+                .collect();
+            place.write("fake/go", "");
+            frames
+        };
+        let (ended, frames) = tokio::join!(pull(&place, &runtime, None, pending()), looking);
+        assert_pulled(&ended, shells);
+        assert_eq!(frames.contains(" tied\n"), expected == "tied", "{frames}");
+        let asked = place.text("fake/bus");
+        let scope: Vec<&str> = asked
+            .lines()
+            .filter(|line| line.contains("StartTransientUnit"))
+            .collect();
+        match expected {
+            "--system" | "--user" => {
+                let [call] = scope[..] else {
+                    panic!("{shells:?}: {asked}");
+                };
+                assert!(call.starts_with(&format!("{expected} call org.freedesktop.systemd1 ")));
+                let pid = call.split(' ').rev().nth(1).unwrap();
+                assert!(
+                    call.contains(".scope fail 1 PIDs au 1 ") && pid.parse::<u32>().is_ok(),
+                    "{call}"
+                );
+            }
+            _ => assert!(scope.is_empty(), "{asked}"),
+        }
+        place.assert_clean().await;
+    }
 }
 
 pub async fn output_without_end_is_bounded(shells: &Shells) {
@@ -673,6 +806,9 @@ pub async fn all(shells: &Shells) {
     a_second_run_waits_for_the_first_ones_pull(shells).await;
     what_arrives_is_told_in_bytes(shells).await;
     a_pull_without_progress_is_ended(shells).await;
+    layers_that_docker_calls_done_are_told(shells).await;
+    a_runtime_that_shows_nothing_is_said_to_show_nothing(shells).await;
+    a_pull_leaves_a_session_that_is_ended_at_logout(shells).await;
     a_killed_viewer_loses_nothing(shells).await;
     a_killed_supervisor_is_noticed(shells).await;
     output_without_end_is_bounded(shells).await;

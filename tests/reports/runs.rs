@@ -233,6 +233,7 @@ fn info(work: Work, nodes: Vec<Node>) -> RunInfo {
             work,
             policy: Policy::default(),
             held: HashMap::new(),
+            contents: Vec::new(),
             mark: String::new(),
         }),
     }

@@ -1,0 +1,308 @@
+//! The client against a scripted registry on this machine, without TLS.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::contents;
+use crate::model::{FoundLogin, LoginSource, Manifest, PlannedImage, RegistryLogin, Secret};
+
+const IMAGE: &str = r#"{"schemaVersion":2,"config":{"digest":"sha256:c","size":9},
+    "layers":[{"digest":"sha256:a","size":100},{"digest":"sha256:b","size":20}]}"#;
+const INDEX: &str = r#"{"schemaVersion":2,"manifests":[
+    {"digest":"sha256:1","size":5,"platform":{"os":"linux","architecture":"amd64"}},
+    {"digest":"sha256:2","size":5,"platform":{"os":"linux","architecture":"arm64","variant":"v8"}},
+    {"digest":"sha256:3","size":5,"platform":{"os":"unknown","architecture":"unknown"}}]}"#;
+
+/// A request's path and login, and the answer: status line, headers, body.
+type Script = HashMap<(&'static str, Option<&'static str>), (&'static str, String, &'static str)>;
+
+/// What was asked: each path, with the login that came along.
+type Asked = Arc<Mutex<Vec<String>>>;
+
+async fn registry(script: impl FnOnce(&str) -> Script) -> (String, Asked) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let asked = Asked::default();
+    let (script, seen) = (Arc::new(script(&host)), Arc::clone(&asked));
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(answer(stream, Arc::clone(&script), Arc::clone(&seen)));
+        }
+    });
+    (host, asked)
+}
+
+async fn answer(mut stream: TcpStream, script: Arc<Script>, asked: Asked) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        // A TLS greeting is not understood here.
+        if stream.read(&mut byte).await.unwrap_or(0) == 0 || byte[0] == 0x16 {
+            return;
+        }
+        request.push(byte[0]);
+    }
+    let request = String::from_utf8(request).unwrap();
+    let path = request.split(' ').nth(1).unwrap();
+    let login = request
+        .lines()
+        .find_map(|line| line.strip_prefix("authorization: "));
+    let length = request
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let mut form = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut form).await.unwrap();
+    let form = String::from_utf8(form).unwrap();
+    let shown = format!("{path} {}{form}", login.unwrap_or("-"));
+    asked.lock().unwrap().push(shown);
+    let times = asked.lock().unwrap().len();
+    let missing = ("404 Not Found", String::new(), "");
+    let mut found = script.get(&(path, login)).unwrap_or(&missing);
+    if times > 1 && found.0.starts_with("429") {
+        found = &script[&("again", None)];
+    }
+    let (status, headers, body) = found;
+    let text = format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{body}",
+        body.len()
+    );
+    stream.write_all(text.as_bytes()).await.unwrap();
+}
+
+async fn ask(
+    host: &str,
+    password: Option<&str>,
+    platform: Option<&str>,
+) -> Result<Vec<Manifest>, String> {
+    let login = password.map(|password| RegistryLogin::Password {
+        username: "ci".into(),
+        password: Secret::new(password),
+    });
+    ask_with(host, login, platform).await
+}
+
+async fn ask_with(
+    host: &str,
+    login: Option<RegistryLogin>,
+    platform: Option<&str>,
+) -> Result<Vec<Manifest>, String> {
+    let planned = PlannedImage {
+        image: format!("{host}/team/app:v1").parse().unwrap(),
+        login: login.map(|login| FoundLogin {
+            login,
+            source: LoginSource::Prompt,
+        }),
+    };
+    let answers = contents(&[planned], platform, Path::new("/nonexistent")).await;
+    let [answer] = answers.try_into().unwrap();
+    answer.map_err(|error| error.to_string())
+}
+
+fn ok(body: &'static str) -> (&'static str, String, &'static str) {
+    ("200 OK", String::new(), body)
+}
+
+const BASIC: &str = "Basic Y2k6cHc=";
+
+#[tokio::test]
+async fn a_registry_with_a_plain_login_is_shown_it_once_it_asks() {
+    let (host, asked) = registry(|_| {
+        let challenge = "WWW-Authenticate: Basic realm=\"lab\"\r\n".to_string();
+        Script::from([
+            (
+                ("/v2/team/app/manifests/v1", None),
+                ("401 Unauthorized", challenge, "{}"),
+            ),
+            (("/v2/team/app/manifests/v1", Some(BASIC)), ok(IMAGE)),
+        ])
+    })
+    .await;
+    let manifests = ask(&host, Some("pw"), None).await.unwrap();
+    let sizes: Vec<u64> = manifests[0]
+        .layers
+        .iter()
+        .map(|layer| layer.bytes)
+        .collect();
+    assert_eq!((manifests.len(), sizes), (1, vec![100, 20]));
+    assert_eq!(asked.lock().unwrap().len(), 2);
+    let error = ask(&host, None, None).await.unwrap_err();
+    assert_eq!(
+        error,
+        format!("{host}/team/app:v1: {host} wants a login, and none was given")
+    );
+    let error = ask(&host, Some("other"), None).await.unwrap_err();
+    assert!(error.ends_with("answers 404 Not Found"), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_once_and_serves_for_all_manifests_of_an_image() {
+    let (host, asked) = registry(|host| {
+        let challenge = format!(
+            "WWW-Authenticate: Bearer realm=\"http://{host}/token\",service=\"a b\",scope=\"repository:team/app:pull\"\r\n"
+        );
+        let token = "/token?service=a%20b&scope=repository%3Ateam%2Fapp%3Apull";
+        Script::from([
+            (("/v2/team/app/manifests/v1", None), ("401 Unauthorized", challenge, "{}")),
+            ((token, Some(BASIC)), ok(r#"{"access_token":"t0k"}"#)),
+            (("/v2/team/app/manifests/v1", Some("Bearer t0k")), ok(INDEX)),
+            (("/v2/team/app/manifests/sha256:1", Some("Bearer t0k")), ok(IMAGE)),
+            (("/v2/team/app/manifests/sha256:2", Some("Bearer t0k")), ok(r#"{"layers":[]}"#)),
+        ])
+    })
+    .await;
+    let manifests = ask(&host, Some("pw"), None).await.unwrap();
+    let platforms: Vec<String> = manifests
+        .iter()
+        .map(|manifest| manifest.platform.as_ref().unwrap().1.clone())
+        .collect();
+    assert_eq!(platforms, ["amd64", "arm64"]);
+    assert_eq!(
+        asked.lock().unwrap().len(),
+        5,
+        "{:?}",
+        asked.lock().unwrap()
+    );
+    let one = ask(&host, Some("pw"), Some("linux/arm64/v8"))
+        .await
+        .unwrap();
+    assert_eq!(one.len(), 1);
+    let none = ask(&host, Some("pw"), Some("linux/s390x")).await.unwrap();
+    assert_eq!(none, []);
+}
+
+#[tokio::test]
+async fn a_redirect_is_followed_without_the_login() {
+    let (other, asked_there) = registry(|_| {
+        let challenge = "WWW-Authenticate: Basic realm=\"thief\"\r\n".to_string();
+        Script::from([
+            (("/here", None), ok(IMAGE)),
+            (("/thief", None), ("401 Unauthorized", challenge, "")),
+        ])
+    })
+    .await;
+    let (host, _) = registry(|_| {
+        let challenge = "WWW-Authenticate: Basic realm=\"lab\"\r\n".to_string();
+        Script::from([
+            (
+                ("/v2/team/app/manifests/v1", None),
+                ("401 Unauthorized", challenge, ""),
+            ),
+            (
+                ("/v2/team/app/manifests/v1", Some(BASIC)),
+                (
+                    "307 Temporary Redirect",
+                    format!("Location: http://{other}/here\r\n"),
+                    "",
+                ),
+            ),
+        ])
+    })
+    .await;
+    assert_eq!(ask(&host, Some("pw"), None).await.unwrap().len(), 1);
+    let (host, _) = registry(|_| {
+        let location = format!("Location: http://{other}/thief\r\n");
+        Script::from([(
+            ("/v2/team/app/manifests/v1", None),
+            ("302 Found", location, ""),
+        )])
+    })
+    .await;
+    let error = ask(&host, Some("pw"), None).await.unwrap_err();
+    assert!(
+        error.contains("wants a login, and none was given"),
+        "{error}"
+    );
+    assert_eq!(*asked_there.lock().unwrap(), ["/here -", "/thief -"]);
+}
+
+#[tokio::test]
+async fn a_pause_that_is_asked_for_is_kept_and_a_long_one_is_told() {
+    let (host, asked) = registry(|_| {
+        let short = "Retry-After: 1\r\n".to_string();
+        Script::from([
+            (
+                ("/v2/team/app/manifests/v1", None),
+                ("429 Too Many Requests", short, ""),
+            ),
+            (("again", None), ok(IMAGE)),
+        ])
+    })
+    .await;
+    let began = std::time::Instant::now();
+    assert_eq!(ask(&host, None, None).await.unwrap().len(), 1);
+    assert!(began.elapsed().as_millis() >= 1000);
+    assert_eq!(asked.lock().unwrap().len(), 2);
+    let (host, _) = registry(|_| {
+        let long = "Retry-After: 7200\r\n".to_string();
+        Script::from([(
+            ("/v2/team/app/manifests/v1", None),
+            ("429 Too Many Requests", long, ""),
+        )])
+    })
+    .await;
+    let error = ask(&host, None, None).await.unwrap_err();
+    assert!(
+        error.ends_with("answers 429 Too Many Requests and wants to be left alone for 2h"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_manifest_is_told_and_nothing_else_happens() {
+    for (body, expected) in [
+        ("<html>", "it answered no manifest"),
+        (
+            r#"{"schemaVersion":1,"fsLayers":[]}"#,
+            "a format before docker 1.10",
+        ),
+    ] {
+        let (host, _) =
+            registry(|_| Script::from([(("/v2/team/app/manifests/v1", None), ok(body))])).await;
+        let error = ask(&host, None, None).await.unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+    let error = ask("127.0.0.1:1", None, None).await.unwrap_err();
+    assert!(
+        error.contains("cannot reach 127.0.0.1:1 from here: "),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_log_in_left_buys_a_token_and_an_access_token_is_one() {
+    let (host, asked) = registry(|host| {
+        let challenge =
+            format!("WWW-Authenticate: Bearer realm=\"http://{host}/token\",service=\"s\"\r\n");
+        Script::from([
+            (
+                ("/v2/team/app/manifests/v1", None),
+                ("401 Unauthorized", challenge, "{}"),
+            ),
+            (("/token", None), ok(r#"{"token":"t0k"}"#)),
+            (("/v2/team/app/manifests/v1", Some("Bearer t0k")), ok(IMAGE)),
+        ])
+    })
+    .await;
+    let bought = RegistryLogin::IdentityToken {
+        username: String::new(),
+        token: Secret::new("left+over"),
+    };
+    assert_eq!(ask_with(&host, Some(bought), None).await.unwrap().len(), 1);
+    assert_eq!(
+        asked.lock().unwrap()[1],
+        "/token -grant_type=refresh_token&client_id=prepull&refresh_token=left%2Bover&service=s"
+    );
+    let ready = RegistryLogin::RegistryToken(Secret::new("t0k"));
+    assert_eq!(ask_with(&host, Some(ready), None).await.unwrap().len(), 1);
+    assert_eq!(
+        asked.lock().unwrap().len(),
+        5,
+        "{:?}",
+        asked.lock().unwrap()
+    );
+}
