@@ -547,3 +547,34 @@ fn a_node_that_nobody_answers_for_is_unreachable() {
     assert_eq!(outcome["attempts"].as_array().unwrap().len(), 2, "{seen}");
     assert_eq!(document["summary"]["failed"], 1, "{seen}");
 }
+
+/// `exec` on 250 nodes at one time that nobody answers for, with so many files (as `ulimit` says): all that was printed.
+fn many_nodes_with(limits: &str) -> String {
+    let script = format!(
+        "ulimit {limits}; exec \"$0\" exec -F none -H 'ops@127.0.0.[1-250]:1' -p 250 --retries 0 -o json -- true 2>&1"
+    );
+    let desk = Desk::new();
+    let output = Command::new("sh")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_prepull")])
+        .env_clear()
+        .env("HOME", desk.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn no_more_nodes_are_at_work_than_files_can_be_open() {
+    let seen = many_nodes_with("-n 200");
+    let warning = "250 nodes at one time need about 628 open files, and this process may have 200: only 36 are at work";
+    assert!(seen.contains(warning), "{seen}");
+    assert_eq!(seen.matches("refused").count() / 2, 250, "{seen}");
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_as_far_as_the_system_allows() {
+    let seen = many_nodes_with("-Hn 1024; ulimit -Sn 100");
+    assert!(!seen.contains("open files"), "{seen}");
+    assert_eq!(seen.matches("refused").count() / 2, 250, "{seen}");
+}

@@ -3,6 +3,7 @@
 mod background;
 mod complete;
 mod exit;
+mod files;
 mod harden;
 mod ledger;
 mod logins;
@@ -110,7 +111,9 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
         let plan = Arc::make_mut(&mut settings.plan);
         warn(&runs::only_what_is_open(plan, past)?);
     }
-    run::run(&settings, &ssh, &ambient, recorded)
+    let hosts = ssh.host_settings(&run::overrides(&settings.ssh));
+    warn(files::fit(Arc::make_mut(&mut settings.plan), &hosts).as_slice());
+    run::run(&settings, hosts, &ambient, recorded)
 }
 
 /// `prepull images`.

@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch};
 
-use super::background::SshBackground;
 use super::exit::Exit;
 use super::ledger::{Gap, JournalLedger};
 use super::logins::LoginsAgain;
@@ -28,16 +27,16 @@ use crate::report::{
 };
 use crate::runtime;
 use crate::settings::{Ambient, OutputSettings, RunSettings, SshSettings};
-use crate::ssh::{HostKeyPolicy, Overrides, SshOptions, SshTransport};
+use crate::ssh::{HostKeyPolicy, HostSettings, Overrides, SshOptions, SshTransport};
 
 /// Facts on their way to the reporters. The numbering loop never blocks, so this fills only when the
 /// machine itself is overloaded.
 const FACTS_UNDER_WAY: usize = 4096;
 
-/// Runs the plan. `arguments` are recorded, to go on with it later.
+/// Runs the plan on hosts that are reached as `hosts` say. `arguments` are recorded, to go on with it later.
 pub(super) fn run(
     settings: &RunSettings,
-    background: &SshBackground,
+    hosts: Vec<HostSettings>,
     ambient: &Ambient,
     arguments: Vec<OsString>,
 ) -> Result<Exit> {
@@ -50,7 +49,7 @@ pub(super) fn run(
         return Ok(Exit::Success);
     }
     let options = SshOptions {
-        hosts: background.host_settings(&overrides(&settings.ssh)),
+        hosts,
         password: settings.ssh.password.clone(),
     };
     let transport = SshTransport::asking(options, settings.plan.fleet.nodes(), &passphrase)?;
@@ -311,7 +310,8 @@ pub(super) fn form(form: cli::ReportForm) -> ReportForm {
     }
 }
 
-fn overrides(settings: &SshSettings) -> Overrides {
+/// What the command line says about all hosts.
+pub(super) fn overrides(settings: &SshSettings) -> Overrides {
     Overrides {
         host_keys: settings.host_keys.map(|choice| match choice {
             cli::HostKeysChoice::Strict => HostKeyPolicy::Strict,

@@ -58,7 +58,9 @@ async fn open<T: Transport>(
             stage,
         });
     };
-    let connecting = guarded(Stage::Connect, course.transport.connect(node, &progress));
+    // In a place of its own, which is given back once it is done: what a session holds all its life should be small.
+    let connecting = Box::pin(course.transport.connect(node, &progress));
+    let connecting = guarded(Stage::Connect, connecting);
     let mut session = tokio::select! {
         biased;
         () = cancelled(course) => return Ok(Ended::Cancelled),
@@ -295,19 +297,23 @@ pub(super) fn cancelled<T>(course: &Course<'_, T>) -> impl Future<Output = ()> +
 }
 
 /// Turns a panic below into a failure of this one attempt, so that every other node goes on.
-pub(super) async fn guarded<V>(
+///
+/// No async function: that would hold the future twice, and there is one for each node at work.
+pub(super) fn guarded<V>(
     stage: Stage,
     future: impl Future<Output = Result<V, Failure>>,
-) -> Result<V, Failure> {
-    match AssertUnwindSafe(future).catch_unwind().await {
-        Ok(result) => result,
-        Err(panic) => {
-            let words = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_string())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "panic without a message".into());
-            Err(Failure::new(FailureKind::Internal, stage, words))
-        }
-    }
+) -> impl Future<Output = Result<V, Failure>> {
+    AssertUnwindSafe(future)
+        .catch_unwind()
+        .map(move |result| match result {
+            Ok(result) => result,
+            Err(panic) => {
+                let words = panic
+                    .downcast_ref::<&str>()
+                    .map(|text| (*text).to_string())
+                    .or_else(|| panic.downcast_ref::<String>().cloned())
+                    .unwrap_or_else(|| "panic without a message".into());
+                Err(Failure::new(FailureKind::Internal, stage, words))
+            }
+        })
 }

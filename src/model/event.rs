@@ -98,3 +98,10 @@ pub enum Fact {
         reason: StopReason,
     },
 }
+
+impl Fact {
+    /// Whether nobody who was far behind misses it: another one follows soon.
+    pub fn may_be_lost(&self) -> bool {
+        matches!(self, Self::NodeStage { .. } | Self::Progress { .. })
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! A value travels as the number of its lines, then its lines, so that newlines within it survive.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use sha1::{Digest as _, Sha1};
@@ -12,6 +13,9 @@ use crate::ports::{NodeCommand, SecretDelivery};
 
 /// The program itself.
 pub(super) const PROGRAM: &str = include_str!("program.sh");
+/// As it is sent, to every node the same: ahead of the values, because wiping a secret costs more than all else of a
+/// request, and the program is none.
+pub(super) static SENT: LazyLock<Secret> = LazyLock::new(|| Secret::new(program(PROGRAM)));
 
 /// Given to the login shell. bash, dash, zsh, fish, csh, tcsh and busybox ash read it alike: in single
 /// quotes stands nothing that any of them treats specially (`!`, a newline, two backslashes).
@@ -131,10 +135,10 @@ impl Request {
         }
     }
 
-    /// What goes to the program's standard input.
-    pub(super) fn bytes(&self) -> Result<Secret, Failure> {
+    /// What the program reads from its standard input.
+    pub(super) fn values(&self) -> Result<Secret, Failure> {
         let (stdout, stderr) = self.limits();
-        let mut size = PROGRAM.len() + (4 << 10);
+        let mut size = 512;
         for command in &self.commands {
             size += command.argv.iter().map(|a| a.len() + 8).sum::<usize>();
             size += command.stdin.len() + 256;
@@ -150,7 +154,6 @@ impl Request {
         }
         // Big enough from the start: a buffer that grows leaves copies of the secret behind.
         let mut values = Values(Vec::with_capacity(size));
-        values.0.extend_from_slice(program(PROGRAM).as_bytes());
         values.text(&self.nonce)?;
         values.text(self.action.word())?;
         values.number(stdout)?;
@@ -296,6 +299,6 @@ mod tests {
     #[test]
     fn a_nul_is_refused() {
         let request = Request::new(Action::Run, vec![command(&["a\0b"])]);
-        assert_eq!(request.bytes().unwrap_err().kind, FailureKind::Internal);
+        assert_eq!(request.values().unwrap_err().kind, FailureKind::Internal);
     }
 }

@@ -13,7 +13,7 @@ use crate::model::{
 use crate::ports::{Channel, ChannelEvent, Session};
 
 use super::frames::{Frame, Reader};
-use super::request::{LINE, OnItsOwn, Request};
+use super::request::{LINE, OnItsOwn, Request, SENT};
 use super::transfer::Transfer;
 use super::{ANSWER_LIMIT, Patience, STRAGGLER_LIMIT};
 
@@ -70,7 +70,7 @@ impl<C: Channel> Talk<C> {
         stage: Stage,
         mut cancel: Pin<&mut F>,
     ) -> Result<Option<Self>, Failure> {
-        let bytes = request.bytes()?;
+        let values = request.values()?;
         let starting = async {
             let mut talk = Self {
                 channel: session.exec(LINE).await?,
@@ -88,8 +88,10 @@ impl<C: Channel> Talk<C> {
                 talk.become_root(session, node).await?;
             }
             talk.sent = Instant::now();
-            if let Err(lost) = talk.channel.write(&bytes).await {
-                return Err(talk.last_words(lost).await);
+            for bytes in [&*SENT, &values] {
+                if let Err(lost) = talk.channel.write(bytes).await {
+                    return Err(talk.last_words(lost).await);
+                }
             }
             match talk.frame().await? {
                 Frame::Hello => Ok(talk),

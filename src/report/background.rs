@@ -1,6 +1,8 @@
 //! A writer on a thread of its own, so that a slow terminal or pipe never holds anyone up.
 
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -8,8 +10,13 @@ use std::time::{Duration, Instant};
 /// Where output goes.
 pub type Output = Box<dyn Write + Send>;
 
+/// So many bytes may wait before what nobody will miss is left out.
+const BEHIND: usize = 1 << 20;
+
 /// An unbounded queue in front of an output.
 pub struct Background {
+    /// The bytes in the queue.
+    waiting: Arc<AtomicUsize>,
     queue: Option<Sender<String>>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -27,10 +34,13 @@ impl Background {
         pulse: impl Fn() -> String + Send + 'static,
     ) -> Self {
         let (queue, texts) = channel::<String>();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let queued = Arc::clone(&waiting);
         let thread = std::thread::spawn(move || {
             let mut first = Ok(());
             let mut due = every.map(|every| Instant::now() + every);
             while let Some(text) = next(&texts, due) {
+                let was_queued = text.as_ref().map_or(0, String::len);
                 let text = text.unwrap_or_else(|| {
                     due = every.map(|every| Instant::now() + every);
                     pulse()
@@ -40,10 +50,12 @@ impl Background {
                         .write_all(text.as_bytes())
                         .and_then(|()| output.flush());
                 }
+                queued.fetch_sub(was_queued, Ordering::Relaxed);
             }
             first
         });
         Self {
+            waiting,
             queue: Some(queue),
             thread: Some(thread),
         }
@@ -52,9 +64,16 @@ impl Background {
     /// Queues a text; never blocks.
     pub fn write(&self, text: String) {
         if let Some(queue) = &self.queue {
+            self.waiting.fetch_add(text.len(), Ordering::Relaxed);
             // The thread ends only after this sender is gone.
             let _ = queue.send(text);
         }
+    }
+
+    /// Whether nobody has read for so long that what may be lost should not be queued: progress, which comes again and
+    /// again, would fill the memory.
+    pub fn is_behind(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > BEHIND
     }
 
     /// Waits until everything is written and tells the first error.

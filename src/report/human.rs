@@ -66,6 +66,9 @@ impl Lines {
         let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
         board.apply(event);
         drop(board);
+        if event.fact.may_be_lost() && self.output.is_behind() {
+            return;
+        }
         if let Some(line) = line(&self.info, event, self.verbose) {
             self.output.write(line + "\n");
         }

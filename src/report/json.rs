@@ -57,6 +57,9 @@ impl Jsonl {
 
 impl Reporter for Jsonl {
     fn event(&mut self, event: &Event) {
+        if event.fact.may_be_lost() && self.output.is_behind() {
+            return;
+        }
         let line = event_json(&self.info, event).to_string();
         self.output.write(ascii_controls(&line) + "\n");
     }

@@ -513,6 +513,71 @@ fn the_summary_names_the_slowest_the_registries_and_what_arrived() {
 }
 
 #[test]
+fn what_nobody_reads_does_not_fill_the_memory_and_outcomes_are_told_all_the_same() {
+    let run = result(pull(), vec![vec![Outcome::Missing]]);
+    let (let_go, wait) = mpsc::channel();
+    let captured = Captured::default();
+    let mut jsonl = Jsonl::new(
+        Arc::clone(&run.info),
+        Box::new(Stuck(wait, captured.clone())),
+    );
+    let event = |number, fact| Event {
+        number,
+        at: Duration::ZERO,
+        fact,
+    };
+    for number in 0..200_000 {
+        let fact = Fact::Progress {
+            node: 0,
+            item: 0,
+            bytes: number,
+            total: None,
+        };
+        jsonl.event(&event(number, fact));
+    }
+    jsonl.event(&finished(Outcome::Missing));
+    drop(let_go);
+    jsonl.finish(&run).unwrap();
+    let text = captured.text();
+    assert!(text.len() < 2 << 20, "{} bytes were kept", text.len());
+    assert!(text.contains(r#""event":"finished""#), "{text}");
+}
+
+/// Keeps nothing before it is let go, and counts how often it is asked to.
+struct SlowDisk(mpsc::Receiver<()>, Arc<Mutex<Vec<usize>>>);
+
+impl Ledger for SlowDisk {
+    fn keep(&mut self, events: &[Event]) {
+        let _ = self.0.recv();
+        self.1.lock().unwrap().push(events.len());
+    }
+
+    fn end(&mut self, _: &RunResult) {}
+}
+
+#[test]
+fn a_slow_disk_is_given_what_piled_up_in_one_piece_and_loses_nothing() {
+    let run = result(pull(), vec![vec![Outcome::Missing]]);
+    let (let_go, wait) = mpsc::channel();
+    let pieces = Arc::new(Mutex::new(Vec::new()));
+    let ledger = Box::new(SlowDisk(wait, Arc::clone(&pieces)));
+    let (facts, receiver) = tokio::sync::mpsc::channel(4096);
+    let running = start(receiver, Some(ledger), vec![]);
+    let fact = || (Duration::ZERO, Fact::NodeStarted { node: 0 });
+    // The engine may be so far ahead of the disk without waiting; progress is not waited with at all.
+    let mut sent = 0;
+    while facts.try_send(fact()).is_ok() {
+        sent += 1;
+    }
+    assert!(sent >= 4096, "{sent}");
+    drop((let_go, facts));
+    assert!(running.finish(&run).is_empty());
+    let pieces = pieces.lock().unwrap();
+    assert_eq!(pieces.iter().sum::<usize>(), sent);
+    assert!(pieces.len() <= sent / 1024 + 3, "{pieces:?}");
+}
+
+#[test]
 fn quiet_says_nothing_of_success_and_everything_of_failure() {
     for (outcome, silent) in [
         (Outcome::Present(held("sha256:aa")), true),

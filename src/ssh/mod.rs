@@ -25,6 +25,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use connect::Target;
 use futures::FutureExt as _;
 use host_keys::HostKeys;
@@ -40,6 +42,10 @@ pub use settings::{
 
 use crate::model::{Failure, FailureKind, Node, Secret, Stage};
 use crate::ports::Transport;
+
+/// How many nodes are connected to at one time, however many are at work: key exchanges of thousands at once would take
+/// longer, one with another, than each of them may.
+pub const CONNECTING: usize = 512;
 
 /// How the nodes of a run are reached.
 #[derive(Debug, Clone, Default)]
@@ -125,6 +131,7 @@ struct Inner {
     hosts: Vec<Host>,
     identities: Identities,
     pool: jump::Pool,
+    connecting: Semaphore,
     warnings: Vec<String>,
 }
 
@@ -182,6 +189,7 @@ impl SshTransport {
             hosts,
             identities,
             pool: jump::Pool::default(),
+            connecting: Semaphore::new(CONNECTING),
             warnings,
         })))
     }
@@ -222,6 +230,8 @@ impl Transport for SshTransport {
     ) -> Result<SshSession, Failure> {
         let settings = &self.0.host(node.ssh_settings)?.settings;
         let wait = settings.connect_timeout;
+        // It is never closed, so there is no error.
+        let _place = self.0.connecting.acquire().await;
         progress(Stage::Connect);
         if node.address.is_empty() {
             return Err(Failure::new(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Sig};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -83,6 +84,15 @@ pub(super) async fn farewell(live: &Live) {
     .await;
 }
 
+/// What is written, wiped when the last of us is done with it.
+struct Owned(Secret);
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        self.0.expose()
+    }
+}
+
 /// A command that runs on a node. Dropping it closes its channel; the command may live on.
 pub struct SshChannel {
     events: UnboundedReceiver<Result<ChannelEvent, Failure>>,
@@ -137,7 +147,7 @@ impl Channel for SshChannel {
         tokio::select! {
             // russh waits for ever for the window of a channel that is gone.
             _ = self.open.changed() => {}
-            written = self.writing.data_bytes(bytes.expose().to_vec()) => if written.is_ok() {
+            written = self.writing.data_bytes(Bytes::from_owner(Owned(bytes.clone()))) => if written.is_ok() {
                 return Ok(());
             },
         }

@@ -1,0 +1,78 @@
+//! Open files: as many as the system lets us have, and no more nodes at one time than they suffice for.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::model::Plan;
+use crate::ssh::{CONNECTING, HostSettings};
+
+/// What is open whatever the fleet: standard streams, the journal, the timers of the runtime, agents, jump hosts.
+const BASE: u64 = 128;
+/// A node is a socket.
+const SOCKET: u64 = 1;
+/// Or two pipes and the handle of a process.
+const PROXY_COMMAND: u64 = 3;
+
+/// Raises the limit of open files to what the system allows, and lowers `parallel` where even that is too little: says so.
+pub(super) fn fit(plan: &mut Plan, hosts: &[HostSettings]) -> Option<String> {
+    let limit = raise().unwrap_or(u64::MAX);
+    let each = match hosts.iter().any(|host| host.proxy_command.is_some()) {
+        true => PROXY_COMMAND,
+        false => SOCKET,
+    };
+    let asked = plan.policy.parallel.min(plan.fleet.nodes().len());
+    let most = most(limit, each);
+    if asked <= most {
+        return None;
+    }
+    plan.policy.parallel = most;
+    Some(format!(
+        "{asked} nodes at one time need about {} open files, and this process may have {limit}: only {most} are at work at \
+         one time; a higher hard limit (`ulimit -Hn`) lifts that",
+        needed(asked as u64, each)
+    ))
+}
+
+/// The limit from now on; `None` when the system does not say.
+fn raise() -> Option<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => Some(hard),
+        Err(_) => Some(soft),
+    }
+}
+
+/// A node that is being connected to may try two addresses at one time, or ask a name server.
+fn needed(nodes: u64, each: u64) -> u64 {
+    BASE + nodes * each + nodes.min(CONNECTING as u64)
+}
+
+/// How many nodes these files suffice for, at least one.
+fn most(files: u64, each: u64) -> usize {
+    let free = files.saturating_sub(BASE);
+    let (connecting, each) = (CONNECTING as u64, each.max(1));
+    let few = free / (each + 1);
+    let nodes = if few <= connecting {
+        few
+    } else {
+        (free - connecting) / each
+    };
+    usize::try_from(nodes).unwrap_or(usize::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_nodes_as_the_files_suffice_for() {
+        assert_eq!(most(20_000, SOCKET), 20_000 - 128 - CONNECTING);
+        for each in [SOCKET, PROXY_COMMAND] {
+            for files in [200, 256, 1024, 4096, 20_000, 1 << 20] {
+                let most = most(files, each) as u64;
+                assert!(needed(most, each) <= files, "{files}: {most}");
+                assert!(needed(most + 1, each) > files, "{files}: {most}");
+            }
+            assert_eq!(most(3, each), 1);
+        }
+    }
+}
