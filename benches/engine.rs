@@ -114,6 +114,7 @@ fn plan(nodes: usize) -> Plan {
             ..Policy::default()
         },
         held: HashMap::new(),
+        contents: Vec::new(),
         mark: "bench".into(),
     }
 }
