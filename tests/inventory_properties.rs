@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test file: a panic is a failed test
 
-use prepull::inventory::{NodeSettings, Selection, built_in, hosts, parse, resolve};
+use prepull::inventory::{NodeSettings, Selection, built_in, hosts, images_in, parse, resolve};
 use prepull::model::Node;
 use proptest::prelude::*;
 
@@ -107,6 +107,26 @@ proptest! {
         }).collect();
         if !written.is_empty() {
             prop_assert_eq!(hosts::expand(&written.join(",")).unwrap(), found);
+        }
+    }
+
+    /// Each image is named once, with its places, and each of them is a line of the text.
+    #[test]
+    fn any_manifests_name_images_once_or_are_an_error(text in words(&[
+        "spec:", "containers:", "initContainers:", "template:", "volumes:", "image:", "items:", "kind: List", "\n", "\n", "\n  ",
+        "\n    ", "\n  - ", "- ", "image: a:v1", "image: b/c@sha256:", "a:v1", " ", "{", "}", "[", "]", ", ", "&x ", "*x", "|", "---\n",
+        "{{ x }}", "'", "\"", "~",
+    ])) {
+        match images_in(&format!("spec:\n  containers: [{{image: 'first:v1'}}]\n---\n{text}"), "file") {
+            Ok(found) => {
+                for (number, named) in found.iter().enumerate() {
+                    prop_assert!(found[..number].iter().all(|other| other.image != named.image));
+                    prop_assert!(!named.places.is_empty());
+                    prop_assert!(named.places.iter().all(|place| place.starts_with("file:")));
+                }
+                prop_assert!(!found.is_empty());
+            }
+            Err(error) => prop_assert!(error.to_string().starts_with("file"), "{}", error),
         }
     }
 }

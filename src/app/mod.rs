@@ -24,8 +24,10 @@ pub use complete::script;
 pub use exit::Exit;
 pub use man::pages;
 
-use crate::cli::{Cli, Command, ImagesArgs, ImagesFormat, NodesFormat, PullArgs};
-use crate::inventory::{self, Asked, NamedImage};
+use crate::cli::{
+    Cli, Command, ImagesArgs, ImagesFormat, NodesArgs, NodesFormat, PullArgs, SshArgs,
+};
+use crate::inventory::{self, Asked, Background, NamedImage};
 use crate::model::Fleet;
 use crate::model::text::printable;
 use crate::report;
@@ -69,42 +71,25 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
         let resumed = runs::resume(wanted, &arguments, &ambient)?;
         (cli, recorded, past) = (resumed.cli, resumed.arguments, Some(resumed.past));
     }
-    let login = match &cli.command {
-        Command::Pull(args) => &args.reach.ssh.login,
-        Command::Check(args) => &args.reach.ssh.login,
-        Command::Exec(args) => &args.reach.ssh.login,
-        Command::Nodes(args) => &args.reach.ssh.login,
+    let (ssh, mut settings) = match &cli.command {
+        Command::Pull(args) => with_ssh_config(&args.reach.ssh, |behind| {
+            settings::pull(args, &ambient, behind)
+        }),
+        Command::Check(args) => with_ssh_config(&args.reach.ssh, |behind| {
+            settings::check(args, &ambient, behind)
+        }),
+        Command::Exec(args) => with_ssh_config(&args.reach.ssh, |behind| {
+            settings::exec(args, &ambient, behind)
+        }),
+        Command::Nodes(args) if args.probe => with_ssh_config(&args.reach.ssh, |behind| {
+            settings::probe(args, &ambient, behind)
+        }),
+        Command::Nodes(args) => return nodes(args, &ambient),
         Command::Images(args) => return images(args, &ambient),
         Command::Runs(command) => return runs::perform(command, &ambient),
         Command::Completions { shell } => return complete::registration(*shell),
         Command::Man { command } => return man::print(command),
-    };
-    let ssh = SshBackground::read(login.ssh_config.as_deref())?;
-    let behind = |asked: &Asked<'_>| ssh.ask(asked);
-    let mut settings = match &cli.command {
-        Command::Pull(args) => settings::pull(args, &ambient, &behind)?,
-        Command::Check(args) => settings::check(args, &ambient, &behind)?,
-        Command::Exec(args) => settings::exec(args, &ambient, &behind)?,
-        Command::Nodes(args) if args.probe => settings::probe(args, &ambient, &behind)?,
-        Command::Nodes(args) => {
-            let fleet = settings::nodes(args, &ambient, &behind)?;
-            warn(&ssh.warnings());
-            warn(&without_address(&fleet));
-            let text = match args.output {
-                NodesFormat::Human => report::fleet_table(&fleet, false),
-                NodesFormat::Wide => report::fleet_table(&fleet, true),
-                NodesFormat::Yaml => report::fleet_yaml(&fleet),
-                NodesFormat::Name => report::fleet_names(&fleet),
-                NodesFormat::Json => pretty(&report::fleet_json(&fleet)),
-            };
-            report::print_stdout(&text)?;
-            return Ok(Exit::Success);
-        }
-        Command::Images(args) => return images(args, &ambient),
-        Command::Runs(command) => return runs::perform(command, &ambient),
-        Command::Completions { shell } => return complete::registration(*shell),
-        Command::Man { command } => return man::print(command),
-    };
+    }?;
     warn(&ssh.warnings());
     warn(&without_address(&settings.plan.fleet));
     if let Some(past) = &past {
@@ -114,6 +99,34 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
     let hosts = ssh.host_settings(&run::overrides(&settings.ssh));
     warn(files::fit(Arc::make_mut(&mut settings.plan), &hosts).as_slice());
     run::run(&settings, hosts, &ambient, recorded)
+}
+
+/// Resolves something with the operator's ssh_config behind it, and keeps that for the connections.
+fn with_ssh_config<T>(
+    args: &SshArgs,
+    resolve: impl FnOnce(Background<'_>) -> Result<T>,
+) -> Result<(SshBackground, T)> {
+    let ssh = SshBackground::read(args.login.ssh_config.as_deref())?;
+    let resolved = resolve(&|asked: &Asked<'_>| ssh.ask(asked))?;
+    Ok((ssh, resolved))
+}
+
+/// `prepull nodes`, without a probe.
+fn nodes(args: &NodesArgs, ambient: &Ambient) -> Result<Exit> {
+    let (ssh, fleet) = with_ssh_config(&args.reach.ssh, |behind| {
+        settings::nodes(args, ambient, behind)
+    })?;
+    warn(&ssh.warnings());
+    warn(&without_address(&fleet));
+    let text = match args.output {
+        NodesFormat::Human => report::fleet_table(&fleet, false),
+        NodesFormat::Wide => report::fleet_table(&fleet, true),
+        NodesFormat::Yaml => report::fleet_yaml(&fleet),
+        NodesFormat::Name => report::fleet_names(&fleet),
+        NodesFormat::Json => pretty(&report::fleet_json(&fleet)),
+    };
+    report::print_stdout(&text)?;
+    Ok(Exit::Success)
 }
 
 /// `prepull images`.

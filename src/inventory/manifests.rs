@@ -55,6 +55,16 @@ pub fn images(paths: &[PathBuf]) -> Result<Vec<NamedImage>, InventoryError> {
     Ok(found)
 }
 
+/// The images in one text of manifests, which errors call `name`; none is no error here.
+///
+/// # Errors
+/// As for [`images`], but for files.
+pub fn images_in(text: &str, name: &str) -> Result<Vec<NamedImage>, InventoryError> {
+    let mut found = Vec::new();
+    one(text, name, &mut found)?;
+    Ok(found)
+}
+
 fn each(path: &Path, depth: usize, found: &mut Vec<NamedImage>) -> Result<(), InventoryError> {
     if !path.is_dir() {
         return one(&read::file(path)?, &path.display().to_string(), found);
