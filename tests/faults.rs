@@ -553,3 +553,207 @@ fn a_preflight_says_what_will_not_work_before_anything_is_pulled() {
         assert_eq!(left_on(&lab, node), "", "on {}", node.name);
     }
 }
+
+/// Where in its visit each of five nodes loses its link, and what on the node waits there to be cut off.
+const PHASES: [(&str, &str); 5] = [
+    ("node-1", "connect"),
+    ("node-5", "authenticate"),
+    ("node-2", "probe"),
+    ("node-7", "inspect"),
+    ("node-9", "verify"),
+];
+
+/// Has the node stop for a while, once, in the phase where its link is to be cut.
+fn wait_in(lab: &Lab, node: &str, phase: &str) {
+    let script = r#"phase=$1
+        rm -f /run/lab/reached /run/lab/once
+        hold='[ -e /run/lab/reached ] || { : >/run/lab/reached; sleep 4; }'
+        case $phase in
+            authenticate)
+                printf '#!/bin/sh\n%s\ncat /root/.ssh/authorized_keys\n' "$hold" >/usr/local/sbin/keys
+                chmod 755 /usr/local/sbin/keys
+                grep -q sbin/keys /etc/ssh/sshd_config || printf '%s\n' 'AuthorizedKeysFile none' \
+                    'AuthorizedKeysCommand /usr/local/sbin/keys' 'AuthorizedKeysCommandUser root' >>/etc/ssh/sshd_config ;;
+            probe)
+                printf '#!/bin/sh\n%s\nexec /usr/local/bin/crictl "$@"\n' "$hold" >/usr/local/sbin/crictl
+                chmod 755 /usr/local/sbin/crictl ;;
+            inspect | verify)
+                [ $phase = inspect ] || hold="[ ! -e /run/lab/once ] || { $hold; }; : >/run/lab/once"
+                printf '#!/bin/sh\ncase $2 in inspect) %s ;; esac\nexec /usr/bin/docker "$@"\n' "$hold" >/usr/local/sbin/docker
+                chmod 755 /usr/local/sbin/docker ;;
+        esac"#;
+    succeed(&mut lab.on(node, &["sh", "-c", script, "sh", phase]));
+}
+
+/// Cuts each link once its node has come to its phase; returns when all are cut.
+fn cut_all(lab: &Lab) {
+    let began = Instant::now();
+    let mut left: Vec<&str> = PHASES[1..].iter().map(|(node, _)| *node).collect();
+    while !left.is_empty() {
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "{left:?} did not come to their phases"
+        );
+        left.retain(|node| {
+            let reached = lab.on(node, &["test", "-e", "/run/lab/reached"]).status();
+            if !reached.unwrap().success() {
+                return true;
+            }
+            succeed(&mut lab.command(&["cut", node]));
+            false
+        });
+    }
+}
+
+/// The link goes in each phase of a visit: for seconds, and the run comes to its end all the same; for good, and
+/// what failed is told and nothing stays on the nodes.
+#[test]
+fn a_link_may_go_in_every_phase() {
+    let lab = fleet();
+    let nodes: Vec<Node> = good_nodes(&lab)
+        .into_iter()
+        .filter(|node| PHASES.iter().any(|(name, _)| *name == node.name))
+        .collect();
+    let names = PHASES.map(|(name, _)| name).join(":");
+    for (for_good, retries) in [(false, "50"), (true, "3")] {
+        for (node, phase) in PHASES {
+            wait_in(&lab, node, phase);
+        }
+        for action in ["stop", "start"] {
+            succeed(&mut lab.command(&["service", "node-5", "sshd", action]));
+        }
+        succeed(&mut lab.command(&["cut", "node-1"]));
+        let arguments = [
+            "--limit",
+            &names,
+            "--lease",
+            "6s",
+            "--keepalive",
+            "1s",
+            "--connect-timeout",
+            "2s",
+            "--backoff",
+            "100ms..1s",
+            "--retries",
+            retries,
+            SMALL,
+        ];
+        let running = start(&mut pull_command(&lab, &arguments), &lab.password());
+        cut_all(&lab);
+        if !for_good {
+            std::thread::sleep(Duration::from_secs(5));
+            for (node, _) in PHASES {
+                succeed(&mut lab.command(&["mend", node]));
+            }
+        }
+        let run = end(running);
+        let began = Instant::now();
+        let left = |node: &Node| left_on(&lab, node);
+        while for_good
+            && nodes.iter().any(|node| !left(node).is_empty())
+            && began.elapsed() < Duration::from_secs(40)
+        {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        let remains: String = nodes.iter().map(left).collect();
+        for (node, _) in PHASES {
+            succeed(&mut lab.command(&["mend", node]));
+        }
+        assert_eq!(remains, "", "for good: {for_good}");
+        let document = run.expect(i32::from(for_good)).json();
+        for node in document["nodes"].as_array().unwrap() {
+            let outcomes = node["outcomes"].as_array().unwrap();
+            assert_eq!(outcomes.len(), 1);
+            let kinds = failed(&outcomes[0]);
+            let lost = ["connection-lost", "unreachable"];
+            assert!(!kinds.is_empty(), "{node}");
+            assert!(kinds.iter().all(|kind| lost.contains(kind)), "{node}");
+            // What went on by itself for longer than its lease is found again as an image that is there.
+            let good = ["pulled", "present"].contains(&outcomes[0]["status"].as_str().unwrap());
+            assert_eq!(good, !for_good, "{node}");
+        }
+        for node in &nodes {
+            forget_images(&lab, node);
+        }
+    }
+    let script = "rm -f /usr/local/sbin/docker /usr/local/sbin/crictl /usr/local/sbin/keys
+        sed -i '/^AuthorizedKeys/d' /etc/ssh/sshd_config";
+    for node in &nodes {
+        succeed(&mut lab.on(&node.name, &["sh", "-c", script]));
+    }
+    for action in ["stop", "start"] {
+        succeed(&mut lab.command(&["service", "node-5", "sshd", action]));
+    }
+}
+
+/// Login shells that are no friends: output without end, a line of 1 GB, a terminal's commands, lies in our protocol.
+const HOSTILE: [(&str, &str); 5] = [
+    ("node-1", "exec yes"),
+    ("node-5", "head -c 1000000000 /dev/zero | tr '\\0' x"),
+    (
+        "node-7",
+        "printf '\\033]0;owned\\007\\033[2J\\033[1;31mroot\\n'; printf '\\033[2J' >&2; exit 1",
+    ),
+    (
+        "node-9",
+        "printf 'prepull-%s hello\\nprepull-%s output 0 4000000000 0 0\\n' $nonce $nonce; exec yes",
+    ),
+    (
+        "node-11",
+        "printf 'prepull-%s hello\\n' $nonce; while :; do printf 'prepull-%s progress a:1:1\\n' $nonce; done",
+    ),
+];
+
+#[test]
+fn hostile_nodes_fail_alone_and_cost_little() {
+    let lab = fleet();
+    for (node, does) in HOSTILE {
+        let shell = format!(
+            "#!/bin/sh\nwhile IFS= read -r line && [ \"$line\" != '#go' ]; do :; done\nread -r one; read -r nonce\n{does}\n"
+        );
+        let script = "printf %s \"$1\" >/usr/local/bin/hostile; chmod 755 /usr/local/bin/hostile
+            sed -i '/^root:/s|[^:]*$|/usr/local/bin/hostile|' /etc/passwd";
+        succeed(&mut lab.on(node, &["sh", "-c", script, "sh", &shell]));
+    }
+    let arguments = [
+        "--limit",
+        "node-1:node-3:node-5:node-7:node-9:node-11",
+        "--retries",
+        "0",
+        "--stall-timeout",
+        "10s",
+        "--pull-timeout",
+        "10s",
+        SMALL,
+    ];
+    let running = start(&mut pull_command(&lab, &arguments), &lab.password());
+    let status = format!("/proc/{}/status", running.id());
+    let mut most = 0;
+    // It is this process: those before it became it.
+    while let Ok(text) = std::fs::read_to_string(&status)
+        && let Some(line) = text.lines().find(|line| line.starts_with("VmHWM:"))
+    {
+        most = line
+            .split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let run = end(running);
+    for (node, _) in HOSTILE {
+        let script = "sed -i '/^root:/s|[^:]*$|/bin/bash|' /etc/passwd; for process in /proc/[0-9]*; do
+                case $(tr '\\0' ' ' <$process/cmdline 2>/dev/null) in *bin/[h]ostile*) kill -9 ${process#/proc/} ;; esac
+            done; true";
+        succeed(&mut lab.on(node, &["sh", "-c", script]));
+    }
+    let run = run.expect(1);
+    assert!(most > 1_000 && most < 150_000, "{most} kB");
+    assert!(!run.stdout.contains('\u{1b}') && !run.stderr.contains('\u{1b}'));
+    for node in run.json()["nodes"].as_array().unwrap() {
+        let is_friend = node["name"] == "node-3";
+        let status = if is_friend { "pulled" } else { "failed" };
+        assert_eq!(node["outcomes"][0]["status"], status, "{node}");
+    }
+}
