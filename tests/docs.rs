@@ -26,9 +26,21 @@ spec:
     spec:
       containers: [{name: app, image: 'registry.example:5000/team/app:v2'}]
 ";
-/// Plans where the real program would connect.
-const PLANS: &str = "#!/bin/sh\ncase $1,$* in\n*' -n '*) ;;\npull,* | check,* | exec,*)\n    name=$1\n    shift\n    \
-    exec \"$PREPULL\" \"$name\" -n \"$@\" ;;\nesac\nexec \"$PREPULL\" \"$@\"\n";
+/// Plans, or shows the inventory, where the real program would connect.
+const PLANS: &str = r#"#!/bin/sh
+name=$1
+shift
+case "$name, $* " in
+nodes,*' --probe '*)
+    for word; do
+        shift
+        [ "$word" = --probe ] || set -- "$@" "$word"
+    done ;;
+*' -n '*) ;;
+pull,* | check,* | exec,*) set -- -n "$@" ;;
+esac
+exec "$PREPULL" "$name" "$@"
+"#;
 const HELM: &str = "#!/bin/sh\ncat \"$DESK/deploy/app.yml\"\n";
 /// Says the same list of nodes to whoever asks.
 const API: &str = "\
@@ -285,7 +297,7 @@ fn the_runbook_warms_a_real_fleet() {
     let lab = Lab::start(env!("CARGO_CRATE_NAME"), 4, &[]);
     // The same commands; the fleet, the image and the known hosts are the lab's.
     let prepull = format!(
-        "#!/bin/sh\nname=$1\nshift\ncase $name in\npull | check) exec \"$PREPULL\" $name -F none --known-hosts {} \"$@\" ;;\nesac\n\
+        "#!/bin/sh\nname=$1\nshift\ncase $name in\npull | check | nodes) exec \"$PREPULL\" $name -F none --known-hosts {} \"$@\" ;;\nesac\n\
          exec \"$PREPULL\" $name \"$@\"\n",
         lab.file("known_hosts")
     );
