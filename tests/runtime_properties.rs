@@ -15,7 +15,11 @@ fn messages() -> Vec<(RuntimeKind, u32, String)> {
         .map(|line| {
             let cells: Vec<&str> = line.split('\t').collect();
             (
-                cells[0].parse().unwrap(),
+                // What ctr says is containerd's; crictl shows the same.
+                match cells[0] {
+                    "ctr" => RuntimeKind::Crictl,
+                    other => other.parse().unwrap(),
+                },
                 cells[1].parse().unwrap(),
                 cells[4].replace("\\n", "\n"),
             )
