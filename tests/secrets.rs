@@ -226,7 +226,7 @@ fn a_password_is_nowhere_whatever_becomes_of_the_run() {
     assert!(register(&lab, "broken", &password));
     succeed(&mut lab.command(&["registry", "rate", "30mbit"]));
     let watch = Watch::start();
-    let arguments = [
+    let patient = [
         "--keepalive",
         "1s",
         "--backoff",
@@ -237,7 +237,7 @@ fn a_password_is_nowhere_whatever_becomes_of_the_run() {
         "30s",
         APP,
     ];
-    let running = start(&mut pull_as(&lab, "broken", &arguments), &password);
+    let running = start(&mut pull_as(&lab, "broken", &patient), &password);
     all_pulling(&lab, &nodes);
     // docker has spoken by now, and its login is gone from the node while it goes on.
     let spoken = Instant::now();
@@ -281,6 +281,23 @@ fn a_password_is_nowhere_whatever_becomes_of_the_run() {
         std::thread::sleep(Duration::from_millis(500));
     }
     assert_nowhere(&lab, "SIGKILL");
+
+    // Nodes that go down in the middle of a pull, and come back.
+    for node in &nodes {
+        forget_images(&lab, node);
+    }
+    let running = start(&mut pull_as(&lab, "broken", &patient), &password);
+    all_pulling(&lab, &nodes);
+    for action in ["down", "up"] {
+        for node in &nodes[..2] {
+            succeed(&mut lab.command(&[action, &node.name]));
+        }
+    }
+    succeed(&mut lab.command(&["registry", "rate", "off"]));
+    let run = end(running);
+    assert_silent(&run, "reboots");
+    run.expect(0);
+    assert_nowhere(&lab, "reboots");
 }
 
 /// Whether a file in a node's memory holds the secret.
