@@ -86,7 +86,7 @@ fn answer(input: &[u8], pulls: Pulls) -> Option<Answer> {
     }
     let mut values = Values(text.split_terminator('\n'));
     let (nonce, action) = (values.next()?, values.next()?);
-    for _limit_turn_lease in 0..5 {
+    for _limits_turn_lease_disk in 0..6 {
         values.next()?;
     }
     let commands = values.number()?;

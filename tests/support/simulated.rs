@@ -208,8 +208,8 @@ impl Program {
         self.nonce = self.value().await?;
         let action = self.value().await?;
         assert!(action.starts_with("pull-"), "{action}");
-        // Limits, the turn's name, ticks.
-        for _ in 0..5 {
+        // Limits, the turn's name, ticks, whether a login may lie on a disk.
+        for _ in 0..6 {
             self.value().await?;
         }
         for _ in 0..self.number().await? {
