@@ -117,8 +117,11 @@ make_secret() {
         mkdir "$2/prepull-secret.$nonce" && printf %s "$secret" >"$2/prepull-secret.$nonce/$name"
 }
 
+# Wherever it may lie: what says so may be gone already, or a client may have written beside it when it was first removed.
 forget_secret() {
-    { read -r place <"$dir/secret" && rm -rf "$place" "$dir/secret"; } 2>/dev/null
+    set_aside=prepull-secret.$nonce
+    rm -rf "$dir/secret" "$dir/$set_aside" "/dev/shm/$set_aside" "/run/$set_aside" \
+        "${XDG_RUNTIME_DIR:-/nowhere}/$set_aside" "/run/user/$(id -u 2>/dev/null)/$set_aside" 2>/dev/null
 }
 
 # Sends signal $1 to the running command: to its process group, or to it alone where it has none.
