@@ -159,6 +159,88 @@ fn a_second_interrupt_takes_the_bars_away_and_says_how_to_go_on() {
     );
 }
 
+/// Waits until so many pulls came to their end.
+fn until_ended(fleet: &Simulated, pulls: usize) {
+    let began = Instant::now();
+    while fleet.ended() < pulls {
+        let ended = fleet.ended();
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "{ended} pulls ended"
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// What stands from the last line on that begins with this; nothing when there is none.
+fn from<'a>(screen: &'a [String], text: &str) -> &'a [String] {
+    let place = screen.iter().rposition(|line| line.starts_with(text));
+    &screen[place.unwrap_or(screen.len())..]
+}
+
+#[test]
+fn a_stop_leaves_the_terminal_to_the_shell_and_coming_back_draws_below() {
+    let fleet = Simulated::start(12, |_| Pull::Takes(600));
+    let folder = tempfile::tempdir().unwrap();
+    let terminal = Terminal::open(90, 60, &[]);
+    // Whoever writes from the background is stopped there.
+    terminal.type_line("stty tostop");
+    terminal.type_line(&command(folder.path(), &fleet, "--no-journal"));
+    terminal.until_seen("  sim-0012  pull");
+
+    terminal.key("C-z");
+    assert_eq!(terminal.until_prompt().iter().filter(is_counts).count(), 1);
+    terminal.type_line("echo stopped-$((40 + 2))");
+    terminal.until_seen("stopped-42");
+    terminal.resize(80, 56);
+    terminal.type_line("fg");
+    terminal.until("a frame below", |screen| {
+        has(from(screen, "ready> fg"), "  sim-0012  pull")
+    });
+    // Some more of them, over each other.
+    std::thread::sleep(Duration::from_millis(1500));
+    let screen = terminal.screen();
+    let below = from(&screen, "stopped-42");
+    assert_whole(&screen[..screen.len() - below.len()], (80, 56));
+    assert_whole(below, (80, 56));
+
+    terminal.key("C-z");
+    terminal.until_prompt();
+    terminal.type_line("bg");
+    terminal.type_line("echo beside-$((40 + 2))");
+    terminal.until_seen("beside-42");
+    std::thread::sleep(Duration::from_millis(1500));
+    terminal.type_line("jobs");
+    let screen = terminal.until_seen("Running");
+    let shell = from(&screen, "ready> bg");
+    assert!(!shell.iter().any(|line| is_counts(&line)), "{screen:#?}");
+    terminal.type_line("clear");
+    terminal.until("nothing", |screen| !has(screen, "sim-"));
+    terminal.type_line("fg");
+    terminal.until_seen("  sim-0012  pull");
+    assert_whole(&terminal.screen(), (80, 56));
+
+    terminal.key("C-c");
+    terminal.until_prompt();
+    let history = terminal.history();
+    assert!(
+        history.contains("NOT READY: 0 of 12 nodes ok, 12 not run"),
+        "{history}"
+    );
+}
+
+#[test]
+fn without_a_shell_that_could_let_it_go_on_a_stop_is_passed_over() {
+    let fleet = Simulated::start(1, |_| Pull::Takes(3));
+    let folder = tempfile::tempdir().unwrap();
+    let terminal = Terminal::open(90, 24, &[]);
+    let typed = command(folder.path(), &fleet, "--no-journal");
+    terminal.type_line(&format!("exec env {typed}"));
+    terminal.until_seen("  sim-0001  pull");
+    terminal.key("C-z");
+    until_ended(&fleet, 1);
+}
+
 #[test]
 fn log_lines_and_the_frame_do_not_tear_each_other() {
     let fleet = Simulated::start(40, |number| Pull::Takes((number % 3) as u32));
@@ -193,15 +275,7 @@ fn a_terminal_that_does_not_read_costs_the_run_nothing() {
     terminal.type_line(&command(folder.path(), &fleet, "-p 4 -v"));
     terminal.until_seen(" running");
     terminal.key("C-s");
-    let began = Instant::now();
-    while fleet.ended() < 20 {
-        assert!(
-            began.elapsed() < Duration::from_secs(60),
-            "{} pulls ended",
-            fleet.ended()
-        );
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    until_ended(&fleet, 20);
     // It was not just that nothing was to be written.
     assert!(!has(&terminal.screen(), "READY"));
     terminal.key("C-q");

@@ -13,7 +13,7 @@ use super::exit::Exit;
 use super::ledger::{Gap, JournalLedger};
 use super::logins::LoginsAgain;
 use super::runs;
-use super::stop::Signals;
+use super::stop::{self, Signals};
 use crate::cli::{self, Format, NodesFormat};
 use crate::credentials;
 use crate::engine::{self, Finish};
@@ -23,7 +23,7 @@ use crate::model::{Fact, Plan, Secret, Work};
 use crate::registry::{self, RegistryError};
 use crate::report::{
     self, FileReport, Human, HumanOptions, Json, Jsonl, Ledger, ReportForm, Reporter, RunInfo,
-    RunResult,
+    RunResult, Screen,
 };
 use crate::runtime;
 use crate::settings::{Ambient, OutputSettings, RunSettings, SshSettings};
@@ -96,7 +96,7 @@ pub(super) fn run(
     }
     let running = report::start(facts_receiver, ledger, reporters);
     let logins = LoginsAgain::new(&settings.login_sources, &plan);
-    let ended = tokio.block_on(perform(&plan, &transport, &logins, facts));
+    let ended = tokio.block_on(perform(&plan, &transport, &logins, facts, running.screen()));
     // What still runs after a second signal must not hold the program back.
     tokio.shutdown_background();
     let finish = match ended? {
@@ -210,8 +210,12 @@ async fn perform(
     transport: &SshTransport,
     logins: &LoginsAgain,
     facts: mpsc::Sender<(Duration, Fact)>,
+    screen: Option<Screen>,
 ) -> Result<Ended> {
     let signals = Signals::catch()?;
+    if let Some(screen) = screen {
+        stop::give_way(screen)?;
+    }
     let (stop, stop_receiver) = watch::channel(None);
     let runtimes = runtime::all();
     let finish = tokio::select! {

@@ -1,10 +1,48 @@
-//! SIGINT, SIGTERM and SIGHUP: the first asks the run to stop, a second one ends it at once.
+//! SIGINT, SIGTERM and SIGHUP: the first asks the run to stop, a second one ends it at once. SIGTSTP and SIGCONT: the shell
+//! gets the terminal, and gives it back.
 
 use anyhow::{Context, Result};
+use nix::sys::signal::{Signal as Number, raise};
+use nix::unistd::{getpgrp, getsid};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::block_in_place;
 
 use crate::model::StopReason;
+use crate::report::Screen;
+
+fn catch(kind: SignalKind) -> Result<Signal> {
+    signal(kind).context("cannot catch signals")
+}
+
+/// Stops when Ctrl-Z asks for it, with the terminal left to the shell, and draws on it again afterwards. Needs a tokio
+/// runtime with several threads.
+pub(super) fn give_way(screen: Screen) -> Result<()> {
+    let kind = |number: Number| SignalKind::from_raw(number as i32);
+    let mut stop = catch(kind(Number::SIGTSTP))?;
+    let mut go_on = catch(kind(Number::SIGCONT))?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = stop.recv() => {
+                    // In the group of the session's first process there is no shell that would let us go on.
+                    if getsid(None).is_ok_and(|session| session == getpgrp()) {
+                        continue;
+                    }
+                    // A frame that is being written has to be whole first.
+                    block_in_place(|| screen.leave());
+                    if raise(Number::SIGSTOP).is_ok() {
+                        go_on.recv().await;
+                    }
+                }
+                // Stopped by somebody without a word.
+                _ = go_on.recv() => block_in_place(|| screen.leave()),
+            }
+            block_in_place(|| screen.come_back());
+        }
+    });
+    Ok(())
+}
 
 /// The signals, caught from here on.
 pub(super) struct Signals {
@@ -16,7 +54,6 @@ pub(super) struct Signals {
 impl Signals {
     /// Starts to catch them. Needs a tokio runtime.
     pub(super) fn catch() -> Result<Self> {
-        let catch = |kind| signal(kind).context("cannot catch signals");
         Ok(Self {
             interrupt: catch(SignalKind::interrupt())?,
             terminate: catch(SignalKind::terminate())?,

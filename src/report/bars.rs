@@ -35,6 +35,7 @@ pub struct Bars {
     info: Arc<RunInfo>,
     verbose: bool,
     state: Arc<Mutex<State>>,
+    screen: Screen,
     /// Dropped to end the thread.
     going_on: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -64,11 +65,14 @@ impl Bars {
         }));
         let (going_on, end) = channel();
         let drawn = Arc::clone(&state);
-        let thread = std::thread::spawn(move || draw(device, &drawn, &end, color));
+        let screen = Screen::new(device);
+        let drawn_on = screen.clone();
+        let thread = std::thread::spawn(move || draw(&drawn_on, &drawn, &end, color));
         Self {
             info,
             verbose,
             state,
+            screen,
             going_on: Some(going_on),
             thread: Some(thread),
         }
@@ -90,6 +94,11 @@ impl Bars {
         }
     }
 
+    /// What they are drawn on.
+    pub fn screen(&self) -> Screen {
+        self.screen.clone()
+    }
+
     /// How many bytes were seen to arrive.
     pub fn arrived(&self) -> Option<u64> {
         locked(&self.state).board.arrived()
@@ -105,8 +114,7 @@ impl Bars {
 }
 
 /// Draws until nobody holds the other end of `end` any more, and takes away what was drawn.
-fn draw(device: Box<dyn Device>, state: &Mutex<State>, end: &Receiver<()>, color: bool) {
-    let screen = Screen::new(device);
+fn draw(screen: &Screen, state: &Mutex<State>, end: &Receiver<()>, color: bool) {
     let bar = ProgressBar::with_draw_target(
         None,
         ProgressDrawTarget::term_like(Box::new(screen.clone())),
@@ -116,6 +124,12 @@ fn draw(device: Box<dyn Device>, state: &Mutex<State>, end: &Receiver<()>, color
     }
     loop {
         let is_over = end.recv_timeout(PAUSE) == Err(RecvTimeoutError::Disconnected);
+        if screen.is_away() {
+            if is_over {
+                return;
+            }
+            continue;
+        }
         let (height, width) = screen.size();
         let view = View {
             // The cursor has a line of its own, and the last column would wrap.

@@ -9,6 +9,7 @@ use super::bars::Bars;
 use super::board::Board;
 use super::document::{counts, digests_agree};
 use super::lines::{beginning, line, standing};
+use super::screen::Screen;
 use super::{Progress, Reporter, RunInfo, RunResult, summary};
 use crate::model::Event;
 
@@ -141,6 +142,10 @@ impl Reporter for Human {
         if let Some(lines) = &self.lines {
             lines.event(event);
         }
+    }
+
+    fn screen(&self) -> Option<Screen> {
+        self.bars.as_ref().map(Bars::screen)
     }
 
     fn quit(&mut self) {

@@ -43,6 +43,7 @@ pub use nodes::{
 pub use plan::{plan_json, plan_text};
 pub use print::{error_text, forgive_closed_pipe, print_stderr, print_stdout};
 pub use runs::{RunEntry, runs_table};
+pub use screen::Screen;
 pub use summary::summary;
 
 /// What is known of a run before it starts.
@@ -77,6 +78,11 @@ pub struct RunResult {
 pub trait Reporter: Send {
     /// Takes note of a fact. Never blocks on a terminal, a pipe or a disk.
     fn event(&mut self, event: &Event);
+
+    /// The terminal that it draws on, if it does.
+    fn screen(&self) -> Option<Screen> {
+        None
+    }
 
     /// The run is given up at once: what stands half drawn somewhere is to be taken away.
     fn quit(&mut self) {}
@@ -163,7 +169,10 @@ impl ColorChoice {
 }
 
 /// The reporters at work.
-pub struct Running(JoinHandle<Audience>);
+pub struct Running {
+    thread: JoinHandle<Audience>,
+    screen: Option<Screen>,
+}
 
 struct Audience {
     ledger: Option<Box<dyn Ledger>>,
@@ -180,8 +189,9 @@ pub fn start(
     ledger: Option<Box<dyn Ledger>>,
     reporters: Vec<Box<dyn Reporter>>,
 ) -> Running {
+    let screen = reporters.iter().find_map(|reporter| reporter.screen());
     let mut audience = Audience { ledger, reporters };
-    Running(std::thread::spawn(move || {
+    let thread = std::thread::spawn(move || {
         let (mut number, mut arrived, mut events) = (0, Vec::new(), Vec::new());
         // What arrives while the disk is busy goes there in one piece.
         while facts.blocking_recv_many(&mut arrived, BATCH) > 0 {
@@ -199,13 +209,19 @@ pub fn start(
             }
         }
         audience
-    }))
+    });
+    Running { thread, screen }
 }
 
 /// How long a terminal may take to read the last of a run that is given up.
 const QUIT_LIMIT: Duration = Duration::from_secs(1);
 
 impl Running {
+    /// The terminal that is drawn on, if one is.
+    pub fn screen(&self) -> Option<Screen> {
+        self.screen.clone()
+    }
+
     /// Gives the run up: no end is shown, but the bars are taken away, unless their terminal does not read.
     ///
     /// Every sender of facts must be gone before.
@@ -213,7 +229,7 @@ impl Running {
         let (ended, wait) = std::sync::mpsc::channel::<()>();
         std::thread::spawn(move || {
             let _ends_with_this = ended;
-            if let Ok(mut audience) = self.0.join() {
+            if let Ok(mut audience) = self.thread.join() {
                 audience
                     .reporters
                     .iter_mut()
@@ -231,7 +247,7 @@ impl Running {
     /// Returns what went wrong with reporters; each shows the end whatever became of the others. A reader that went
     /// away is nothing wrong.
     pub fn finish(self, result: &RunResult) -> Vec<io::Error> {
-        let Ok(mut audience) = self.0.join() else {
+        let Ok(mut audience) = self.thread.join() else {
             let crash = "a reporter crashed: this is a fault in prepull";
             return vec![io::Error::other(crash)];
         };

@@ -1,4 +1,5 @@
-//! The terminal under the bars: whole frames, each in one write, that stay where they are when the terminal is resized.
+//! The terminal under the bars: whole frames, each in one write, that stay where they are when the terminal is resized, and
+//! begin anew below when somebody else had it meanwhile.
 
 use std::collections::VecDeque;
 use std::io;
@@ -6,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use console::{Term, measure_text_width};
 use indicatif::TermLike;
+use nix::unistd::{getpgrp, tcgetpgrp};
 
 /// Where frames are written to; a terminal, or what tests read.
 pub trait Device: std::fmt::Debug + Send + Sync {
@@ -16,6 +18,10 @@ pub trait Device: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// The terminal is gone.
     fn write(&self, text: &str) -> io::Result<()>;
+    /// Whether this process may draw there, or somebody else does: a shell that has it in the background.
+    fn is_ours(&self) -> bool {
+        true
+    }
 }
 
 impl Device for Term {
@@ -25,6 +31,11 @@ impl Device for Term {
 
     fn write(&self, text: &str) -> io::Result<()> {
         self.write_str(text)
+    }
+
+    fn is_ours(&self) -> bool {
+        // A terminal that is not the one that controls this process has no foreground to ask for.
+        !tcgetpgrp(io::stderr()).is_ok_and(|foreground| foreground != getpgrp())
     }
 }
 
@@ -48,6 +59,8 @@ struct Frames {
     above: usize,
     /// Text that is to stand above the frame, for good.
     log: VecDeque<String>,
+    /// Whether the terminal was left to somebody else.
+    is_left: bool,
 }
 
 impl Screen {
@@ -62,6 +75,7 @@ impl Screen {
             size,
             above: 0,
             log: VecDeque::new(),
+            is_left: false,
         })))
     }
 
@@ -75,6 +89,28 @@ impl Screen {
         self.frames().device.size()
     }
 
+    /// Leaves the terminal to somebody else, as it is: the cursor below the frame, at the beginning of a line.
+    pub fn leave(&self) {
+        let mut frames = self.frames();
+        frames.is_left = true;
+        frames.forget();
+    }
+
+    /// Draws again from now on, below whatever was written meanwhile.
+    pub fn come_back(&self) {
+        self.frames().is_left = false;
+    }
+
+    /// Whether there is nothing to draw on just now. What was drawn before is not touched again.
+    pub fn is_away(&self) -> bool {
+        let mut frames = self.frames();
+        let is_away = frames.is_left || !frames.device.is_ours();
+        if is_away {
+            frames.forget();
+        }
+        is_away
+    }
+
     /// Puts lines above the next frame, which has to follow.
     pub fn log(&self, lines: impl IntoIterator<Item = String>) {
         self.frames().log.extend(lines);
@@ -82,9 +118,17 @@ impl Screen {
 }
 
 impl Frames {
+    fn forget(&mut self) {
+        self.shown.clear();
+        self.above = 0;
+    }
+
     /// Puts the frame on the terminal, over the one before.
     fn show(&mut self) -> io::Result<()> {
         let next = std::mem::take(&mut self.next);
+        if self.is_left {
+            return Ok(());
+        }
         let size = self.device.size();
         if next == self.shown && self.log.is_empty() && size == self.size {
             return Ok(());
