@@ -118,12 +118,73 @@ fn two_thousand_nodes_fit_every_terminal_and_an_interrupt_ends_with_a_verdict() 
     let all = terminal.history();
     assert!(all.contains("NOT READY: 0 of 2000 nodes ok, "), "{all}");
     assert!(all.contains("; stopped early: interrupted"), "{all}");
-    assert!(all.contains("not run: interrupted on 1"), "{all}");
+    assert!(
+        all.contains("not run on 1") && all.contains(" nodes: interrupted"),
+        "{all}"
+    );
     assert!(
         all.contains("Just these nodes again (with their names in FILE, one a line): "),
         "{all}"
     );
     assert!(all.contains(" --limit @FILE"), "{all}");
+}
+
+#[test]
+fn two_thousand_nodes_come_to_their_end_and_the_summary_says_what_to_do_about_twenty_of_them() {
+    let fleet = Simulated::start(2000, |number| match number % 100 {
+        37 => Pull::Fails("Error response from daemon: denied: requested access\n"),
+        50 => Pull::Takes(2),
+        _ => Pull::Takes(0),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    // The command that retries is typed as it stands there.
+    let programs = Path::new(env!("CARGO_BIN_EXE_prepull")).parent().unwrap();
+    let path = format!("{}:/usr/bin:/bin", programs.display());
+    let terminal = Terminal::open(200, 50, &[("PATH", &path)]);
+    terminal.type_line(&command(folder.path(), &fleet, "-p 200"));
+    terminal.until_seen(" failed: registry-auth (pull) on sim-");
+    assert_whole(&terminal.screen(), (200, 50));
+    until_ended(&fleet, 2000);
+    let screen = terminal.until_prompt();
+    assert_clean(&screen);
+    let refused: Vec<String> = (0..20).map(|hundred| format!("{hundred:02}37")).collect();
+    for line in [
+        "NOT READY: 1980 of 2000 nodes ok, 20 failed, in ",
+        " on 1980 nodes (pulled now)",
+        "registry-auth (pull) on 20 nodes: Error response from daemon: denied: requested access",
+        &format!("  sim-[{}]", refused.join(",")),
+        "  What next: ",
+        "reg.example: 1980 pulls went well, 20 tries failed (20 registry-auth)",
+        "; half of the nodes took at most ",
+        // What takes no time is not seen to arrive.
+        "Arrived: 800.0 MB, ",
+    ] {
+        assert!(has(&screen, line), "{line} in {screen:#?}");
+    }
+    let slowest = screen
+        .iter()
+        .find_map(|line| line.strip_prefix("Slowest: "));
+    assert!(slowest.unwrap().contains("sim-"), "{screen:#?}");
+    let retry = screen
+        .iter()
+        .find_map(|line| line.strip_prefix("Retry just these nodes: "));
+    let before = fleet.ended();
+    terminal.type_line(&format!(
+        "clear; HOME={} {}",
+        folder.path().display(),
+        retry.unwrap()
+    ));
+    let screen = terminal.until_seen("Retry just these nodes: ");
+    // The first five are refused what the others would be refused, too.
+    assert!(
+        has(
+            &screen,
+            "NOT READY: 1980 of 2000 nodes ok, 5 failed, 15 not run, in "
+        ),
+        "{screen:#?}"
+    );
+    assert!(has(&screen, "(there before)"), "{screen:#?}");
+    assert_eq!(fleet.ended() - before, 5);
 }
 
 #[test]
@@ -288,11 +349,13 @@ fn dumb_terminals_pipes_and_cis_get_lines() {
     let fleet = Simulated::start(2, |_| Pull::Takes(0));
     let folder = tempfile::tempdir().unwrap();
     let typed = command(folder.path(), &fleet, "");
-    for (name, value, rest) in [
-        ("TERM", "dumb", ""),
-        ("CI", "true", ""),
-        ("NONE", "", " 2>&1 | cat"),
-        ("NONE", "", " --progress lines"),
+    for (name, value, rest, is_coloured) in [
+        ("TERM", "dumb", "", false),
+        ("CI", "true", "", true),
+        ("NONE", "", " 2>&1 | cat", false),
+        ("CLICOLOR_FORCE", "1", " 2>&1 | cat", true),
+        ("NONE", "", " --progress lines", true),
+        ("NO_COLOR", "1", " --progress lines", false),
     ] {
         let terminal = Terminal::open(200, 24, &[(name, value)]);
         terminal.type_line(&format!("{typed}{rest}"));
@@ -308,6 +371,9 @@ fn dumb_terminals_pipes_and_cis_get_lines() {
             assert!(has(&screen, &pulled), "{name}={value}{rest}: {screen:#?}");
         }
         assert!(has(&screen, "READY: 2 of 2 nodes ok"), "{screen:#?}");
+        let history = terminal.history();
+        let coloured = history.contains("\u{1b}[");
+        assert_eq!(coloured, is_coloured, "{name}={value}{rest}: {history:?}");
     }
 }
 

@@ -101,8 +101,17 @@ impl Causes {
                 self.failure(plan, node, item, failure);
                 return;
             }
-            Outcome::NotRun(reason) => ("not run".to_string(), None, reason.to_string()),
-            Outcome::Missing => ("missing".into(), Some(item), image.unwrap_or_default()),
+            Outcome::NotRun(reason) => {
+                let cause = Cause {
+                    kind: "not run".into(),
+                    stage: None,
+                    image: None,
+                    words: reason.to_string(),
+                };
+                self.add(node, cause, "not run".into(), reason.as_str(), None);
+                return;
+            }
+            Outcome::Missing => ("missing".to_string(), Some(item), image.unwrap_or_default()),
             Outcome::Ran(output) if !output.success() => match &output.exit {
                 ExitStatus::Code(code) => (format!("exit status {code}"), None, String::new()),
                 ExitStatus::Signal(name) => {

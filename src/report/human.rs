@@ -48,10 +48,10 @@ struct Lines {
 }
 
 impl Lines {
-    fn new(info: Arc<RunInfo>, verbose: bool, output: Output) -> Self {
+    fn new(info: Arc<RunInfo>, verbose: bool, output: Output, heartbeat: Duration) -> Self {
         let board = Arc::new(Mutex::new(Board::new(Arc::clone(&info))));
         let seen = Arc::clone(&board);
-        let output = Background::with_pulse(output, Some(HEARTBEAT), move || {
+        let output = Background::with_pulse(output, Some(heartbeat), move || {
             standing_now(&seen, "running")
         });
         output.write(beginning(&info) + "\n");
@@ -109,7 +109,8 @@ impl Human {
         } = options;
         let bars =
             (progress == Progress::Bars).then(|| Bars::new(Arc::clone(&info), verbose, color_bars));
-        let lines = (progress == Progress::Lines).then(|| Lines::new(info, verbose, lines));
+        let lines =
+            (progress == Progress::Lines).then(|| Lines::new(info, verbose, lines, HEARTBEAT));
         Self {
             options,
             results,
@@ -181,5 +182,35 @@ impl Reporter for Human {
             self.results.flush()?;
         }
         lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Captured, pull, result};
+    use super::*;
+    use crate::model::{Fact, Outcome};
+
+    #[test]
+    fn lines_have_a_heartbeat_also_when_nothing_happens() {
+        assert_eq!(HEARTBEAT.as_secs(), 30, "docs/output.md says so");
+        let run = result(pull(), vec![vec![Outcome::Missing]; 3]);
+        let told = Captured::default();
+        let beat = Duration::from_millis(20);
+        let mut lines = Lines::new(Arc::clone(&run.info), false, told.output(), beat);
+        lines.event(&Event {
+            number: 1,
+            at: Duration::ZERO,
+            fact: Fact::NodeStarted { node: 0 },
+        });
+        let beats = || {
+            let standing = " status=running done=0 running=1 failed=0 not_run=0 left=2 waiting=0";
+            told.text().matches(standing).count()
+        };
+        while beats() < 3 {
+            std::thread::sleep(beat);
+        }
+        lines.finish().unwrap();
+        assert_eq!(told.text().matches(" status=ended ").count(), 1);
     }
 }

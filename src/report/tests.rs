@@ -16,7 +16,7 @@ use super::*;
 use crate::model::*;
 
 #[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Captured(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Captured {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -29,10 +29,10 @@ impl Write for Captured {
 }
 
 impl Captured {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
-    fn output(&self) -> Output {
+    pub(super) fn output(&self) -> Output {
         Box::new(self.clone())
     }
 }
@@ -60,7 +60,7 @@ fn image() -> Image {
     "reg.example:5000/team/app:v1".parse().unwrap()
 }
 
-fn pull() -> Work {
+pub(super) fn pull() -> Work {
     let login = FoundLogin {
         login: RegistryLogin::Password {
             username: "ci".into(),
@@ -74,7 +74,7 @@ fn pull() -> Work {
     }])
 }
 
-fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
+pub(super) fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
     let fleet = Fleet::new((1..=outcomes.len()).map(node).collect()).unwrap();
     let policy = Policy::default();
     let started = SystemTime::UNIX_EPOCH + Duration::from_secs(1_763_932_629);
@@ -218,7 +218,7 @@ fn equal_failures_are_one_group_with_names_and_one_advice() {
     assert!(text.contains("\n  worker-[1-12]\n"), "{text}");
     assert_eq!(text.matches("What next:").count(), 1, "{text}");
     assert!(
-        text.contains("not run: the failure limit was reached on 1 node\n  worker-13"),
+        text.contains("not run on 1 node: the failure limit was reached\n  worker-13"),
         "{text}"
     );
 }

@@ -18,6 +18,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// What becomes of a pull on a node.
 #[derive(Debug, Clone, Copy)]
+#[allow(dead_code)] // not every test file plays all of them
 pub enum Pull {
     /// It takes so many seconds, and then the image is there.
     Takes(u32),

@@ -1,0 +1,97 @@
+//! What is told of a run where there is no terminal: when it has colour, and that a reader who does not read costs nothing.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test file: a panic is a failed test
+
+#[path = "support/simulated.rs"]
+mod simulated;
+
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use simulated::{IMAGE, Pull, Simulated};
+
+/// prepull on a simulated fleet, without what this machine says of colours and terminals.
+fn prepull(home: &Path, fleet: &Simulated, options: &[&str]) -> Command {
+    let inventory = home.join("nodes.yml");
+    fleet.inventory(&inventory);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_prepull"));
+    for name in ["CI", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+        command.env_remove(name);
+    }
+    command.env("HOME", home).env("TERM", "xterm").arg("pull");
+    command.arg("-i").arg(inventory).args(options);
+    command.args(["-F", "none", "--host-keys", "off", "--no-journal", IMAGE]);
+    command
+}
+
+#[test]
+fn colour_goes_where_it_is_wanted_and_nowhere_else() {
+    let fleet = Simulated::start(1, |_| Pull::Takes(0));
+    let home = tempfile::tempdir().unwrap();
+    for (variables, options, is_coloured) in [
+        (&[][..], &[][..], false),
+        (&[("CLICOLOR_FORCE", "1")], &[], true),
+        (&[("CLICOLOR_FORCE", "0")], &[], false),
+        (&[("CLICOLOR_FORCE", "1"), ("TERM", "dumb")], &[], true),
+        (&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], &[], false),
+        (&[("CLICOLOR_FORCE", "1")], &["--color", "never"], false),
+        (&[("NO_COLOR", "1")], &["--color", "always"], true),
+    ] {
+        let mut command = prepull(home.path(), &fleet, options);
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let green = said.starts_with("\u{1b}[32m\u{1b}[1mREADY: 1 of 1 node ok");
+        assert_eq!(green, is_coloured, "{variables:?} {options:?}: {said:?}");
+        assert_eq!(said.contains('\u{1b}'), is_coloured, "{said:?}");
+        // Lines are for grep, and documents for programs.
+        let lines = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            lines.contains(" status=ended done=1 ") && !lines.contains('\u{1b}'),
+            "{lines}"
+        );
+    }
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_holds_nothing_up_and_loses_no_outcome() {
+    const NODES: usize = 300;
+    let fleet = Simulated::start(NODES, |_| Pull::Takes(1));
+    let home = tempfile::tempdir().unwrap();
+    let options = ["-o", "jsonl", "--progress", "lines", "-v", "-p", "100"];
+    let mut running = prepull(home.path(), &fleet, &options)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while fleet.ended() < NODES {
+        let ended = fleet.ended();
+        assert!(began.elapsed().as_secs() < 60, "{ended} pulls ended");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    std::thread::sleep(Duration::from_secs(10).saturating_sub(began.elapsed()));
+    // A pipe holds 64 kB: the rest waits for us.
+    assert!(running.try_wait().unwrap().is_none());
+    let mut lines = running.stderr.take().unwrap();
+    let lines = std::thread::spawn(move || {
+        let mut text = String::new();
+        lines.read_to_string(&mut text).map(|_| text)
+    });
+    let mut events = String::new();
+    let mut output = running.stdout.take().unwrap();
+    output.read_to_string(&mut events).unwrap();
+    assert!(running.wait().unwrap().success());
+    let lines = lines.join().unwrap().unwrap();
+    assert!(events.len() > 64 << 10 && lines.len() > 64 << 10);
+    for number in 1..=NODES {
+        let name = Simulated::name(number);
+        let line = format!(" node={name} image={IMAGE} status=pulled ");
+        assert_eq!(lines.matches(&line).count(), 1, "{line}");
+        let event = format!(r#""event":"finished","node":"{name}""#);
+        assert_eq!(events.matches(&event).count(), 1, "{event}");
+    }
+    let last: serde_json::Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
+    assert_eq!(last["result"]["summary"]["pulled"], NODES);
+}
