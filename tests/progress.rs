@@ -22,7 +22,7 @@ fn prepull(home: &Path, fleet: &Simulated, options: &[&str]) -> Command {
     }
     command.env("HOME", home).env("TERM", "xterm").arg("pull");
     command.arg("-i").arg(inventory).args(options);
-    command.args(["-F", "none", "--host-keys", "off", "--no-journal", IMAGE]);
+    command.args(["-F", "none", "--host-keys", "off", IMAGE]);
     command
 }
 
@@ -51,6 +51,52 @@ fn colour_goes_where_it_is_wanted_and_nowhere_else() {
             lines.contains(" status=ended done=1 ") && !lines.contains('\u{1b}'),
             "{lines}"
         );
+    }
+}
+
+#[test]
+fn a_stall_and_a_wait_for_the_registry_are_told_and_recorded() {
+    let fleet = Simulated::start(2, |_| Pull::Stalls(5));
+    let home = tempfile::tempdir().unwrap();
+    let path = |name: &str| home.path().join(name).display().to_string();
+    let now = path("now.html");
+    let options = ["--per-registry", "1", "-o", "jsonl", "--report", &now];
+    let mut pull = prepull(home.path(), &fleet, &options);
+    let output = pull.output().unwrap();
+    let events: Vec<serde_json::Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let told = |event: &str, stage: Option<&str>| {
+        let is = |line: &&serde_json::Value| {
+            line["event"] == event && stage.is_none_or(|stage| line["stage"] == stage)
+        };
+        events.iter().filter(is).cloned().collect::<Vec<_>>()
+    };
+    // One of them waits until the other has done.
+    assert_eq!(told("node-stage", Some("queue")).len(), 1, "{events:#?}");
+    let stalls = told("stalled", None);
+    assert_eq!(stalls.len(), 2, "{events:#?}");
+    for stall in stalls {
+        let seconds = stall["seconds"].as_f64().unwrap();
+        assert!((5.0..9.0).contains(&seconds), "{stall}");
+    }
+    // A journal tells the page the same.
+    let later = path("later.html");
+    let mut report = Command::new(env!("CARGO_BIN_EXE_prepull"));
+    report.args(["runs", "report", "last", "--html", &later]);
+    assert!(report.env("HOME", home.path()).status().unwrap().success());
+    let nodes = |path: &str| {
+        let page = std::fs::read_to_string(path).unwrap();
+        let (_, data) = page.split_once("id=\"data\">").unwrap();
+        let data = data.split_once("</script>").unwrap().0;
+        serde_json::from_str::<serde_json::Value>(data).unwrap()["nodes"].take()
+    };
+    let nodes = (nodes(&now), nodes(&later));
+    assert_eq!(nodes.0, nodes.1);
+    for phase in ["queue", "stall"] {
+        assert!(nodes.0.to_string().contains(phase), "{}", nodes.0);
     }
 }
 

@@ -4,6 +4,7 @@
 //! bounded channel. A window of [`Policy::parallel`](crate::model::Policy) nodes is at work at any
 //! time; a node that waits for its next try gives its place to another.
 
+mod arrivals;
 mod canary;
 mod logins;
 mod pins;

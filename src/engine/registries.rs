@@ -101,26 +101,26 @@ impl Registries {
             .filter(|until| *until > now)
     }
 
-    /// Pauses a registry for all nodes, if at all.
+    /// Pauses a registry for all nodes, if at all. Returns for how long, from `now` on, if that is longer than before.
     pub(super) fn refused(
         &self,
         registry: &str,
         kind: FailureKind,
         pause: Option<Duration>,
         now: Instant,
-    ) {
-        let Some(length) = pause else {
-            return;
-        };
+    ) -> Option<Duration> {
+        let length = pause?;
         let first = FIRST_AFTER_A_PAUSE.min(self.most);
         self.with(registry, |gate| {
             gate.failures += 1;
             if kind != FailureKind::RateLimited && gate.failures < OUTAGE {
-                return;
+                return None;
             }
+            let is_longer = now + length > gate.until;
             gate.until = gate.until.max(now + length);
             gate.limit = first;
-        });
+            is_longer.then_some(length)
+        })
     }
 
     /// A pull from this registry succeeded: more may follow.

@@ -189,12 +189,14 @@ impl NodeState {
                 let mut due = now + jitter(&plan.policy, node, number, ceiling);
                 if let Some(image) = plan.work.image(index) {
                     let registry = image.registry();
-                    course.registries.refused(
-                        registry,
-                        failure.kind,
-                        pause(&plan.policy, failure.kind, number, due - now),
-                        now,
-                    );
+                    let length = pause(&plan.policy, failure.kind, number, due - now);
+                    let refused = course
+                        .registries
+                        .refused(registry, failure.kind, length, now);
+                    if let Some(length) = refused {
+                        let registry = registry.to_string();
+                        course.tell(Fact::RegistryPaused { registry, length }).await;
+                    }
                     if let Some(until) = course.registries.until(registry, now)
                         && until > due
                     {

@@ -401,6 +401,15 @@ async fn a_registry_that_limits_pulls_is_left_alone_by_all_nodes() {
     let seen = run_all(&plan, &peer).await;
     assert_eq!(seen.statuses(), ["pulled"; 8]);
     // The refusal comes after one second and pauses the registry for eight.
+    let paused = Fact::RegistryPaused {
+        registry: "reg.example".into(),
+        length: 8 * SECOND,
+    };
+    let pauses = seen
+        .facts
+        .iter()
+        .filter(|(_, fact)| matches!(fact, Fact::RegistryPaused { .. }));
+    assert_eq!(pauses.collect::<Vec<_>>(), [&(SECOND, paused)]);
     let finished = |wanted: usize, image: usize| {
         let at = |(at, fact): &(Duration, Fact)| match fact {
             Fact::Finished { node, item, .. } if (*node, *item) == (wanted, image) => Some(*at),
@@ -824,6 +833,18 @@ async fn no_more_nodes_pull_from_a_registry_than_it_is_asked_to_serve() {
     assert_eq!(seen.statuses(), ["pulled"; 10]);
     assert_eq!(peer.total().pulling_peak, 3);
     assert_eq!(seen.took, 4 * SECOND);
+    // The others say that they wait for their turn.
+    let waits = |(_, fact): &&(Duration, Fact)| {
+        matches!(
+            fact,
+            Fact::NodeStage {
+                item: Some(0),
+                stage: Stage::Queue,
+                ..
+            }
+        )
+    };
+    assert_eq!(seen.facts.iter().filter(waits).count(), 7);
 }
 
 /// Two nodes find the registry away: nobody asks it until it had its pause, and then a few at a time.

@@ -7,6 +7,7 @@ use futures::FutureExt;
 use tokio::time::Instant;
 
 use super::Course;
+use super::arrivals::Arrivals;
 use super::preflight;
 use super::registries::Place;
 use super::state::NodeState;
@@ -100,7 +101,7 @@ async fn work<T: Transport>(
                 .await;
             continue;
         }
-        let Some(_place) = place(course, item).await else {
+        let Some(_place) = place(course, state.node, item).await else {
             state.note_cancelled(item, began);
             break;
         };
@@ -150,14 +151,27 @@ async fn work<T: Transport>(
 }
 
 /// A place at the item's registry, where it pulls from one; nothing when the run is cancelled meanwhile.
-async fn place<'a, T>(course: &'a Course<'_, T>, item: usize) -> Option<Option<Place<'a>>> {
+async fn place<'a, T>(
+    course: &'a Course<'_, T>,
+    node: usize,
+    item: usize,
+) -> Option<Option<Place<'a>>> {
     let Work::Pull(images) = &course.plan.work else {
         return Some(None);
     };
+    let mut entering = std::pin::pin!(course.registries.enter(images[item].image.registry()));
+    if let Some(place) = entering.as_mut().now_or_never() {
+        return Some(Some(place));
+    }
+    course.mention(Fact::NodeStage {
+        node,
+        item: Some(item),
+        stage: Stage::Queue,
+    });
     tokio::select! {
         biased;
         () = cancelled(course) => None,
-        place = course.registries.enter(images[item].image.registry()) => Some(Some(place)),
+        place = entering => Some(Some(place)),
     }
 }
 
@@ -187,8 +201,17 @@ async fn try_item<T: Transport>(
             stage,
         });
     };
-    let progress = move |progress| match progress {
+    let arrivals = Arrivals::default();
+    let stalled = |length| Fact::Stalled {
+        node: index,
+        item,
+        length,
+    };
+    let progress = |progress| match progress {
         Progress::Stage(stage) => {
+            if let Some(length) = arrivals.end(Instant::now()) {
+                course.mention(stalled(length));
+            }
             if stage == Stage::Pull {
                 course.first_pull.send_if_modified(|began| {
                     let is_first = began.is_none();
@@ -198,12 +221,18 @@ async fn try_item<T: Transport>(
             }
             begins(stage);
         }
-        Progress::Transferred(Transferred { bytes, total }) => course.mention(Fact::Progress {
-            node: index,
-            item,
-            bytes,
-            total,
-        }),
+        Progress::Transferred(there) => {
+            if let Some(length) = arrivals.progress(Instant::now(), there) {
+                course.mention(stalled(length));
+            }
+            let Transferred { bytes, total } = there;
+            course.mention(Fact::Progress {
+                node: index,
+                item,
+                bytes,
+                total,
+            });
+        }
     };
     let cancel = cancelled(course);
     match &course.plan.work {
@@ -236,7 +265,11 @@ async fn try_item<T: Transport>(
                 disk_credentials: policy.disk_credentials,
             };
             let pulling = node::pull(session, node, &job, &progress, cancel);
-            match guarded(Stage::Pull, pulling).await? {
+            let ended = guarded(Stage::Pull, pulling).await;
+            if let Some(length) = arrivals.end(Instant::now()) {
+                course.tell(stalled(length)).await;
+            }
+            match ended? {
                 Ended::Done(outcome) => course
                     .pins
                     .compare(course.plan, index, item, outcome)

@@ -63,6 +63,22 @@ pub enum Fact {
         #[serde(skip_serializing_if = "Option::is_none")]
         total: Option<u64>,
     },
+    /// Of what a node pulls nothing arrived for this long, up to now. Comes once it is over, and only when it was long.
+    Stalled {
+        /// The node.
+        node: usize,
+        /// The item.
+        item: usize,
+        /// For how long.
+        length: Duration,
+    },
+    /// All nodes leave a registry alone, from now on for this long.
+    RegistryPaused {
+        /// The registry.
+        registry: String,
+        /// For how long.
+        length: Duration,
+    },
     /// A try failed and another will follow.
     AttemptFailed {
         /// The node.

@@ -44,6 +44,8 @@ pub enum Stage {
     Probe,
     /// Asking the node before any node pulls.
     Preflight,
+    /// Waiting for a turn at the registry that the image is pulled from.
+    Queue,
     /// Asking the runtime whether it holds the image.
     Inspect,
     /// The pull itself.
@@ -64,6 +66,7 @@ impl Stage {
             Self::Start => "start",
             Self::Probe => "probe",
             Self::Preflight => "preflight",
+            Self::Queue => "queue",
             Self::Inspect => "inspect",
             Self::Pull => "pull",
             Self::Verify => "verify",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::RunInfo;
 use super::groups::Causes;
 use super::meter::Meter;
-use crate::model::{Event, Fact, Outcome, Record, Stage, StopReason, Work};
+use crate::model::{Event, Fact, Image, Outcome, Record, Stage, StopReason, Work};
 
 /// How many nodes are in which state. Every node is in one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,6 +39,13 @@ pub struct AtWork {
     pub meter: Meter,
 }
 
+impl AtWork {
+    /// Whether it waits for a turn at a registry.
+    pub fn is_queued(&self) -> bool {
+        self.stage == Some(Stage::Queue)
+    }
+}
+
 /// A node's last try that failed, while another is to come.
 #[derive(Debug, Clone, Copy)]
 pub struct Again {
@@ -63,6 +70,8 @@ pub struct Board {
     pub retried: Causes,
     /// Why nodes are not as they were wanted.
     pub failed: Causes,
+    /// Until when registries are left alone.
+    pub paused: BTreeMap<String, Duration>,
     /// Why no further node is started.
     pub stopping: Option<StopReason>,
     /// The wave that goes on, and how many nodes may be at work since it started.
@@ -91,6 +100,7 @@ impl Board {
             again: BTreeMap::new(),
             retried: Causes::default(),
             failed: Causes::default(),
+            paused: BTreeMap::new(),
             stopping: None,
             wave: None,
             open: vec![items; nodes],
@@ -151,7 +161,10 @@ impl Board {
             Fact::NodeLeft { node, .. } => {
                 self.working.remove(node);
             }
-            Fact::Preflighted { .. } => {}
+            Fact::RegistryPaused { registry, length } => {
+                self.paused.insert(registry.clone(), event.at + *length);
+            }
+            Fact::Stalled { .. } | Fact::Preflighted { .. } => {}
             Fact::Stopping { reason } => self.stopping = Some(*reason),
         }
     }
@@ -227,6 +240,18 @@ impl Board {
         let waits = |(node, _): &(&usize, &Again)| !self.working.contains_key(node);
         let again = self.again.iter().filter(waits);
         again.map(|(node, again)| (*node, again))
+    }
+
+    /// How many nodes wait for a turn at a registry, for each of those.
+    pub fn queued(&self) -> impl Iterator<Item = (&str, usize)> {
+        let mut registries: BTreeMap<&str, usize> = BTreeMap::new();
+        for work in self.working.values().filter(|work| work.is_queued()) {
+            let image = work.item.and_then(|item| self.info.plan.work.image(item));
+            *registries
+                .entry(image.map_or("?", Image::registry))
+                .or_default() += 1;
+        }
+        registries.into_iter()
     }
 
     /// How many bytes have arrived, where any node can see it.

@@ -57,12 +57,21 @@ pub fn frame(board: &Board, now: Duration, view: View) -> Vec<String> {
         let line = format!("stopping, {reason}{rest}");
         lines.push(view.style().yellow().apply_to(line).to_string());
     }
+    let yellow = view.style().yellow();
+    for (registry, until) in board.paused.iter().filter(|(_, until)| **until > now) {
+        let left = span(Duration::from_secs((*until - now).as_secs()));
+        let line = format!("  {registry} is left alone by all nodes for {left} more");
+        lines.push(yellow.apply_to(line).to_string());
+    }
+    for (registry, nodes) in board.queued() {
+        lines.push(format!("  {nodes} queued for a turn at {registry}"));
+    }
     lines.truncate(view.height);
     let room = view.height - lines.len();
     let mut causes = failures(board, view);
     causes.extend(tries(board, now, view));
     // The nodes at work need less than a third only when there are few of them.
-    let most = room.saturating_sub((room / 3).max(1).min(board.working.len()));
+    let most = room.saturating_sub((room / 3).max(1).min(pulling(board).count()));
     let hidden = causes.len().saturating_sub(most);
     if hidden > 0 && most > 0 {
         causes.truncate(most - 1);
@@ -222,9 +231,14 @@ fn name(board: &Board, node: usize) -> String {
     shown(node.map_or("?", |node| &node.name), NAME).into_owned()
 }
 
-/// The nodes at work in `room` lines, those that take longest first.
+/// The nodes at work that do not just wait for a turn.
+fn pulling(board: &Board) -> impl Iterator<Item = (&usize, &AtWork)> {
+    board.working.iter().filter(|(_, work)| !work.is_queued())
+}
+
+/// Those in `room` lines, the ones that take longest first.
 fn at_work(board: &Board, now: Duration, view: View, room: usize) -> Vec<String> {
-    let mut nodes: Vec<(&usize, &AtWork)> = board.working.iter().collect();
+    let mut nodes: Vec<(&usize, &AtWork)> = pulling(board).collect();
     nodes.sort_by_key(|(node, work)| (work.since, **node));
     let hidden = match nodes.len() > room {
         true => nodes.len() - room.saturating_sub(1),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::super::RunInfo;
+use super::super::{RunInfo, lines::standing};
 use super::*;
 use crate::model::{
     Event, Fact, Failure, FailureKind, Fleet, Held, Node, Outcome, Plan, PlannedImage, Policy,
@@ -193,6 +193,36 @@ fn a_node_that_is_at_it_again_says_so_and_which_image() {
         run.frame(10, 100)[2..],
         ["  worker-0001  pull app:v1  0s  try 2"]
     );
+}
+
+#[test]
+fn waiting_for_a_registry_has_a_word_of_its_own_and_takes_no_lines_from_those_that_pull() {
+    let mut run = Run::new(50, &[IMAGE]);
+    for node in 0..40 {
+        run.start(node);
+        match node % 4 {
+            0 => run.arrives(node, 1000, Some(1_000_000)),
+            _ => run.stage(node, Stage::Queue),
+        }
+    }
+    let frame = run.frame(23, 79);
+    let registry = IMAGE.split('/').next().unwrap();
+    assert_eq!(frame[2], format!("  30 queued for a turn at {registry}"));
+    let rows = |frame: &[String]| frame.iter().filter(|line| line.contains("  pull ")).count();
+    assert_eq!((rows(&frame), frame.len()), (10, 13), "{frame:#?}");
+    let standing = standing(&run.board, run.at, "running");
+    assert!(
+        standing.contains(" left=10 waiting=0 queued=30"),
+        "{standing}"
+    );
+    run.tell(Fact::RegistryPaused {
+        registry: registry.into(),
+        length: 12 * SECOND,
+    });
+    let paused = format!("  {registry} is left alone by all nodes for 12s more");
+    assert_eq!(run.frame(23, 79)[2], paused);
+    run.at += 12 * SECOND;
+    assert!(!run.frame(23, 79).contains(&paused));
 }
 
 #[test]

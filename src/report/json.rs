@@ -132,6 +132,14 @@ fn event_json(info: &RunInfo, event: &Event) -> Value {
             "progress",
             json!({ "node": name(*node), "image": image(*item), "bytes": bytes, "total": total }),
         ),
+        Fact::Stalled { node, item, length } => (
+            "stalled",
+            json!({ "node": name(*node), "image": image(*item), "seconds": seconds(*length) }),
+        ),
+        Fact::RegistryPaused { registry, length } => (
+            "registry-paused",
+            json!({ "registry": registry, "seconds": seconds(*length) }),
+        ),
         Fact::AttemptFailed {
             node,
             item,

@@ -13,7 +13,7 @@ const DETAIL_LIMIT: usize = 500;
 
 /// The line for a fact; `None` for facts that only `verbose` lines show.
 pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
-    let mut out = format!("{:.1}s", event.at.as_secs_f64());
+    let mut out = in_seconds(event.at);
     let node = |out: &mut String, node: usize| {
         let name = info.plan.fleet.nodes().get(node);
         field(out, "node", name.map_or("?", |node| node.name.as_str()));
@@ -47,8 +47,8 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
             item,
             stage,
         } => {
-            // That a pull begins is news; the steps up to it and after it are over at once, nearly always.
-            if !verbose && *stage != Stage::Pull {
+            // That a pull begins, or has to wait, is news; the other steps are over at once, nearly always.
+            if !verbose && !matches!(stage, Stage::Pull | Stage::Queue) {
                 return None;
             }
             node(&mut out, *index);
@@ -57,6 +57,24 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
             }
             field(&mut out, "status", "working");
             field(&mut out, "stage", stage.as_str());
+        }
+        Fact::Stalled {
+            node: index,
+            item,
+            length,
+        } => {
+            if !verbose {
+                return None;
+            }
+            node(&mut out, *index);
+            image(&mut out, *item);
+            field(&mut out, "status", "stalled");
+            field(&mut out, "seconds", &tenths(*length));
+        }
+        Fact::RegistryPaused { registry, length } => {
+            field(&mut out, "registry", registry);
+            field(&mut out, "status", "paused");
+            field(&mut out, "seconds", &tenths(*length));
         }
         Fact::AttemptFailed {
             node: index,
@@ -83,11 +101,7 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
             image(&mut out, *item);
             field(&mut out, "status", record.outcome.status());
             outcome(&mut out, &record.outcome);
-            field(
-                &mut out,
-                "seconds",
-                &format!("{:.1}", record.elapsed.as_secs_f64()),
-            );
+            field(&mut out, "seconds", &tenths(record.elapsed));
             if record.attempts.len() > 1 {
                 field(&mut out, "attempts", &record.attempts.len().to_string());
             }
@@ -120,7 +134,7 @@ pub fn beginning(info: &RunInfo) -> String {
 
 /// Where all nodes stand: the heartbeat of a run, and its last line.
 pub fn standing(board: &Board, now: Duration, status: &str) -> String {
-    let mut out = format!("{:.1}s", now.as_secs_f64());
+    let mut out = in_seconds(now);
     let tally = board.tally();
     field(&mut out, "status", status);
     for (name, number) in [
@@ -130,6 +144,7 @@ pub fn standing(board: &Board, now: Duration, status: &str) -> String {
         ("not_run", tally.not_run),
         ("left", tally.left),
         ("waiting", board.waiting().count()),
+        ("queued", board.queued().map(|(_, nodes)| nodes).sum()),
     ] {
         field(&mut out, name, &number.to_string());
     }
@@ -223,7 +238,11 @@ pub fn telling(text: &str, limit: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{} ... {}", shown(head, first), shown(tail, last)))
 }
 
+fn tenths(duration: Duration) -> String {
+    format!("{:.1}", duration.as_secs_f64())
+}
+
 /// "1.4s".
 pub fn in_seconds(duration: Duration) -> String {
-    format!("{:.1}s", duration.as_secs_f64())
+    tenths(duration) + "s"
 }

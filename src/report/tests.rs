@@ -683,44 +683,42 @@ fn stage(stage: Stage) -> Fact {
     }
 }
 
-fn arrived(bytes: u64) -> Fact {
-    Fact::Progress {
-        node: 0,
-        item: 0,
-        bytes,
-        total: Some(300),
-    }
+fn left(done: bool) -> Fact {
+    Fact::NodeLeft { node: 0, done }
 }
 
 #[test]
-fn bars_show_where_nothing_arrived() {
+fn bars_show_where_nothing_arrived_and_what_was_waited_for() {
+    let stalled = |seconds| Fact::Stalled {
+        node: 0,
+        item: 0,
+        length: Duration::from_secs(seconds),
+    };
+    let failed = Fact::AttemptFailed {
+        node: 0,
+        item: 0,
+        attempt: 1,
+        failure: Failure::new(FailureKind::Stalled, Stage::Pull, "nothing arrived"),
+        retry_in: Duration::from_secs(10),
+    };
     let told = vec![
         (0.0, Fact::NodeStarted { node: 0 }),
         (0.5, stage(Stage::Handshake)),
         (1.0, stage(Stage::Pull)),
-        (2.0, arrived(100)),
-        (3.0, arrived(100)),
-        (20.0, arrived(200)),
-        (21.0, arrived(200)),
-        (
-            30.0,
-            Fact::NodeLeft {
-                node: 0,
-                done: false,
-            },
-        ),
+        (20.0, stalled(18)),
+        (30.0, stalled(9)),
+        (30.0, failed),
+        (30.0, left(false)),
         (40.0, Fact::NodeStarted { node: 0 }),
-        (41.0, stage(Stage::Pull)),
-        (42.0, arrived(300)),
-        (60.0, arrived(300)),
+        (41.0, stage(Stage::Queue)),
+        (50.0, left(false)),
+        (60.0, Fact::NodeStarted { node: 0 }),
+        (61.0, stage(Stage::Pull)),
+        // Of before it came there, as a changed journal may have it.
+        (62.0, stalled(30)),
         (64.0, stage(Stage::Verify)),
-        (
-            65.0,
-            Fact::NodeLeft {
-                node: 0,
-                done: true,
-            },
-        ),
+        (65.0, left(true)),
+        (66.0, stalled(5)),
         // As a changed journal may have it.
         (66.0, Fact::NodeStarted { node: 7 }),
     ];
@@ -728,11 +726,15 @@ fn bars_show_where_nothing_arrived() {
         (Phase::Connect, 0, 1000),
         (Phase::Pull, 1000, 2000),
         (Phase::Stall, 2000, 20_000),
-        (Phase::Stall, 20_000, 30_000),
+        (Phase::Pull, 20_000, 21_000),
+        (Phase::Stall, 21_000, 30_000),
         (Phase::Wait, 30_000, 40_000),
         (Phase::Connect, 40_000, 41_000),
-        // All had arrived: it was being unpacked.
-        (Phase::Pull, 41_000, 64_000),
+        // It left without a failure: the registry pauses for others' failures.
+        (Phase::Queue, 41_000, 60_000),
+        (Phase::Connect, 60_000, 61_000),
+        (Phase::Stall, 61_000, 62_000),
+        (Phase::Pull, 62_000, 64_000),
         (Phase::Check, 64_000, 65_000),
     ];
     assert_eq!(bar(told), wanted);
@@ -750,17 +752,11 @@ fn what_is_not_told_to_end_goes_on_to_the_end_and_giving_up_ends_a_wait() {
     );
     let given_up = vec![
         began(),
-        (
-            1.0,
-            Fact::NodeLeft {
-                node: 0,
-                done: false,
-            },
-        ),
+        (1.0, left(false)),
         (3.0, finished(Outcome::NotRun(StopReason::Deadline)).fact),
     ];
     assert_eq!(
         bar(given_up),
-        [(Phase::Connect, 0, 1000), (Phase::Wait, 1000, 3000)]
+        [(Phase::Connect, 0, 1000), (Phase::Queue, 1000, 3000)]
     );
 }

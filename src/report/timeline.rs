@@ -6,9 +6,6 @@ use serde::Serialize;
 
 use crate::model::{Event, Fact, Outcome, Stage};
 
-/// A pull through which nothing came for longer than this is shown as stalled there. Progress is told about once a second.
-const STALL: Duration = Duration::from_secs(5);
-
 /// What a node is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -23,6 +20,8 @@ pub(super) enum Phase {
     Stall,
     /// Running the operator's command.
     Run,
+    /// Waiting for a turn: at a registry, or for the others' preflight.
+    Queue,
     /// Waiting for the next attempt.
     Wait,
 }
@@ -34,6 +33,7 @@ impl From<Stage> for Phase {
             Stage::Start | Stage::Probe | Stage::Preflight | Stage::Inspect | Stage::Verify => {
                 Self::Check
             }
+            Stage::Queue => Self::Queue,
             Stage::Pull => Self::Pull,
             Stage::Run => Self::Run,
         }
@@ -50,9 +50,9 @@ pub(super) struct Course {
     /// What it does since when.
     #[serde(skip)]
     now: Option<(Phase, Duration)>,
-    /// How many bytes of the pull had arrived, and when the last of them came; nothing where that is not told.
+    /// Whether an attempt failed since it came to the node.
     #[serde(skip)]
-    arrived: Option<(u64, Duration)>,
+    has_failed: bool,
 }
 
 impl Course {
@@ -61,22 +61,10 @@ impl Course {
         if self.now.map(|(phase, _)| phase) == to {
             return;
         }
-        self.close(at);
-        self.now = to.map(|phase| (phase, at));
-        self.arrived = None;
-    }
-
-    fn close(&mut self, at: Duration) {
-        let Some((phase, since)) = self.now.take() else {
-            return;
-        };
-        match self.arrived {
-            Some((_, last)) if phase == Phase::Pull && at.saturating_sub(last) >= STALL => {
-                self.span(Phase::Pull, since, last);
-                self.span(Phase::Stall, last, at);
-            }
-            _ => self.span(phase, since, at),
+        if let Some((phase, since)) = self.now {
+            self.span(phase, since, at);
         }
+        self.now = to.map(|phase| (phase, at));
     }
 
     fn span(&mut self, phase: Phase, from: Duration, to: Duration) {
@@ -86,25 +74,14 @@ impl Course {
         }
     }
 
-    fn progress(&mut self, bytes: u64, total: Option<u64>, at: Duration) {
-        let Some((Phase::Pull, since)) = self.now else {
-            return;
-        };
-        let more = self.arrived.is_none_or(|(before, _)| bytes > before);
-        // What has arrived completely is being unpacked.
-        let complete = total.is_some_and(|total| bytes >= total);
-        if !more && !complete {
-            return;
-        }
-        if let Some((_, last)) = self.arrived
-            && more
-            && at.saturating_sub(last) >= STALL
-        {
-            self.span(Phase::Pull, since, last);
-            self.span(Phase::Stall, last, at);
+    /// Nothing arrived for so long.
+    fn stall(&mut self, length: Duration, at: Duration) {
+        if let Some((Phase::Pull, since)) = self.now {
+            let from = at.saturating_sub(length).max(since);
+            self.span(Phase::Pull, since, from);
+            self.span(Phase::Stall, from, at);
             self.now = Some((Phase::Pull, at));
         }
-        self.arrived = Some((bytes, at));
     }
 }
 
@@ -124,34 +101,44 @@ impl Timeline {
         let node = match &event.fact {
             Fact::NodeStarted { node }
             | Fact::NodeStage { node, .. }
-            | Fact::Progress { node, .. }
+            | Fact::Stalled { node, .. }
             | Fact::AttemptFailed { node, .. }
             | Fact::Finished { node, .. }
             | Fact::NodeLeft { node, .. } => *node,
-            Fact::WaveStarted { .. } | Fact::Preflighted { .. } | Fact::Stopping { .. } => return,
+            _ => return,
         };
         let Some(course) = self.0.get_mut(node) else {
             return;
         };
         match &event.fact {
-            Fact::NodeStarted { .. } => course.turn(Some(Phase::Connect), at),
+            Fact::NodeStarted { .. } => {
+                course.has_failed = false;
+                course.turn(Some(Phase::Connect), at);
+            }
             Fact::NodeStage { stage, .. } => course.turn(Some((*stage).into()), at),
-            Fact::Progress { bytes, total, .. } => course.progress(*bytes, *total, at),
-            Fact::AttemptFailed { .. } => course.failures.push(milliseconds(at)),
+            Fact::Stalled { length, .. } => course.stall(*length, at),
+            Fact::AttemptFailed { .. } => {
+                course.has_failed = true;
+                course.failures.push(milliseconds(at));
+            }
             Fact::Finished { record, .. } => {
                 if matches!(record.outcome, Outcome::Failed(_)) {
                     course.failures.push(milliseconds(at));
                 }
                 // What is given up while it waits for its next attempt waits no longer.
-                if let Some((Phase::Wait, _)) = course.now {
+                if let Some((Phase::Wait | Phase::Queue, _)) = course.now {
                     course.turn(None, at);
                 }
             }
             Fact::NodeLeft { done, .. } => {
-                let next = (!done).then_some(Phase::Wait);
-                course.turn(next, at);
+                // Without a failure it is others that it waits for.
+                let wait = match course.has_failed {
+                    true => Phase::Wait,
+                    false => Phase::Queue,
+                };
+                course.turn((!done).then_some(wait), at);
             }
-            Fact::WaveStarted { .. } | Fact::Preflighted { .. } | Fact::Stopping { .. } => {}
+            _ => {}
         }
     }
 

@@ -91,6 +91,8 @@ impl Story {
                 && bytes - rate <= 40_000_000
             {
                 now += length;
+                let length = seconds(length + 1.0);
+                self.tell(now, Fact::Stalled { node, item, length });
             }
         }
         self.stages(node, now, Some(0), &[(Stage::Verify, 0.3)])
@@ -189,6 +191,11 @@ impl Story {
                     failure: failure.clone(),
                     retry_in: seconds(6.0),
                 };
+                let pause = Fact::RegistryPaused {
+                    registry: image().registry().into(),
+                    length: seconds(6.0),
+                };
+                self.tell(now, pause);
                 self.tell(now, fact);
                 self.tell(now, Fact::NodeLeft { node, done: false });
                 let first = attempt(1, now - at, Some(&failure));
@@ -200,6 +207,9 @@ impl Story {
             }
             20..30 => {
                 let now = self.arrive(node, at);
+                let (item, stage) = (Some(0), Stage::Queue);
+                self.tell(now, Fact::NodeStage { node, item, stage });
+                let now = now + 2.0;
                 let attempts = vec![attempt(1, now - at, None)];
                 self.finish(
                     node,
@@ -271,6 +281,8 @@ pub fn pull(nodes: usize) -> MadeUp {
         random: fastrand::Rng::with_seed(7),
         facts: vec![],
     };
+    let (ready, failed) = (nodes, 0);
+    story.tell(0.0, Fact::Preflighted { ready, failed });
     story.tell(0.0, Fact::WaveStarted { wave: 1, nodes });
     let mut places = vec![0.0_f64; PARALLEL];
     let left_out = nodes / 40;

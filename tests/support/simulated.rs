@@ -22,6 +22,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 pub enum Pull {
     /// It takes so many seconds, and then the image is there.
     Takes(u32),
+    /// It takes two seconds, and so many more in between, in which nothing arrives.
+    Stalls(u32),
     /// The runtime says this and fails.
     Fails(&'static str),
     /// It never ends, and cancelling does not help.
@@ -229,8 +231,13 @@ impl Program {
             .await?;
         self.frames(&["stage pull", "measured"]).await?;
         match pull {
-            Pull::Takes(seconds) => {
-                if self.arrives(seconds).await? {
+            Pull::Takes(_) | Pull::Stalls(_) => {
+                let (seconds, stall) = match pull {
+                    Pull::Stalls(stall) => (2, stall),
+                    Pull::Takes(seconds) => (seconds, 0),
+                    Pull::Fails(_) | Pull::Deaf => unreachable!(),
+                };
+                if self.arrives(seconds, stall).await? {
                     self.frames(&["exited"]).await?;
                     self.output(0, "", "").await?;
                     self.frames(&["stage verify", "exited"]).await?;
@@ -257,8 +264,8 @@ impl Program {
         self.handle.close(self.channel).await.ok()
     }
 
-    /// Tells of a layer on its way, once a second; false when it is cancelled.
-    async fn arrives(&mut self, seconds: u32) -> Option<bool> {
+    /// Tells of a layer on its way, once a second but for a stall after the first; false when it is cancelled.
+    async fn arrives(&mut self, seconds: u32, stall: u32) -> Option<bool> {
         let layer = "cd".repeat(32);
         let manifest =
             format!("{{\"layers\":[{{\"digest\":\"sha256:{layer}\",\"size\":{SIZE}}}]}}");
@@ -269,7 +276,8 @@ impl Program {
             let there = SIZE * u64::from(second) / u64::from(seconds);
             self.frames(&[&format!("progress {layer}:{there}:{SIZE}")])
                 .await?;
-            let next = tokio::time::sleep(Duration::from_secs(1));
+            let pause = if second == 1 { 1 + stall } else { 1 };
+            let next = tokio::time::sleep(Duration::from_secs(pause.into()));
             tokio::pin!(next);
             loop {
                 tokio::select! {

@@ -7,8 +7,8 @@
   const total = Math.max(data.total, 1);
   const ROWS = 100;
   const PHASES = {
-    connect: 'connect, or wait for a turn at the registry', check: 'ask the runtime', pull: 'pull', stall: 'nothing arrives', run: 'run the command',
-    wait: 'wait for the next attempt', failure: 'attempt failed',
+    connect: 'connect', check: 'ask the runtime', pull: 'pull', stall: 'nothing arrives', run: 'run the command',
+    queue: 'wait for a turn at the registry, or for the preflight', wait: 'wait for the next attempt', failure: 'attempt failed',
   };
   const STANDINGS = { ok: 'ready', failed: 'failed', 'not-run': 'not run' };
 
@@ -137,7 +137,7 @@
       if (node.standing === 'ok') ok[at(node.end)] += 1;
       if (node.standing === 'failed') failed[at(node.end)] += 1;
       for (const [phase, from, to] of node.spans) {
-        const line = phase === 'wait' ? wait : work;
+        const line = phase === 'wait' || phase === 'queue' ? wait : work;
         line[at(from)] += 1;
         line[at(to)] -= 1;
       }
@@ -222,7 +222,7 @@
     const told = node.spans.map(([phase, from, to]) => `${PHASES[phase]} ${time((to - from) / 1000)}`).join(', ');
     const svg = draw('svg', { class: 'bar', viewBox: '0 0 1000 20', preserveAspectRatio: 'none', role: 'img', 'aria-label': told || 'never started' });
     for (const [phase, from, to] of node.spans) {
-      const thin = phase === 'wait';
+      const thin = phase === 'wait' || phase === 'queue';
       const width = Math.max(((to - from) / scale) * 1000, 0.8).toFixed(2);
       svg.append(draw('rect', { class: phase, x: x(from), y: thin ? 8 : 4, width, height: thin ? 4 : 12 },
         draw('title', {}, `${PHASES[phase]}: ${time((to - from) / 1000)} from ${time(from / 1000)}`)));
