@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use simulated::{IMAGE, Pull, Simulated};
+use simulated::{IMAGE, Pull, SIZE, Simulated};
 
 /// prepull on a simulated fleet, without what this machine says of colours and terminals.
 fn prepull(home: &Path, fleet: &Simulated, options: &[&str]) -> Command {
@@ -82,7 +82,14 @@ fn a_stall_and_a_wait_for_the_registry_are_told_and_recorded() {
         let seconds = stall["seconds"].as_f64().unwrap();
         assert!((5.0..9.0).contains(&seconds), "{stall}");
     }
-    // A journal tells the page the same.
+    // A journal tells the page the same, and what arrived.
+    let mut show = Command::new(env!("CARGO_BIN_EXE_prepull"));
+    show.args(["runs", "show", "last"]).env("HOME", home.path());
+    let shown = String::from_utf8(show.output().unwrap().stdout).unwrap();
+    assert!(shown.contains("\nArrived: 80.0 MB, "), "{shown}");
+    let last = &events.last().unwrap()["result"];
+    assert_eq!(last["arrived"], 2 * SIZE);
+    assert_eq!(last["nodes"][0]["outcomes"][0]["arrived"], SIZE);
     let later = path("later.html");
     let mut report = Command::new(env!("CARGO_BIN_EXE_prepull"));
     report.args(["runs", "report", "last", "--html", &later]);

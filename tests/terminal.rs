@@ -169,8 +169,10 @@ fn two_thousand_nodes_come_to_their_end_and_the_summary_says_what_to_do_about_tw
         .iter()
         .find_map(|line| line.strip_prefix("Retry just these nodes: "));
     let before = fleet.ended();
+    terminal.type_line("clear");
+    terminal.until("nothing", |screen| !has(screen, "Retry"));
     terminal.type_line(&format!(
-        "clear; HOME={} {}",
+        "HOME={} {}",
         folder.path().display(),
         retry.unwrap()
     ));

@@ -84,6 +84,7 @@ mod tests {
             outcome,
             attempts: vec![],
             elapsed: Duration::ZERO,
+            arrived: None,
         };
         vec![NodeRecord {
             runtime: None,

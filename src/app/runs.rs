@@ -75,7 +75,7 @@ fn show(folder: &Path, run: &str, format: Format) -> Result<Exit> {
             told.info.id,
             told.info.plan.work.command(),
             state(past.state),
-            report::summary(&told, None)
+            report::summary(&told)
         ))?,
         Format::Json => report::print_stdout(&report::document_text(&told)?)?,
         Format::Jsonl => {

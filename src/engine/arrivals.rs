@@ -1,6 +1,7 @@
-//! Notices when nothing arrives of a pull. That is told once it is over: a journal, which has no progress, is to show it too.
+//! What arrives of each pull, and for how long nothing did. That is told once it is over: a journal, which has no progress,
+//! is to show it too.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,28 +11,52 @@ use crate::node::Transferred;
 /// What comes about once a second is not missed before.
 const LONG: Duration = Duration::from_secs(5);
 
-/// How many bytes of one pull had arrived, and when the last of them came; nothing while nothing is waited for.
+/// What was seen to arrive of one item on one node.
 #[derive(Default)]
-pub(super) struct Arrivals(Mutex<Option<(u64, Instant)>>);
+pub(super) struct Arrivals(Mutex<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    /// How many bytes were there when more came the last time, and when that was; nothing while nothing is waited for.
+    last: Option<(u64, Instant)>,
+    /// The most that was there in any attempt.
+    most: Option<Transferred>,
+}
 
 impl Arrivals {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // Nothing panics with the lock held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes what is there now. Returns for how long nothing had arrived before, if that was long.
     pub(super) fn progress(&self, now: Instant, there: Transferred) -> Option<Duration> {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|(before, _)| there.bytes <= before) {
+        let mut seen = self.seen();
+        if seen.most.is_none_or(|most| there.bytes >= most.bytes) {
+            seen.most = Some(there);
+        }
+        if seen.last.is_some_and(|(before, _)| there.bytes <= before) {
             return None;
         }
-        let before = *last;
+        let before = seen.last;
         // What has arrived completely is being unpacked.
         let is_whole = there.total.is_some_and(|total| there.bytes >= total);
-        *last = (!is_whole).then_some((there.bytes, now));
+        seen.last = (!is_whole).then_some((there.bytes, now));
         since(before, now)
     }
 
     /// Nothing is waited for any more. Returns for how long nothing had arrived, if that was long.
     pub(super) fn end(&self, now: Instant) -> Option<Duration> {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        since(last.take(), now)
+        since(self.seen().last.take(), now)
+    }
+
+    /// How many bytes arrived. The last seconds of a pull are seldom seen: with its success all of it has.
+    pub(super) fn bytes(&self, is_pulled: bool) -> Option<u64> {
+        let most = self.seen().most?;
+        Some(match most.total {
+            Some(total) if is_pulled => total.max(most.bytes),
+            _ => most.bytes,
+        })
     }
 }
 
@@ -64,5 +89,17 @@ mod tests {
         assert_eq!(tell(50, 90), None);
         assert_eq!(tell(55, 100), seconds(5));
         assert_eq!((tell(58, 100), end(90)), (None, None), "it unpacks");
+    }
+
+    #[test]
+    fn what_arrived_is_the_most_of_all_attempts_and_all_with_a_success() {
+        let arrivals = Arrivals::default();
+        assert_eq!(arrivals.bytes(true), None, "nobody can see it");
+        for bytes in [10, 70, 20] {
+            let total = Some(100);
+            arrivals.progress(Instant::now(), Transferred { bytes, total });
+        }
+        assert_eq!(arrivals.bytes(false), Some(70));
+        assert_eq!(arrivals.bytes(true), Some(100));
     }
 }

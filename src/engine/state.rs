@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Course;
+use super::arrivals::Arrivals;
 use super::registries::{pause, spread};
 use super::retry::{goes_on, is_out_of_reach, jitter, may_retry, was_refused_once};
 use crate::model::{
@@ -38,6 +39,8 @@ pub(super) struct ItemState {
     forgiven: usize,
     /// When the attempt began that goes on without us, if one does.
     going_since: Option<Instant>,
+    /// What was seen to arrive.
+    pub(super) arrivals: Arrivals,
     /// A registry refused the login, and there is another one to try.
     pub(super) has_new_login: bool,
     /// When it may be tried (again).
@@ -75,6 +78,7 @@ impl NodeState {
                     attempts: Vec::new(),
                     forgiven: 0,
                     going_since: None,
+                    arrivals: Arrivals::default(),
                     has_new_login: false,
                     due: now,
                     began: None,
@@ -242,6 +246,7 @@ impl NodeState {
         let item = &mut self.items[index];
         debug_assert!(item.is_open(), "an item has one outcome");
         let record = Arc::new(Record {
+            arrived: item.arrivals.bytes(matches!(outcome, Outcome::Pulled(_))),
             outcome,
             attempts: std::mem::take(&mut item.attempts),
             elapsed: item.began.map_or(Duration::ZERO, |began| began.elapsed()),
@@ -264,6 +269,7 @@ impl NodeState {
                 outcome: Outcome::Failed(failure),
                 attempts: Vec::new(),
                 elapsed: Duration::ZERO,
+                arrived: None,
             })
         };
         NodeRecord {
@@ -283,6 +289,7 @@ pub(super) fn earlier(plan: &Plan, node: usize, item: usize) -> Option<Record> {
         outcome: Outcome::Present(held.clone()),
         attempts: Vec::new(),
         elapsed: Duration::ZERO,
+        arrived: None,
     })
 }
 

@@ -7,7 +7,6 @@ use futures::FutureExt;
 use tokio::time::Instant;
 
 use super::Course;
-use super::arrivals::Arrivals;
 use super::preflight;
 use super::registries::Place;
 use super::state::NodeState;
@@ -201,7 +200,7 @@ async fn try_item<T: Transport>(
             stage,
         });
     };
-    let arrivals = Arrivals::default();
+    let arrivals = &state.items[item].arrivals;
     let stalled = |length| Fact::Stalled {
         node: index,
         item,

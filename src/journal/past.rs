@@ -152,6 +152,7 @@ impl Past {
             outcome: Outcome::NotRun(StopReason::CutShort),
             attempts: Vec::new(),
             elapsed: Duration::ZERO,
+            arrived: None,
         };
         let mut nodes: Vec<NodeRecord> = plan
             .fleet

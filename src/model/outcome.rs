@@ -172,6 +172,9 @@ pub struct Record {
     pub attempts: Vec<Attempt>,
     /// From the start of the first attempt to the outcome, pauses included; zero when nothing was tried.
     pub elapsed: Duration,
+    /// How many bytes of the image were seen to arrive; nothing where the node cannot see it, or nothing was pulled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrived: Option<u64>,
 }
 
 /// Everything about one node: one record for each item of the work, in the work's order.

@@ -99,11 +99,6 @@ impl Bars {
         self.screen.clone()
     }
 
-    /// How many bytes were seen to arrive.
-    pub fn arrived(&self) -> Option<u64> {
-        locked(&self.state).board.arrived()
-    }
-
     /// Takes the bars away.
     pub fn finish(&mut self) {
         self.going_on = None;

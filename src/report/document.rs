@@ -21,6 +21,9 @@ pub struct Document {
     command: &'static str,
     started: String,
     finished: String,
+    seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arrived: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stopped: Option<&'static str>,
     images: Vec<ImageEntry>,
@@ -71,6 +74,8 @@ pub(super) struct OutcomeEntry {
     digest: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arrived: Option<u64>,
     #[serde(flatten)]
     output: Option<OutputEntry>,
     seconds: f64,
@@ -160,12 +165,28 @@ pub fn document(result: &RunResult) -> Document {
         command: plan.work.command(),
         started: timestamp(result.info.started),
         finished: timestamp(result.finished),
+        seconds: seconds(took(result)),
+        arrived: arrived(result),
         stopped: result.stopped.map(|reason| reason.as_str()),
         images,
         disagreements: disagreements(result),
         nodes,
         summary: counts(result),
     }
+}
+
+/// How long the run took.
+pub(super) fn took(result: &RunResult) -> Duration {
+    let took = result.finished.duration_since(result.info.started);
+    took.unwrap_or_default()
+}
+
+/// How many bytes were seen to arrive on all nodes; `None` where nobody can see it.
+pub(super) fn arrived(result: &RunResult) -> Option<u64> {
+    let records = result.nodes.iter().flat_map(|node| &node.items);
+    records
+        .filter_map(|record| record.arrived)
+        .reduce(u64::saturating_add)
 }
 
 /// Whether no image is held with different digests on different nodes.
@@ -271,6 +292,7 @@ pub(super) fn outcome_entry(work: &Work, item: usize, record: &Record) -> Outcom
         status: record.outcome.status(),
         digest: None,
         bytes: None,
+        arrived: record.arrived,
         output: None,
         seconds: seconds(record.elapsed),
         attempts: record.attempts.iter().map(attempt_entry).collect(),

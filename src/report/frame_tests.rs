@@ -76,6 +76,7 @@ impl Run {
             outcome,
             attempts: vec![],
             elapsed: SECOND,
+            arrived: None,
         };
         let (item, record) = (0, Arc::new(record));
         self.tell(Fact::Finished { node, item, record });

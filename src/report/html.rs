@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::RunResult;
-use super::document::{document, standing};
+use super::document::{document, standing, took};
 use super::groups::groups;
 use super::timeline::{Timeline, milliseconds};
 use crate::model::text::{capped, printed};
@@ -25,8 +25,7 @@ const TEXT: usize = 2000;
 /// # Errors
 /// What the JSON writer answers; it writes to memory.
 pub(super) fn page(result: &RunResult, timeline: Timeline) -> serde_json::Result<String> {
-    let passed = result.finished.duration_since(result.info.started);
-    let passed = passed.unwrap_or_default().max(Duration::from_millis(1));
+    let passed = took(result).max(Duration::from_millis(1));
     let nodes = result.nodes.iter().zip(timeline.end(passed));
     let nodes: Vec<Value> = nodes
         .map(|(record, course)| {

@@ -75,13 +75,6 @@ impl Lines {
         }
     }
 
-    fn arrived(&self) -> Option<u64> {
-        self.board
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .arrived()
-    }
-
     fn finish(&mut self) -> io::Result<()> {
         self.output.write(standing_now(&self.board, "ended"));
         self.output.finish()
@@ -161,8 +154,6 @@ impl Reporter for Human {
         }
         // Lost lines are no reason to lose the summary.
         let lines = self.lines.as_mut().map_or(Ok(()), Lines::finish);
-        let arrived = self.bars.as_ref().and_then(Bars::arrived);
-        let arrived = arrived.or_else(|| self.lines.as_ref().and_then(Lines::arrived));
         let counts = counts(result);
         let good = counts.ok == counts.nodes && digests_agree(result);
         if !(self.options.quiet && good) {
@@ -171,7 +162,7 @@ impl Reporter for Human {
                 .bold();
             let style = if good { style.green() } else { style.red() };
             let heads = ["READY: ", "NOT READY: ", "DONE: ", "NOT DONE: "];
-            for line in summary(result, arrived).lines() {
+            for line in summary(result).lines() {
                 let head = heads.iter().any(|head| line.starts_with(head));
                 if head {
                     writeln!(self.results, "{}", style.apply_to(line))?;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::RunResult;
-use super::document::{Counts, counts, digests_of, disagreements};
+use super::document::{Counts, arrived, counts, digests_of, disagreements, took};
 use super::groups::groups;
 use super::lines::shown;
 use crate::model::text::{bytes, count, printable, span};
@@ -21,8 +21,8 @@ const SLOWEST: usize = 3;
 /// How many characters of names a command to retry them may have.
 const LIMIT: usize = 2000;
 
-/// The summary as plain text, ending with a newline. `arrived` is how many bytes were seen to arrive.
-pub fn summary(result: &RunResult, arrived: Option<u64>) -> String {
+/// The summary as plain text, ending with a newline.
+pub fn summary(result: &RunResult) -> String {
     let counts = counts(result);
     let differing = disagreements(result);
     let ready = counts.ok == counts.nodes && differing.is_empty();
@@ -40,7 +40,7 @@ pub fn summary(result: &RunResult, arrived: Option<u64>) -> String {
     }
     failures(&mut out, result);
     registries(&mut out, result);
-    pace(&mut out, result, arrived);
+    pace(&mut out, result);
     if counts.ok < counts.nodes {
         retry(&mut out, result, counts.nodes - counts.ok);
     }
@@ -63,8 +63,7 @@ fn verdict(out: &mut String, result: &RunResult, counts: &Counts, ready: bool) {
             let _ = write!(out, ", {number} {what}");
         }
     }
-    let time = result.finished.duration_since(result.info.started);
-    let _ = write!(out, ", in {}", span(time.unwrap_or_default()));
+    let _ = write!(out, ", in {}", span(took(result)));
     if let Some(reason) = result.stopped {
         let _ = write!(out, "; stopped early: {reason}");
     }
@@ -204,8 +203,8 @@ fn registries(out: &mut String, result: &RunResult) {
 }
 
 /// Which nodes took longest, and how much arrived.
-fn pace(out: &mut String, result: &RunResult, arrived: Option<u64>) {
-    let took = |record: &crate::model::NodeRecord| {
+fn pace(out: &mut String, result: &RunResult) {
+    let slowest_of = |record: &crate::model::NodeRecord| {
         let tried = record.items.iter().filter(|item| !item.attempts.is_empty());
         let slowest = tried.max_by_key(|item| item.elapsed)?;
         let tries = record.items.iter().map(|item| item.attempts.len()).max();
@@ -213,7 +212,7 @@ fn pace(out: &mut String, result: &RunResult, arrived: Option<u64>) {
     };
     let nodes = result.nodes.iter().enumerate();
     let mut times: Vec<(Duration, usize, usize)> = nodes
-        .filter_map(|(node, record)| took(record).map(|(time, tries)| (time, tries, node)))
+        .filter_map(|(node, record)| slowest_of(record).map(|(time, tries)| (time, tries, node)))
         .collect();
     times.sort_by_key(|(time, _, node)| (Reverse(*time), *node));
     // Whoever is quick has no slowest.
@@ -234,9 +233,8 @@ fn pace(out: &mut String, result: &RunResult, arrived: Option<u64>) {
         }
         out.push('\n');
     }
-    if let Some(arrived) = arrived.filter(|arrived| *arrived > 0) {
-        let time = result.finished.duration_since(result.info.started);
-        let seconds = time.unwrap_or_default().as_secs_f64().max(1.0);
+    if let Some(arrived) = arrived(result).filter(|arrived| *arrived > 0) {
+        let seconds = took(result).as_secs_f64().max(1.0);
         let rate = bytes((arrived as f64 / seconds) as u64);
         let _ = writeln!(out, "Arrived: {}, {rate}/s over the run", bytes(arrived));
     }

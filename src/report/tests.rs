@@ -96,6 +96,7 @@ pub(super) fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
         outcome,
         attempts: vec![],
         elapsed: Duration::from_micros(12_300_400),
+        arrived: None,
     };
     RunResult {
         info: Arc::new(info),
@@ -129,6 +130,7 @@ fn finished(outcome: Outcome) -> Event {
         outcome,
         attempts: vec![],
         elapsed: Duration::from_secs(2),
+        arrived: None,
     };
     Event {
         number: 1,
@@ -145,6 +147,7 @@ fn finished(outcome: Outcome) -> Event {
 fn the_document_has_every_field_of_the_contract() {
     let mut run = result(pull(), vec![vec![Outcome::Pulled(held("sha256:aa"))]]);
     let failure = Failure::new(FailureKind::RegistryUnavailable, Stage::Pull, "503");
+    run.nodes[0].items[0].arrived = Some(80_000_000);
     run.nodes[0].items[0].attempts = vec![
         Attempt {
             number: 1,
@@ -160,13 +163,14 @@ fn the_document_has_every_field_of_the_contract() {
     let got = serde_json::to_value(document(&run)).unwrap();
     let want = serde_json::json!({
         "schema": 1, "run": "run-1", "command": "pull",
-        "started": "2025-11-23T21:17:09Z", "finished": "2025-11-23T21:19:40Z",
+        "started": "2025-11-23T21:17:09Z", "finished": "2025-11-23T21:19:40Z", "seconds": 151.0,
+        "arrived": 80_000_000,
         "images": [{"reference": "reg.example:5000/team/app:v1", "digest": "sha256:aa"}],
         "nodes": [{
             "name": "worker-1", "address": "10.0.0.1", "port": 22, "user": "ops", "runtime": "docker",
             "outcomes": [{
                 "image": "reg.example:5000/team/app:v1", "status": "pulled",
-                "digest": "sha256:aa", "bytes": 80_028_485, "seconds": 12.3,
+                "digest": "sha256:aa", "bytes": 80_028_485, "arrived": 80_000_000, "seconds": 12.3,
                 "attempts": [
                     {"number": 1, "seconds": 4.1, "failure": {"kind": "registry-unavailable",
                         "stage": "pull", "retryable": true, "detail": "503"}},
@@ -193,7 +197,7 @@ fn differing_digests_are_told_and_no_digest_is_agreed() {
         digests[0],
         serde_json::json!({"digest": "sha256:aa", "nodes": 2, "names": ["worker-1", "worker-3"]})
     );
-    let text = summary(&run, None);
+    let text = summary(&run);
     assert!(text.starts_with("NOT READY: 3 of 3 nodes ok"), "{text}");
     assert!(text.contains("DIFFERENT DIGESTS"), "{text}");
     assert!(text.contains("sha256:aa on 2 nodes\n"), "{text}");
@@ -209,7 +213,7 @@ fn equal_failures_are_one_group_with_names_and_one_advice() {
         })
         .chain([vec![Outcome::NotRun(StopReason::FailureLimit)]])
         .collect();
-    let text = summary(&result(pull(), outcomes), None);
+    let text = summary(&result(pull(), outcomes));
     assert!(
         text.contains("0 of 13 nodes ok, 12 failed, 1 not run, in 2m 31s"),
         "{text}"
@@ -228,7 +232,7 @@ fn a_different_status_of_the_registry_is_a_different_group() {
     let outcomes = ["status 401", "status 403"]
         .map(|detail| vec![failed(FailureKind::RegistryAuth, detail)])
         .to_vec();
-    let text = summary(&result(pull(), outcomes), None);
+    let text = summary(&result(pull(), outcomes));
     assert_eq!(text.matches("registry-auth (pull)").count(), 2, "{text}");
 }
 
@@ -240,7 +244,7 @@ fn hostile_words_stay_one_escaped_bounded_line() {
     let shown = line(&run.info, &finished(outcome), false).unwrap();
     assert!(shown.len() < 1000, "{}", shown.len());
     assert!(!shown.contains(|c: char| c.is_control() || c == '\u{202e}'));
-    let text = summary(&run, None);
+    let text = summary(&run);
     assert!(text.len() < 2000);
     assert!(!text.contains('\u{1b}'));
     let json = ascii_controls(&serde_json::to_string(&document(&run)).unwrap());
@@ -294,7 +298,7 @@ fn commands_show_their_output_by_node_and_a_bad_status() {
         Work::Exec(vec!["false".into()]),
         vec![vec![Outcome::Ran(output)]],
     );
-    let text = summary(&run, None);
+    let text = summary(&run);
     for wanted in [
         "worker-1 | one\n",
         "worker-1 | two\\u{1b}\n",
@@ -469,7 +473,7 @@ fn the_command_that_retries_names_the_nodes_and_stands_before_the_operators_own(
         .map(String::from)
         .to_vec();
     run.info = Arc::new(info.clone());
-    let text = summary(&run, None);
+    let text = summary(&run);
     assert!(
         text.starts_with("NOT DONE: 1 of 3 nodes ok, 2 failed, in 2m 31s\n"),
         "{text}"
@@ -478,7 +482,7 @@ fn the_command_that_retries_names_the_nodes_and_stands_before_the_operators_own(
     assert!(text.ends_with(wanted), "{text}");
     info.resume = Some("prepull pull --resume run-1".into());
     run.info = Arc::new(info);
-    let text = summary(&run, None);
+    let text = summary(&run);
     assert!(
         text.ends_with("\nRetry just these nodes: prepull pull --resume run-1\n"),
         "{text}"
@@ -499,7 +503,9 @@ fn the_summary_names_the_slowest_the_registries_and_what_arrived() {
         node.items[0].elapsed = Duration::from_secs(10 * (number as u64 + 1));
     }
     run.nodes[8].items[0].attempts.remove(0);
-    let text = summary(&run, Some(1_510_000_000));
+    run.nodes[0].items[0].arrived = Some(1_500_000_000);
+    run.nodes[1].items[0].arrived = Some(10_000_000);
+    let text = summary(&run);
     for wanted in [
         "READY: 9 of 9 nodes ok, in 2m 31s\n",
         "  sha256:aa on 9 nodes (pulled now)\n",
@@ -640,7 +646,7 @@ proptest! {
         prop_assert_eq!(counts.ok + counts.failed + counts.not_run, outcomes.len());
         prop_assert_eq!((counts.pulled, counts.present), (pulled, present));
         prop_assert_eq!(counts.pulled + counts.present + others, total);
-        prop_assert!(!summary(&run, None).contains(27 as char));
+        prop_assert!(!summary(&run).contains(27 as char));
     }
 }
 

@@ -100,10 +100,15 @@ impl Story {
 
     fn finish(&mut self, node: usize, at: f64, outcome: Outcome, attempts: Vec<Attempt>) -> f64 {
         let elapsed = attempts.iter().map(|attempt| attempt.elapsed).sum();
+        let arrived = match &outcome {
+            Outcome::Pulled(held) => held.bytes,
+            _ => None,
+        };
         let record = Arc::new(Record {
             outcome,
             attempts,
             elapsed,
+            arrived,
         });
         self.tell(
             at,
@@ -302,6 +307,7 @@ pub fn pull(nodes: usize) -> MadeUp {
                 outcome,
                 attempts: vec![],
                 elapsed: Duration::ZERO,
+                arrived: None,
             });
             story.tell(
                 end,
@@ -347,6 +353,7 @@ pub fn outcomes(work: Work, outcomes: Vec<(&str, Vec<Outcome>)>) -> MadeUp {
                 outcome,
                 attempts,
                 elapsed: seconds(2.0),
+                arrived: None,
             });
             story.tell(now + 1.0, Fact::Finished { node, item, record });
         }

@@ -83,7 +83,7 @@
   const tiles = [
     ['ready', counts.ok], ['failed', counts.failed], ['not run', counts.not_run],
     ['pulled', counts.pulled], [run.command === 'pull' ? 'present before' : 'present', counts.present], ['missing', counts.missing], ['ran', counts.ran],
-    ['of images on the nodes', sum(nodes.map((node) => node.bytes)), size],
+    ['seen to arrive', run.arrived, size], ['of images on the nodes', sum(nodes.map((node) => node.bytes)), size],
   ].filter(([, value], place) => place < 3 || value);
   const slowest = nodes.reduce((a, b) => (b.seconds > a.seconds ? b : a));
   document.title = `${ready ? 'READY' : 'NOT READY'}: prepull ${run.command} ${run.run}`;
