@@ -1,7 +1,7 @@
 //! The end of a run for a person: is the fleet ready, what failed where and why, what next.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::document::{Counts, arrived, counts, digests_of, disagreements, took};
 use super::groups::groups;
 use super::lines::shown;
 use crate::model::text::{bytes, count, printable, span};
-use crate::model::{FailureKind, Outcome, Stage, Work, fold};
+use crate::model::{CommandOutput, FailureKind, Outcome, Stage, Work, fold};
 
 /// How many characters the names of a group may take before "and N more".
 const NAMES: usize = 400;
@@ -280,25 +280,48 @@ fn quoted(word: &str) -> String {
     format!("'{}'", printable(word).replace('\'', r"'\''"))
 }
 
-/// What commands printed, by node.
+/// What commands printed: once for all nodes that printed the same, most nodes first, so that who differs stands last.
 fn exec_output(out: &mut String, result: &RunResult) {
     let plan = &result.info.plan;
     if !matches!(plan.work, Work::Exec(_)) {
         return;
     }
+    let mut places = HashMap::new();
+    let mut groups: Vec<(&CommandOutput, Vec<&str>)> = Vec::new();
     for (node, record) in plan.fleet.nodes().iter().zip(&result.nodes) {
         for record in &record.items {
             if let Outcome::Ran(output) = &record.outcome {
-                for (mark, bytes) in [("|", &output.stdout), ("stderr|", &output.stderr)] {
-                    for line in String::from_utf8_lossy(bytes).lines() {
-                        let line = printable(line);
-                        let _ = writeln!(out, "{} {mark} {line}", shown(&node.name, 100));
-                    }
+                let said = (&output.stdout, &output.stderr, output.truncated);
+                let place = *places.entry(said).or_insert(groups.len());
+                if place == groups.len() {
+                    groups.push((output, Vec::new()));
                 }
-                if output.truncated {
-                    let _ = writeln!(out, "{} [output cut]", shown(&node.name, 100));
-                }
+                groups[place].1.push(&node.name);
             }
+        }
+    }
+    groups.sort_by_key(|(_, nodes)| Reverse(nodes.len()));
+    for (output, nodes) in groups {
+        let mut lines = Vec::new();
+        for (mark, bytes) in [("|", &output.stdout), ("stderr|", &output.stderr)] {
+            for line in String::from_utf8_lossy(bytes).lines() {
+                lines.push(format!("{mark} {}", printable(line)));
+            }
+        }
+        if output.truncated {
+            lines.push("[output cut]".into());
+        }
+        let mut before = String::new();
+        match nodes.as_slice() {
+            [one] => before = shown(one, 100).into_owned(),
+            // A thousand times nothing is nothing to read.
+            several if !lines.is_empty() => {
+                let _ = writeln!(out, "{} nodes: {}", several.len(), names(several));
+            }
+            _ => {}
+        }
+        for line in lines {
+            let _ = writeln!(out, "{before} {line}");
         }
     }
 }

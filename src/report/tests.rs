@@ -320,6 +320,30 @@ fn commands_show_their_output_by_node_and_a_bad_status() {
 }
 
 #[test]
+fn what_many_nodes_printed_alike_is_shown_once_and_who_differs_last() {
+    let ran = |stdout: &str, code| {
+        Outcome::Ran(CommandOutput {
+            exit: ExitStatus::Code(code),
+            stdout: stdout.into(),
+            stderr: vec![],
+            truncated: false,
+        })
+    };
+    let mut outcomes = vec![vec![ran("6.1.0-30\nup\n", 0)]; 97];
+    outcomes[40] = vec![ran("6.1.0-29\nup\n", 0)];
+    // The same words, whatever the status.
+    outcomes[50] = vec![ran("6.1.0-30\nup\n", 1)];
+    outcomes.extend(vec![vec![ran("", 0)]; 3]);
+    let text = summary(&result(Work::Exec(vec!["uname".into()]), outcomes));
+    let alike = "96 nodes: worker-[1-40,42-97]\n | 6.1.0-30\n | up\n";
+    let other = "worker-41 | 6.1.0-29\nworker-41 | up\n";
+    assert!(
+        text.starts_with(&format!("{alike}{other}NOT DONE: 99 of 100")),
+        "{text}"
+    );
+}
+
+#[test]
 fn plans_show_the_user_of_a_login_and_never_the_password() {
     let run = result(pull(), vec![vec![Outcome::Missing]]);
     let text = plan_text(&run.info.plan);
