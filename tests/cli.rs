@@ -145,6 +145,10 @@ fn a_missing_inventory_is_named() {
         "missing_inventory",
         Desk::new().run(&["nodes", "-i", "missing.yml"])
     );
+    snapshot!(
+        "missing_limit",
+        Desk::new().run(&["nodes", "-H", "a", "--limit", "@failed.txt"])
+    );
 }
 
 #[test]

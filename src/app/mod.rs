@@ -44,6 +44,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(cli) => cli,
         Err(error) => {
             // clap's own words, help and version included; a closed pipe is no reason to complain.
+            if error.use_stderr() {
+                report::print_stderr("prepull: ");
+            }
             let _ = error.print();
             return if error.use_stderr() {
                 Exit::Usage

@@ -10,7 +10,7 @@ pub(super) const TEMPLATE: &str = "\
 pub(super) const PREPULL: &str = "\
 Examples:
   prepull pull -i nodes.yml registry.example:5000/team/app:v2
-  prepull check -i nodes.yml app:v2        does every node hold it, and the same?
+  prepull check -i nodes.yml app:v2        does every node hold it?
   prepull nodes -i nodes.yml               who would be warmed?
   prepull exec -i nodes.yml -- df -h /var  run a command on every node";
 

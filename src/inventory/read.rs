@@ -48,7 +48,7 @@ fn whole_file(path: &Path) -> Result<String, InventoryError> {
     let name = path.display().to_string();
     let wrong = |fault| InventoryError::of_file(&name, fault);
     let input = File::open(path).map_err(|error| {
-        wrong(Fault::new(format!("cannot open the inventory: {error}")).but("check the path"))
+        wrong(Fault::new(format!("cannot open the file: {error}")).but("check the path"))
     })?;
     if input.metadata().is_ok_and(|metadata| metadata.is_dir()) {
         return Err(wrong(
@@ -137,7 +137,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let missing = file(&folder.path().join("no.yml")).unwrap_err().to_string();
         assert!(
-            missing.contains("no.yml: cannot open the inventory"),
+            missing.contains("no.yml: cannot open the file"),
             "{missing}"
         );
         let directory = file(folder.path()).unwrap_err().to_string();

@@ -117,7 +117,10 @@ impl<'a> Known<'a> {
             for term in self.split(pattern) {
                 match term.strip_prefix('@') {
                     Some(path) => {
-                        let text = read::file(Path::new(path))?;
+                        let text = read::file(Path::new(path)).map_err(|error| {
+                            let file = format!("{option} @{path}");
+                            InventoryError { file, ..error }
+                        })?;
                         let lines = text.lines().map(str::trim);
                         let said = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
                         terms.extend(said.map(str::to_string));

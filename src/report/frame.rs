@@ -1,5 +1,6 @@
 //! A board as lines that fit a terminal: counts, causes of failures, and the nodes at work, the slowest first.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use console::{Style, measure_text_width, truncate_str};
@@ -21,8 +22,11 @@ pub struct View {
     pub color: bool,
 }
 
-/// How many nodes a cause names.
+/// How many nodes a cause names at most, and how many columns there are for each: what was said needs room too.
 const NAMES: usize = 3;
+const COLUMNS: usize = 30;
+/// In fewer columns the end of a text tells less than its beginning.
+const LITTLE: usize = 24;
 /// The widest name of a node, in columns.
 const NAME: usize = 40;
 
@@ -59,7 +63,9 @@ pub fn frame(board: &Board, now: Duration, view: View) -> Vec<String> {
     }
     let yellow = view.style().yellow();
     for (registry, until) in board.paused.iter().filter(|(_, until)| **until > now) {
-        let left = span(Duration::from_secs((*until - now).as_secs()));
+        let left = span(Duration::from_secs(
+            (*until - now).as_secs_f64().ceil() as u64
+        ));
         let line = format!("  {registry} is left alone by all nodes for {left} more");
         lines.push(yellow.apply_to(line).to_string());
     }
@@ -127,15 +133,22 @@ fn counts(board: &Board, now: Duration, view: View) -> String {
 
 /// "[######--------------]  31%  12.1 GB  301.2 MB/s  about 2m 10s left".
 fn pace(board: &Board, now: Duration, view: View) -> String {
-    let share = board.share().clamp(0.0, 1.0);
+    let tally = board.tally();
+    // 100 only when nothing is left: what has arrived is still to be unpacked and looked at.
+    let most = if tally.running + tally.left > 0 {
+        0.99
+    } else {
+        1.0
+    };
+    let share = board.share().clamp(0.0, most);
     let mut line = format!(
         "{} {:>3.0}%",
         bar(share, (view.width / 4).clamp(10, 40)),
-        // 100 only when nothing is left.
         (share * 100.0).floor()
     );
     let rate = board.rate(now).map(|rate| format!("  {}/s", bytes(rate)));
-    let left = board.time_left(now).map(|left| {
+    let left = board.time_left(now).filter(|left| !left.is_zero());
+    let left = left.map(|left| {
         // A guess that looks exact would be believed.
         let left = match left.as_secs() {
             0..60 => Duration::from_secs(left.as_secs().div_ceil(5) * 5),
@@ -174,7 +187,7 @@ fn failures(board: &Board, view: View) -> Vec<String> {
     let line = |group: &Group| {
         let newest: Vec<usize> = group.nodes.iter().rev().copied().collect();
         let head = red.apply_to(format!("{} failed", group.nodes.len()));
-        cause(board, &head.to_string(), group, &newest)
+        cause(board, &head.to_string(), group, &newest, view)
     };
     let bad = groups
         .into_iter()
@@ -202,28 +215,46 @@ fn tries(board: &Board, now: Duration, view: View) -> Vec<String> {
             seconds => format!("in {}", span(Duration::from_secs(seconds))),
         };
         let head = yellow.apply_to(format!("{} to try again {next}", nodes.len()));
-        cause(board, &head.to_string(), group, &nodes)
+        cause(board, &head.to_string(), group, &nodes, view)
     };
     groups.into_iter().map(line).collect()
 }
 
 /// "  3 failed: registry-auth (pull) on node-7, node-3, node-1: unauthorized".
-fn cause(board: &Board, head: &str, group: &Group, nodes: &[usize]) -> String {
+fn cause(board: &Board, head: &str, group: &Group, nodes: &[usize], view: View) -> String {
+    let most = (view.width / COLUMNS).clamp(1, NAMES);
     let names: Vec<String> = nodes
         .iter()
-        .take(NAMES)
+        .take(most)
         .map(|node| name(board, *node))
         .collect();
-    let more = if nodes.len() > NAMES { ", ..." } else { "" };
-    let said = match group.example.is_empty() {
-        true => String::new(),
-        false => format!(": {}", group.example),
-    };
-    format!(
-        "  {head}: {} on {}{more}{said}",
-        group.what,
-        names.join(", ")
-    )
+    let more = if nodes.len() > most { ", ..." } else { "" };
+    let mut line = format!("  {head}: {} on {}{more}", group.what, names.join(", "));
+    if !group.example.is_empty() {
+        let room = view
+            .width
+            .saturating_sub(measure_text_width(&line) + ": ".len());
+        line.push_str(": ");
+        line.push_str(&end_of(&group.example, room));
+    }
+    line
+}
+
+/// What fits of the words of a failure: runtimes nest their messages, so the cause stands at the end.
+fn end_of(said: &str, room: usize) -> Cow<'_, str> {
+    const CUT: &str = "... ";
+    if room < LITTLE || measure_text_width(said) <= room {
+        return said.into();
+    }
+    let (at, _) = said
+        .char_indices()
+        .nth_back(room - CUT.len() - 1)
+        .unwrap_or_default();
+    // From the beginning of a word, where there is one.
+    let end = said[at..]
+        .split_once(' ')
+        .map_or(&said[at..], |(_, end)| end);
+    format!("{CUT}{end}").into()
 }
 
 fn name(board: &Board, node: usize) -> String {
@@ -279,6 +310,12 @@ fn row(board: &Board, now: Duration, node: usize, work: &AtWork) -> Vec<String> 
     let image = work.item.filter(|_| board.info.plan.work.items() > 1);
     let image = image.and_then(|item| board.info.plan.work.image(item));
     let stage = work.stage.map_or("starting", Stage::as_str);
+    // What has arrived completely is being unpacked.
+    let is_whole = matches!(work.arrived, Some((there, Some(total))) if there >= total);
+    let stage = match work.stage {
+        Some(Stage::Pull) if is_whole => "unpack",
+        _ => stage,
+    };
     let what = image.map_or(stage.into(), |image| format!("{stage} {}", short(image)));
     let took = Duration::from_secs(now.saturating_sub(work.since).as_secs());
     let arrived = work.arrived.map(|(there, total)| {

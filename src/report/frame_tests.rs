@@ -146,8 +146,8 @@ fn twelve_nodes_are_seen_at_a_glance() {
         [
             "1 done, 6 running, 2 failed, 3 left of 12 nodes, 10s",
             "[##-----------------------]   8%  30.0 MB  3.0 MB/s  about 2m left",
-            "  2 failed: registry-auth (pull) on worker-0003, worker-0002: 10.0.0.1: denied: request r1a for w...",
-            "  1 to try again in 12s: registry-unavailable (pull) on worker-0004: dial tcp 10.1.1.1:4711: conn...",
+            "  2 failed: registry-auth (pull) on worker-0003, worker-0002: ... request r1a for worker-0002",
+            "  1 to try again in 12s: registry-unavailable (pull) on worker-0004: ... connection refused",
             "  worker-0005  pull  10.0 MB of 40.0 MB  [##--------]  1.0 MB/s  10s",
             "  worker-0006  pull  10.0 MB of 40.0 MB  [##--------]  1.0 MB/s  10s",
             "  worker-0007  pull  10.0 MB of 40.0 MB  [##--------]  1.0 MB/s  10s",
@@ -184,6 +184,20 @@ fn nothing_is_said_of_the_time_that_is_left_unless_it_is_known() {
 }
 
 #[test]
+fn what_has_arrived_is_not_done_before_it_is() {
+    let mut run = Run::new(1, &[IMAGE]);
+    run.start(0);
+    for second in 0..=10 {
+        run.at = second * SECOND;
+        run.arrives(0, u64::from(second) * 1_000_000, Some(10_000_000));
+    }
+    let pace = run.frame(23, 79).remove(1);
+    assert_eq!(pace, "[##################-]  99%  10.0 MB  1.0 MB/s");
+    run.ends(0, pulled());
+    assert!(run.frame(23, 79)[1].starts_with("[###################] 100%"));
+}
+
+#[test]
 fn a_node_that_is_at_it_again_says_so_and_which_image() {
     let mut run = Run::new(2, &[IMAGE, "reg.example:5000/team/other:v2"]);
     run.start(0);
@@ -211,6 +225,13 @@ fn waiting_for_a_registry_has_a_word_of_its_own_and_takes_no_lines_from_those_th
     assert_eq!(frame[2], format!("  30 queued for a turn at {registry}"));
     let rows = |frame: &[String]| frame.iter().filter(|line| line.contains("  pull ")).count();
     assert_eq!((rows(&frame), frame.len()), (10, 13), "{frame:#?}");
+    run.arrives(0, 1_000_000, Some(1_000_000));
+    // The others' column is as wide.
+    let unpacks = run
+        .frame(23, 79)
+        .iter()
+        .any(|line| line.starts_with("  worker-0001  unpack  1.0 MB of "));
+    assert!(unpacks, "{frame:#?}");
     let standing = standing(&run.board, run.at, "running");
     assert!(
         standing.contains(" left=10 waiting=0 queued=30"),

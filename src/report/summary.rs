@@ -38,13 +38,18 @@ pub fn summary(result: &RunResult) -> String {
             differing.image
         );
     }
+    let before = out.len();
     failures(&mut out, result);
-    registries(&mut out, result);
-    pace(&mut out, result);
+    let mut rest = String::new();
+    registries(&mut rest, result);
+    pace(&mut rest, result);
     if counts.ok < counts.nodes {
-        retry(&mut out, result, counts.nodes - counts.ok);
+        retry(&mut rest, result, counts.nodes - counts.ok);
     }
-    out
+    if out.len() > before && !rest.is_empty() {
+        out.push('\n');
+    }
+    out + &rest
 }
 
 /// "NOT READY: 10 of 12 nodes ok, 1 failed, 1 not run, in 2m 31s; stopped early: interrupted".
@@ -113,13 +118,17 @@ fn how(result: &RunResult, item: usize) -> String {
     }
 }
 
-/// What is not as it was wanted, by cause.
+/// What is not as it was wanted, by cause: a paragraph for all that have the same advice.
 pub(super) fn failures(out: &mut String, result: &RunResult) {
     let mut groups = groups(result);
     let hidden = groups.split_off(groups.len().min(GROUPS));
     let mut groups = groups.into_iter().peekable();
+    let mut begins = true;
     while let Some(group) = groups.next() {
         let nodes: Vec<&str> = group.nodes.iter().map(|node| name(result, *node)).collect();
+        if begins {
+            out.push('\n');
+        }
         let _ = write!(out, "{} on {}", group.what, count(nodes.len(), "node"));
         if !group.example.is_empty() {
             let _ = write!(out, ": {}", group.example);
@@ -127,7 +136,8 @@ pub(super) fn failures(out: &mut String, result: &RunResult) {
         let _ = writeln!(out, "\n  {}", names(&nodes));
         let advice = group.kind.map(FailureKind::advice);
         let next = groups.peek().and_then(|next| next.kind);
-        if let Some(advice) = advice.filter(|_| next.map(FailureKind::advice) != advice) {
+        begins = next.map(FailureKind::advice) != advice;
+        if let Some(advice) = advice.filter(|_| begins) {
             let _ = writeln!(out, "  What next: {advice}");
         }
     }

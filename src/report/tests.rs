@@ -222,9 +222,10 @@ fn equal_failures_are_one_group_with_names_and_one_advice() {
     assert!(text.contains("\n  worker-[1-12]\n"), "{text}");
     assert_eq!(text.matches("What next:").count(), 1, "{text}");
     assert!(
-        text.contains("not run on 1 node: the failure limit was reached\n  worker-13"),
+        text.ends_with("\n\nnot run on 1 node: the failure limit was reached\n  worker-13\n"),
         "{text}"
     );
+    assert_eq!(text.matches("\n\n").count(), 2, "a paragraph each: {text}");
 }
 
 #[test]
