@@ -4,6 +4,8 @@
 //! be asked is asked here, last: nobody types a password for a run that a typo stops.
 
 mod ambient;
+mod fleet;
+mod logins;
 mod policy;
 mod reports;
 
@@ -12,20 +14,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 pub use ambient::Ambient;
 pub use reports::report_files;
 
-use crate::cli::{self, FleetArgs, LoginArgs, RegistryArgs, RuntimeArgs, SshArgs};
-use crate::credentials::{self, LoginSources, PullSecret, PullSecretContent};
-use crate::inventory::{
-    self, AddressType, Background, KubernetesQuery, NodeSettings, RuntimeChoice, Selection, Source,
-};
-use crate::model::{
-    Fleet, FoundLogin, Image, LoginSource, Plan, PlannedImage, Preflight, PullWhen, RegistryLogin,
-    RuntimeKind, Secret, Work,
-};
+use crate::cli::{self, FleetArgs, SshArgs};
+use crate::credentials::{self, LoginSources};
+use crate::inventory::{self, Background};
+use crate::model::{Fleet, Image, Plan, PlannedImage, Preflight, PullWhen, Secret, Work};
+use fleet::{fleet, platform_fits};
+use logins::logins;
 
 /// A run that the operator asked for: `pull`, `check`, `exec` or `nodes --probe`.
 #[derive(Debug)]
@@ -353,110 +352,6 @@ pub fn manifest_paths(manifests: &[PathBuf], ambient: &Ambient) -> Vec<PathBuf> 
     manifests.iter().map(path).collect()
 }
 
-fn fleet(
-    args: &FleetArgs,
-    login: &LoginArgs,
-    runtime: Option<&RuntimeArgs>,
-    ambient: &Ambient,
-    background: Background<'_>,
-) -> Result<Fleet> {
-    let from_files = args.inventory.iter().map(|path| {
-        if path.as_os_str() == "-" {
-            Source::Stdin
-        } else {
-            Source::File(ambient.path(path))
-        }
-    });
-    let from_expressions = args.hosts.iter().cloned().map(Source::Hosts);
-    let from_kubernetes = args
-        .kube
-        .then(|| Source::Kubernetes(kubernetes(args, ambient)));
-    let sources: Vec<Source> = from_files
-        .chain(from_expressions)
-        .chain(from_kubernetes)
-        .collect();
-    if sources.is_empty() {
-        bail!(
-            "no nodes: name an inventory with -i FILE, hosts with -H EXPR, or a cluster with --kube"
-        );
-    }
-    let strongest = command_line_node(login, runtime, ambient)?;
-    let selection = Selection {
-        limit: args.limit.clone(),
-        exclude: args.exclude.clone(),
-    };
-    Ok(inventory::load_selected(
-        &sources, &selection, &strongest, background,
-    )?)
-}
-
-fn kubernetes(args: &FleetArgs, ambient: &Ambient) -> KubernetesQuery {
-    KubernetesQuery {
-        kubeconfig: args.kubeconfig.as_deref().map(|path| ambient.path(path)),
-        context: args.context.clone(),
-        selector: args.selector.clone(),
-        field_selector: args.field_selector.clone(),
-        include_control_plane: args.include_control_plane,
-        address_type: match args.address_type {
-            cli::AddressTypeChoice::InternalIp => AddressType::InternalIp,
-            cli::AddressTypeChoice::ExternalIp => AddressType::ExternalIp,
-            cli::AddressTypeChoice::Hostname => AddressType::Hostname,
-            cli::AddressTypeChoice::InternalDns => AddressType::InternalDns,
-            cli::AddressTypeChoice::ExternalDns => AddressType::ExternalDns,
-        },
-        ready_only: args.ready_only,
-        schedulable_only: args.schedulable_only,
-    }
-}
-
-fn command_line_node(
-    login: &LoginArgs,
-    runtime: Option<&RuntimeArgs>,
-    ambient: &Ambient,
-) -> Result<NodeSettings> {
-    let jump = login.jump.as_deref().map(inventory::parse_jump).transpose();
-    let jump = jump.map_err(anyhow::Error::msg).context("--jump")?;
-    if let Some(user) = &login.user {
-        inventory::check_user(user)
-            .map_err(anyhow::Error::msg)
-            .context("--user")?;
-    }
-    let endpoint = runtime.and_then(|args| args.runtime_endpoint.as_deref());
-    let endpoint = endpoint
-        .map(inventory::parse_endpoint)
-        .transpose()
-        .map_err(anyhow::Error::msg)
-        .context("--runtime-endpoint")?;
-    Ok(NodeSettings {
-        user: login.user.clone(),
-        port: login.port,
-        identities: (!login.identity.is_empty()).then(|| ambient.paths(&login.identity)),
-        jump,
-        runtime: runtime
-            .and_then(|args| args.runtime)
-            .map(|choice| match choice {
-                cli::RuntimeChoice::Auto => RuntimeChoice::Auto,
-                cli::RuntimeChoice::Docker => RuntimeChoice::Kind(RuntimeKind::Docker),
-                cli::RuntimeChoice::Crictl => RuntimeChoice::Kind(RuntimeKind::Crictl),
-            }),
-        endpoint,
-        become_root: (login.r#become || login.ask_become_pass).then_some(true),
-        ..NodeSettings::default()
-    })
-}
-
-/// crictl has no option for it, so a fleet that is known to use crictl cannot be asked.
-fn platform_fits(fleet: &Fleet) -> Result<()> {
-    let on_crictl = |node: &&crate::model::Node| node.runtime == Some(RuntimeKind::Crictl);
-    match fleet.nodes().iter().find(on_crictl) {
-        Some(node) => bail!(
-            "--platform works with docker only: {} uses crictl, which always takes the node's own platform",
-            node.name
-        ),
-        None => Ok(()),
-    }
-}
-
 fn one_reader_of_stdin(
     fleet: &FleetArgs,
     manifests: &[PathBuf],
@@ -470,81 +365,6 @@ fn one_reader_of_stdin(
         );
     }
     Ok(())
-}
-
-/// Where logins come from, and what was found there.
-fn logins(
-    args: &RegistryArgs,
-    fleet: &FleetArgs,
-    images: &[Image],
-    dry_run: bool,
-    ambient: &Ambient,
-) -> Result<(LoginSources, Vec<Option<FoundLogin>>)> {
-    let user = args.registry_user.clone().map(|username| FoundLogin {
-        login: RegistryLogin::Password {
-            username,
-            password: Secret::new(""),
-        },
-        source: match args.registry_password_stdin {
-            true => LoginSource::Stdin,
-            false => LoginSource::Prompt,
-        },
-    });
-    let query = kubernetes(fleet, ambient);
-    let pull_secrets = args.pull_secret.iter();
-    let mut sources = LoginSources {
-        user,
-        registries: args.registry.clone(),
-        pull_secrets: pull_secrets
-            .map(|given| pull_secret(given, &query))
-            .collect(),
-        auth_file: args.auth_file.as_deref().map(|path| ambient.path(path)),
-        default_files: credentials::default_auth_files(|name| ambient.variable(name)),
-        no_auth: args.no_auth,
-    };
-    // Everything is looked at once before anybody types a password that a typo would waste.
-    let mut logins = credentials::logins(&sources, images)?;
-    // The plan shows who logs in where; it needs no password.
-    if let Some(user) = sources.user.as_mut().filter(|_| !dry_run) {
-        let empty = user.clone();
-        if let RegistryLogin::Password { password, .. } = &mut user.login {
-            *password = registry_password(args, images)?;
-        }
-        for login in logins.iter_mut().flatten() {
-            if *login == empty {
-                *login = user.clone();
-            }
-        }
-    }
-    Ok((sources, logins))
-}
-
-fn pull_secret(given: &str, query: &KubernetesQuery) -> PullSecret {
-    let (name, query) = (given.to_string(), query.clone());
-    PullSecret {
-        name: name.clone(),
-        read: Arc::new(move || {
-            let (json, is_bare) =
-                inventory::pull_secret(&query, &name).map_err(|error| error.to_string())?;
-            Ok(PullSecretContent { json, is_bare })
-        }),
-    }
-}
-
-fn registry_password(args: &RegistryArgs, images: &[Image]) -> Result<Secret> {
-    if args.registry_password_stdin {
-        return credentials::password_from(std::io::stdin().lock())
-            .context("--registry-password-stdin");
-    }
-    let user = args.registry_user.as_deref().unwrap_or_default();
-    let mut registries: Vec<&str> = if args.registry.is_empty() {
-        images.iter().map(Image::registry).collect()
-    } else {
-        args.registry.iter().map(String::as_str).collect()
-    };
-    registries.dedup();
-    let question = format!("Password of {user} for {}: ", registries.join(", "));
-    Ok(credentials::prompt(&question)?)
 }
 
 fn ssh_settings(args: &SshArgs, dry_run: bool, ambient: &Ambient) -> Result<SshSettings> {

@@ -1,0 +1,116 @@
+//! The fleet that the operator asked for: where nodes come from, which of them, and what the command line says of all.
+
+use anyhow::{Context, Result, bail};
+
+use super::Ambient;
+use crate::cli::{self, FleetArgs, LoginArgs, RuntimeArgs};
+use crate::inventory::{
+    self, AddressType, Background, KubernetesQuery, NodeSettings, RuntimeChoice, Selection, Source,
+};
+use crate::model::{Fleet, RuntimeKind};
+
+/// Loads it.
+pub(super) fn fleet(
+    args: &FleetArgs,
+    login: &LoginArgs,
+    runtime: Option<&RuntimeArgs>,
+    ambient: &Ambient,
+    background: Background<'_>,
+) -> Result<Fleet> {
+    let from_files = args.inventory.iter().map(|path| {
+        if path.as_os_str() == "-" {
+            Source::Stdin
+        } else {
+            Source::File(ambient.path(path))
+        }
+    });
+    let from_expressions = args.hosts.iter().cloned().map(Source::Hosts);
+    let from_kubernetes = args
+        .kube
+        .then(|| Source::Kubernetes(kubernetes(args, ambient)));
+    let sources: Vec<Source> = from_files
+        .chain(from_expressions)
+        .chain(from_kubernetes)
+        .collect();
+    if sources.is_empty() {
+        bail!(
+            "no nodes: name an inventory with -i FILE, hosts with -H EXPR, or a cluster with --kube"
+        );
+    }
+    let strongest = command_line_node(login, runtime, ambient)?;
+    let selection = Selection {
+        limit: args.limit.clone(),
+        exclude: args.exclude.clone(),
+    };
+    Ok(inventory::load_selected(
+        &sources, &selection, &strongest, background,
+    )?)
+}
+
+/// What the Kubernetes API is asked.
+pub(super) fn kubernetes(args: &FleetArgs, ambient: &Ambient) -> KubernetesQuery {
+    KubernetesQuery {
+        kubeconfig: args.kubeconfig.as_deref().map(|path| ambient.path(path)),
+        context: args.context.clone(),
+        selector: args.selector.clone(),
+        field_selector: args.field_selector.clone(),
+        include_control_plane: args.include_control_plane,
+        address_type: match args.address_type {
+            cli::AddressTypeChoice::InternalIp => AddressType::InternalIp,
+            cli::AddressTypeChoice::ExternalIp => AddressType::ExternalIp,
+            cli::AddressTypeChoice::Hostname => AddressType::Hostname,
+            cli::AddressTypeChoice::InternalDns => AddressType::InternalDns,
+            cli::AddressTypeChoice::ExternalDns => AddressType::ExternalDns,
+        },
+        ready_only: args.ready_only,
+        schedulable_only: args.schedulable_only,
+    }
+}
+
+fn command_line_node(
+    login: &LoginArgs,
+    runtime: Option<&RuntimeArgs>,
+    ambient: &Ambient,
+) -> Result<NodeSettings> {
+    let jump = login.jump.as_deref().map(inventory::parse_jump).transpose();
+    let jump = jump.map_err(anyhow::Error::msg).context("--jump")?;
+    if let Some(user) = &login.user {
+        inventory::check_user(user)
+            .map_err(anyhow::Error::msg)
+            .context("--user")?;
+    }
+    let endpoint = runtime.and_then(|args| args.runtime_endpoint.as_deref());
+    let endpoint = endpoint
+        .map(inventory::parse_endpoint)
+        .transpose()
+        .map_err(anyhow::Error::msg)
+        .context("--runtime-endpoint")?;
+    Ok(NodeSettings {
+        user: login.user.clone(),
+        port: login.port,
+        identities: (!login.identity.is_empty()).then(|| ambient.paths(&login.identity)),
+        jump,
+        runtime: runtime
+            .and_then(|args| args.runtime)
+            .map(|choice| match choice {
+                cli::RuntimeChoice::Auto => RuntimeChoice::Auto,
+                cli::RuntimeChoice::Docker => RuntimeChoice::Kind(RuntimeKind::Docker),
+                cli::RuntimeChoice::Crictl => RuntimeChoice::Kind(RuntimeKind::Crictl),
+            }),
+        endpoint,
+        become_root: (login.r#become || login.ask_become_pass).then_some(true),
+        ..NodeSettings::default()
+    })
+}
+
+/// crictl has no option for it, so a fleet that is known to use crictl cannot be asked.
+pub(super) fn platform_fits(fleet: &Fleet) -> Result<()> {
+    let on_crictl = |node: &&crate::model::Node| node.runtime == Some(RuntimeKind::Crictl);
+    match fleet.nodes().iter().find(on_crictl) {
+        Some(node) => bail!(
+            "--platform works with docker only: {} uses crictl, which always takes the node's own platform",
+            node.name
+        ),
+        None => Ok(()),
+    }
+}
