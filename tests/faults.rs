@@ -335,12 +335,18 @@ fn a_layer_with_other_bytes_is_corrupt_and_not_tried_for_ever() {
 
 #[test]
 fn a_layer_that_stalls_is_ended_and_fetched_again() {
-    let outcomes = pull_with("stall:2", &["--retries", "9", "--stall-timeout", "4s"], 0);
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("page.html").display().to_string();
+    let options = ["--retries", "9", "--stall-timeout", "4s", "--report", &page];
+    let outcomes = pull_with("stall:2", &options, 0);
     let all: Vec<&str> = outcomes.iter().flat_map(failed).collect();
     assert!(
         !all.is_empty() && all.iter().all(|kind| *kind == "stalled"),
         "{all:?}"
     );
+    // Each is to be seen in the course of its node.
+    let page = std::fs::read_to_string(page).unwrap();
+    assert_eq!(page.matches(r#"["stall","#).count(), all.len());
 }
 
 #[test]

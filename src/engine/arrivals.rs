@@ -42,12 +42,19 @@ impl Arrivals {
         // What has arrived completely is being unpacked.
         let is_whole = there.total.is_some_and(|total| there.bytes >= total);
         seen.last = (!is_whole).then_some((there.bytes, now));
-        since(before, now)
+        since(before, now).filter(|length| *length >= LONG)
     }
 
     /// Nothing is waited for any more. Returns for how long nothing had arrived, if that was long.
     pub(super) fn end(&self, now: Instant) -> Option<Duration> {
-        since(self.seen().last.take(), now)
+        since(self.seen().last.take(), now).filter(|length| *length >= LONG)
+    }
+
+    /// The pull was given up because nothing arrived for as long as `limit`, also of one of which no byte ever came.
+    /// Returns for how long that was. Nothing where some arrived until now, but not enough.
+    pub(super) fn give_up(&self, now: Instant, limit: Option<Duration>) -> Option<Duration> {
+        let length = since(self.seen().last.take(), now).or(limit);
+        length.filter(|length| *length >= limit.map_or(LONG, |limit| limit.min(LONG)))
     }
 
     /// How many bytes arrived. The last seconds of a pull are seldom seen: with its success all of it has.
@@ -61,8 +68,7 @@ impl Arrivals {
 }
 
 fn since(last: Option<(u64, Instant)>, now: Instant) -> Option<Duration> {
-    let length = last.map(|(_, at)| now.saturating_duration_since(at));
-    length.filter(|length| *length >= LONG)
+    last.map(|(_, at)| now.saturating_duration_since(at))
 }
 
 #[cfg(test)]
@@ -89,6 +95,20 @@ mod tests {
         assert_eq!(tell(50, 90), None);
         assert_eq!(tell(55, 100), seconds(5));
         assert_eq!((tell(58, 100), end(90)), (None, None), "it unpacks");
+    }
+
+    #[test]
+    fn a_pull_that_is_given_up_has_stalled_also_before_its_first_byte() {
+        let second = Duration::from_secs(1);
+        let arrivals = Arrivals::default();
+        let began = Instant::now();
+        let give_up = |after: Duration| arrivals.give_up(began + after, Some(4 * second));
+        assert_eq!(give_up(9 * second), Some(4 * second));
+        let (bytes, total) = (10, None);
+        arrivals.progress(began, Transferred { bytes, total });
+        assert_eq!(give_up(4 * second), Some(4 * second));
+        arrivals.progress(began + 7 * second, Transferred { bytes, total });
+        assert_eq!(give_up(8 * second), None, "it was too slow");
     }
 
     #[test]

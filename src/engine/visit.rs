@@ -265,7 +265,14 @@ async fn try_item<T: Transport>(
             };
             let pulling = node::pull(session, node, &job, &progress, cancel);
             let ended = guarded(Stage::Pull, pulling).await;
-            if let Some(length) = arrivals.end(Instant::now()) {
+            let now = Instant::now();
+            let length = match &ended {
+                Err(failure) if failure.kind == FailureKind::Stalled => {
+                    arrivals.give_up(now, policy.stall_timeout)
+                }
+                Ok(_) | Err(_) => arrivals.end(now),
+            };
+            if let Some(length) = length {
                 course.tell(stalled(length)).await;
             }
             match ended? {
