@@ -12,11 +12,12 @@ use std::collections::HashMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use prepull::engine;
 use prepull::model::{
     Backoff, ExitStatus, Fact, Failure, FailureKind, Fleet, Node, Outcome, Plan, PlannedImage,
-    Policy, RegistryLogin, RuntimeKind, Secret, Stage, Work,
+    Policy, RegistryLogin, RuntimeKind, Stage, Work,
 };
 use prepull::ports::{Channel, ChannelEvent, Logins, Session, Transport};
 use prepull::runtime;
@@ -184,10 +185,10 @@ struct Running {
 }
 
 impl Channel for Running {
-    async fn write(&mut self, bytes: &Secret) -> Result<(), Failure> {
-        if bytes.expose() == b"done\n" {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Failure> {
+        if &bytes[..] == b"done\n" {
             self.closing = true;
-        } else if let Some(answer) = self.node.take(bytes.expose(), self.pulls) {
+        } else if let Some(answer) = self.node.take(&bytes, self.pulls) {
             self.answer = Some(answer);
         }
         Ok(())

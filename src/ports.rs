@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::model::{
@@ -44,11 +45,11 @@ pub trait Session: Send {
 
 /// A command that runs on a node.
 pub trait Channel: Send {
-    /// Writes to its standard input. The bytes may hold a secret: they are not logged or kept.
+    /// Writes to its standard input. The bytes may be those of a [`Secret`]: they are not logged or kept.
     ///
     /// # Errors
     /// A [`Failure`] of kind connection-lost.
-    fn write(&mut self, bytes: &Secret) -> impl Future<Output = Result<(), Failure>> + Send;
+    fn write(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// What comes next; `None` once the channel is closed. Cancel-safe: a dropped call loses nothing.
     ///

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use prepull::model::{ExitStatus, Failure, FailureKind, Hop, Node, Secret, Stage};
 use prepull::ports::{Channel, ChannelEvent, Session, Transport};
 use prepull::ssh::{HostKeyPolicy, HostSettings, SshChannel, SshOptions, SshTransport};
@@ -265,8 +266,8 @@ async fn input_that_nobody_reads_waits_no_longer_than_the_command() {
     let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
     let mut session = transport.connect(&node, &|_| {}).await.unwrap();
     let mut channel = session.exec("sleep 0.3; exit 5").await.unwrap();
-    let input = Secret::new(vec![b'i'; 16 << 20]);
-    tokio::time::timeout(Duration::from_secs(5), channel.write(&input))
+    let input = Bytes::from(vec![b'i'; 16 << 20]);
+    tokio::time::timeout(Duration::from_secs(5), channel.write(input.clone()))
         .await
         .expect("the writer waits for ever")
         .unwrap();
@@ -274,7 +275,7 @@ async fn input_that_nobody_reads_waits_no_longer_than_the_command() {
     assert_eq!(output.exit, Some(ExitStatus::Code(5)));
 
     let mut channel = session.exec("sleep 0.3; kill -9 $PPID").await.unwrap();
-    let lost = tokio::time::timeout(Duration::from_secs(5), channel.write(&input))
+    let lost = tokio::time::timeout(Duration::from_secs(5), channel.write(input.clone()))
         .await
         .expect("the writer waits for ever");
     assert_eq!(lost.unwrap_err().kind, FailureKind::ConnectionLost);

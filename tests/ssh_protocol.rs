@@ -588,13 +588,13 @@ async fn what_is_written_reaches_the_command_whole() {
     let mut channel = session.exec("echo").await.unwrap();
     // More than one window: the reader has to make room.
     let mut input = vec![b'i'; 3 << 20];
-    channel.write(&Secret::new(input.clone())).await.unwrap();
-    channel.write(&Secret::new(".")).await.unwrap();
+    channel.write(input.clone().into()).await.unwrap();
+    channel.write(".".into()).await.unwrap();
     let output = collect(&mut channel).await.unwrap();
     input.push(b'.');
     assert_eq!(output.stdout, input);
     channel
-        .write(&Secret::new("too late"))
+        .write("too late".into())
         .await
         .expect("the end of the command tells more");
 }
@@ -642,7 +642,7 @@ async fn a_connection_cut_in_the_middle_is_lost_and_not_an_end() {
     let lost = failure(channel.next().await);
     assert_eq!(lost.kind, FailureKind::ConnectionLost);
     assert!(lost.detail.contains("closed the connection"), "{lost}");
-    let unwritten = failure(channel.write(&Secret::new("x")).await);
+    let unwritten = failure(channel.write("x".into()).await);
     assert_eq!(unwritten.kind, FailureKind::ConnectionLost);
     let not_started = failure(session.exec("hello").await);
     assert_eq!(

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // each bench uses its part
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// The digest of every image that it holds.
@@ -39,6 +40,11 @@ impl Node {
         if self.answered {
             return None;
         }
+        if self.input.is_empty() && bytes.ends_with(GO) {
+            // The program, whole: only the values matter.
+            self.input.extend_from_slice(GO);
+            return None;
+        }
         self.input.extend_from_slice(bytes);
         let answer = answer(&self.input, pulls)?;
         self.answered = true;
@@ -53,6 +59,9 @@ fn values(input: &[u8]) -> Option<&[u8]> {
     // It is the same program each time: looked for once.
     static END: AtomicUsize = AtomicUsize::new(0);
     let known = END.load(Ordering::Relaxed);
+    if let Some(values) = input.strip_prefix(GO) {
+        return Some(values);
+    }
     if known > 0 && input.get(known - GO.len()..known) == Some(GO) {
         return Some(&input[known..]);
     }
@@ -104,13 +113,15 @@ fn answer(input: &[u8], pulls: Pulls) -> Option<Answer> {
     let first = argvs.first()?;
     let mut out = format!("prepull-{nonce} hello\n");
     let output = |out: &mut String, code: u32, stdout: &str, stderr: &str| {
-        *out += &format!(
-            "prepull-{nonce} output {code} {} {} 0\n{stdout}{stderr}",
-            stdout.len(),
-            stderr.len()
+        let (first, second) = (stdout.len(), stderr.len());
+        let _ = write!(
+            out,
+            "prepull-{nonce} output {code} {first} {second} 0\n{stdout}{stderr}"
         );
     };
-    let stage = |out: &mut String, stage: &str| *out += &format!("prepull-{nonce} stage {stage}\n");
+    let stage = |out: &mut String, stage: &str| {
+        let _ = writeln!(out, "prepull-{nonce} stage {stage}");
+    };
     let mut after = Duration::ZERO;
     let waits = action.starts_with("pull");
     if waits {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// Bytes nobody may print: a password, a token, a passphrase.
@@ -81,6 +82,13 @@ impl Eq for Secret {}
 impl AsRef<[u8]> for Secret {
     fn as_ref(&self) -> &[u8] {
         self.expose()
+    }
+}
+
+/// For sending: the same memory, wiped when the last of both goes.
+impl From<Secret> for Bytes {
+    fn from(secret: Secret) -> Self {
+        Self::from_owner(secret)
     }
 }
 

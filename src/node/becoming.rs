@@ -79,7 +79,7 @@ impl<C: Channel> Talk<C> {
         let password = node.become_password.as_ref();
         let given = if password.is_some() { "yes" } else { "no" };
         let start = format!("{}{mark}\n{given}\n", request::program(SCRIPT));
-        if let Err(lost) = self.channel.write(&Secret::new(start)).await {
+        if let Err(lost) = self.channel.write(start.into()).await {
             return Err(self.last_words(lost).await);
         }
         let prompt = prompt(mark);
@@ -103,7 +103,7 @@ impl<C: Channel> Talk<C> {
             match password {
                 Some(password) if prompts == 1 && !heard.sent => {
                     heard.sent = true;
-                    if self.channel.write(&line(password)).await.is_err() {
+                    if self.channel.write(line(password).into()).await.is_err() {
                         return Err(self.not_root(node, heard, mark));
                     }
                 }

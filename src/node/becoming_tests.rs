@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::super::run;
 use super::*;
 use crate::ports::ChannelEvent;
+use bytes::Bytes;
 
 #[test]
 fn refusals_of_sudo_and_doas_say_what_to_do() {
@@ -99,8 +100,8 @@ impl Session for Sudo {
 }
 
 impl Channel for Sudo {
-    async fn write(&mut self, bytes: &Secret) -> Result<(), Failure> {
-        let text = String::from_utf8_lossy(bytes.expose());
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Failure> {
+        let text = String::from_utf8_lossy(&bytes);
         let Some((_, values)) = text.split_once("\n#go\n") else {
             self.record.lock().unwrap().push_str(&text);
             return Ok(());

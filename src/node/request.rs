@@ -5,6 +5,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sha1::{Digest as _, Sha1};
 
 use super::PullJob;
@@ -13,9 +14,8 @@ use crate::ports::{NodeCommand, SecretDelivery};
 
 /// The program itself.
 pub(super) const PROGRAM: &str = include_str!("program.sh");
-/// As it is sent, to every node the same: ahead of the values, because wiping a secret costs more than all else of a
-/// request, and the program is none.
-pub(super) static SENT: LazyLock<Secret> = LazyLock::new(|| Secret::new(program(PROGRAM)));
+/// As it is sent, to every node the same, ahead of the values: in one piece of memory.
+pub(super) static SENT: LazyLock<Bytes> = LazyLock::new(|| program(PROGRAM).into());
 
 /// Given to the login shell. bash, dash, zsh, fish, csh, tcsh and busybox ash read it alike: in single
 /// quotes stands nothing that any of them treats specially (`!`, a newline, two backslashes).
@@ -89,10 +89,11 @@ impl OnItsOwn {
     }
 
     /// The lease as the node counts it: seconds of one tick, and their number.
-    fn ticks(&self) -> (u64, u64) {
+    fn ticks(&self) -> (usize, usize) {
         let seconds = self.lease.as_secs().max(1);
         let tick = (seconds / 10).max(1);
-        (tick, seconds.div_ceil(tick))
+        let number = |value| usize::try_from(value).unwrap_or(usize::MAX);
+        (number(tick), number(seconds.div_ceil(tick)))
     }
 }
 
@@ -135,8 +136,9 @@ impl Request {
         }
     }
 
-    /// What the program reads from its standard input.
-    pub(super) fn values(&self) -> Result<Secret, Failure> {
+    /// What the program reads from its standard input: secret where a command has a secret. Locking and wiping pages
+    /// costs more than all else of a request.
+    pub(super) fn values(&self) -> Result<Bytes, Failure> {
         let (stdout, stderr) = self.limits();
         let mut size = 512;
         for command in &self.commands {
@@ -156,29 +158,37 @@ impl Request {
         let mut values = Values(Vec::with_capacity(size));
         values.text(&self.nonce)?;
         values.text(self.action.word())?;
-        values.number(stdout)?;
-        values.number(stderr)?;
+        values.number(stdout);
+        values.number(stderr);
         let (tick, ticks) = self.own.as_ref().map_or((0, 0), OnItsOwn::ticks);
         values.text(self.own.as_ref().map_or("", |own| &own.turn))?;
-        values.text(&tick.to_string())?;
-        values.text(&ticks.to_string())?;
+        values.number(tick);
+        values.number(ticks);
         let may_use_disk = self.own.as_ref().is_some_and(|own| own.disk_credentials);
         values.text(if may_use_disk { "yes" } else { "" })?;
-        values.number(self.commands.len())?;
+        values.number(self.commands.len());
         for command in &self.commands {
             values.command(command)?;
         }
-        Ok(Secret::new(values.0))
+        Ok(
+            match self.commands.iter().any(|command| command.secret.is_some()) {
+                true => Secret::new(values.0).into(),
+                false => values.0.into(),
+            },
+        )
     }
 }
 
 /// 32 hexadecimal digits that stand for a text.
 fn fingerprint(text: &str) -> String {
     let digest = Sha1::digest(text.as_bytes());
-    digest[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let mut digits = String::with_capacity(32);
+    for byte in &digest[..16] {
+        digits.extend(
+            [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')),
+        );
+    }
+    digits
 }
 
 /// A mark that what a node prints by itself does not hold.
@@ -211,8 +221,7 @@ impl Values {
                 "a value for the node holds a NUL byte, which no command can take",
             ));
         }
-        let lines = value.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        self.0.extend_from_slice(lines.to_string().as_bytes());
+        self.digits(value.iter().filter(|&&byte| byte == b'\n').count() + 1);
         self.0.push(b'\n');
         self.0.extend_from_slice(value);
         self.0.push(b'\n');
@@ -223,16 +232,25 @@ impl Values {
         self.value(value.as_bytes())
     }
 
-    fn number(&mut self, value: usize) -> Result<(), Failure> {
-        self.text(&value.to_string())
+    fn number(&mut self, value: usize) {
+        self.0.extend_from_slice(b"1\n");
+        self.digits(value);
+        self.0.push(b'\n');
+    }
+
+    fn digits(&mut self, number: usize) {
+        if number > 9 {
+            self.digits(number / 10);
+        }
+        self.0.push(b'0' + (number % 10) as u8);
     }
 
     fn command(&mut self, command: &NodeCommand) -> Result<(), Failure> {
-        self.number(command.argv.len())?;
+        self.number(command.argv.len());
         for argument in &command.argv {
             self.text(argument)?;
         }
-        self.number(command.environment.len())?;
+        self.number(command.environment.len());
         for (name, value) in &command.environment {
             self.text(&format!("{name}={value}"))?;
         }

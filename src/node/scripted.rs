@@ -21,11 +21,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::model::{
     CommandOutput, ExitStatus, Failure, FailureKind, Held, Image, Node, RegistryLogin, RuntimeKind,
-    Secret, Stage,
+    Stage,
 };
 use crate::ports::{
     Channel, ChannelEvent, Description, NodeCommand, PullRequest, Runtime, SecretDelivery, Session,
@@ -366,8 +367,8 @@ impl Drop for ScriptedChannel {
 }
 
 impl Channel for ScriptedChannel {
-    async fn write(&mut self, bytes: &Secret) -> Result<(), Failure> {
-        self.input.extend_from_slice(bytes.expose());
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Failure> {
+        self.input.extend_from_slice(&bytes);
         if !self.asked {
             if let Some(asked) = Asked::parse(&self.input) {
                 self.asked = true;

@@ -1,13 +1,14 @@
 //! One conversation with our program on a node: starts it, hears its frames, ends it in time.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::model::{
-    CommandOutput, ExitStatus, Failure, FailureKind, Node, Secret, Stage,
+    CommandOutput, ExitStatus, Failure, FailureKind, Node, Stage,
     text::{self, capped},
 };
 use crate::ports::{Channel, ChannelEvent, Session};
@@ -88,7 +89,7 @@ impl<C: Channel> Talk<C> {
                 talk.become_root(session, node).await?;
             }
             talk.sent = Instant::now();
-            for bytes in [&*SENT, &values] {
+            for bytes in [SENT.clone(), values] {
                 if let Err(lost) = talk.channel.write(bytes).await {
                     return Err(talk.last_words(lost).await);
                 }
@@ -98,7 +99,8 @@ impl<C: Channel> Talk<C> {
                 _ => Err(talk.broken(&"its first line is not the first")),
             }
         };
-        let mut starting = pin!(starting);
+        // In a place of its own, which is given back once it is done: there is one for each node at work.
+        let mut starting = Box::pin(starting);
         let mut talk = tokio::select! {
             biased;
             () = cancel.as_mut() => {
@@ -226,8 +228,11 @@ impl<C: Channel> Talk<C> {
     }
 
     /// Tells our program something.
-    async fn say(&mut self, line: &str) -> Result<(), Failure> {
-        let written = self.channel.write(&Secret::new(line)).await;
+    async fn say(&mut self, line: &'static str) -> Result<(), Failure> {
+        let written = self
+            .channel
+            .write(Bytes::from_static(line.as_bytes()))
+            .await;
         written.map_err(|lost| self.here(lost))
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::{pending, ready};
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use super::scripted::{DIGEST, Dial, Peer, ScriptedRuntime, Step};
@@ -328,8 +329,8 @@ impl Session for Canned {
 }
 
 impl Channel for Canned {
-    async fn write(&mut self, bytes: &Secret) -> Result<(), Failure> {
-        let text = String::from_utf8_lossy(bytes.expose());
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Failure> {
+        let text = String::from_utf8_lossy(&bytes);
         if text.ends_with(&format!("\n{}\n", request::GO)) {
             // The program; the values follow.
             return Ok(());

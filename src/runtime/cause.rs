@@ -45,12 +45,13 @@ const MANIFEST_WORDS: [&str; 3] = [
 
 /// The kind of the first rule with a pattern that is in the text.
 pub(super) fn first_match(rules: &[Rule], plain: &str) -> Option<FailureKind> {
+    let lines: Vec<&str> = plain.lines().map(str::trim).collect();
     rules
         .iter()
         .find(|Rule(_, patterns)| {
             patterns
                 .iter()
-                .any(|pattern| plain.lines().any(|line| is_in(line.trim(), pattern)))
+                .any(|pattern| lines.iter().any(|line| is_in(line, pattern)))
         })
         .map(|Rule(kind, _)| *kind)
 }
@@ -72,8 +73,11 @@ fn is_in(line: &str, pattern: &str) -> bool {
             rest.starts_with(part).then_some(0)
         } else if at_end && parts.peek().is_none() {
             rest.ends_with(part).then(|| rest.len() - part.len())
-        } else {
+        } else if rest.contains(part) {
             rest.find(part)
+        } else {
+            // Nearly always, and `contains` is many times faster than `find`.
+            None
         };
         let Some(found) = found else {
             return false;

@@ -14,11 +14,14 @@ use tokio::time::timeout;
 use super::connect::Live;
 use super::link::Link;
 use crate::model::text::capped;
-use crate::model::{ExitStatus, Failure, FailureKind, Secret, Stage};
+use crate::model::{ExitStatus, Failure, FailureKind, Stage};
 use crate::ports::{Channel, ChannelEvent, Session};
 
 /// The most bytes kept for a reader who does not come: beyond it, output is thrown away.
 pub(super) const QUEUE_BYTES: usize = 8 << 20;
+/// The most that is given to the session in one piece, in bytes. It copies a piece twice, and keeps the room of the
+/// biggest for as long as it lives.
+const PIECE: usize = 2 << 10;
 /// How long a polite end may take.
 pub(super) const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// The longest signal name that is kept.
@@ -84,15 +87,6 @@ pub(super) async fn farewell(live: &Live) {
     .await;
 }
 
-/// What is written, wiped when the last of us is done with it.
-struct Owned(Secret);
-
-impl AsRef<[u8]> for Owned {
-    fn as_ref(&self) -> &[u8] {
-        self.0.expose()
-    }
-}
-
 /// A command that runs on a node. Dropping it closes its channel; the command may live on.
 pub struct SshChannel {
     events: UnboundedReceiver<Result<ChannelEvent, Failure>>,
@@ -143,18 +137,26 @@ impl SshChannel {
 impl Channel for SshChannel {
     /// Writes; when the node has closed the channel already, the bytes go nowhere and the end of the
     /// command tells more than an error here would.
-    async fn write(&mut self, bytes: &Secret) -> Result<(), Failure> {
-        tokio::select! {
-            // russh waits for ever for the window of a channel that is gone.
-            _ = self.open.changed() => {}
-            written = self.writing.data_bytes(Bytes::from_owner(Owned(bytes.clone()))) => if written.is_ok() {
-                return Ok(());
-            },
+    async fn write(&mut self, mut bytes: Bytes) -> Result<(), Failure> {
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(PIECE));
+            let is_written = tokio::select! {
+                // russh waits for ever for the window of a channel that is gone.
+                _ = self.open.changed() => false,
+                written = self.writing.data_bytes(piece) => written.is_ok(),
+            };
+            if !is_written {
+                return match self.link.has_ended() {
+                    true => Err(lost(self.link.cause().await)),
+                    false => Ok(()),
+                };
+            }
+            if !bytes.is_empty() {
+                // The session sends it meanwhile.
+                tokio::task::yield_now().await;
+            }
         }
-        match self.link.has_ended() {
-            true => Err(lost(self.link.cause().await)),
-            false => Ok(()),
-        }
+        Ok(())
     }
 
     async fn next(&mut self) -> Result<Option<ChannelEvent>, Failure> {

@@ -15,7 +15,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prepull::model::{ExitStatus, Failure, FailureKind, Node, Secret, Stage};
+use bytes::Bytes;
+use prepull::model::{ExitStatus, Failure, FailureKind, Node, Stage};
 use prepull::ports::{Channel, ChannelEvent, Session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStdin, Command};
@@ -429,7 +430,7 @@ impl Drop for LocalChannel {
 }
 
 impl Channel for LocalChannel {
-    async fn write(&mut self, bytes: &Secret) -> Result<(), Failure> {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Failure> {
         let lost = || {
             Failure::new(
                 FailureKind::ConnectionLost,
@@ -439,7 +440,7 @@ impl Channel for LocalChannel {
         };
         let mut input = self.input.lock().await;
         let pipe = input.as_mut().ok_or_else(lost)?;
-        pipe.write_all(bytes.expose()).await.map_err(|_| lost())?;
+        pipe.write_all(&bytes).await.map_err(|_| lost())?;
         pipe.flush().await.map_err(|_| lost())
     }
 
