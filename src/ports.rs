@@ -101,6 +101,8 @@ pub enum SecretDelivery {
         /// Its value; no newline, no NUL.
         value: Secret,
     },
+    /// Its standard input, which stays open until the command ends.
+    Input(Secret),
 }
 
 /// What a pull needs to know.
@@ -181,7 +183,15 @@ pub trait Runtime: Send + Sync {
     /// A [`Failure`] at stage pull when this runtime cannot do what is asked.
     fn pull(&self, request: &PullRequest<'_>) -> Result<NodeCommand, Failure>;
 
-    /// Reads how a pull ended. Success here is not yet proof: the image is inspected afterwards.
+    /// A question to the daemon itself, which pulls and tells more than the client would.
+    ///
+    /// Its answer begins with `HTTP/`. The node does not ask, or goes on to [`Runtime::pull`], where only the client
+    /// can do it, or cannot be joined to the daemon.
+    fn ask_to_pull(&self, _request: &PullRequest<'_>) -> Option<NodeCommand> {
+        None
+    }
+
+    /// Reads how a pull ended, whichever way was taken. Success here is not yet proof: the image is inspected afterwards.
     ///
     /// # Errors
     /// A [`Failure`] at stage pull, whose kind comes from what the runtime printed.

@@ -42,7 +42,7 @@ impl Watch {
                     if secrets.iter().any(|secret| line.contains(secret)) {
                         leaks.push(line.clone());
                     }
-                    for program in ["docker pull", "crictl pull"] {
+                    for program in ["docker system dial-stdio", "crictl pull"] {
                         if line.starts_with(program) {
                             programs.insert(program.to_string());
                         }
@@ -265,6 +265,42 @@ fn a_wrong_user_is_an_ssh_failure_and_a_runtime_that_may_not_be_used_one_of_priv
     );
     let document = end(start(&mut check, "")).expect(1).json();
     assert_eq!(kinds(&document), only("privilege"));
+}
+
+/// Bytes and their sum are no matter of who may look into docker's files, nor of `--preflight`.
+#[test]
+fn docker_tells_bytes_and_sums_to_whoever_may_use_it() {
+    const IMAGE: &str = "registry.lab:5000/team/three:v1";
+    let lab = fleet();
+    succeed(&mut lab.command(&["push", IMAGE, "20000000", "3000000", "100"]));
+    let in_group = |script: &str| succeed(&mut lab.on("node-3", &["sh", "-c", script]));
+    in_group("sed -i 's/^docker:.*:/&ops/' /etc/group");
+    let inventory = std::fs::read_to_string(lab.file("inventory.yml")).unwrap();
+    let plain = lab.file("no-sudo.yml");
+    std::fs::write(&plain, inventory.replace(", become: true", "")).unwrap();
+    succeed(&mut lab.command(&["registry", "rate", "40mbit"]));
+    let arguments =
+        "pull --registry-user ci --registry-password-stdin --limit node-1:node-3 -o jsonl";
+    let arguments: Vec<&str> = arguments.split(' ').chain([IMAGE]).collect();
+    let mut command = command_for(&lab, &plain, &arguments);
+    let run = end(start(&mut command, &lab.password()));
+    in_group("sed -i 's/^\\(docker:.*:\\)ops$/\\1/' /etc/group");
+    let run = run.expect(0);
+    for node in ["node-1", "node-3"] {
+        let told: Vec<(u64, Option<u64>)> = run
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .filter(|event| event["event"] == "progress" && event["node"] == node)
+            .map(|event| (event["bytes"].as_u64().unwrap(), event["total"].as_u64()))
+            .collect();
+        let most = told.iter().map(|told| told.0).max();
+        assert!(most > Some(10_000_000), "{node}: {told:?}");
+        let (_, total) = told.last().unwrap();
+        let total = total.unwrap();
+        assert!((23_000_000..23_100_000).contains(&total), "{told:?}");
+        assert!(told.is_sorted(), "{told:?}");
+    }
 }
 
 #[test]

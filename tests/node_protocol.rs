@@ -6,7 +6,7 @@ mod local_node;
 
 use std::future::pending;
 
-use local_node::{DASH, Place, Shells, find, node, scenarios};
+use local_node::{DASH, Place, Shells, daemon, find, node, scenarios};
 use prepull::model::{Failure, FailureKind, Stage};
 use prepull::node::run;
 
@@ -125,6 +125,34 @@ async fn layers_that_docker_calls_done_are_told() {
 }
 
 #[tokio::test]
+async fn dockers_daemon_is_asked_and_no_file_holds_the_login() {
+    for shells in &SHELLS {
+        daemon::dockers_daemon_is_asked_and_no_file_holds_the_login(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_daemon_tells_of_layers_is_told_in_bytes() {
+    for shells in &SHELLS {
+        daemon::what_the_daemon_tells_of_layers_is_told_in_bytes(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn what_only_the_client_can_do_is_left_to_it() {
+    for shells in &SHELLS {
+        daemon::what_only_the_client_can_do_is_left_to_it(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_hostile_daemon_costs_little() {
+    for shells in &SHELLS {
+        daemon::a_hostile_daemon_costs_little(shells).await;
+    }
+}
+
+#[tokio::test]
 async fn a_runtime_that_shows_nothing_is_said_to_show_nothing() {
     for shells in &SHELLS {
         scenarios::a_runtime_that_shows_nothing_is_said_to_show_nothing(shells).await;
@@ -190,9 +218,11 @@ async fn a_clients_daemon_does_not_hold_the_call() {
 /// Also before the command has opened its pipes, when their readers would wait for ever.
 #[tokio::test]
 async fn a_pull_can_be_cancelled_at_any_moment() {
-    for moment in 0..24 {
+    for moment in 0..20 {
         let after = std::time::Duration::from_millis(moment * 4);
-        scenarios::a_pull_cancelled_after(&DASH, after).await;
+        for runtime in [scenarios::docker_with("s3cret"), daemon::asked("s3cret")] {
+            scenarios::a_pull_cancelled_after(&DASH, after, &runtime).await;
+        }
     }
 }
 

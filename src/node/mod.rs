@@ -149,11 +149,12 @@ pub async fn pull<S: Session>(
 ) -> Result<Ended<Outcome>, Failure> {
     let mut cancel = pin!(cancel);
     let (runtime, image) = (job.runtime, job.request.image);
-    let commands = vec![
+    let mut commands = vec![
         runtime.inspect(image, job.request.endpoint),
         runtime.pull(&job.request)?,
         runtime.root(job.request.endpoint),
     ];
+    commands.extend(runtime.ask_to_pull(&job.request));
     let transferred = |bytes| progress(Progress::Transferred(bytes));
     let mut transfer = Transfer::new(job.patience, &transferred);
     if let Some(layers) = job.layers {

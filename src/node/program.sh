@@ -74,7 +74,7 @@ in_memory() {
 
 # Calls "$@" with each place in memory that the user may write to, until it succeeds.
 in_memories() {
-    for base in /dev/shm /run "${XDG_RUNTIME_DIR:-/nowhere}" "/run/user/$(id -u 2>/dev/null)"; do
+    for base in $memories; do
         in_memory "$base" && "$@" "$base" && return
     done
     return 1
@@ -119,9 +119,11 @@ make_secret() {
 
 # Wherever it may lie: what says so may be gone already, or a client may have written beside it when it was first removed.
 forget_secret() {
-    set_aside=prepull-secret.$nonce
-    rm -rf "$dir/secret" "$dir/$set_aside" "/dev/shm/$set_aside" "/run/$set_aside" \
-        "${XDG_RUNTIME_DIR:-/nowhere}/$set_aside" "/run/user/$(id -u 2>/dev/null)/$set_aside" 2>/dev/null
+    set -- "$dir/secret"
+    for base in "$dir" $memories; do
+        set -- "$@" "$base/prepull-secret.$nonce"
+    done
+    rm -rf "$@" 2>/dev/null
 }
 
 # Sends signal $1 to the running command: to its process group, or to it alone where it has none.
@@ -233,8 +235,71 @@ keep_and_forget() {
     keep "$1"
 }
 
-# Runs command number $1 to its end and sends its output. Leaves its exit status in $code. With a second
-# number, tells meanwhile what arrives.
+# Keeps what docker's daemon answers, but for the sizes of chunks and what has no end: how far the layers on their way
+# are. Of that it writes down the newest when measure asks. What is no answer is dropped.
+keep_answer() {
+    # A line without end is the end of this shell.
+    ulimit -d 16384
+    end=$(printf '\r')
+    layers=
+    body=
+    kept=0
+    IFS= read -r line
+    case $line in HTTP/*) printf '%.999s\n' "$line" ;; *) exec cat >/dev/null ;; esac
+    while IFS= read -r line || [ -n "$line" ]; do
+        line=${line%"$end"}
+        case $line in
+            '') [ -z "$body" ] || continue; body=yes ;;
+            # The last chunk has no bytes: all is there.
+            0) ;;
+            *'"progressDetail":{'*'"id":"'*) note_layer || continue ;;
+            *[!0-9a-f]*) ;;
+            *) continue ;;
+        esac
+        [ "$kept" -gt "$1" ] || printf '%.65536s\n' "$line"
+        kept=$((kept + ${#line} + 1))
+    done
+}
+
+# Notes in $layers, as ID:BYTES:TOTAL:STATE, how far the layer in $line is. True where that tells of the pull besides: that
+# it has come to its layers.
+note_layer() {
+    state=${line#*'"status":"'}
+    case ${state%%'"'*} in
+        'Pulling fs layer' | Waiting) state=waits ;;
+        Downloading) state=comes ;;
+        Extracting) state=unpacks ;;
+        'Already exists' | 'Verifying Checksum' | *' complete') state=there ;;
+        *) return 1 ;;
+    esac
+    id=${line##*'"id":"'}
+    id=${id%%'"'*}
+    current=${line#*'"current":'}
+    current=${current%%[!0-9]*}
+    total=${line#*'"total":'}
+    total=${total%%[!0-9]*}
+    case $id in *[!0-9a-f]*) return 1 ;; esac
+    [ ${#id} = 12 ] && [ ${#current} -lt 16 ] && [ ${#total} -lt 16 ] || return 1
+    case $layers in
+        *" $id:"*)
+            old=${layers#*" $id:"}
+            old=${old%% *}
+            layers=${layers%%" $id:"*}${layers#*" $id:$old"}
+            old=${old%:*}
+            total=${total:-${old##*:}}
+            ;;
+        *) [ ${#layers} -lt 8000 ] || return 1 ;;
+    esac
+    layers="$layers $id:${current:-0}:${total:-0}:$state"
+    if [ -e "$dir/ask" ]; then
+        printf '%s\n' "$layers" >"$dir/layers"
+        rm -f "$dir/ask"
+    fi
+    [ "$state" = waits ]
+}
+
+# Runs command number $1 to its end and sends its output, unless it is a question to docker's daemon that was not answered.
+# Leaves its exit status in $code. With a second number, tells meanwhile what arrives.
 perform() {
     stopped && finish
     eval "delivery=\$delivery_$1"
@@ -242,17 +307,24 @@ perform() {
         in_memories make_secret "$1" || { [ -n "$may_use_disk" ] && make_secret "$1" "$dir"; } || refuse memory
     fi
     input=/dev/null
-    if eval "[ -n \"\$input_$1\" ]"; then
+    keep=keep_and_forget
+    if [ "$delivery" = input ]; then
+        input=$dir/question
+        keep=keep_answer
+    elif eval "[ -n \"\$input_$1\" ]"; then
         input=$dir/input
         eval "printf %s \"\$input_$1\" >\"\$input\""
     fi
-    # Opening the pipes holds the command back until they have readers: by then its leader is written down.
-    (become "$1") <"$input" >"$dir/stdout-pipe" 2>"$dir/stderr-pipe" &
+    # Opening the pipes holds the command back until they have readers: by then its leader is written down. A pipe for
+    # its input has no end, as it holds that open for writing itself: docker's daemon takes an end for a cancel.
+    (become "$1") <>"$input" >"$dir/stdout-pipe" 2>"$dir/stderr-pipe" &
     client=$!
+    readers=
+    [ "$delivery" != input ] || { eval "printf %s \"\$secret_$1\"" >"$input" 2>/dev/null & readers=$!; }
     unset "secret_$1" secret
     printf '%s\n' "$client" >"$dir/leader"
-    keep_and_forget "$limit_stdout" <"$dir/stdout-pipe" >"$dir/stdout" 2>/dev/null &
-    readers=$!
+    "$keep" "$limit_stdout" <"$dir/stdout-pipe" >"$dir/stdout" 2>/dev/null &
+    readers="$readers $!"
     keep "$limit_stderr" <"$dir/stderr-pipe" >"$dir/stderr" 2>/dev/null &
     readers="$readers $!"
     printf '%s\n' "$readers" >"$dir/readers"
@@ -275,6 +347,8 @@ perform() {
     wait $readers
     rm -f "$dir/leader" "$dir/readers"
     stopped && finish
+    [ "$delivery" != input ] || [ -s "$dir/stdout" ] || return
+    answered=yes
     cut=0
     size_stdout=$(($(wc -c <"$dir/stdout")))
     [ "$size_stdout" -le "$limit_stdout" ] || cut=1 size_stdout=$limit_stdout
@@ -315,21 +389,34 @@ is_alive() {
     read -r process <"$dir/$1" && [ "/proc/$process/fd/$2" -ef "$dir/frames" ]
 } 2>/dev/null
 
-# The first command inspects, the second pulls, the third tells where the runtime keeps its files.
+# The first command inspects, the second pulls, the third tells where the runtime keeps its files. A fourth asks docker's
+# daemon to pull, which tells more than its client does.
 pull() {
     trap 'forget_secret; signal TERM; exit 143' INT TERM
     take_turn
     frame stage inspect
     perform 1
     if [ "$code" -ne 0 ] || [ "$action" = pull-always ]; then
+        answered=
         frame stage pull
-        perform 2 3
+        ! may_ask_daemon || perform 4 3
+        if [ -z "$answered" ]; then
+            frame stage pull
+            perform 2 3
+        fi
         if [ "$code" -eq 0 ]; then
             frame stage verify
             perform 1
         fi
     fi
     finish
+}
+
+# What the client alone can do: find a login of the node's own, and check signatures. A client that is too old to join us
+# to the daemon, or does not reach it, has no answer for us.
+may_ask_daemon() {
+    [ "$commands" = 4 ] && [ -z "${DOCKER_CONTENT_TRUST:-}" ] || return
+    [ "$delivery_2" = directory ] || ! grep -qs -e '"auth' -e '"cred' "${DOCKER_CONFIG:-${HOME:-}/.docker}/config.json"
 }
 
 # One pull of an image at a time: a second one waits here, and then finds what the first one brought.
@@ -403,27 +490,33 @@ keep_lease() {
 
 # Tells what arrives while the pull runs. Command number $1 prints where the runtime keeps its files.
 #
-# Layers on their way are files that root may read: containerd's ingest folders (plugins/content/local) and
-# docker's GetImageBlob files (distribution/pull_v2.go). What has arrived is unpacked, which only the disk's
-# use shows. Only changes are told: whoever comes back reads all of it again.
+# docker's daemon says it where it is asked. Otherwise layers on their way are files that root may read: containerd's
+# ingest folders (plugins/content/local) and docker's GetImageBlob files (distribution/pull_v2.go). What has arrived is
+# unpacked, which only the disk's use shows. Only changes are told: whoever comes back reads all of it again.
 measure() {
     end_with_child
-    (become "$1") >"$dir/root" &
-    wait $!
-    read_root <"$dir/root"
-    content=io.containerd.content.v1.content
-    # Where it may be besides: containerd's own place, which docker may use too, and k3s'.
-    set -- "$root" "$root/containerd/daemon" /var/lib/containerd /var/lib/rancher/k3s/agent/containerd
     disk=
-    for place in "$@"; do
-        [ -x "$place/$content/ingest" ] || [ -x "$place/tmp" ] && disk=$place && break
-    done
-    if [ -n "$disk" ] && [ -r "$disk" ]; then
+    if [ "$delivery" = input ]; then
         frame measured
+        : >"$dir/ask"
     else
-        disk=
-        set --
+        (become "$1") >"$dir/root" &
+        wait $!
+        read_root <"$dir/root"
+        content=io.containerd.content.v1.content
+        # Where it may be besides: containerd's own place, which docker may use too, and k3s'.
+        set -- "$root" "$root/containerd/daemon" /var/lib/containerd /var/lib/rancher/k3s/agent/containerd
+        for place in "$@"; do
+            [ -x "$place/$content/ingest" ] || [ -x "$place/tmp" ] && disk=$place && break
+        done
+        if [ -n "$disk" ] && [ -r "$disk" ]; then
+            frame measured
+        else
+            disk=
+            set --
+        fi
     fi
+    now=
     last=' '
     found=
     manifest=
@@ -435,16 +528,49 @@ measure() {
         wait $!
         seconds=$((seconds + 1))
         [ "$seconds" -lt 300 ] || [ $((seconds % 5)) = 0 ] || continue
-        now=$(layers "$@")
-        [ -z "$now" ] || found=yes
-        [ -z "$found" ] || ! is_unpacking || now="$now disk:$(disk_use):0"
-        tell_complete
+        if [ "$delivery" = input ]; then
+            [ -e "$dir/ask" ] || hear_layers
+        else
+            now=$(layers "$@")
+            [ -z "$now" ] || found=yes
+            [ -z "$found" ] || ! is_unpacking || now="$now disk:$(disk_use):0"
+            # What docker's client calls done.
+            tell_there $(grep -E '^[0-9a-f]{12}: (Already exists|Pull complete)' "$dir/stdout" | cut -c 1-12)
+        fi
         [ "$now $complete" != "$last" ] || continue
         last="$now $complete"
-        [ -n "$manifest" ] || tell_manifest "$@"
+        [ -n "$manifest" ] || [ "$delivery" = input ] || find_manifest "$@"
         [ ${#now} -lt 3000 ] && frame "progress$now"
     done
 } 2>/dev/null
+
+# Takes what the daemon answered when it was last asked, and asks anew. Once the sizes of all layers are known, they make
+# a manifest.
+hear_layers() {
+    now=
+    sizes=
+    are_known=yes
+    read -r heard <"$dir/layers"
+    : >"$dir/ask"
+    for layer in $heard; do
+        id=${layer%%:*}
+        part=${layer%:*}
+        size=${part##*:}
+        case $layer in
+            *:there) tell_there "$id" ;;
+            # No bytes arrive, but it gets on.
+            *:unpacks) tell_there "$id"; now="$now disk${part#"$id"}" ;;
+            *:0:[a-z]*) are_known= ;;
+            *) now="$now $part" ;;
+        esac
+        sizes="$sizes,{\"digest\":\"$id\",\"size\":$size}"
+    done
+    sizes="{\"layers\":[${sizes#,}]}"
+    # Before one of them comes, not all may have been named.
+    [ -n "$are_known" ] && [ -n "$now" ] && [ "$manifest" != "$sizes" ] || return
+    manifest=$sizes
+    tell_manifest
+}
 
 # Reads where the runtime keeps its files into $root: its own word, or its usual place where it does not say.
 read_root() {
@@ -478,11 +604,9 @@ layers() {
     done
 }
 
-# Tells of layers that docker calls done: unpacked, or only fetched where nobody sees its files.
-tell_complete() {
-    words='Already exists|Pull complete'
-    [ -n "$disk" ] || words="$words|Download complete"
-    for layer in $(grep -E "^[0-9a-f]{12}: ($words)" "$dir/stdout" | cut -c 1-12); do
+# Tells once that each of the layers "$@" is there.
+tell_there() {
+    for layer in "$@"; do
         case $complete in
             *" $layer"*) continue ;;
         esac
@@ -492,7 +616,7 @@ tell_complete() {
 }
 
 # Sends the newest manifest that names a layer on its way, and which of its layers are there.
-tell_manifest() {
+find_manifest() {
     layer=${now# }
     layer=${layer%%:*}
     [ ${#layer} = 64 ] || return
@@ -501,14 +625,18 @@ tell_manifest() {
         [ -d "$blobs" ] || continue
         manifest=$(find "$blobs" -type f -size -128 -exec grep -l "$layer" {} +)
         [ -n "$manifest" ] || continue
-        manifest=$(ls -t -d $manifest | head -n 1)
-        frame "manifest $(($(wc -c <"$manifest")))"
-        cat "$manifest"
-        for digest in $(tr -c '0-9a-f' '\n' <"$manifest"); do
+        manifest=$(cat "$(ls -t -d $manifest | head -n 1)")
+        tell_manifest
+        for digest in $(printf %s "$manifest" | tr -c '0-9a-f' '\n'); do
             [ ${#digest} = 64 ] && [ -e "$blobs/$digest" ] && frame "there $digest"
         done
         return
     done
+}
+
+# In one piece: we may be ended between two commands.
+tell_manifest() {
+    printf 'prepull-%s manifest %s\n%s' "$nonce" $(($(printf %s "$manifest" | wc -c))) "$manifest"
 }
 
 # Whether something that has arrived may be unpacked just now.
@@ -631,6 +759,7 @@ main() {
     PATH=${PATH:-/usr/bin:/bin}:/usr/local/bin:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin:/opt/bin:/snap/bin
     PATH=$PATH:/var/lib/rancher/rke2/bin:/var/lib/rancher/k3s/data/current/bin
     export PATH
+    memories="/dev/shm /run ${XDG_RUNTIME_DIR:-} /run/user/$(id -u 2>/dev/null)"
 
     get; nonce=$value
     get; action=$value
@@ -664,7 +793,7 @@ main() {
     fi
     if [ -n "$detached" ]; then
         if [ -n "$fresh" ]; then
-            mkfifo "$dir/stdout-pipe" "$dir/stderr-pipe" || refuse directory
+            mkfifo "$dir/stdout-pipe" "$dir/stderr-pipe" "$dir/question" || refuse directory
             set_out
         fi
         attend

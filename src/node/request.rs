@@ -148,7 +148,8 @@ impl Request {
                 SecretDelivery::Directory {
                     content: secret, ..
                 }
-                | SecretDelivery::Environment { value: secret, .. },
+                | SecretDelivery::Environment { value: secret, .. }
+                | SecretDelivery::Input(secret),
             ) = &command.secret
             {
                 size += secret.expose().len();
@@ -264,6 +265,7 @@ impl Values {
             Some(SecretDelivery::Environment { variable, value }) => {
                 ("environment", variable, "", value.expose())
             }
+            Some(SecretDelivery::Input(secret)) => ("input", "", "", secret.expose()),
         };
         self.text(delivery)?;
         self.text(variable)?;

@@ -704,7 +704,7 @@ impl Asked {
                 values.text()?;
             }
             let delivery = values.text()?;
-            assert!(["none", "directory", "environment"].contains(&delivery.as_str()));
+            assert!(["none", "directory", "environment", "input"].contains(&delivery.as_str()));
             let (_variable, _file) = (values.text()?, values.text()?);
             login.push_str(&values.text()?);
             let _stdin = values.value()?;

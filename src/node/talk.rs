@@ -190,11 +190,16 @@ impl<C: Channel> Talk<C> {
                     }
                 }
                 Frame::Manifest(json) => transfer.manifest(&json),
-                Frame::There(digest) => transfer.there(&digest),
+                Frame::There(digest) => transfer.there(digest),
                 Frame::Tied => self.is_tied = true,
                 // Another pull of the same image is at it, and has limits of its own.
                 Frame::Stage(stage) if stage == "turn" => deadline = None,
-                Frame::Stage(_) => deadline = from_now(),
+                // The pull's comes again where it turns to another way: what was before says nothing of that.
+                Frame::Stage(_) => {
+                    deadline = from_now();
+                    stragglers = None;
+                    transfer.end();
+                }
                 Frame::Exited => stragglers = Some(Instant::now() + STRAGGLER_LIMIT),
                 Frame::Refused(why) => {
                     let failure = self.refused(&why);

@@ -42,6 +42,8 @@ pub(super) struct Transfer<'a> {
     layers: HashMap<String, Layer>,
     /// Sizes of the image's layers, by digest without `sha256:`.
     manifest: Option<HashMap<String, u64>>,
+    /// Whether the registry itself said so.
+    is_expected: bool,
     patience: Patience,
     tell: &'a (dyn Fn(Transferred) + Send + Sync),
     /// When it is given up unless something arrives; nothing while nobody can see what arrives.
@@ -66,6 +68,7 @@ impl<'a> Transfer<'a> {
         Self {
             layers: HashMap::new(),
             manifest: None,
+            is_expected: false,
             patience,
             tell,
             stalled_at: None,
@@ -81,9 +84,10 @@ impl<'a> Transfer<'a> {
         self.wait(now);
     }
 
-    /// The pull has ended: nothing is waited for any more.
+    /// Nothing is waited for any more, and nothing can be seen.
     pub(super) fn end(&mut self) {
         self.stalled_at = None;
+        self.window = None;
     }
 
     fn wait(&mut self, now: Instant) {
@@ -96,9 +100,11 @@ impl<'a> Transfer<'a> {
     pub(super) fn expect(&mut self, layers: &[model::Layer]) {
         let layers = layers.iter().take(LAYERS);
         self.manifest = Some(layers.map(|l| (hex(&l.digest), l.bytes)).collect());
+        self.is_expected = true;
     }
 
-    /// Takes a manifest; one that cannot be read tells nothing.
+    /// Takes a manifest; one that cannot be read tells nothing. docker's node makes one up, in which layers that it had
+    /// before are empty.
     pub(super) fn manifest(&mut self, json: &[u8]) {
         #[derive(Deserialize)]
         struct Manifest {
@@ -109,25 +115,32 @@ impl<'a> Transfer<'a> {
             digest: String,
             size: u64,
         }
+        if self.is_expected {
+            return;
+        }
         if let Ok(manifest) = serde_json::from_slice::<Manifest>(json) {
             let layers = manifest.layers.into_iter().take(LAYERS);
             self.manifest = Some(layers.map(|d| (hex(&d.digest), d.size)).collect());
         }
     }
 
-    /// This layer is there. docker names the first digits of its digest.
-    pub(super) fn there(&mut self, digest: &str) {
-        let Some(manifest) = &self.manifest else {
-            return;
-        };
-        let is_it = |name: &str| name == digest || digest.len() >= 12 && name.starts_with(digest);
-        for (name, size) in manifest.iter().filter(|(name, _)| is_it(name)) {
+    /// The layer's digest, of which docker names the first digits.
+    fn digest_of(&self, name: String) -> String {
+        let mut all = self.manifest.iter().flat_map(HashMap::keys);
+        let found = all.find(|digest| name.len() >= 12 && digest.starts_with(&name));
+        found.cloned().unwrap_or(name)
+    }
+
+    /// This layer is there.
+    pub(super) fn there(&mut self, name: String) {
+        let name = self.digest_of(name);
+        if self.layers.len() < LAYERS {
             let layer = Layer {
-                bytes: *size,
-                total: *size,
+                bytes: 0,
+                total: 0,
                 on_its_way: false,
             };
-            self.layers.entry(name.clone()).or_insert(layer);
+            self.layers.entry(name).or_insert(layer);
         }
     }
 
@@ -137,13 +150,14 @@ impl<'a> Transfer<'a> {
             layer.on_its_way = false;
         }
         for part in parts {
-            if self.layers.len() < LAYERS || self.layers.contains_key(&part.name) {
+            let name = self.digest_of(part.name);
+            if self.layers.len() < LAYERS || self.layers.contains_key(&name) {
                 let layer = Layer {
                     bytes: part.bytes,
                     total: part.total,
                     on_its_way: true,
                 };
-                self.layers.insert(part.name, layer);
+                self.layers.insert(name, layer);
             }
         }
         let now = Instant::now();
@@ -267,8 +281,8 @@ mod tests {
             br#"{"layers":[{"digest":"sha256:a","size":30},{"digest":"sha256:b","size":50},
             {"digest":"sha256:c","size":7},{"digest":"sha256:d","size":100}]}"#;
         transfer.manifest(manifest);
-        transfer.there("c");
-        transfer.there("x");
+        transfer.there("c".into());
+        transfer.there("x".into());
         transfer.progress(vec![part("d", 1, 100)]).unwrap();
         transfer.progress(vec![]).unwrap();
         assert_eq!(
@@ -296,7 +310,7 @@ mod tests {
             bytes,
         };
         transfer.expect(&[layer("a", 100), layer("b", 50), layer("c", 7)]);
-        transfer.there(&"c".repeat(12));
+        transfer.there("c".repeat(12));
         transfer
             .progress(vec![
                 part("GetImageBlob1", 60, 0),
@@ -307,11 +321,11 @@ mod tests {
         transfer
             .progress(vec![part("GetImageBlob1", 100, 0)])
             .unwrap();
-        transfer.there(&"b".repeat(12));
+        transfer.there("b".repeat(12));
         transfer
             .progress(vec![part("GetImageBlob1", 100, 0)])
             .unwrap();
-        transfer.there(&"a".repeat(12));
+        transfer.there("a".repeat(12));
         transfer.progress(vec![]).unwrap();
         let sums: Vec<u64> = told.lock().unwrap().iter().map(|told| told.0).collect();
         assert_eq!(sums, [117, 117, 157, 157]);

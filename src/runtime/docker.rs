@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::rules::Rule;
-use super::{Complaint, explain, held, name_of, words};
+use super::{Complaint, docker_api, explain, held, name_of, words};
 use crate::model::FailureKind::{self, NodeSetup, RegistryRefused, RuntimeAbsent, RuntimeDown};
 use crate::model::{
     CommandOutput, Failure, Held, Image, RegistryLogin, RuntimeKind, Secret, Stage, basic, text,
@@ -252,7 +252,17 @@ impl Runtime for Docker {
         })
     }
 
+    fn ask_to_pull(&self, request: &PullRequest<'_>) -> Option<NodeCommand> {
+        let asked = docker_api::request(request, server_of(request.image))?;
+        Some(NodeCommand {
+            secret: Some(SecretDelivery::Input(asked)),
+            ..Self::command(request.endpoint, &["system", "dial-stdio"])
+        })
+    }
+
     fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {
+        let answered = docker_api::printed(output);
+        let output = answered.as_ref().unwrap_or(output);
         let stdout = words::lines(&output.stdout);
         // Exit status 0 is no proof: CLI 28, ended while it asks for a login, exits with 0.
         if let Some(asked) = stdout
@@ -299,12 +309,13 @@ fn complaint(output: &CommandOutput) -> Complaint {
     lines.drain(..prefixed.unwrap_or_default());
     let is_started = words::lines(&output.stdout)
         .iter()
-        .any(|line| is_progress(line));
+        .any(|line| is_progress(line) && !line.starts_with("HTTP/"));
     // Without a prefix and after progress, a lost connection is the client's to the daemon, unless the
-    // daemon had announced tries of its own at a layer.
+    // daemon itself answers or had announced tries of its own at a layer.
     let only_eof = lines.len() == 1 && matches!(lines[0].as_str(), "unexpected EOF" | "EOF");
-    let tried_again = String::from_utf8_lossy(&output.stdout).contains(": Retrying in ");
-    if only_eof && !tried_again {
+    let is_layers = output.stdout.starts_with(b"HTTP/")
+        || String::from_utf8_lossy(&output.stdout).contains(": Retrying in ");
+    if only_eof && !is_layers {
         lines[0] = format!("error during connect: {}", lines[0]);
     }
     Complaint {
@@ -313,7 +324,7 @@ fn complaint(output: &CommandOutput) -> Complaint {
     }
 }
 
-/// `c5a04032aca7: Pull complete`, `v1: Pulling from team/app`, the two last lines, and JSON answers.
+/// `c5a04032aca7: Pull complete`, `v1: Pulling from team/app`, the two last lines, and JSON and HTTP answers.
 fn is_progress(line: &str) -> bool {
     let is_layer = line
         .split_once(": ")
@@ -322,6 +333,7 @@ fn is_progress(line: &str) -> bool {
         || line.contains(": Pulling from ")
         || line.starts_with("Digest: ")
         || line.starts_with("Status: ")
+        || line.starts_with("HTTP/")
         || line.starts_with(['{', '['])
 }
 
@@ -341,6 +353,14 @@ fn read_held(image: &Image, line: &str) -> Option<Held> {
     })
 }
 
+/// What docker calls the image's registry where it keeps logins.
+fn server_of(image: &Image) -> &str {
+    match image.registry() {
+        "docker.io" => HUB_KEY,
+        other => other,
+    }
+}
+
 /// docker's `config.json` with one login.
 fn config_json(image: &Image, login: &RegistryLogin) -> Result<Secret, Failure> {
     let impossible = || {
@@ -350,10 +370,7 @@ fn config_json(image: &Image, login: &RegistryLogin) -> Result<Secret, Failure> 
             "cannot write docker's config.json",
         )
     };
-    let key = match image.registry() {
-        "docker.io" => HUB_KEY,
-        other => other,
-    };
+    let key = server_of(image);
     let (field, secret) = match login {
         RegistryLogin::Password { username, password } => {
             ("auth", basic(username, password.expose()))
@@ -583,6 +600,10 @@ mod tests {
                 .kind
         };
         assert_eq!(pull("latest: Pulling from library/nginx\n"), RuntimeDown);
+        let answer = "HTTP/1.1 200 OK\r\n\r\n{\"status\":\"Pulling fs layer\",\"id\":\"c5a04032aca7\"}\r\n\
+            {\"error\":\"unexpected EOF\"}\r\n0\r\n";
+        let failure = Docker.read_pull(&image("nginx"), &output(0, answer, ""));
+        assert_eq!(failure.unwrap_err().kind, FailureKind::RegistryUnavailable);
         assert_eq!(
             pull("latest: Pulling from library/nginx\nc5a04032aca7: Retrying in 5 seconds\n"),
             FailureKind::RegistryUnavailable

@@ -8,6 +8,7 @@
 mod cause;
 mod crictl;
 mod docker;
+mod docker_api;
 mod held;
 mod mask;
 mod rules;

@@ -3,6 +3,7 @@
 
 #![allow(dead_code)] // each test file uses its part
 
+pub mod daemon;
 pub mod runtime;
 pub mod scenarios;
 
@@ -57,6 +58,7 @@ case $1 in
     inspect) if [ -e "$FAKE/held" ]; then cat "$FAKE/held"; exit 0; fi; echo "no such image: $2" >&2; exit 1 ;;
     socket) exit 1 ;;
     pull) . "$FAKE/pull"; echo sha256:0123 >"$FAKE/held"; exit 0 ;;
+    system) . "$FAKE/system"; echo sha256:0123 >"$FAKE/held"; exit 0 ;;
     *) echo "$*" >>"$FAKE/unknown"; exit 99 ;;
 esac
 "#;
@@ -112,6 +114,11 @@ impl Place {
     pub fn with_shells(mut self, shells: Shells) -> Self {
         self.shells = shells;
         self
+    }
+
+    /// Sets a variable for every session to come.
+    pub fn environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.into(), value.into()));
     }
 
     /// Login files that print, on both streams and with a last line that does not end.

@@ -11,6 +11,8 @@ pub struct FakeRuntime {
     pub client: &'static str,
     /// docker's way (a directory) or crictl's (a variable).
     pub secret: Option<Secret>,
+    /// What docker's daemon itself is asked.
+    pub question: Option<Secret>,
     pub stdin: Vec<u8>,
 }
 
@@ -20,6 +22,7 @@ impl FakeRuntime {
             kind,
             client: kind.as_str(),
             secret: None,
+            question: None,
             stdin: vec![],
         }
     }
@@ -119,6 +122,14 @@ impl Runtime for FakeRuntime {
             },
         });
         Ok(command)
+    }
+
+    fn ask_to_pull(&self, _: &PullRequest<'_>) -> Option<NodeCommand> {
+        let question = self.question.clone()?;
+        Some(NodeCommand {
+            secret: Some(SecretDelivery::Input(question)),
+            ..self.command(&["system", "dial-stdio"])
+        })
     }
 
     fn read_pull(&self, _: &Image, output: &CommandOutput) -> Result<(), Failure> {

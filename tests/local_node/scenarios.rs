@@ -12,7 +12,7 @@ use prepull::node::{self as call, Ended, Patience, Progress, PullJob, Transferre
 use prepull::ports::PullRequest;
 
 use super::runtime::FakeRuntime;
-use super::{Place, Shells, contains, node, processes, signal};
+use super::{Place, Shells, contains, daemon, node, processes, signal};
 
 const IMAGE: &str = "reg.example:5000/team/app:v1";
 
@@ -22,7 +22,7 @@ pub fn hostile() -> String {
     format!("-n {quoted}\n\n -leading\n{}\n", "p@ss'word\\ ".repeat(370))
 }
 
-async fn pull(
+pub(super) async fn pull(
     place: &Place,
     runtime: &FakeRuntime,
     timeout: Option<Duration>,
@@ -51,15 +51,15 @@ async fn pull_of(
     pull_how(how, place, runtime, &|_| {}, cancel).await
 }
 
-struct How<'a> {
-    mark: &'a str,
-    lease: Duration,
-    timeout: Option<Duration>,
-    stall: Option<Duration>,
-    layers: Option<&'a [Layer]>,
+pub(super) struct How<'a> {
+    pub(super) mark: &'a str,
+    pub(super) lease: Duration,
+    pub(super) timeout: Option<Duration>,
+    pub(super) stall: Option<Duration>,
+    pub(super) layers: Option<&'a [Layer]>,
 }
 
-async fn pull_how(
+pub(super) async fn pull_how(
     how: How<'_>,
     place: &Place,
     runtime: &FakeRuntime,
@@ -100,7 +100,7 @@ async fn pull_how(
     call::pull(&mut place.session(), &node(false), &job, progress, cancel).await
 }
 
-fn docker_with(secret: &str) -> FakeRuntime {
+pub fn docker_with(secret: &str) -> FakeRuntime {
     FakeRuntime {
         secret: Some(Secret::new(secret)),
         ..FakeRuntime::new(RuntimeKind::Docker)
@@ -263,11 +263,13 @@ pub async fn a_cancelled_pull_leaves_nothing(shells: &Shells) {
     place.assert_clean().await;
 }
 
-pub async fn a_pull_cancelled_after(shells: &Shells, time: Duration) {
+pub async fn a_pull_cancelled_after(shells: &Shells, time: Duration, runtime: &FakeRuntime) {
     let place = Place::new(shells);
-    place.write("fake/pull", HANGS);
+    for client in ["fake/pull", "fake/system"] {
+        place.write(client, HANGS);
+    }
     let cancel = tokio::time::sleep(time);
-    let ended = pull(&place, &docker_with("s3cret"), None, cancel).await;
+    let ended = pull(&place, runtime, None, cancel).await;
     assert_eq!(ended, Ok(Ended::Cancelled), "after {time:?}");
     place.assert_clean().await;
 }
@@ -282,14 +284,14 @@ async fn lose(place: &Place, lease: Duration) {
 }
 
 const WAITS: &str = "touch \"$FAKE/started\"; while ! [ -e \"$FAKE/go\" ]; do sleep 0.05; done";
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 /// How often the clients were asked to pull.
 fn pulls(place: &Place) -> usize {
     place.text("fake/log").matches("docker pull").count()
 }
 
-fn assert_pulled(ended: &Result<Ended<Outcome>, Failure>, shells: &Shells) {
+pub(super) fn assert_pulled(ended: &Result<Ended<Outcome>, Failure>, shells: &Shells) {
     assert!(
         matches!(ended, Ok(Ended::Done(Outcome::Pulled(_)))),
         "{shells:?}: {ended:?}"
@@ -505,7 +507,7 @@ pub async fn a_pull_without_progress_is_ended(shells: &Shells) {
 pub async fn layers_that_docker_calls_done_are_told(shells: &Shells) {
     let place = Place::new(shells);
     let says = "printf '%s\\n' 'v1: Pulling from team/app' 'aaaaaaaaaaaa: Already exists' 'bbbbbbbbbbbb: Pulling fs layer'
-        sleep 3; echo 'bbbbbbbbbbbb: Download complete'; sleep 3";
+        sleep 3; echo 'bbbbbbbbbbbb: Pull complete'; sleep 3";
     place.write("fake/pull", says);
     let layer = |digit: &str, bytes| Layer {
         digest: format!("sha256:{}", digit.repeat(64)),
@@ -808,6 +810,7 @@ pub async fn all(shells: &Shells) {
     a_pull_without_progress_is_ended(shells).await;
     layers_that_docker_calls_done_are_told(shells).await;
     a_runtime_that_shows_nothing_is_said_to_show_nothing(shells).await;
+    daemon::all(shells).await;
     a_pull_leaves_a_session_that_is_ended_at_logout(shells).await;
     a_killed_viewer_loses_nothing(shells).await;
     a_killed_supervisor_is_noticed(shells).await;

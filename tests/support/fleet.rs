@@ -175,15 +175,28 @@ pub fn good_nodes(lab: &Lab) -> Vec<Node> {
     nodes
 }
 
-/// Everything of ours that may be left on a node: files of a pull, running clients.
+/// How the clients that pull are called, as a shell's patterns.
+const CLIENTS: &str = "'docker pull'* | 'docker system dial-stdio'* | 'crictl pull'*";
+
+/// Everything of ours that may be left on a node: files of a pull, running clients, and, moments after those, layers that
+/// docker's daemon still fetches.
 pub fn left_on(lab: &Lab, node: &Node) -> String {
-    let script = "ls -d /dev/shm/prepull* /run/prepull* /tmp/prepull* 2>/dev/null
+    let script = format!(
+        "left=$(ls -d /dev/shm/prepull* /run/prepull* /tmp/prepull* 2>/dev/null)
         for process in /proc/[0-9]*; do
             [ $process != /proc/$$ ] || continue
             line=$(tr '\\0' ' ' <$process/cmdline 2>/dev/null)
-            case $line in 'docker pull'* | 'crictl pull'* | *'IFS= read -r l'*) echo \"$line\" ;; esac
-        done; true";
-    succeed(&mut lab.on(&node.name, &["sh", "-c", script]))
+            case $line in {CLIENTS} | *'IFS= read -r l'*) left=\"$left $line\" ;; esac
+        done
+        tries=0
+        while [ -z \"$left\" ] && [ $tries -lt 20 ] && ls /var/lib/docker/tmp/GetImageBlob* 2>/dev/null >&2; do
+            sleep 0.1
+            tries=$((tries + 1))
+        done
+        echo \"$left\" | grep . || ls /var/lib/docker/tmp/GetImageBlob* 2>/dev/null
+        true"
+    );
+    succeed(&mut lab.on(&node.name, &["sh", "-c", &script]))
 }
 
 /// The kinds of all final failures, once each.
@@ -204,12 +217,14 @@ pub fn only(kind: &str) -> HashSet<String> {
 
 /// The numbers of the clients that pull on a node just now.
 pub fn clients_on(lab: &Lab, node: &Node) -> String {
-    let script = "for process in /proc/[0-9]*; do
+    let script = format!(
+        "for process in /proc/[0-9]*; do
             case $(tr '\\0' ' ' <$process/cmdline 2>/dev/null) in
-                'docker pull'* | 'crictl pull'*) echo ${process#/proc/} ;;
+                {CLIENTS}) echo ${{process#/proc/}} ;;
             esac
-        done; true";
-    succeed(&mut lab.on(&node.name, &["sh", "-c", script]))
+        done; true"
+    );
+    succeed(&mut lab.on(&node.name, &["sh", "-c", &script]))
 }
 
 /// Waits until every node pulls, and returns their clients.
