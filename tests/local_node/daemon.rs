@@ -151,7 +151,7 @@ pub async fn what_only_the_client_can_do_is_left_to_it(shells: &Shells) {
         place.write("fake/system", system);
         place.write(
             "fake/pull",
-            "sleep 3; cat \"$DOCKER_CONFIG/config.json\" >\"$FAKE/secret\"",
+            "sleep 5; cat \"$DOCKER_CONFIG/config.json\" >\"$FAKE/secret\"",
         );
         if trust {
             place.environment("DOCKER_CONTENT_TRUST", "1");
@@ -161,7 +161,8 @@ pub async fn what_only_the_client_can_do_is_left_to_it(shells: &Shells) {
             runtime.secret = None;
         }
         // A way that shows nothing is not taken for a stall, whatever was hoped of the one before.
-        let how = how(Some(Duration::from_secs(1)));
+        let is_left = expected.ends_with("pull");
+        let how = how(is_left.then_some(Duration::from_secs(3)));
         let ended = pull_how(how, &place, &runtime, &|_| {}, pending()).await;
         assert_pulled(&ended, shells);
         let log = place.text("fake/log");
@@ -171,7 +172,7 @@ pub async fn what_only_the_client_can_do_is_left_to_it(shells: &Shells) {
             .filter(|word| *word != "inspect")
             .collect();
         assert_eq!(asked.join(" "), expected, "{shells:?} {config} {log}");
-        if with_login && expected.ends_with("pull") {
+        if with_login && is_left {
             assert_eq!(place.text("fake/secret"), "s3cret");
         }
         place.assert_clean().await;
