@@ -43,9 +43,6 @@ package:
 	lab/install
 	cargo deb --locked
 
-# A binary without shared libraries, in target/x86_64-unknown-linux-musl/release. ring's C parts need musl-gcc (musl-tools).
+# A binary without shared libraries, in target/x86_64-unknown-linux-musl/release.
 static:
-	@rustc --print target-libdir --target x86_64-unknown-linux-musl | xargs test -d || \
-		{ echo "the target is missing: rustup target add x86_64-unknown-linux-musl" >&2; exit 1; }
-	@command -v musl-gcc >/dev/null || { echo "musl-gcc is missing: apt-get install musl-tools" >&2; exit 1; }
-	cargo build --release --locked --target x86_64-unknown-linux-musl
+	lab/static
