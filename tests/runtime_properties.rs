@@ -146,6 +146,7 @@ proptest! {
                 "level=error msg=\"", "\\", "\"", "rpc error: code = ", "503 ", "status ", "{\"status\":{\"id\":\"x\"}}",
                 "[\"a@b\"] ", "null linux/amd64 1 x", "Login prior to pull:", "Status: ", "\n", "\u{1b}[", "é", "://", "?", "@",
                 "ERRO[0000] ", "{\"errors\":[", "https://u:p@h/x?y", "Image is up to date for ", "\u{1b}", "~", "*", "(", ":",
+                "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 404 \r\n", "0\r\n", "{\"errorDetail\":{\"message\":\"", "\"}}\r\n",
             ]),
             0..30,
         ),
