@@ -13,12 +13,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prepull::model::{ExitStatus, Failure, FailureKind, Hop, Node, Secret, Stage};
 use prepull::ports::{Channel, ChannelEvent, Session, Transport};
+use prepull::ssh::config::{Ambient, Given, Resolved, Source, SshConfig, System};
 use prepull::ssh::{HostKeyPolicy, HostSettings, SshChannel, SshOptions, SshTransport};
 
 #[path = "ssh_openssh/known.rs"]
 mod known;
 #[path = "ssh_openssh/login.rs"]
 mod login;
+#[path = "ssh_openssh/settings.rs"]
+mod settings;
 #[path = "ssh_openssh/way.rs"]
 mod way;
 
@@ -207,6 +210,32 @@ async fn collect(channel: &mut SshChannel) -> Result<Output, Failure> {
         stderr: String::from_utf8(stderr).unwrap(),
         exit,
     })
+}
+
+/// What this ssh_config says about the servers of these tests.
+fn resolved(config: &Path) -> Resolved {
+    let ambient = Ambient::of_this_process().unwrap();
+    let source = Source::Only(config.to_owned());
+    let config = SshConfig::load(&source, ambient, Box::new(System)).unwrap();
+    config.resolve("127.0.0.1", &Given::default()).unwrap()
+}
+
+/// The same as options.
+fn configured(config: &Path) -> SshOptions {
+    SshOptions {
+        hosts: vec![HostSettings::of(&resolved(config), &|_| None)],
+        password: None,
+    }
+}
+
+/// `ssh` with this ssh_config and nothing else.
+fn ssh(config: &Path) -> Command {
+    let mut ssh = program("ssh", "openssh-client");
+    ssh.arg("-F")
+        .arg(config)
+        .arg("127.0.0.1")
+        .env_remove("SSH_AUTH_SOCK");
+    ssh
 }
 
 /// The same, with another setting for all hosts.

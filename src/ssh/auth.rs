@@ -50,6 +50,11 @@ pub(super) async fn authenticate(
     if keys.iter().any(Offer::wants_touch) {
         wait += TOUCH_WAIT;
     }
+    // Where ssh may ask for no password, it sends none.
+    let password = identities
+        .password
+        .as_ref()
+        .filter(|_| settings.password_prompts > 0);
     let mut login = Login {
         handle,
         link,
@@ -57,8 +62,8 @@ pub(super) async fn authenticate(
         settings,
         user: target.user,
         keys: keys.into(),
-        left: identities.password.as_ref().map(|_| KEYS_BEFORE_PASSWORD),
-        password: identities.password.as_ref(),
+        left: password.map(|_| KEYS_BEFORE_PASSWORD),
+        password,
         over: Vec::new(),
         tried: Vec::new(),
         offered: None,
@@ -168,6 +173,7 @@ impl<'a> Login<'a> {
                 self.password.is_some()
                     || (self.offered.is_some()
                         && self.identities.password.is_none()
+                        && self.settings.password_prompts > 0
                         && !self.settings.batch_mode)
             }
         }
@@ -391,6 +397,9 @@ impl<'a> Login<'a> {
             let names: Vec<&str> = offered.iter().map(|method| method.into()).collect();
             detail.push_str("; the server offers ");
             detail.push_str(&names.join(", "));
+        }
+        if self.settings.password_prompts == 0 && self.identities.password.is_some() {
+            detail.push_str("; NumberOfPasswordPrompts 0 of ssh_config allows no password");
         }
         for note in &self.identities.notes {
             detail.push_str("; ");

@@ -1,8 +1,6 @@
 //! Host keys against `ssh` itself: generated known_hosts files and settings, one real sshd, and both must take or refuse
 //! its key.
 
-use prepull::ssh::config::{Ambient, Given, Source, SshConfig, System};
-
 use super::*;
 
 /// How many files and settings are made up. Each is a connection of `ssh` and one of prepull.
@@ -159,13 +157,7 @@ impl Keys {
 
     /// Whether `ssh` takes the server's key; else its words. Nobody logs in.
     fn ssh_takes(&self, config: &Path) -> Result<(), String> {
-        let mut ssh = program("ssh", "openssh-client");
-        let output = ssh
-            .arg("-F")
-            .arg(config)
-            .args(["127.0.0.1", "true"])
-            .output()
-            .unwrap();
+        let output = ssh(config).arg("true").output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let refused = ["verification failed", "no matching host key", "revoked"];
         match said.contains("Permission denied") {
@@ -177,15 +169,7 @@ impl Keys {
 
     /// Whether prepull takes it; else its refusal.
     async fn prepull_takes(&self, config: &Path) -> Result<(), String> {
-        let ambient = Ambient::of_this_process().unwrap();
-        let source = Source::Only(config.to_owned());
-        let config = SshConfig::load(&source, ambient, Box::new(System)).unwrap();
-        let host = config.resolve("127.0.0.1", &Given::default()).unwrap();
-        let options = SshOptions {
-            hosts: vec![HostSettings::of(&host, &|_| None)],
-            password: None,
-        };
-        let failure = run(options, &self.sshd.node(&[]), "true")
+        let failure = run(configured(config), &self.sshd.node(&[]), "true")
             .await
             .err()
             .unwrap();

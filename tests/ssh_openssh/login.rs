@@ -1,10 +1,8 @@
 //! Every way to log in, against OpenSSH's own sshd: what `ssh` gets in with, prepull gets in with.
 
-use prepull::ssh::config::{Ambient, Given, Source, SshConfig, System};
-
 use super::*;
 
-const PASSWORD: &str = "correct horse";
+pub(super) const PASSWORD: &str = "correct horse";
 /// crypt(3) of it.
 const SHADOW: &str = "$6$saltsalt$hRM5XZ86KXEw9UOmjigeVqFgULtFB2sgpC9lXQDfMib3Zgw7mEiUvBJI2EplzfAqxL5Vvwp2scFtv/uamSo5z0";
 
@@ -12,7 +10,7 @@ const SHADOW: &str = "$6$saltsalt$hRM5XZ86KXEw9UOmjigeVqFgULtFB2sgpC9lXQDfMib3Zg
 /// machine's own files stay as they are.
 ///
 /// `changed` is the day of the password's last change; on day 0 it has expired.
-fn with_pam(more: &str, service: &str, changed: u32) -> Sshd {
+pub(super) fn with_pam(more: &str, service: &str, changed: u32) -> Sshd {
     let more = format!("UsePAM yes\n{more}");
     Sshd::start_by(&more, |folder| {
         fs::write(folder.join("pam"), service).unwrap();
@@ -33,10 +31,10 @@ fn with_pam(more: &str, service: &str, changed: u32) -> Sshd {
     })
 }
 
-const UNIX: &str =
+pub(super) const UNIX: &str =
     "auth required pam_unix.so\naccount required pam_permit.so\nsession required pam_permit.so\n";
 
-fn password(options: SshOptions, password: &str) -> SshOptions {
+pub(super) fn password(options: SshOptions, password: &str) -> SshOptions {
     SshOptions {
         password: Some(Secret::new(password)),
         ..options
@@ -246,27 +244,15 @@ async fn the_keys_that_ssh_config_rules_out_are_those_that_ssh_rules_out() {
             sshd.port
         );
         fs::write(&file, text).unwrap();
-        let ssh = program("ssh", "openssh-client")
-            .arg("-F")
-            .arg(&file)
-            .args(["127.0.0.1", "true"])
-            .env_remove("SSH_AUTH_SOCK")
-            .output();
-        let ambient = Ambient::of_this_process().unwrap();
-        let config = SshConfig::load(&Source::Only(file), ambient, Box::new(System)).unwrap();
-        let host = config.resolve("127.0.0.1", &Given::default()).unwrap();
-        let named: Vec<PathBuf> = host
+        let ssh = ssh(&file).arg("true").output();
+        let named: Vec<PathBuf> = resolved(&file)
             .identity_files
             .iter()
             .filter(|file| file.path.exists())
             .map(|file| file.path.clone())
             .collect();
-        let options = SshOptions {
-            hosts: vec![HostSettings::of(&host, &|_| None)],
-            password: None,
-        };
         let node = sshd.node(&named.iter().collect::<Vec<_>>());
-        let ours = run(options, &node, "true").await;
+        let ours = run(configured(&file), &node, "true").await;
         let is_in = ssh.unwrap().status.success();
         assert_eq!(ours.is_ok(), is_in, "{lines}: {:?}", ours.err());
         outcomes.push(is_in);
