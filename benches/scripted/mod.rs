@@ -5,10 +5,13 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use request::{GO, Request};
+
+#[path = "../../tests/support/request.rs"]
+mod request;
+
 /// The digest of every image that it holds.
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-/// Stands between the program for the node and its values.
-const GO: &[u8] = b"\n#go\n";
 
 /// What a node says to a request.
 pub struct Answer {
@@ -40,9 +43,9 @@ impl Node {
         if self.answered {
             return None;
         }
-        if self.input.is_empty() && bytes.ends_with(GO) {
+        if self.input.is_empty() && bytes.ends_with(GO.as_bytes()) {
             // The program, whole: only the values matter.
-            self.input.extend_from_slice(GO);
+            self.input.extend_from_slice(GO.as_bytes());
             return None;
         }
         self.input.extend_from_slice(bytes);
@@ -58,59 +61,23 @@ fn values(input: &[u8]) -> Option<&[u8]> {
     use std::sync::atomic::{AtomicUsize, Ordering};
     // It is the same program each time: looked for once.
     static END: AtomicUsize = AtomicUsize::new(0);
-    let known = END.load(Ordering::Relaxed);
-    if let Some(values) = input.strip_prefix(GO) {
+    let go = GO.as_bytes();
+    if let Some(values) = input.strip_prefix(go) {
         return Some(values);
     }
-    if known > 0 && input.get(known - GO.len()..known) == Some(GO) {
+    let known = END.load(Ordering::Relaxed);
+    if known > 0 && input.get(known - go.len()..known) == Some(go) {
         return Some(&input[known..]);
     }
-    let at = input.windows(GO.len()).position(|window| window == GO)?;
-    END.store(at + GO.len(), Ordering::Relaxed);
-    Some(&input[at + GO.len()..])
-}
-
-/// Values as they travel: the number of lines, then the lines.
-struct Values<'a>(std::str::SplitTerminator<'a, char>);
-
-impl<'a> Values<'a> {
-    fn next(&mut self) -> Option<&'a str> {
-        let lines: usize = self.0.next()?.parse().ok()?;
-        let first = self.0.next()?;
-        for _ in 1..lines {
-            self.0.next()?;
-        }
-        Some(first)
-    }
-
-    fn number(&mut self) -> Option<usize> {
-        self.next()?.parse().ok()
-    }
+    let at = input.windows(go.len()).position(|window| window == go)?;
+    END.store(at + go.len(), Ordering::Relaxed);
+    Some(&input[at + go.len()..])
 }
 
 fn answer(input: &[u8], pulls: Pulls) -> Option<Answer> {
-    let text = std::str::from_utf8(values(input)?).ok()?;
-    if !text.ends_with('\n') {
-        return None;
-    }
-    let mut values = Values(text.split_terminator('\n'));
-    let (nonce, action) = (values.next()?, values.next()?);
-    for _limits_turn_lease_disk in 0..6 {
-        values.next()?;
-    }
-    let commands = values.number()?;
-    let mut argvs: Vec<Vec<&str>> = Vec::with_capacity(commands);
-    for _ in 0..commands {
-        let words = values.number()?;
-        argvs.push((0..words).map(|_| values.next()).collect::<Option<_>>()?);
-        for _ in 0..values.number()? {
-            values.next()?;
-        }
-        for _delivery_variable_file_secret_input in 0..5 {
-            values.next()?;
-        }
-    }
-    let first = argvs.first()?;
+    let (request, _) = Request::read(values(input)?)?;
+    let (nonce, action, commands) = (request.nonce, request.action, request.commands);
+    let first = &commands.first()?.argv;
     let mut out = format!("prepull-{nonce} hello\n");
     let output = |out: &mut String, code: u32, stdout: &str, stderr: &str| {
         let (first, second) = (stdout.len(), stderr.len());
@@ -140,7 +107,7 @@ fn answer(input: &[u8], pulls: Pulls) -> Option<Answer> {
             output(&mut out, 0, &held, "");
         }
     } else {
-        for _ in 0..commands {
+        for _ in &commands {
             output(&mut out, 0, "{\"Server\":{\"Version\":\"1\"}}\n", "");
         }
         if let ["sleep", seconds] = first[..] {

@@ -33,7 +33,11 @@ use crate::ports::{
     Transport,
 };
 
-use super::request::{GO, PROGRAM, program};
+use super::request::{PROGRAM, program};
+use asked::Request;
+
+#[path = "../../tests/support/request.rs"]
+mod asked;
 
 /// What becomes of one dial.
 #[derive(Debug, Clone)]
@@ -370,11 +374,13 @@ impl Channel for ScriptedChannel {
     async fn write(&mut self, bytes: Bytes) -> Result<(), Failure> {
         self.input.extend_from_slice(&bytes);
         if !self.asked {
-            if let Some(asked) = Asked::parse(&self.input) {
+            let input = std::mem::take(&mut self.input);
+            if let Some(asked) = request_in(&input) {
                 self.asked = true;
                 self.question = asked.action == "ask";
-                self.input.clear();
                 self.answer(&asked);
+            } else {
+                self.input = input;
             }
         } else if self.input.ends_with(b"\n") {
             let line = std::mem::take(&mut self.input);
@@ -467,11 +473,11 @@ impl ScriptedChannel {
     }
 
     /// Plans the whole answer, each part at its time.
-    fn answer(&mut self, asked: &Asked) {
-        self.nonce.clone_from(&asked.nonce);
+    fn answer(&mut self, asked: &Request<'_>) {
+        self.nonce = asked.nonce.to_string();
         let now = Instant::now();
         self.say(now, "hello", b"");
-        let end = match asked.action.as_str() {
+        let end = match asked.action {
             "pull-missing" | "pull-always" => self.answer_pull(asked, now),
             "ask" => self.answer_questions(asked, now),
             "facts" => {
@@ -514,10 +520,10 @@ impl ScriptedChannel {
         }
     }
 
-    fn answer_questions(&mut self, asked: &Asked, now: Instant) -> Option<Instant> {
+    fn answer_questions(&mut self, asked: &Request<'_>, now: Instant) -> Option<Instant> {
         let mut at = now;
-        for argv in &asked.commands {
-            match argv.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        for command in &asked.commands {
+            match command.argv[..] {
                 [runtime, "version"] => {
                     let (has, takes) = {
                         let mut world = self.peer.world();
@@ -552,7 +558,7 @@ impl ScriptedChannel {
                 }
                 [_, "root"] => self.output(at, 0, b"/var/lib/scripted\n", b""),
                 [_, "socket"] => self.output(at, 0, b"unix:///run/scripted.sock", b""),
-                _ => panic!("a question that ScriptedRuntime does not ask: {argv:?}"),
+                _ => panic!("a question that ScriptedRuntime does not ask: {command:?}"),
             }
         }
         Some(at)
@@ -567,21 +573,26 @@ impl ScriptedChannel {
         }
     }
 
-    fn answer_pull(&mut self, asked: &Asked, now: Instant) -> Option<Instant> {
+    fn answer_pull(&mut self, asked: &Request<'_>, now: Instant) -> Option<Instant> {
         let [inspect, pull, root] = &asked.commands[..] else {
             panic!("a pull has three commands: {asked:?}");
         };
-        assert_eq!(root[1], "root");
-        let [_, verb, image] = &pull[..] else {
+        assert_eq!(root.argv[1], "root");
+        let [_, verb, image] = pull.argv[..] else {
             panic!("not a pull of ScriptedRuntime: {pull:?}");
         };
-        assert_eq!((verb.as_str(), inspect[1].as_str()), ("pull", "inspect"));
+        assert_eq!((verb, inspect.argv[1]), ("pull", "inspect"));
+        let login: String = asked
+            .commands
+            .iter()
+            .map(|command| command.secret)
+            .collect();
         let (alone, step, held) = {
             let mut world = self.peer.world();
             let is_refused = world
                 .accepted
                 .as_ref()
-                .is_some_and(|wanted| *wanted != asked.login);
+                .is_some_and(|wanted| *wanted != login);
             let node = world.node(&self.node);
             let alone = node.alone.remove(&self.nonce);
             let held = alone.is_none() && node.held.contains(image);
@@ -601,7 +612,7 @@ impl ScriptedChannel {
             self.inspected(now, image, false);
             self.say(now, "stage pull", b"");
             let at = end.max(now);
-            self.events.push_back((at, Act::Hold(image.clone())));
+            self.events.push_back((at, Act::Hold(image.to_string())));
             self.output(at, 0, b"", b"");
             self.say(at, "stage verify", b"");
             self.inspected(at, image, true);
@@ -628,7 +639,7 @@ impl ScriptedChannel {
                 };
                 let at = now + time;
                 self.events.push_back((at, Act::PullEnds));
-                self.events.push_back((at, Act::Hold(image.clone())));
+                self.events.push_back((at, Act::Hold(image.to_string())));
                 self.output(at, 0, b"", b"");
                 self.say(at, "stage verify", b"");
                 self.inspected(at, image, true);
@@ -670,81 +681,17 @@ fn ran(code: u32) -> CommandOutput {
 /// The digest of every image that a scripted node holds, unless its reference names one.
 pub const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
-/// A request as the program on a node reads it.
-#[derive(Debug, PartialEq, Eq)]
-struct Asked {
-    nonce: String,
-    action: String,
-    commands: Vec<Vec<String>>,
-    login: String,
-}
-
-impl Asked {
-    /// `None` while bytes are missing; panics on what is no request.
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let program = program(PROGRAM);
-        let checked = bytes.len().min(program.len());
-        assert!(
-            bytes[..checked] == program.as_bytes()[..checked],
-            "not our program, up to its last line {GO}"
-        );
-        let mut values = Values(bytes.get(program.len()..)?);
-        let nonce = values.text()?;
-        let action = values.text()?;
-        let _limits = (values.number()?, values.number()?);
-        let _turn = values.text()?;
-        let _lease = (values.number()?, values.number()?);
-        let _may_use_disk = values.text()?;
-        let (mut commands, mut login) = (Vec::new(), String::new());
-        for _ in 0..values.number()? {
-            let argv = (0..values.number()?)
-                .map(|_| values.text())
-                .collect::<Option<Vec<_>>>()?;
-            for _ in 0..values.number()? {
-                values.text()?;
-            }
-            let delivery = values.text()?;
-            assert!(["none", "directory", "environment", "input"].contains(&delivery.as_str()));
-            let (_variable, _file) = (values.text()?, values.text()?);
-            login.push_str(&values.text()?);
-            let _stdin = values.value()?;
-            commands.push(argv);
-        }
-        assert!(values.0.is_empty(), "more than one request on a channel");
-        Some(Self {
-            nonce,
-            action,
-            commands,
-            login,
-        })
-    }
-}
-
-struct Values<'a>(&'a [u8]);
-
-impl Values<'_> {
-    fn line(&mut self) -> Option<Vec<u8>> {
-        let end = self.0.iter().position(|&byte| byte == b'\n')?;
-        let line = self.0[..end].to_vec();
-        self.0 = &self.0[end + 1..];
-        Some(line)
-    }
-
-    fn value(&mut self) -> Option<Vec<u8>> {
-        let lines: usize = String::from_utf8(self.line()?).unwrap().parse().unwrap();
-        let lines = (0..lines)
-            .map(|_| self.line())
-            .collect::<Option<Vec<_>>>()?;
-        Some(lines.join(&b'\n'))
-    }
-
-    fn text(&mut self) -> Option<String> {
-        Some(String::from_utf8(self.value()?).unwrap())
-    }
-
-    fn number(&mut self) -> Option<usize> {
-        Some(self.text()?.parse().unwrap())
-    }
+/// The request, once all of it is there; panics on what is none.
+fn request_in(bytes: &[u8]) -> Option<Request<'_>> {
+    let program = program(PROGRAM);
+    let checked = bytes.len().min(program.len());
+    assert!(
+        bytes[..checked] == program.as_bytes()[..checked],
+        "not our program, up to its last line"
+    );
+    let (request, rest) = Request::read(bytes.get(program.len()..)?)?;
+    assert!(rest.is_empty(), "more than one request on a channel");
+    Some(request)
 }
 
 /// The runtime that [`Peer`]'s nodes have.

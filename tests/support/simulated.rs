@@ -16,6 +16,11 @@ use russh::{Channel, ChannelId, Preferred, kex};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use request::Request;
+
+#[path = "request.rs"]
+mod request;
+
 /// What becomes of a pull on a node.
 #[derive(Debug, Clone, Copy)]
 #[allow(dead_code)] // not every test file plays all of them
@@ -208,24 +213,15 @@ struct Program {
 impl Program {
     async fn run(mut self, pull: Pull) -> Option<()> {
         while self.line().await? != "#go" {}
-        self.nonce = self.value().await?;
-        let action = self.value().await?;
-        assert!(action.starts_with("pull-"), "{action}");
-        // Limits, the turn's name, ticks, whether a login may lie on a disk.
-        for _ in 0..6 {
-            self.value().await?;
-        }
-        for _ in 0..self.number().await? {
-            for _ in 0..2 {
-                for _ in 0..self.number().await? {
-                    self.value().await?;
-                }
+        let rest = loop {
+            if let Some((request, rest)) = Request::read(&self.buffer) {
+                assert!(request.action.starts_with("pull-"), "{request:?}");
+                self.nonce = request.nonce.to_string();
+                break rest.to_vec();
             }
-            // How a secret is delivered, its names, itself; standard input.
-            for _ in 0..5 {
-                self.value().await?;
-            }
-        }
+            self.buffer.extend(self.wrote.recv().await?);
+        };
+        self.buffer = rest;
         self.frames(&["hello", "stage inspect", "exited"]).await?;
         self.output(1, "", "Error response from daemon: No such image: it\n")
             .await?;
@@ -300,20 +296,6 @@ impl Program {
             }
             self.buffer.extend(self.wrote.recv().await?);
         }
-    }
-
-    /// The next value: the number of its lines, then the lines.
-    async fn value(&mut self) -> Option<String> {
-        let lines: usize = self.line().await?.parse().unwrap();
-        let mut value = self.line().await?;
-        for _ in 1..lines {
-            value = format!("{value}\n{}", self.line().await?);
-        }
-        Some(value)
-    }
-
-    async fn number(&mut self) -> Option<usize> {
-        self.value().await?.parse().ok()
     }
 
     async fn frames(&mut self, frames: &[&str]) -> Option<()> {
