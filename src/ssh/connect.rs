@@ -8,9 +8,10 @@ use futures::future::BoxFuture;
 use russh::client::{self, DisconnectReason, GexParams, Handle, Handler};
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
-use russh::{Preferred, SshId, cipher, compression, kex, mac};
+use russh::{Preferred, SshId, compression};
 use tokio::time::timeout;
 
+use super::algorithms::{certificate_algorithms, chosen, key_algorithms, key_exchanges};
 use super::host_keys::{HostKeys, Trust};
 use super::known_hosts::KnownName;
 use super::link::{Carrier, KillOnDrop, Link};
@@ -22,21 +23,6 @@ use crate::model::{Failure, FailureKind, Stage};
 
 /// The most of a server's own words that is kept.
 const WORDS: usize = 500;
-
-/// Cheap ones first: group exchange costs a hundred times as much as a curve.
-const KEY_EXCHANGES: &[kex::Name] = &[
-    kex::MLKEM768X25519_SHA256,
-    kex::CURVE25519,
-    kex::CURVE25519_PRE_RFC_8731,
-    kex::ECDH_SHA2_NISTP256,
-    kex::ECDH_SHA2_NISTP384,
-    kex::ECDH_SHA2_NISTP521,
-    kex::DH_G14_SHA256,
-    kex::DH_G16_SHA512,
-    kex::DH_GEX_SHA256,
-    kex::EXTENSION_SUPPORT_AS_CLIENT,
-    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
-];
 
 /// Whom to connect to, and as whom.
 pub(super) struct Target<'a> {
@@ -133,7 +119,10 @@ async fn greet(
         host_keys: Arc::clone(&host.host_keys),
         revoked: host.revoked.clone(),
         name: name.clone(),
-        algorithms: algorithms.to_vec(),
+        algorithms: match host.settings.host_key_order {
+            true => Vec::new(),
+            false => algorithms.to_vec(),
+        },
         settings: Arc::clone(&host.settings),
         link: link.clone(),
     };
@@ -162,84 +151,6 @@ async fn greet(
             )))
         }
     }
-}
-
-/// What ssh_config lists, as far as russh knows it; without a list, our own choice.
-fn chosen<T: Clone + for<'a> TryFrom<&'a str>>(
-    written: &Option<Vec<String>>,
-    own: Cow<'static, [T]>,
-) -> Cow<'static, [T]> {
-    match written {
-        None => own,
-        Some(names) => names
-            .iter()
-            .filter_map(|name| T::try_from(name).ok())
-            .collect(),
-    }
-}
-
-/// The key exchanges, and the two entries of that list that are none: they announce extensions.
-fn key_exchanges(settings: &HostSettings) -> Cow<'static, [kex::Name]> {
-    let mut names = chosen(&settings.key_exchanges, Cow::Borrowed(KEY_EXCHANGES));
-    if settings.key_exchanges.is_some() && !names.is_empty() {
-        names.to_mut().extend([
-            kex::EXTENSION_SUPPORT_AS_CLIENT,
-            kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
-        ]);
-    }
-    names
-}
-
-/// The host key algorithms: those of a known key first, and none that ssh_config leaves out.
-fn key_algorithms(host: &Host, name: &KnownName) -> Vec<Algorithm> {
-    let mut algorithms = host.host_keys.preferred(name);
-    if let Some(listed) = &host.settings.host_key_algorithms {
-        algorithms.retain(|algorithm| listed.iter().any(|name| name == algorithm.as_str()));
-    }
-    algorithms
-}
-
-/// The types of host certificates to ask for: none where no authority may vouch for the host or be revoked, since a
-/// certificate says nothing then. A list that names nothing else is followed all the same: the refusal says more.
-fn certificate_algorithms(host: &Host, name: &KnownName, plain: &[Algorithm]) -> Vec<Algorithm> {
-    if !plain.is_empty() && host.revoked.is_none() && !host.host_keys.certified(name) {
-        return Vec::new();
-    }
-    let mut algorithms = super::host_keys::offered();
-    if let Some(listed) = &host.settings.host_key_algorithms {
-        algorithms.retain(|algorithm| listed.contains(&algorithm.to_certificate_type()));
-    }
-    algorithms
-}
-
-/// The lists of ssh_config that leave nothing to agree on: option and what it says.
-pub(super) fn impossible(settings: &HostSettings) -> Option<(&'static str, String)> {
-    let none = |written: &Option<Vec<String>>, known: fn(&str) -> bool| {
-        let names = written.as_ref()?;
-        let usable = names.iter().any(|name| known(name));
-        (!usable).then(|| names.join(","))
-    };
-    let host_key = |name: &str| {
-        super::host_keys::offered()
-            .iter()
-            .any(|one| one.as_str() == name || one.to_certificate_type() == name)
-    };
-    none(&settings.key_exchanges, |name| {
-        kex::Name::try_from(name).is_ok()
-    })
-    .map(|names| ("KexAlgorithms", names))
-    .or_else(|| {
-        none(&settings.ciphers, |name| {
-            cipher::Name::try_from(name).is_ok()
-        })
-        .map(|names| ("Ciphers", names))
-    })
-    .or_else(|| {
-        none(&settings.macs, |name| mac::Name::try_from(name).is_ok()).map(|names| ("MACs", names))
-    })
-    .or_else(|| {
-        none(&settings.host_key_algorithms, host_key).map(|names| ("HostKeyAlgorithms", names))
-    })
 }
 
 fn config(host: &Host, name: &KnownName, keys: &[Algorithm]) -> client::Config {
@@ -289,7 +200,7 @@ pub(super) struct Client {
     host_keys: Arc<HostKeys>,
     revoked: Option<Arc<Result<Revoked, String>>>,
     name: KnownName,
-    /// The types of keys that the host was asked for, in order.
+    /// The types of keys that the host was asked for, in order; none where it must not be asked in another one.
     algorithms: Vec<Algorithm>,
     settings: Arc<HostSettings>,
     link: Link,

@@ -1,6 +1,7 @@
 //! The transport over SSH: connects, checks host keys, authenticates, runs commands. The only user of russh.
 
 mod agent;
+mod algorithms;
 mod auth;
 pub mod config;
 mod connect;
@@ -159,7 +160,7 @@ impl SshTransport {
         let mut lists: HashMap<PathBuf, Arc<Result<Revoked, String>>> = HashMap::new();
         let identities = Identities::read(&options, nodes, ask)?;
         for settings in options.hosts {
-            if let Some((option, listed)) = connect::impossible(&settings) {
+            if let Some((option, listed)) = algorithms::impossible(&settings) {
                 return Err(SshError::Algorithms { option, listed });
             }
             let host_keys = match hosts.iter().find(|host| host.settings.trusts_as(&settings)) {

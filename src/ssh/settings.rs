@@ -68,6 +68,8 @@ pub struct HostSettings {
     pub required_rsa_size: u32,
     /// The host key algorithms that are taken.
     pub host_key_algorithms: Option<Vec<String>>,
+    /// Whether they are asked for in just this order, also where the host is known by a key of another type.
+    pub host_key_order: bool,
     /// The signatures of certificate authorities that are taken.
     pub ca_signature_algorithms: Option<Vec<String>>,
 
@@ -139,6 +141,7 @@ impl HostSettings {
             hash_known_hosts: false,
             required_rsa_size: RSA_SIZE,
             host_key_algorithms: None,
+            host_key_order: false,
             ca_signature_algorithms: None,
             methods: METHODS.to_vec(),
             default_identities: in_ssh(&["id_ed25519", "id_ecdsa", "id_rsa"]),
@@ -179,6 +182,9 @@ impl HostSettings {
             hash_known_hosts: host.hash_known_hosts,
             required_rsa_size: host.required_rsa_size,
             host_key_algorithms: written(&host.host_key_algorithms),
+            // As with ssh: what only changes the defaults leaves their order open.
+            host_key_order: (host.host_key_algorithms.written.as_ref())
+                .is_some_and(|written| !written.starts_with(['+', '-'])),
             ca_signature_algorithms: written(&host.ca_signature_algorithms),
             methods: methods(host),
             default_identities: host

@@ -130,7 +130,14 @@ impl Keys {
             1 => set("StrictHostKeyChecking", "accept-new"),
             _ => set("StrictHostKeyChecking", "yes"),
         }
-        match random.u8(..8) {
+        match random.u8(..12) {
+            4 => set("HostKeyAlgorithms", "rsa-sha2-512,ssh-ed25519"),
+            5 => set(
+                "HostKeyAlgorithms",
+                "ecdsa-sha2-nistp256,rsa-sha2-256,ssh-ed25519",
+            ),
+            6 => set("HostKeyAlgorithms", "+ssh-rsa"),
+            7 => set("HostKeyAlgorithms", "-ssh-ed25519"),
             0 => set("HostKeyAlgorithms", "ssh-ed25519"),
             1 => set("HostKeyAlgorithms", "rsa-sha2-256"),
             2 => set("HostKeyAlgorithms", "ssh-ed25519-cert-v01@openssh.com"),
@@ -237,6 +244,88 @@ async fn the_keys_that_are_taken_and_refused_are_those_of_ssh() {
         taken > 20 && refused > 20 && stricter < 8,
         "{taken} {refused} {stricter}"
     );
+}
+
+#[tokio::test]
+async fn host_key_algorithms_are_asked_for_in_the_order_of_ssh() {
+    let sshd = Sshd::start("LogLevel DEBUG2");
+    let types = [
+        "ssh-ed25519",
+        "ecdsa-sha2-nistp256",
+        "ecdsa-sha2-nistp384",
+        "ecdsa-sha2-nistp521",
+        "rsa-sha2-512",
+        "rsa-sha2-256",
+    ];
+    let authority = format!(
+        "@cert-authority * {}",
+        sshd.known("rsa").split_once(' ').unwrap().1
+    );
+    let (ed25519, rsa) = (sshd.known("ed25519"), sshd.known("rsa"));
+    let log = || fs::read_to_string(sshd.path("log")).unwrap();
+    // What sshd was asked for last, as far as prepull can ask for it.
+    let asked = |before: usize, certificates: bool| -> Vec<String> {
+        let log = log();
+        let mut proposals = log[before..].split("peer client KEXINIT proposal").skip(1);
+        let proposal = proposals.next().unwrap();
+        assert_eq!(proposals.count(), 0, "asked more than once");
+        let names = proposal.split_once("host key algorithms: ").unwrap().1;
+        let names = names.split_whitespace().next().unwrap().split(',');
+        let can = |name: &&str| match name.strip_suffix("-cert-v01@openssh.com") {
+            Some(plain) => certificates && types.contains(&plain),
+            None => types.contains(name),
+        };
+        names.filter(can).map(str::to_owned).collect()
+    };
+    let mut verdicts = Vec::new();
+    for list in [
+        "",
+        "+ssh-rsa",
+        "-ecdsa-*",
+        "-ssh-ed25519",
+        "^rsa-sha2-256",
+        "^ecdsa-sha2-nistp384,ssh-ed25519",
+        "rsa-sha2-512,ssh-ed25519",
+        "ssh-ed25519,rsa-sha2-512",
+        "rsa-sha2-*,ssh-*",
+        "ssh-ed25519,rsa-sha2-512-cert-v01@openssh.com",
+        "rsa-sha2-256-cert-v01@openssh.com,ssh-ed25519-cert-v01@openssh.com,ssh-ed25519",
+    ] {
+        for known in ["", &ed25519, &rsa, &authority] {
+            fs::write(sshd.path("known"), known).unwrap();
+            let file = sshd.path("ssh_config");
+            let set = if list.is_empty() {
+                ""
+            } else {
+                "HostKeyAlgorithms "
+            };
+            let text = format!(
+                "{set}{list}\nUserKnownHostsFile {}\nGlobalKnownHostsFile none\nUser root\nPort {}\nBatchMode yes\n\
+                 StrictHostKeyChecking yes\nPreferredAuthentications none\nConnectTimeout 60\n",
+                sshd.path("known").display(),
+                sshd.port
+            );
+            fs::write(&file, text).unwrap();
+            // A certificate is not asked for where none is trusted.
+            let certificates = known.starts_with('@');
+            let before = log().len();
+            let output = ssh(&file).arg("true").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let mut by_ssh = asked(before, certificates);
+            // russh asks for certificates first.
+            by_ssh.sort_by_key(|name| !name.contains("-cert-"));
+            let before = log().len();
+            let failure = run(configured(&file), &sshd.node(&[]), "true").await;
+            let failure = failure.err().unwrap();
+            let by_prepull = asked(before, certificates);
+            let case = format!("{list:?}, {known:?}: {said}{failure}");
+            assert_eq!(by_prepull, by_ssh, "{case}");
+            let is_taken = failure.kind == FailureKind::SshAuth;
+            assert_eq!(is_taken, said.contains("Permission denied"), "{case}");
+            verdicts.push(is_taken);
+        }
+    }
+    assert!(verdicts.contains(&true) && verdicts.contains(&false));
 }
 
 #[test]
