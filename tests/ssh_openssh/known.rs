@@ -378,3 +378,65 @@ fn runs_at_one_time_record_each_new_host_once() {
     recorded.sort_unstable();
     assert_eq!(recorded, names);
 }
+#[test]
+fn of_two_keys_for_one_name_at_one_time_one_is_written_and_the_other_refused() {
+    let servers = [Sshd::start(""), Sshd::start("")];
+    let (config, known) = (servers[0].path("ssh_config"), servers[0].path("known"));
+    let mut text = format!(
+        "User root\nHostName 127.0.0.1\nHostKeyAlias node\nUserKnownHostsFile {}\nGlobalKnownHostsFile none\n\
+         StrictHostKeyChecking accept-new\nConnectTimeout 60\nPreferredAuthentications none\n",
+        known.display()
+    );
+    for (name, sshd) in ["first", "second"].iter().zip(&servers) {
+        text.push_str(&format!("Host {name}\nPort {}\n", sshd.port));
+    }
+    fs::write(&config, text).unwrap();
+    let start = |nodes: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_prepull"));
+        command
+            .args(["exec", "--progress", "none", "-F"])
+            .arg(&config);
+        for node in nodes {
+            command.args(["-H", node]);
+        }
+        command
+            .args(["--", "true"])
+            .env_remove("SSH_AUTH_SOCK")
+            .env("HOME", servers[0].folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    for round in 0..8 {
+        let _ = fs::remove_file(&known);
+        // Two runs, and two sessions of one run.
+        let runs = match round % 2 {
+            0 => vec![start(&["first"]), start(&["second"])],
+            _ => vec![start(&["first", "second"])],
+        };
+        let said: String = runs
+            .into_iter()
+            .map(|run| String::from_utf8(run.wait_with_output().unwrap().stdout).unwrap())
+            .collect();
+        let words: Vec<&str> = said.split_whitespace().collect();
+        let words = words.join(" ");
+        assert_eq!(
+            words.matches("ssh-auth (authenticate)").count(),
+            1,
+            "{said}"
+        );
+        assert_eq!(
+            words.matches("host key of node has changed").count(),
+            1,
+            "{said}"
+        );
+        let recorded = fs::read_to_string(&known).unwrap();
+        let keys = servers.each_ref().map(|sshd| {
+            let key = public(&sshd.path("host_ed25519"));
+            let key: Vec<&str> = key.split_whitespace().take(2).collect();
+            format!("node {}\n", key.join(" "))
+        });
+        assert!(keys.contains(&recorded), "{recorded}");
+    }
+}
