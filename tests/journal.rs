@@ -8,6 +8,11 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
+#[cfg(feature = "lab")]
+#[path = "support/simulated.rs"]
+#[allow(dead_code)] // not every test file asks all of it
+mod simulated;
+
 struct Desk {
     home: TempDir,
     /// On which nobody listens.
@@ -231,4 +236,85 @@ fn resuming_says_what_has_changed_and_what_it_cannot_do() {
     ]);
     let no_pull = said(&desk.prepull(&["pull", "--resume", "last"]));
     assert!(no_pull.contains("was no pull"), "{no_pull}");
+}
+
+/// The numbers of outcomes in what a system call wrote, as strace shows it: `mark` stands right behind each.
+#[cfg(feature = "lab")]
+fn outcomes(call: &str, mark: &str) -> Vec<u64> {
+    let numbers = call.split(r#"\"number\":"#).skip(1);
+    let marked = numbers.filter(|rest| {
+        let line = rest.split(r"\n").next().unwrap();
+        line.contains(mark)
+    });
+    marked
+        .map(|rest| rest.split(',').next().unwrap().parse().unwrap())
+        .collect()
+}
+
+#[test]
+#[cfg(feature = "lab")]
+fn an_outcome_is_on_disk_before_it_is_told() {
+    use std::collections::{BTreeSet, HashMap};
+
+    const NODES: usize = 12;
+    let fleet = simulated::Simulated::start(NODES, |number| match number % 3 {
+        0 => simulated::Pull::Fails("manifest unknown"),
+        _ => simulated::Pull::Takes(1),
+    });
+    let home = TempDir::new().unwrap();
+    let (inventory, trace) = (home.path().join("nodes.yml"), home.path().join("trace"));
+    fleet.inventory(&inventory);
+    let output = Command::new("strace")
+        .args(["-f", "-y", "-s", "1000000", "-o"])
+        .arg(&trace)
+        .args(["-e", "trace=write,fsync,fdatasync,openat"])
+        .arg(env!("CARGO_BIN_EXE_prepull"))
+        .args(["pull", "-F", "none", "--host-keys", "off", "-o", "jsonl"])
+        .args(["--progress", "none", "--retries", "0", "-i"])
+        .arg(&inventory)
+        .arg(simulated::IMAGE)
+        .env("HOME", home.path())
+        .env_remove("XDG_STATE_HOME")
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("strace did not start ({error}): install Debian's package strace (apt-get install strace)")
+        });
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+
+    let trace = std::fs::read_to_string(trace).unwrap();
+    let first = trace.find(" write(1<").unwrap();
+    let mut before = trace[..first].lines();
+    let named = before.any(|line| line.contains(" fsync(") && line.contains("/prepull/runs>"));
+    assert!(named, "the journal's name is not on disk");
+    // What each thread wrote to the journal and has not synced, what is synced, and what was told.
+    let mut written: HashMap<&str, Vec<u64>> = HashMap::new();
+    let (mut synced, mut told) = (BTreeSet::new(), BTreeSet::new());
+    for line in trace.lines() {
+        let (thread, call) = line.split_once(' ').unwrap();
+        let call = call.trim_start();
+        let of_journal = call
+            .split('>')
+            .next()
+            .is_some_and(|file| file.contains("/prepull/runs/"));
+        if call.starts_with("write(1<") {
+            for number in outcomes(call, r#",\"outcome\":"#) {
+                assert!(
+                    synced.contains(&number),
+                    "told before it was on disk: {line}"
+                );
+                told.insert(number);
+            }
+        } else if of_journal && call.starts_with("write(") {
+            let numbers = outcomes(call, r#"\"fact\":{\"finished\":"#);
+            written.entry(thread).or_default().extend(numbers);
+        } else if (of_journal && (call.starts_with("fdatasync(") || call.starts_with("fsync("))
+            || call.starts_with("<... fdatasync resumed")
+            || call.starts_with("<... fsync resumed"))
+            && call.ends_with(" = 0")
+        {
+            synced.extend(written.remove(thread).unwrap_or_default());
+        }
+    }
+    assert_eq!(told.len(), NODES, "{told:?}");
 }

@@ -43,6 +43,8 @@ impl Journal {
         journal
             .write([NewLine::Run(header)], true)
             .map_err(|error| JournalError::file("write to the journal", &path, error))?;
+        // Its name must survive a power cut, too. Some file systems cannot be asked that of a folder.
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
         // What cannot be removed now is tried again with the next run.
         let _ = forget_oldest(folder);
         Ok(journal)
