@@ -33,8 +33,8 @@ async fn bash_in_posix_mode_passes_every_scenario() {
 }
 
 #[tokio::test]
-async fn zsh_passes_every_scenario_as_login_shell() {
-    scenarios::all(&Shells {
+async fn zsh_starts_the_program_as_login_shell() {
+    scenarios::as_login_shell(&Shells {
         login: "zsh",
         sh: &["dash"],
     })
@@ -42,8 +42,8 @@ async fn zsh_passes_every_scenario_as_login_shell() {
 }
 
 #[tokio::test]
-async fn fish_passes_every_scenario_as_login_shell() {
-    scenarios::all(&Shells {
+async fn fish_starts_the_program_as_login_shell() {
+    scenarios::as_login_shell(&Shells {
         login: "fish",
         sh: &["dash"],
     })
@@ -51,8 +51,8 @@ async fn fish_passes_every_scenario_as_login_shell() {
 }
 
 #[tokio::test]
-async fn tcsh_passes_every_scenario_as_login_shell() {
-    scenarios::all(&Shells {
+async fn tcsh_starts_the_program_as_login_shell() {
+    scenarios::as_login_shell(&Shells {
         login: "tcsh",
         sh: BUSYBOX,
     })

@@ -794,17 +794,30 @@ pub async fn a_clients_daemon_does_not_hold_the_call(shells: &Shells) {
     place.assert_clean().await;
 }
 
-/// All of them, one after the other.
-pub async fn all(shells: &Shells) {
+/// Those in which a login shell could be in the way, one after the other: it starts our program, and has to hand on input,
+/// output, environment and signals. What the program does after that is the `sh`'s.
+pub async fn as_login_shell(shells: &Shells) {
     present_image_is_left_alone(shells).await;
     docker_gets_its_credentials_in_memory_and_they_go(shells).await;
     crictl_gets_its_credentials_in_its_environment(shells).await;
     a_failing_pull_keeps_the_clients_words(shells).await;
     a_hanging_pull_is_ended_by_the_time_out(shells).await;
     a_cancelled_pull_leaves_nothing(shells).await;
-    a_pull_that_nobody_asks_after_ends_with_its_lease(shells).await;
     a_lost_pull_is_found_again(shells).await;
     a_new_connection_takes_over(shells).await;
+    a_killed_viewer_loses_nothing(shells).await;
+    output_without_end_is_bounded(shells).await;
+    commands_run_as_they_stand(shells).await;
+    a_command_may_leave_something_running(shells).await;
+    a_cancelled_command_is_ended(shells).await;
+    a_probe_finds_what_is_there(shells).await;
+    a_node_tells_what_it_is_and_has(shells).await;
+}
+
+/// All of them.
+pub async fn all(shells: &Shells) {
+    as_login_shell(shells).await;
+    a_pull_that_nobody_asks_after_ends_with_its_lease(shells).await;
     a_second_run_waits_for_the_first_ones_pull(shells).await;
     what_arrives_is_told_in_bytes(shells).await;
     a_pull_without_progress_is_ended(shells).await;
@@ -812,13 +825,6 @@ pub async fn all(shells: &Shells) {
     a_runtime_that_shows_nothing_is_said_to_show_nothing(shells).await;
     daemon::all(shells).await;
     a_pull_leaves_a_session_that_is_ended_at_logout(shells).await;
-    a_killed_viewer_loses_nothing(shells).await;
     a_killed_supervisor_is_noticed(shells).await;
-    output_without_end_is_bounded(shells).await;
-    commands_run_as_they_stand(shells).await;
-    a_command_may_leave_something_running(shells).await;
-    a_cancelled_command_is_ended(shells).await;
-    a_probe_finds_what_is_there(shells).await;
-    a_node_tells_what_it_is_and_has(shells).await;
     a_clients_daemon_does_not_hold_the_call(shells).await;
 }
