@@ -163,7 +163,12 @@ impl server::Handler for Login {
             if answer.waits {
                 session.data(channel, answer.frames)?;
             } else {
-                tokio::spawn(end(session.handle(), channel, answer.frames, answer.after));
+                // That it begins is told at once: nobody waits a minute for that.
+                let mut hello = answer.frames;
+                let line = hello.iter().position(|&byte| byte == b'\n').unwrap() + 1;
+                let rest = hello.split_off(line);
+                session.data(channel, hello)?;
+                tokio::spawn(end(session.handle(), channel, rest, answer.after));
             }
         } else if data == b"done\n" {
             tokio::spawn(end(session.handle(), channel, Vec::new(), Duration::ZERO));

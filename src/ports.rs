@@ -101,8 +101,19 @@ pub enum SecretDelivery {
         /// Its value; no newline, no NUL.
         value: Secret,
     },
-    /// Its standard input, which stays open until the command ends.
+    /// Its standard input, which stays open until the command ends. [`Secret::plain`] where nothing in it is secret.
     Input(Secret),
+}
+
+impl SecretDelivery {
+    /// What is delivered.
+    pub fn secret(&self) -> &Secret {
+        match self {
+            Self::Directory { content, .. } => content,
+            Self::Environment { value, .. } => value,
+            Self::Input(text) => text,
+        }
+    }
 }
 
 /// What a pull needs to know.

@@ -25,6 +25,7 @@ struct Kept {
     /// Where the bytes are in `pages`.
     place: Range<usize>,
     lock: Option<region::LockGuard>,
+    is_plain: bool,
 }
 
 impl Kept {
@@ -42,6 +43,7 @@ impl Kept {
             pages,
             place,
             lock: lock.flatten(),
+            is_plain: false,
         }
     }
 }
@@ -58,6 +60,22 @@ impl Secret {
     /// Takes the bytes over; the caller's buffer is wiped.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(Arc::new(Kept::new(&Zeroizing::new(bytes.into()))))
+    }
+
+    /// Bytes that go the way of a secret and are none: pages of their own, locked and wiped, would cost more than all else.
+    pub fn plain(bytes: impl Into<Vec<u8>>) -> Self {
+        let pages = Zeroizing::new(bytes.into());
+        Self(Arc::new(Kept {
+            place: 0..pages.len(),
+            pages,
+            lock: None,
+            is_plain: true,
+        }))
+    }
+
+    /// Whether it was made by [`Secret::plain`].
+    pub fn is_plain(&self) -> bool {
+        self.0.is_plain
     }
 
     /// The bytes themselves, for the one place that has to send them.
@@ -228,6 +246,15 @@ mod tests {
         let secret = Secret::new("x".repeat(30_000));
         assert!(locked() >= 30, "{} kB: is `ulimit -l` zero?", locked());
         assert_eq!(secret.expose().len(), 30_000);
+    }
+
+    #[test]
+    fn what_is_plain_is_no_less_hidden_and_is_not_taken_for_a_secret() {
+        let plain = Secret::plain("POST /images");
+        assert_eq!(plain.expose(), b"POST /images");
+        assert_eq!(format!("{plain:?}"), "[redacted]");
+        assert!(plain.is_plain() && plain.clone().is_plain());
+        assert!(!Secret::new("POST /images").is_plain());
     }
 
     #[test]

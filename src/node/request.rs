@@ -140,19 +140,13 @@ impl Request {
     /// costs more than all else of a request.
     pub(super) fn values(&self) -> Result<Bytes, Failure> {
         let (stdout, stderr) = self.limits();
-        let mut size = 512;
+        let (mut size, mut is_secret) = (512, false);
         for command in &self.commands {
             size += command.argv.iter().map(|a| a.len() + 8).sum::<usize>();
             size += command.stdin.len() + 256;
-            if let Some(
-                SecretDelivery::Directory {
-                    content: secret, ..
-                }
-                | SecretDelivery::Environment { value: secret, .. }
-                | SecretDelivery::Input(secret),
-            ) = &command.secret
-            {
-                size += secret.expose().len();
+            if let Some(delivery) = &command.secret {
+                size += delivery.secret().expose().len();
+                is_secret |= !delivery.secret().is_plain();
             }
         }
         // Big enough from the start: a buffer that grows leaves copies of the secret behind.
@@ -171,12 +165,10 @@ impl Request {
         for command in &self.commands {
             values.command(command)?;
         }
-        Ok(
-            match self.commands.iter().any(|command| command.secret.is_some()) {
-                true => Secret::new(values.0).into(),
-                false => values.0.into(),
-            },
-        )
+        Ok(match is_secret {
+            true => Secret::new(values.0).into(),
+            false => values.0.into(),
+        })
     }
 }
 

@@ -37,7 +37,10 @@ pub(super) fn request(pull: &PullRequest<'_>, server: &str) -> Option<Secret> {
     ] {
         text.extend_from_slice(part.as_bytes());
     }
-    Some(Secret::new(text))
+    Some(match pull.login {
+        Some(_) => Secret::new(text),
+        None => Secret::plain(text),
+    })
 }
 
 /// The login as the header wants it.
@@ -183,6 +186,7 @@ mod tests {
             login,
         };
         let request = request(&pull, "reg.example")?;
+        assert_eq!(request.is_plain(), login.is_none());
         Some(String::from_utf8(request.expose().to_vec()).unwrap())
     }
 
