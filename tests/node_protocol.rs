@@ -76,6 +76,14 @@ async fn a_lost_pull_is_found_again() {
 }
 
 #[tokio::test]
+async fn a_pull_that_is_taken_down_is_begun_anew() {
+    for sh in [&["taskset", "1", "dash"], &["taskset", "1", "bash"]] {
+        let shells = Shells { login: "dash", sh };
+        scenarios::a_pull_that_is_taken_down_is_begun_anew(&shells).await;
+    }
+}
+
+#[tokio::test]
 async fn a_new_connection_takes_over() {
     for shells in &SHELLS {
         scenarios::a_new_connection_takes_over(shells).await;

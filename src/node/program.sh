@@ -172,7 +172,12 @@ force_end() {
     # Something that left the process group may hold them.
     end_readers
     give_turn
-    rm -rf "$dir"
+    remove
+}
+
+# Whoever looks for a pull must not find half of one.
+remove() {
+    rm -rf "$dir/supervisor" "$dir"
 }
 
 stopped() {
@@ -181,7 +186,7 @@ stopped() {
 
 finish() {
     [ "$detached" != supervisor ] || finish_pull
-    [ -z "$dir" ] || rm -rf "$dir"
+    [ -z "$dir" ] || remove
     [ -z "$watcher" ] || { kill "$watcher"; wait "$watcher"; } 2>/dev/null
     frame end
     exit 0
@@ -450,7 +455,7 @@ finish_pull() {
     if stopped; then
         frame end
         end_keeper
-        rm -rf "$dir"
+        remove
     else
         # Whoever sees the end removes the directory: nothing may be written to it after that.
         : >"$dir/ended"
@@ -679,8 +684,11 @@ set_out() {
     : >"$dir/frames"
     [ -z "$tied" ] || frame tied >>"$dir/frames"
     trap '' HUP
-    (detached=supervisor; pull) </dev/null >>"$dir/frames" 2>/dev/null &
-    supervisor=$!
+    # Redirected before it is begun: it must be known by its frames from its first moment on (is_alive).
+    {
+        (detached=supervisor; pull) &
+        supervisor=$!
+    } </dev/null >>"$dir/frames" 2>/dev/null
     # Nobody else needs a secret.
     number=0
     while [ "$number" -lt "$commands" ]; do
@@ -704,7 +712,7 @@ pick_up() {
             tries=8
         fi
         # It is being set up or taken down just now.
-        [ "$tries" -lt 8 ] || { end_keeper; signal KILL; forget_secret; give_turn; rm -rf "$dir"; }
+        [ "$tries" -lt 8 ] || { end_keeper; signal KILL; forget_secret; give_turn; remove; }
         sleep 1
     done
     return 1
@@ -737,7 +745,7 @@ attend() {
             enough) end_readers ;;
             done)
                 end_keeper
-                rm -rf "$dir"
+                remove
                 break
                 ;;
         esac

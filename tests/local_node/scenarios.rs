@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::future::{Future, pending};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use prepull::model::{
@@ -331,6 +332,28 @@ pub async fn a_lost_pull_is_found_again(shells: &Shells) {
         assert_eq!(pulls(&place), 1, "{shells:?}");
         place.assert_clean().await;
     }
+}
+
+/// We come back while the pull is taken down as nobody asked after it: it is begun anew, in one attempt. Meanwhile beats
+/// queue up, and the first of them is heard when the new supervisor may not have had its turn on the processor yet.
+pub async fn a_pull_that_is_taken_down_is_begun_anew(shells: &Shells) {
+    let place = Place::new(shells);
+    place.write("fake/pull", HANGS_WELL);
+    let lease = Duration::from_secs(2);
+    lose(&place, lease).await;
+    place.write("fake/pull", ":");
+    let is_taken_down = |folder: &PathBuf| folder.join("stop").exists();
+    let taking_down = async {
+        while !place.folders().iter().any(is_taken_down) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(MINUTE, taking_down).await.unwrap();
+    let runtime = docker_with("s3cret");
+    let again = pull_of("test", lease, &place, &runtime, None, pending()).await;
+    assert_pulled(&again, shells);
+    assert_eq!(pulls(&place), 2, "{shells:?}");
+    place.assert_clean().await;
 }
 
 /// A connection that does not know yet that it is lost is ended by the one that follows it.
