@@ -684,11 +684,11 @@ set_out() {
     : >"$dir/frames"
     [ -z "$tied" ] || frame tied >>"$dir/frames"
     trap '' HUP
-    # Redirected before it is begun: it must be known by its frames from its first moment on (is_alive).
-    {
-        (detached=supervisor; pull) &
-        supervisor=$!
-    } </dev/null >>"$dir/frames" 2>/dev/null
+    # It must be known by its frames from its first moment on (is_alive): they are opened before it begins.
+    exec 4>&1 >>"$dir/frames"
+    (exec 4>&-; detached=supervisor; pull) </dev/null 2>/dev/null &
+    supervisor=$!
+    exec >&4 4>&-
     # Nobody else needs a secret.
     number=0
     while [ "$number" -lt "$commands" ]; do
