@@ -200,7 +200,8 @@ impl SshBackground {
             .or_insert(sentence);
     }
 
-    /// The key files that the configuration names. As with `ssh`, one that is missing is passed over.
+    /// The key files that the configuration names. As with `ssh`, one that is missing is passed over, unless its public
+    /// key is there: an agent may hold it.
     fn identities(&self, host: &Resolved) -> Vec<PathBuf> {
         let mut known = self.key_files.borrow_mut();
         let named = host.identity_files.iter().filter(|file| file.named);
@@ -208,7 +209,9 @@ impl SshBackground {
         let there = named.filter(|path| match known.get(*path) {
             Some(there) => *there,
             None => {
-                let there = path.exists();
+                let mut public = path.as_os_str().to_owned();
+                public.push(".pub");
+                let there = path.exists() || Path::new(&public).exists();
                 known.insert((*path).clone(), there);
                 there
             }

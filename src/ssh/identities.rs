@@ -1,7 +1,7 @@
 //! The keys and the password that we can log in with: read once, before the first connection.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use russh::keys::Certificate;
@@ -31,8 +31,8 @@ impl Identities {
     /// node names none, and asks for the passphrases of those that cannot do without.
     ///
     /// # Errors
-    /// A file that a node names and that is missing, unreadable or no key. A node whose named files are all no
-    /// use, while there is no password. A password that is not UTF-8.
+    /// A file that a node names and that is missing. A node whose named files are all no use, while there is
+    /// neither a password nor another key of an agent. A password that is not UTF-8.
     pub(super) fn read(
         options: &SshOptions,
         nodes: &[Node],
@@ -121,9 +121,8 @@ impl Identities {
                     self.files.insert(path.clone(), file);
                 }
                 Err(error) if !named.is_empty() => return Err(error),
-                Err(SshError::File { ref error, .. })
-                    if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => self.note(format!("not used: {error}")),
+                // A default file that is not there.
+                Err(_) => {}
             }
         }
         Ok(())
@@ -160,6 +159,7 @@ impl Identities {
             return Ok(());
         }
         let offer = self.offer(host, named).unwrap_or_default();
+        let is_hopeless = offer.is_empty() && self.password.is_none();
         if let Some(key) = offer.iter().find(|key| key.wants_touch()) {
             let note = format!(
                 "the key {key} is in a FIDO device: each login with it may wait a minute for somebody to touch it"
@@ -171,10 +171,16 @@ impl Identities {
         let of_use = |file: &&KeyFile| file.private.is_some() || self.holds(host, file);
         let (good, bad): (Vec<_>, Vec<_>) = files.into_iter().partition(of_use);
         let mut bad = bad.into_iter().filter_map(KeyFile::lacking);
-        if !named.is_empty() && good.is_empty() && self.password.is_none() {
+        // As with `ssh`, the agent's other keys may do.
+        if !named.is_empty() && good.is_empty() && is_hopeless {
             return bad.next().map_or(Ok(()), Err);
         }
-        let notes: Vec<String> = bad.map(|error| format!("not used: {error}")).collect();
+        // Where there is only the public key, its owner has put the other one elsewhere on purpose.
+        let is_missing = |error: &SshError| matches!(error, SshError::File { error, .. } if error.kind() == ErrorKind::NotFound);
+        let notes: Vec<String> = bad
+            .filter(|error| !is_missing(error))
+            .map(|error| format!("not used: {error}"))
+            .collect();
         for note in notes {
             self.note(note);
         }

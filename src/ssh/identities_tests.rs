@@ -219,6 +219,46 @@ fn a_public_key_file_picks_a_key_of_the_agent() {
 }
 
 #[test]
+fn a_public_key_beside_a_private_one_that_is_elsewhere_picks_a_key_of_the_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let (picked, other) = (key(), key());
+    let text = picked.public_key().to_openssh().unwrap();
+    fs::write(folder.path().join("key.pub"), text).unwrap();
+    let (mut options, mut identities) = with_agent(folder.path(), &[&other, &picked]);
+    options.hosts[0].identities_only = true;
+    let named = [folder.path().join("key")];
+    identities.read_files(&options.hosts[0], &named).unwrap();
+    identities.check(&options.hosts[0], &named).unwrap();
+    assert_eq!(offered(&identities, &options.hosts[0], &named), ["key"]);
+    assert_eq!(identities.notes, Vec::<String>::new());
+    // Without the agent it is no use, and there is no other.
+    options.hosts[0].agent = None;
+    let error = identities.check(&options.hosts[0], &named).unwrap_err();
+    assert!(error.to_string().contains("cannot read"), "{error}");
+}
+
+#[test]
+fn named_files_that_are_no_use_are_noted_where_the_agent_holds_other_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let encrypted = key().encrypt(&mut safe_rng(), "passphrase").unwrap();
+    let named = ["text", "folder", "encrypted"].map(|name| folder.path().join(name));
+    fs::write(&named[0], "hello").unwrap();
+    fs::create_dir(&named[1]).unwrap();
+    write(folder.path(), "encrypted", &encrypted);
+    let (mut options, mut identities) = with_agent(folder.path(), &[&key()]);
+    identities.read_files(&options.hosts[0], &named).unwrap();
+    identities.check(&options.hosts[0], &named).unwrap();
+    assert_eq!(offered(&identities, &options.hosts[0], &named), ["agent"]);
+    assert_eq!(identities.notes.len(), 3, "{:?}", identities.notes);
+    for (note, path) in identities.notes.iter().zip(&named) {
+        assert!(note.contains(&path.display().to_string()), "{note}");
+    }
+    // With IdentitiesOnly the agent's keys do not count.
+    options.hosts[0].identities_only = true;
+    assert!(identities.check(&options.hosts[0], &named).is_err());
+}
+
+#[test]
 fn accepted_algorithms_and_the_rsa_size_decide_which_keys_and_hashes_are_used() {
     let folder = tempfile::tempdir().unwrap();
     let rsa = PrivateKey::random(&mut safe_rng(), Algorithm::Rsa { hash: None }).unwrap();

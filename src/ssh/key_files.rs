@@ -1,7 +1,7 @@
 //! Reading key files and certificates as OpenSSH's client does: their forms, their permissions, their passphrases.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,30 +41,22 @@ enum Lack {
     Device,
     /// Others may read it.
     Exposed(u32),
+    /// It holds no key, for this reason.
+    NoKey(String),
+    /// It cannot be read, or is not there.
+    Unread(io::Error),
 }
 
 impl KeyFile {
-    /// Reads the file, and the certificate and public key beside it.
+    /// Reads the file, and the certificate and public key beside it. As with `ssh`, the public key beside it is enough:
+    /// an agent may hold the private one. Of a file that holds no key, [`KeyFile::lacking`] says so.
     ///
     /// # Errors
-    /// The file cannot be read, or holds no key.
+    /// There is neither.
     pub(super) fn read(path: &Path) -> Result<Self, SshError> {
-        let cannot =
-            |error: &std::io::Error| SshError::file("cannot read the identity", path, error);
-        let broken = |reason: &str| SshError::Key {
-            path: path.to_owned(),
-            reason: reason.to_owned(),
-        };
-        let file = File::open(path).map_err(|error| cannot(&error))?;
-        let about = file.metadata().map_err(|error| cannot(&error))?;
-        let mut bytes = Zeroizing::new(Vec::new());
-        file.take(LONGEST_FILE)
-            .read_to_end(&mut bytes)
-            .map_err(|error| cannot(&error))?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| broken("it is no text"))?;
         let mut found = Self {
             path: path.to_owned(),
-            public: None,
+            public: beside(path, ".pub").and_then(|text| PublicKey::from_openssh(text.trim()).ok()),
             private: None,
             certificate: beside(path, "-cert.pub")
                 .and_then(|text| Certificate::from_openssh(text.trim()).ok())
@@ -72,38 +64,54 @@ impl KeyFile {
             lack: None,
             was_asked: false,
         };
+        match contents(path) {
+            Ok((bytes, about)) => {
+                if let Err(reason) = found.take(&bytes, &about) {
+                    found.lack = Some(Lack::NoKey(reason));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && found.public.is_none() => {
+                return Err(SshError::file("cannot read the identity", path, &error));
+            }
+            Err(error) => found.lack = Some(Lack::Unread(error)),
+        }
+        Ok(found)
+    }
+
+    /// # Errors
+    /// What is wrong with the file.
+    fn take(&mut self, bytes: &[u8], about: &Metadata) -> Result<(), String> {
+        let text = std::str::from_utf8(bytes).map_err(|_| "it is no text")?;
         if !text.contains("PRIVATE KEY") && !text.starts_with("PuTTY-User-Key-File-") {
             let public = PublicKey::from_openssh(text.trim())
-                .map_err(|_| broken("it is no private key in a form that OpenSSH writes"))?;
-            found.public = Some(public);
-            found.lack = Some(Lack::PublicOnly);
-            return Ok(found);
+                .map_err(|_| "it is no private key in a form that OpenSSH writes")?;
+            self.public = Some(public);
+            self.lack = Some(Lack::PublicOnly);
+            return Ok(());
         }
-        found.public =
-            beside(path, ".pub").and_then(|text| PublicKey::from_openssh(text.trim()).ok());
         // The rule of `ssh`: its own files only, so that a file of root's in a container image passes.
         let exposed = about.uid() == nix::unistd::getuid().as_raw() && about.mode() & 0o077 != 0;
         if exposed {
-            found.lack = Some(Lack::Exposed(about.mode() & 0o7777));
+            self.lack = Some(Lack::Exposed(about.mode() & 0o7777));
         }
         if text.contains("BEGIN OPENSSH PRIVATE KEY") {
-            let key = PrivateKey::from_openssh(text).map_err(|error| broken(&error.to_string()))?;
-            found.public = Some(key.public_key().clone());
+            let key = PrivateKey::from_openssh(text).map_err(|error| error.to_string())?;
+            self.public = Some(key.public_key().clone());
             if exposed {
             } else if key.is_encrypted() {
-                found.lack = Some(Lack::Encrypted(Zeroizing::new(text.to_owned())));
+                self.lack = Some(Lack::Encrypted(Zeroizing::new(text.to_owned())));
             } else {
-                found.keep(key);
+                self.keep(key);
             }
         } else if exposed {
         } else if text.contains("ENCRYPTED") || text.contains("Encryption: aes") {
-            found.lack = Some(Lack::Encrypted(Zeroizing::new(text.to_owned())));
+            self.lack = Some(Lack::Encrypted(Zeroizing::new(text.to_owned())));
         } else {
-            let key = decode_secret_key(text, None).map_err(|error| broken(&error.to_string()))?;
-            found.public = Some(key.public_key().clone());
-            found.keep(key);
+            let key = decode_secret_key(text, None).map_err(|error| error.to_string())?;
+            self.public = Some(key.public_key().clone());
+            self.keep(key);
         }
-        Ok(found)
+        Ok(())
     }
 
     fn keep(&mut self, key: PrivateKey) {
@@ -162,6 +170,8 @@ impl KeyFile {
             Lack::PublicOnly => {
                 key("it holds a public key, and no agent holds the private one".into())
             }
+            Lack::NoKey(reason) => key(reason.clone()),
+            Lack::Unread(error) => SshError::file("cannot read the identity", &path, error),
             Lack::Device => key(format!(
                 "its key is in a FIDO device, which prepull reaches through an agent alone: run `ssh-add {}` first",
                 self.path.display()
@@ -177,7 +187,7 @@ impl KeyFile {
 pub(super) fn certificate(path: &Path) -> Result<Option<Certificate>, String> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),
     };
     let certificate = Certificate::from_openssh(text.trim()).map_err(|error| error.to_string())?;
@@ -186,6 +196,15 @@ pub(super) fn certificate(path: &Path) -> Result<Option<Certificate>, String> {
     } else {
         Err("it is a host's certificate, not a user's".to_owned())
     }
+}
+
+/// The file's beginning, which is all of it where it is a key.
+fn contents(path: &Path) -> io::Result<(Zeroizing<Vec<u8>>, Metadata)> {
+    let file = File::open(path)?;
+    let about = file.metadata()?;
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(LONGEST_FILE).read_to_end(&mut bytes)?;
+    Ok((bytes, about))
 }
 
 fn beside(path: &Path, suffix: &str) -> Option<String> {
