@@ -27,7 +27,8 @@ const QUESTIONS: usize = 8;
 /// The most of a prompt that is shown.
 const PROMPT: usize = 200;
 
-/// Proves to the server that we are the target's user.
+/// Proves to the server that we are the target's user. One whose host key `has_changed` gets no password and no answer,
+/// as with `ssh`: it may be somebody else.
 ///
 /// # Errors
 /// ssh-auth with what was tried and what the server still offers, or connection-lost.
@@ -37,6 +38,7 @@ pub(super) async fn authenticate(
     identities: &Identities,
     settings: &HostSettings,
     target: &Target<'_>,
+    has_changed: bool,
 ) -> Result<(), Failure> {
     let keys = identities
         .offer(settings, target.identities)
@@ -54,13 +56,14 @@ pub(super) async fn authenticate(
     let password = identities
         .password
         .as_ref()
-        .filter(|_| settings.password_prompts > 0);
+        .filter(|_| settings.password_prompts > 0 && !has_changed);
     let mut login = Login {
         handle,
         link,
         identities,
         settings,
         user: target.user,
+        has_changed,
         keys: keys.into(),
         left: password.map(|_| KEYS_BEFORE_PASSWORD),
         password,
@@ -96,6 +99,8 @@ struct Login<'a> {
     identities: &'a Identities,
     settings: &'a HostSettings,
     user: &'a str,
+    /// Whether the host key is another one than is known.
+    has_changed: bool,
     /// The keys that were not tried yet.
     keys: VecDeque<Offer<'a>>,
     /// How many more keys may be tried, where something else comes after them.
@@ -171,7 +176,8 @@ impl<'a> Login<'a> {
             // It may want no answer at all. Only where the server is known to have it.
             LoginMethod::KeyboardInteractive => {
                 self.password.is_some()
-                    || (self.offered.is_some()
+                    || (!self.has_changed
+                        && self.offered.is_some()
                         && self.identities.password.is_none()
                         && self.settings.password_prompts > 0
                         && !self.settings.batch_mode)
@@ -400,6 +406,11 @@ impl<'a> Login<'a> {
         }
         if self.settings.password_prompts == 0 && self.identities.password.is_some() {
             detail.push_str("; NumberOfPasswordPrompts 0 of ssh_config allows no password");
+        }
+        if self.has_changed && self.identities.password.is_some() {
+            detail.push_str(
+                "; its host key is another one than known_hosts has, so it gets no password",
+            );
         }
         for note in &self.identities.notes {
             detail.push_str("; ");

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::BoxFuture;
 use russh::client::{self, DisconnectReason, GexParams, Handle, Handler};
@@ -38,6 +39,8 @@ pub(super) struct Target<'a> {
 pub(super) struct Live {
     pub(super) handle: Handle<Client>,
     pub(super) link: KillOnDrop,
+    /// Whether another host key is known for it, and this one was taken all the same.
+    has_changed: bool,
 }
 
 /// Opens what a session to the host runs over.
@@ -91,6 +94,7 @@ pub(super) async fn open(
         &inner.identities,
         &host.settings,
         target,
+        live.has_changed,
     )
     .await?;
     Ok(live)
@@ -115,7 +119,9 @@ async fn greet(
     let (link, stream) = Link::new(carrier);
     let guard = KillOnDrop(link.clone());
     let config = Arc::new(config(host, name, algorithms));
+    let has_changed = Arc::new(AtomicBool::new(false));
     let client = Client {
+        has_changed: Arc::clone(&has_changed),
         host_keys: Arc::clone(&host.host_keys),
         revoked: host.revoked.clone(),
         name: name.clone(),
@@ -132,6 +138,7 @@ async fn greet(
         Ok(Ok(handle)) => Ok(Live {
             handle,
             link: guard,
+            has_changed: has_changed.load(Ordering::Relaxed),
         }),
         Ok(Err(Fault::HostKey(detail))) => Err(failed(FailureKind::HostKey, detail)),
         Ok(Err(Fault::Order(algorithms))) => Err(Refused::Order(algorithms)),
@@ -197,6 +204,7 @@ impl From<russh::Error> for Fault {
 
 /// What russh asks and tells us while a session lives.
 pub(super) struct Client {
+    has_changed: Arc<AtomicBool>,
     host_keys: Arc<HostKeys>,
     revoked: Option<Arc<Result<Revoked, String>>>,
     name: KnownName,
@@ -261,6 +269,10 @@ impl Handler for Client {
         };
         match trust.map_err(Fault::HostKey)? {
             Trust::Yes => Ok(true),
+            Trust::Changed => {
+                self.has_changed.store(true, Ordering::Relaxed);
+                Ok(true)
+            }
             Trust::AskFor(algorithms) => Err(Fault::Order(algorithms)),
             Trust::OnceRecorded { lines } => {
                 let (host_keys, name) = (Arc::clone(&self.host_keys), self.name.clone());

@@ -9,13 +9,15 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use russh::keys::{Algorithm, Certificate, EcdsaCurve, HashAlg, PublicKey};
 
 use super::known_hosts::{Index, KnownName, Verdict, hashed};
-use super::{HostKeyPolicy, HostSettings, SshError, host_certificate};
+use super::{HostKeyPolicy, HostSettings, host_certificate};
 
 /// Whether a key is trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Trust {
     /// It is.
     Yes,
+    /// It is taken although another one is known, because every key is: no secret may be sent to it.
+    Changed,
     /// It is new, and is once [`HostKeys::record`] has written it down.
     OnceRecorded {
         /// How many lines of known_hosts were looked at.
@@ -41,39 +43,36 @@ struct State {
 }
 
 impl HostKeys {
-    /// Reads the files; those that do not exist are empty. Also returns the warnings.
-    ///
-    /// # Errors
-    /// A file that exists and cannot be read, or cannot be written when keys are to be recorded.
+    /// Reads the files; those that do not exist are empty. Also returns the warnings: a file that cannot be read trusts
+    /// nobody, as with `ssh`, and one that cannot be written is in the way of new hosts alone.
     pub(super) fn read(
         policy: HostKeyPolicy,
         own: &[PathBuf],
         others: &[PathBuf],
-    ) -> Result<(Self, Vec<String>), SshError> {
+    ) -> (Self, Vec<String>) {
         let mut state = State::default();
         let mut warnings = Vec::new();
         for (number, path) in own.iter().chain(others).enumerate() {
+            let shown = path.display();
             let bytes = match fs::read(path) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => {
-                    return Err(SshError::file(
-                        "cannot read the known host keys in",
-                        path,
-                        &error,
+                    warnings.push(format!(
+                        "cannot read the known host keys in {shown}: {error}"
                     ));
+                    continue;
                 }
             };
             let text = String::from_utf8_lossy(&bytes);
             if number == 0 {
                 state.read = (bytes.len() as u64, text.lines().count());
-                if policy == HostKeyPolicy::AcceptNew {
-                    OpenOptions::new()
-                        .append(true)
-                        .open(path)
-                        .map_err(|error| {
-                            SshError::file("cannot record new keys in", path, &error)
-                        })?;
+                if policy == HostKeyPolicy::AcceptNew
+                    && let Err(error) = OpenOptions::new().append(true).open(path)
+                {
+                    warnings.push(format!(
+                        "cannot record new keys in {shown}: {error}; hosts that are not known are refused"
+                    ));
                 }
             }
             warnings.extend(state.index.add(&path.as_path().into(), 1, &text));
@@ -83,7 +82,7 @@ impl HostKeys {
             own: own.first().map(|path| path.as_path().into()),
             state: RwLock::new(state),
         };
-        Ok((keys, warnings))
+        (keys, warnings)
     }
 
     /// The host key types to offer, those that may be known for this host first: a host known by one type that shows
@@ -108,12 +107,11 @@ impl HostKeys {
         let verdict = index.judge(name, key, &found);
         match (&verdict, self.policy) {
             (Verdict::Known, _) => return Ok(Trust::Yes),
-            (Verdict::Unknown { .. } | Verdict::Changed { .. }, HostKeyPolicy::Off) => {
-                return Ok(Trust::Yes);
-            }
+            (Verdict::Unknown { .. }, HostKeyPolicy::Off) => return Ok(Trust::Yes),
+            (Verdict::Changed { .. }, HostKeyPolicy::Off) => return Ok(Trust::Changed),
             _ => {}
         }
-        let mut wanted = known_first(&index.algorithms(&found));
+        let mut wanted = known_first(&index.algorithms(name, &found));
         wanted.retain(|algorithm| asked.contains(algorithm));
         if !same_answer(asked, &wanted, key) {
             return Ok(Trust::AskFor(wanted));

@@ -18,12 +18,17 @@ fn ed25519() -> PublicKey {
     key(Algorithm::Ed25519)
 }
 
+/// A line of known_hosts.
+fn line(host: &str, key: &PublicKey) -> String {
+    format!("{host} {}\n", key.to_openssh().unwrap())
+}
+
 impl HostKeys {
     /// Both steps, as a connection takes them.
     fn trust(&self, name: &str, key: &PublicKey) -> Result<(), String> {
         let name = &KnownName::alias(name);
         match self.check(name, key, &[key.algorithm()])? {
-            Trust::Yes => Ok(()),
+            Trust::Yes | Trust::Changed => Ok(()),
             Trust::OnceRecorded { lines } => self.record(name, key, lines, false),
             Trust::AskFor(types) => panic!("one type has one order: {types:?}"),
         }
@@ -31,7 +36,7 @@ impl HostKeys {
 }
 
 fn keys(policy: HostKeyPolicy, file: &Path) -> HostKeys {
-    HostKeys::read(policy, &[file.to_owned()], &[]).unwrap().0
+    HostKeys::read(policy, &[file.to_owned()], &[]).0
 }
 
 #[test]
@@ -223,22 +228,59 @@ fn a_host_is_asked_again_where_its_known_key_may_stand_behind_another() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_an_error_and_a_missing_one_is_not() {
+fn a_file_that_cannot_be_read_is_a_warning_and_hides_no_other_file() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = folder.path().join("missing");
-    let Err(error) = HostKeys::read(
-        HostKeyPolicy::Strict,
-        &[missing],
-        &[folder.path().to_owned()],
-    ) else {
-        panic!("a directory is no known_hosts file");
-    };
-    assert!(
-        error
-            .to_string()
-            .contains(&folder.path().display().to_string()),
-        "{error}"
+    let path = |name: &str| folder.path().join(name);
+    let key = ed25519();
+    fs::write(path("known"), line("node", &key)).unwrap();
+    fs::create_dir(path("folder")).unwrap();
+    let (keys, warnings) = HostKeys::read(
+        HostKeyPolicy::AcceptNew,
+        &[path("folder"), path("missing")],
+        &[path("known")],
     );
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let named = path("folder").display().to_string();
+    assert!(warnings[0].contains(&named), "{warnings:?}");
+    assert_eq!(keys.trust("node", &key), Ok(()));
+    // Nobody is trusted whose key cannot be recorded.
+    let refusal = keys.trust("other", &key).unwrap_err();
+    assert!(refusal.contains("cannot record"), "{refusal}");
+}
+
+#[test]
+fn with_every_key_taken_a_changed_one_is_told_from_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("known_hosts");
+    fs::write(&file, line("node", &ed25519())).unwrap();
+    let keys = keys(HostKeyPolicy::Off, &file);
+    let check = |name| keys.check(&KnownName::alias(name), &ed25519(), &[Algorithm::Ed25519]);
+    assert_eq!(check("node"), Ok(Trust::Changed));
+    assert_eq!(check("new"), Ok(Trust::Yes));
+}
+
+#[test]
+fn a_host_whose_key_is_revoked_is_asked_for_its_other_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("known_hosts");
+    let curve = EcdsaCurve::NistP256;
+    let (old, other) = (ed25519(), key(Algorithm::Ecdsa { curve }));
+    let lines = [
+        line("node", &old),
+        line("node", &other),
+        line("@revoked *", &old),
+    ];
+    fs::write(&file, lines.concat()).unwrap();
+    let keys = keys(HostKeyPolicy::Strict, &file);
+    let name = KnownName::alias("node");
+    let Ok(Trust::AskFor(wanted)) = keys.check(&name, &old, &offered()) else {
+        panic!("it was asked for the revoked type first");
+    };
+    assert_eq!(wanted[0], other.algorithm());
+    assert_eq!(keys.check(&name, &other, &wanted), Ok(Trust::Yes));
+    // One that has no other is refused.
+    let refusal = keys.check(&name, &old, &wanted).unwrap_err();
+    assert!(refusal.contains("revoked"), "{refusal}");
 }
 
 #[test]

@@ -301,9 +301,10 @@ impl Index {
         entry.map(|entry| entry.place.clone())
     }
 
-    /// The types of the keys in these lines, without those that have markers.
-    pub(super) fn algorithms(&self, found: &[usize]) -> Vec<Algorithm> {
+    /// The types of the keys in these lines about a host, without those that have markers or are revoked.
+    pub(super) fn algorithms(&self, name: &KnownName, found: &[usize]) -> Vec<Algorithm> {
         self.plain(found)
+            .filter(|entry| self.revoked(name, entry.key.key_data()).is_none())
             .map(|entry| entry.key.algorithm())
             .collect()
     }

@@ -54,7 +54,7 @@ impl Index {
 
     /// The types of the known keys, which must all be likely.
     fn types(&self, name: &KnownName) -> Vec<Algorithm> {
-        let types = self.algorithms(&self.find(name, 0));
+        let types = self.algorithms(name, &self.find(name, 0));
         let likely = self.likely_algorithms(name);
         assert!(types.iter().all(|one| likely.contains(one)));
         types

@@ -170,7 +170,7 @@ impl SshTransport {
                         settings.host_keys,
                         &settings.known_hosts,
                         &settings.global_known_hosts,
-                    )?;
+                    );
                     warnings.extend(unread);
                     Arc::new(host_keys)
                 }

@@ -163,6 +163,58 @@ async fn a_wrong_password_is_tried_once_where_ssh_tries_it_as_often_as_it_may_as
 }
 
 #[tokio::test]
+async fn a_host_whose_key_has_changed_gets_no_password_though_every_key_is_taken() {
+    let sshd = with_pam(
+        "PasswordAuthentication yes\nKbdInteractiveAuthentication yes",
+        UNIX,
+        19_000,
+    );
+    let key = sshd.user_key("ed25519");
+    let other = new_key(&sshd.path("other"), "ed25519", "");
+    let askpass = sshd.path("askpass");
+    fs::write(&askpass, format!("#!/bin/sh\necho {PASSWORD}\n")).unwrap();
+    fs::set_permissions(&askpass, Permissions::from_mode(0o700)).unwrap();
+    let line = |key: &Path| format!("[127.0.0.1]:{} {}", sshd.port, public(key));
+    for (known, is_in) in [(line(&other), false), (String::new(), true)] {
+        fs::write(sshd.path("known"), &known).unwrap();
+        let file = config(
+            &sshd,
+            "StrictHostKeyChecking no\nPreferredAuthentications password,keyboard-interactive",
+        );
+        let said = ssh(&file)
+            .arg("true")
+            .env("SSH_ASKPASS", &askpass)
+            .env("SSH_ASKPASS_REQUIRE", "force")
+            .output()
+            .unwrap();
+        assert_eq!(said.status.success(), is_in, "{said:?}");
+        // ssh records the new key.
+        fs::write(sshd.path("known"), &known).unwrap();
+        let before = fs::read_to_string(sshd.path("log")).unwrap().len();
+        let ours = run(
+            password(configured(&file), PASSWORD),
+            &sshd.node(&[]),
+            "true",
+        )
+        .await;
+        assert_eq!(ours.is_ok(), is_in, "{:?}", ours.err());
+        let log = fs::read_to_string(sshd.path("log")).unwrap();
+        assert_eq!(log[before..].contains("Accepted password"), is_in, "{log}");
+        if let Err(refused) = ours {
+            assert!(refused.detail.contains("gets no password"), "{refused}");
+        }
+    }
+    // A key gives nothing away.
+    fs::write(sshd.path("known"), line(&other)).unwrap();
+    let lines = format!("StrictHostKeyChecking no\nIdentityFile {}", key.display());
+    let file = config(&sshd, &lines);
+    let ssh = ssh(&file).arg("true").output().unwrap();
+    assert!(ssh.status.success(), "{ssh:?}");
+    let ours = password(configured(&file), PASSWORD);
+    run(ours, &sshd.node(&[&key]), "true").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_passphrase_is_asked_for_as_often_as_ssh_asks() {
     let sshd = Sshd::start("");
     fs::write(sshd.path("known"), sshd.known("ed25519")).unwrap();
