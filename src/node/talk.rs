@@ -67,7 +67,7 @@ impl<C: Channel> Talk<C> {
     pub(super) async fn start<S: Session<Channel = C>, F: Future<Output = ()> + Send>(
         session: &mut S,
         node: &Node,
-        request: &Request,
+        request: &Request<'_>,
         stage: Stage,
         mut cancel: Pin<&mut F>,
     ) -> Result<Option<Self>, Failure> {
@@ -153,22 +153,36 @@ impl<C: Channel> Talk<C> {
         let mut deadline = from_now();
         let mut beat = self.beat.map(|beat| Instant::now() + beat);
         loop {
-            let frame = tokio::select! {
-                biased;
-                () = cancel.as_mut() => return Ok(Heard::Cancel),
-                () = at(deadline) => return Ok(Heard::TimeUp),
-                () = at(transfer.stalled_at) => return Ok(Heard::Stalled(transfer.stalled())),
-                () = at(stragglers) => {
-                    stragglers = None;
-                    self.say("enough\n").await?;
-                    continue;
+            let frame = match self.frame_here()? {
+                Some(frame) => frame,
+                None => {
+                    // One timer for all: to set one costs more than to hear a frame.
+                    let times = [deadline, transfer.stalled_at, stragglers, beat];
+                    tokio::select! {
+                        biased;
+                        () = cancel.as_mut() => return Ok(Heard::Cancel),
+                        () = at(times.into_iter().flatten().min()) => {
+                            let now = Instant::now();
+                            let is_over = |time: Option<Instant>| time.is_some_and(|time| time <= now);
+                            if is_over(deadline) {
+                                return Ok(Heard::TimeUp);
+                            }
+                            if is_over(transfer.stalled_at) {
+                                return Ok(Heard::Stalled(transfer.stalled()));
+                            }
+                            if is_over(stragglers) {
+                                stragglers = None;
+                                self.say("enough\n").await?;
+                            }
+                            if is_over(beat) {
+                                beat = self.beat.map(|beat| now + beat);
+                                self.say("beat\n").await?;
+                            }
+                            continue;
+                        }
+                        frame = self.frame() => frame?,
+                    }
                 }
-                () = at(beat) => {
-                    beat = self.beat.map(|beat| Instant::now() + beat);
-                    self.say("beat\n").await?;
-                    continue;
-                }
-                frame = self.frame() => frame?,
             };
             match frame {
                 Frame::Output(output) => {
@@ -254,7 +268,7 @@ impl<C: Channel> Talk<C> {
     /// The next frame. Cancel-safe: all state is in `self`.
     async fn frame(&mut self) -> Result<Frame, Failure> {
         loop {
-            if let Some(frame) = self.reader.next().map_err(|broken| self.broken(&broken))? {
+            if let Some(frame) = self.frame_here()? {
                 return Ok(frame);
             }
             match self.channel.next().await {
@@ -263,6 +277,11 @@ impl<C: Channel> Talk<C> {
                 Err(lost) => return Err(self.here(lost)),
             }
         }
+    }
+
+    /// The next frame, if it has come already.
+    fn frame_here(&mut self) -> Result<Option<Frame>, Failure> {
+        self.reader.next().map_err(|broken| self.broken(&broken))
     }
 
     pub(super) fn take(&mut self, event: ChannelEvent) -> Result<(), Failure> {
