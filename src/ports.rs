@@ -71,15 +71,15 @@ pub enum ChannelEvent {
 
 /// A command to be run on a node by the node room: data, never shell text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeCommand {
+pub struct NodeCommand<'a> {
     /// Program and arguments. No secret is ever in here.
-    pub argv: Vec<String>,
+    pub argv: Vec<&'a str>,
     /// Environment variables without secrets.
-    pub environment: Vec<(String, String)>,
+    pub environment: Vec<(&'static str, &'a str)>,
     /// The secret it needs, and how it wants to get it.
     pub secret: Option<SecretDelivery>,
     /// What it gets as standard input; empty for `/dev/null`.
-    pub stdin: Vec<u8>,
+    pub stdin: &'static [u8],
 }
 
 /// How a command on a node gets its secret.
@@ -153,7 +153,7 @@ pub trait Runtime: Send + Sync {
     fn kind(&self) -> RuntimeKind;
 
     /// Asks client and daemon for their versions: tells whether the runtime answers.
-    fn version(&self, endpoint: Option<&str>) -> NodeCommand;
+    fn version<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a>;
 
     /// Reads the answer to [`Runtime::version`]: the daemon's version, for people.
     ///
@@ -162,7 +162,7 @@ pub trait Runtime: Send + Sync {
     fn read_version(&self, output: &CommandOutput) -> Result<String, Failure>;
 
     /// Asks for what [`Runtime::read_description`] reads: the version, and the socket.
-    fn describe(&self, endpoint: Option<&str>) -> [NodeCommand; 2];
+    fn describe<'a>(&self, endpoint: Option<&'a str>) -> [NodeCommand<'a>; 2];
 
     /// Reads the answers to [`Runtime::root`] and [`Runtime::describe`].
     ///
@@ -171,7 +171,7 @@ pub trait Runtime: Send + Sync {
     fn read_description(&self, answers: [&CommandOutput; 3]) -> Result<Description, Failure>;
 
     /// Asks whether the node holds the image. Exit status 0 means yes.
-    fn inspect(&self, image: &Image, endpoint: Option<&str>) -> NodeCommand;
+    fn inspect<'a>(&self, image: &'a Image, endpoint: Option<&'a str>) -> NodeCommand<'a>;
 
     /// Reads the answer to [`Runtime::inspect`]; `None` when the image is not there.
     ///
@@ -186,19 +186,19 @@ pub trait Runtime: Send + Sync {
 
     /// Asks where the runtime keeps its files: a line that is a path, or JSON with a line `"containerdRootDir": "PATH"`.
     /// A runtime that does not answer is looked for in its usual places.
-    fn root(&self, endpoint: Option<&str>) -> NodeCommand;
+    fn root<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a>;
 
     /// The pull.
     ///
     /// # Errors
     /// A [`Failure`] at stage pull when this runtime cannot do what is asked.
-    fn pull(&self, request: &PullRequest<'_>) -> Result<NodeCommand, Failure>;
+    fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure>;
 
     /// A question to the daemon itself, which pulls and tells more than the client would.
     ///
     /// Its answer begins with `HTTP/`. The node does not ask, or goes on to [`Runtime::pull`], where only the client
     /// can do it, or cannot be joined to the daemon.
-    fn ask_to_pull(&self, _request: &PullRequest<'_>) -> Option<NodeCommand> {
+    fn ask_to_pull<'a>(&self, _request: &PullRequest<'a>) -> Option<NodeCommand<'a>> {
         None
     }
 

@@ -34,6 +34,8 @@ pub enum Pulls {
 #[derive(Default)]
 pub struct Node {
     input: Vec<u8>,
+    /// Whether the program came in one piece: what follows are the values.
+    has_program: bool,
     answered: bool,
 }
 
@@ -44,12 +46,21 @@ impl Node {
             return None;
         }
         if self.input.is_empty() && bytes.ends_with(GO.as_bytes()) {
-            // The program, whole: only the values matter.
-            self.input.extend_from_slice(GO.as_bytes());
+            self.has_program = true;
             return None;
         }
-        self.input.extend_from_slice(bytes);
-        let answer = answer(&self.input, pulls)?;
+        // What is measured is prepull: a whole piece is read where it lies.
+        let whole = match self.has_program && self.input.is_empty() {
+            true => answer(bytes, pulls),
+            false => None,
+        };
+        let answer = whole.or_else(|| {
+            self.input.extend_from_slice(bytes);
+            match self.has_program {
+                true => answer(&self.input, pulls),
+                false => answer(values(&self.input)?, pulls),
+            }
+        })?;
         self.answered = true;
         self.input = Vec::new();
         Some(answer)
@@ -62,9 +73,6 @@ fn values(input: &[u8]) -> Option<&[u8]> {
     // It is the same program each time: looked for once.
     static END: AtomicUsize = AtomicUsize::new(0);
     let go = GO.as_bytes();
-    if let Some(values) = input.strip_prefix(go) {
-        return Some(values);
-    }
     let known = END.load(Ordering::Relaxed);
     if known > 0 && input.get(known - go.len()..known) == Some(go) {
         return Some(&input[known..]);
@@ -74,11 +82,12 @@ fn values(input: &[u8]) -> Option<&[u8]> {
     Some(&input[at + go.len()..])
 }
 
-fn answer(input: &[u8], pulls: Pulls) -> Option<Answer> {
-    let (request, _) = Request::read(values(input)?)?;
+fn answer(values: &[u8], pulls: Pulls) -> Option<Answer> {
+    let (request, _) = Request::read(values)?;
     let (nonce, action, commands) = (request.nonce, request.action, request.commands);
     let first = &commands.first()?.argv;
-    let mut out = format!("prepull-{nonce} hello\n");
+    let mut out = String::with_capacity(1024);
+    let _ = writeln!(out, "prepull-{nonce} hello");
     let output = |out: &mut String, code: u32, stdout: &str, stderr: &str| {
         let (first, second) = (stdout.len(), stderr.len());
         let _ = write!(
@@ -114,7 +123,7 @@ fn answer(input: &[u8], pulls: Pulls) -> Option<Answer> {
             after = Duration::from_secs(seconds.parse().ok()?);
         }
     }
-    out += &format!("prepull-{nonce} end\n");
+    let _ = writeln!(out, "prepull-{nonce} end");
     Some(Answer {
         frames: out.into_bytes(),
         after,

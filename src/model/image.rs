@@ -14,6 +14,10 @@ pub struct Image {
     repository: String,
     tag: Option<String>,
     digest: Option<String>,
+    /// All of it.
+    text: String,
+    /// Without the tag where there is a digest, if that is another text.
+    exact: Option<String>,
 }
 
 /// Why a text is no image reference, and what would be one.
@@ -52,21 +56,27 @@ impl Image {
     }
 
     /// Registry and repository without tag or digest, as runtimes list `RepoDigests`.
-    pub fn name(&self) -> String {
-        format!("{}/{}", self.registry, self.repository)
+    pub fn name(&self) -> &str {
+        &self.text[..self.registry.len() + 1 + self.repository.len()]
+    }
+
+    /// All of it, as [`fmt::Display`] writes it.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// As runtimes are asked for it. Full names (`docker.io/library/nginx:latest`) mean the same to every runtime, whatever
+    /// its search list.
+    ///
+    /// By digest alone where there is one: docker and containerd ignore a tag beside it, and CRI-O refuses the pair.
+    pub fn exact(&self) -> &str {
+        self.exact.as_deref().unwrap_or(&self.text)
     }
 }
 
 impl fmt::Display for Image {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}/{}", self.registry, self.repository)?;
-        if let Some(tag) = &self.tag {
-            write!(out, ":{tag}")?;
-        }
-        if let Some(digest) = &self.digest {
-            write!(out, "@{digest}")?;
-        }
-        Ok(())
+        out.write_str(&self.text)
     }
 }
 
@@ -131,11 +141,24 @@ fn parse(given: &str) -> Result<Image, String> {
         (None, None) => Some("latest".to_string()),
         _ => tag,
     };
+    let mut text = format!("{registry}/{repository}");
+    let exact = match (&tag, &digest) {
+        (Some(_), Some(digest)) => Some(format!("{text}@{digest}")),
+        _ => None,
+    };
+    for (mark, part) in [(':', &tag), ('@', &digest)] {
+        if let Some(part) = part {
+            text.push(mark);
+            text.push_str(part);
+        }
+    }
     Ok(Image {
         registry,
         repository,
         tag,
         digest,
+        text,
+        exact,
     })
 }
 
@@ -302,7 +325,7 @@ mod tests {
         let both: Image = format!("reg.example/app:v1@{DIGEST}").parse().unwrap();
         assert_eq!(both.to_string(), format!("reg.example/app:v1@{DIGEST}"));
         assert_eq!(
-            (both.registry(), both.name().as_str()),
+            (both.registry(), both.name()),
             ("reg.example", "reg.example/app")
         );
     }

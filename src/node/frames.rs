@@ -207,16 +207,15 @@ impl Reader {
             }
             return Ok(None);
         };
-        let line: Vec<u8> = self.buffer.drain(..=end).take(end).collect();
-        let size = line.len();
-        let text = line
+        let text = window[..end]
             .strip_prefix(self.mark.as_slice())
             .and_then(|rest| std::str::from_utf8(rest).ok())
             .ok_or_else(|| Broken("something else wrote between its lines".into()))?;
         let parsed = self.parse(text)?;
+        self.buffer.drain(..=end);
         if matches!(parsed, Line::Frame(Frame::Progress(_))) {
             // There is one a second for as long as a pull takes, and none is kept.
-            self.received -= size.min(self.received);
+            self.received -= end.min(self.received);
         }
         Ok(Some(parsed))
     }

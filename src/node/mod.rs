@@ -293,10 +293,10 @@ pub async fn run<S: Session>(
     cancel: impl Future<Output = ()> + Send,
 ) -> Result<Ended<CommandOutput>, Failure> {
     let command = NodeCommand {
-        argv: argv.to_vec(),
+        argv: argv.iter().map(String::as_str).collect(),
         environment: Vec::new(),
         secret: None,
-        stdin: Vec::new(),
+        stdin: b"",
     };
     let request = Request::new(Action::Run, vec![command]);
     one_command(session, node, &request, Stage::Run, None, cancel).await
@@ -306,7 +306,7 @@ pub async fn run<S: Session>(
 async fn one_command<S: Session>(
     session: &mut S,
     node: &Node,
-    request: &Request,
+    request: &Request<'_>,
     stage: Stage,
     limit: Option<Duration>,
     cancel: impl Future<Output = ()> + Send,

@@ -62,9 +62,9 @@ impl Action {
 
 /// Everything for one call.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct Request<'a> {
     pub(super) action: Action,
-    pub(super) commands: Vec<NodeCommand>,
+    pub(super) commands: Vec<NodeCommand<'a>>,
     /// What the node marks its frames with: start-up files cannot know it. A pull's is its name.
     pub(super) nonce: String,
     /// For a pull: what makes it go on without us.
@@ -97,8 +97,8 @@ impl OnItsOwn {
     }
 }
 
-impl Request {
-    pub(super) fn new(action: Action, commands: Vec<NodeCommand>) -> Self {
+impl<'a> Request<'a> {
+    pub(super) fn new(action: Action, commands: Vec<NodeCommand<'a>>) -> Self {
         Self {
             action,
             commands,
@@ -108,12 +108,12 @@ impl Request {
     }
 
     /// A pull, under the name by which a later call finds it.
-    pub(super) fn pull(job: &PullJob<'_>, node: &Node, commands: Vec<NodeCommand>) -> Self {
+    pub(super) fn pull(job: &PullJob<'_>, node: &Node, commands: Vec<NodeCommand<'a>>) -> Self {
         let what = [
             job.runtime.kind().as_str(),
             job.request.endpoint.unwrap_or_default(),
             job.request.platform.unwrap_or_default(),
-            &job.request.image.to_string(),
+            job.request.image.as_str(),
         ]
         .join("\0");
         Self {
@@ -206,23 +206,26 @@ pub(super) fn program(source: &str) -> String {
 struct Values(Vec<u8>);
 
 impl Values {
-    fn value(&mut self, value: &[u8]) -> Result<(), Failure> {
-        if value.contains(&0) {
+    fn value(&mut self, parts: &[&[u8]]) -> Result<(), Failure> {
+        let bytes = || parts.iter().copied().flatten();
+        if bytes().any(|&byte| byte == 0) {
             return Err(Failure::new(
                 FailureKind::Internal,
                 Stage::Start,
                 "a value for the node holds a NUL byte, which no command can take",
             ));
         }
-        self.digits(value.iter().filter(|&&byte| byte == b'\n').count() + 1);
+        self.digits(bytes().filter(|&&byte| byte == b'\n').count() + 1);
         self.0.push(b'\n');
-        self.0.extend_from_slice(value);
+        for part in parts {
+            self.0.extend_from_slice(part);
+        }
         self.0.push(b'\n');
         Ok(())
     }
 
     fn text(&mut self, value: &str) -> Result<(), Failure> {
-        self.value(value.as_bytes())
+        self.value(&[value.as_bytes()])
     }
 
     fn number(&mut self, value: usize) {
@@ -238,14 +241,14 @@ impl Values {
         self.0.push(b'0' + (number % 10) as u8);
     }
 
-    fn command(&mut self, command: &NodeCommand) -> Result<(), Failure> {
+    fn command(&mut self, command: &NodeCommand<'_>) -> Result<(), Failure> {
         self.number(command.argv.len());
         for argument in &command.argv {
             self.text(argument)?;
         }
         self.number(command.environment.len());
         for (name, value) in &command.environment {
-            self.text(&format!("{name}={value}"))?;
+            self.value(&[name.as_bytes(), b"=", value.as_bytes()])?;
         }
         let (delivery, variable, file, secret): (_, _, _, &[u8]) = match &command.secret {
             None => ("none", "", "", b""),
@@ -262,8 +265,8 @@ impl Values {
         self.text(delivery)?;
         self.text(variable)?;
         self.text(file)?;
-        self.value(secret)?;
-        self.value(&command.stdin)
+        self.value(&[secret])?;
+        self.value(&[command.stdin])
     }
 }
 
@@ -271,12 +274,12 @@ impl Values {
 mod tests {
     use super::*;
 
-    fn command(argv: &[&str]) -> NodeCommand {
+    fn command<'a>(argv: &[&'a str]) -> NodeCommand<'a> {
         NodeCommand {
-            argv: argv.iter().map(ToString::to_string).collect(),
+            argv: argv.to_vec(),
             environment: vec![],
             secret: None,
-            stdin: vec![],
+            stdin: b"",
         }
     }
 

@@ -699,14 +699,12 @@ fn request_in(bytes: &[u8]) -> Option<Request<'_>> {
 pub struct ScriptedRuntime(pub RuntimeKind);
 
 impl ScriptedRuntime {
-    fn command(self, rest: &[&str]) -> NodeCommand {
-        let mut argv = vec![self.0.to_string()];
-        argv.extend(rest.iter().map(ToString::to_string));
+    fn command<'a>(self, rest: &[&'a str]) -> NodeCommand<'a> {
         NodeCommand {
-            argv,
+            argv: [&[self.0.as_str()], rest].concat(),
             environment: vec![],
             secret: None,
-            stdin: vec![],
+            stdin: b"",
         }
     }
 }
@@ -748,7 +746,7 @@ impl Runtime for ScriptedRuntime {
         self.0
     }
 
-    fn version(&self, _: Option<&str>) -> NodeCommand {
+    fn version<'a>(&self, _: Option<&'a str>) -> NodeCommand<'a> {
         self.command(&["version"])
     }
 
@@ -760,7 +758,7 @@ impl Runtime for ScriptedRuntime {
         }
     }
 
-    fn describe(&self, _: Option<&str>) -> [NodeCommand; 2] {
+    fn describe<'a>(&self, _: Option<&'a str>) -> [NodeCommand<'a>; 2] {
         [self.command(&["version"]), self.command(&["socket"])]
     }
 
@@ -776,8 +774,8 @@ impl Runtime for ScriptedRuntime {
         })
     }
 
-    fn inspect(&self, image: &Image, _: Option<&str>) -> NodeCommand {
-        self.command(&["inspect", &image.to_string()])
+    fn inspect<'a>(&self, image: &'a Image, _: Option<&'a str>) -> NodeCommand<'a> {
+        self.command(&["inspect", image.as_str()])
     }
 
     fn read_inspect(
@@ -794,12 +792,12 @@ impl Runtime for ScriptedRuntime {
         }))
     }
 
-    fn root(&self, _: Option<&str>) -> NodeCommand {
+    fn root<'a>(&self, _: Option<&'a str>) -> NodeCommand<'a> {
         self.command(&["root"])
     }
 
-    fn pull(&self, request: &PullRequest<'_>) -> Result<NodeCommand, Failure> {
-        let mut command = self.command(&["pull", &request.image.to_string()]);
+    fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
+        let mut command = self.command(&["pull", request.image.as_str()]);
         command.secret = request.login.map(|login| SecretDelivery::Environment {
             variable: "SCRIPTED_AUTH",
             value: match login {

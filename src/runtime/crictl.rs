@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::rules::Rule;
-use super::{Complaint, explain, held, name_of, words};
+use super::{Complaint, explain, held, words};
 use crate::model::FailureKind::{self, NodeSetup, Platform, RuntimeAbsent, RuntimeDown};
 use crate::model::{
     CommandOutput, Failure, Held, Image, RegistryLogin, RuntimeKind, Secret, Stage, basic, text,
@@ -69,19 +69,17 @@ const RULES: &[Rule] = &[
 impl Crictl {
     /// The endpoint goes by environment. `CONTAINER_RUNTIME_ENDPOINT` alone would lose against an
     /// `image-endpoint` in the node's crictl.yaml, and images are what we ask for.
-    fn command(endpoint: Option<&str>, arguments: &[&str]) -> NodeCommand {
+    fn command<'a>(endpoint: Option<&'a str>, arguments: &[&'a str]) -> NodeCommand<'a> {
         let environment = endpoint.map_or_else(Vec::new, |endpoint| {
             ["CONTAINER_RUNTIME_ENDPOINT", "IMAGE_SERVICE_ENDPOINT"]
-                .map(|variable| (variable.to_string(), endpoint.to_string()))
+                .map(|variable| (variable, endpoint))
                 .to_vec()
         });
-        let mut argv = vec!["crictl".to_string()];
-        argv.extend(arguments.iter().map(ToString::to_string));
         NodeCommand {
-            argv,
+            argv: [&["crictl"], arguments].concat(),
             environment,
             secret: None,
-            stdin: Vec::new(),
+            stdin: b"",
         }
     }
 
@@ -103,7 +101,7 @@ impl Runtime for Crictl {
     /// `crictl images -q` and not `crictl version`: the latter asks the runtime service, which may answer
     /// where the image service (another socket, a disabled plugin) does not; and not `imagefsinfo`,
     /// which some runtimes answer only after they have counted all their bytes.
-    fn version(&self, endpoint: Option<&str>) -> NodeCommand {
+    fn version<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
         Self::command(endpoint, &["images", "-q"])
     }
 
@@ -119,7 +117,7 @@ impl Runtime for Crictl {
         ))
     }
 
-    fn describe(&self, endpoint: Option<&str>) -> [NodeCommand; 2] {
+    fn describe<'a>(&self, endpoint: Option<&'a str>) -> [NodeCommand<'a>; 2] {
         [
             Self::command(endpoint, &["version"]),
             Self::command(endpoint, &["config", "--get", "runtime-endpoint"]),
@@ -153,8 +151,8 @@ impl Runtime for Crictl {
         })
     }
 
-    fn inspect(&self, image: &Image, endpoint: Option<&str>) -> NodeCommand {
-        Self::command(endpoint, &["inspecti", "-o", "json", &name_of(image)])
+    fn inspect<'a>(&self, image: &'a Image, endpoint: Option<&'a str>) -> NodeCommand<'a> {
+        Self::command(endpoint, &["inspecti", "-o", "json", image.exact()])
     }
 
     fn read_inspect(
@@ -181,11 +179,11 @@ impl Runtime for Crictl {
         Ok(read_held(image, &answer))
     }
 
-    fn root(&self, endpoint: Option<&str>) -> NodeCommand {
+    fn root<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
         Self::command(endpoint, &["info"])
     }
 
-    fn pull(&self, request: &PullRequest<'_>) -> Result<NodeCommand, Failure> {
+    fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
         if let Some(platform) = request.platform {
             return Err(Failure::new(
                 Platform,
@@ -206,7 +204,7 @@ impl Runtime for Crictl {
                 });
         Ok(NodeCommand {
             secret,
-            ..Self::command(request.endpoint, &["pull", &name_of(request.image)])
+            ..Self::command(request.endpoint, &["pull", request.image.exact()])
         })
     }
 
@@ -366,14 +364,8 @@ mod tests {
         assert_eq!(
             command.environment,
             [
-                (
-                    "CONTAINER_RUNTIME_ENDPOINT".to_string(),
-                    "unix:///run/crio/crio.sock".to_string()
-                ),
-                (
-                    "IMAGE_SERVICE_ENDPOINT".to_string(),
-                    "unix:///run/crio/crio.sock".to_string()
-                ),
+                ("CONTAINER_RUNTIME_ENDPOINT", "unix:///run/crio/crio.sock"),
+                ("IMAGE_SERVICE_ENDPOINT", "unix:///run/crio/crio.sock"),
             ]
         );
         assert_eq!(
@@ -395,19 +387,20 @@ mod tests {
     fn an_identity_token_is_a_password_without_a_user_and_a_registry_token_is_refused() {
         let image = image("reg.example/app:v1");
         let pull = |login: RegistryLogin| {
-            Crictl.pull(&PullRequest {
+            let asked = Crictl.pull(&PullRequest {
                 image: &image,
                 endpoint: None,
                 platform: None,
                 login: Some(&login),
-            })
+            });
+            asked.map(|command| command.secret)
         };
         let token = Secret::new("hunter2");
         let identity = RegistryLogin::IdentityToken {
             username: "ci".into(),
             token: token.clone(),
         };
-        let Some(SecretDelivery::Environment { value, .. }) = pull(identity).unwrap().secret else {
+        let Some(SecretDelivery::Environment { value, .. }) = pull(identity).unwrap() else {
             panic!("no login");
         };
         assert_eq!(value, basic("", b"hunter2"));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::rules::Rule;
-use super::{Complaint, docker_api, explain, held, name_of, words};
+use super::{Complaint, docker_api, explain, held, words};
 use crate::model::FailureKind::{self, NodeSetup, RegistryRefused, RuntimeAbsent, RuntimeDown};
 use crate::model::{
     CommandOutput, Failure, Held, Image, RegistryLogin, RuntimeKind, Secret, Stage, basic, text,
@@ -67,17 +67,18 @@ const ABSENT: [&str; 3] = ["no such image", "no such object", "image not known"]
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 
 impl Docker {
-    fn command(endpoint: Option<&str>, arguments: &[&str]) -> NodeCommand {
-        let mut argv = vec!["docker".to_string()];
+    fn command<'a>(endpoint: Option<&'a str>, arguments: &[&'a str]) -> NodeCommand<'a> {
+        let mut argv = Vec::with_capacity(3 + arguments.len());
+        argv.push("docker");
         if let Some(endpoint) = endpoint {
-            argv.extend(["-H".to_string(), endpoint.to_string()]);
+            argv.extend(["-H", endpoint]);
         }
-        argv.extend(arguments.iter().map(ToString::to_string));
+        argv.extend_from_slice(arguments);
         NodeCommand {
             argv,
             environment: Vec::new(),
             secret: None,
-            stdin: Vec::new(),
+            stdin: b"",
         }
     }
 
@@ -98,7 +99,7 @@ impl Runtime for Docker {
         RuntimeKind::Docker
     }
 
-    fn version(&self, endpoint: Option<&str>) -> NodeCommand {
+    fn version<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
         Self::command(endpoint, &["version", "--format", "{{json .}}"])
     }
 
@@ -150,7 +151,7 @@ impl Runtime for Docker {
         }
     }
 
-    fn describe(&self, endpoint: Option<&str>) -> [NodeCommand; 2] {
+    fn describe<'a>(&self, endpoint: Option<&'a str>) -> [NodeCommand<'a>; 2] {
         let socket = [
             "context",
             "inspect",
@@ -173,7 +174,7 @@ impl Runtime for Docker {
         })
     }
 
-    fn inspect(&self, image: &Image, endpoint: Option<&str>) -> NodeCommand {
+    fn inspect<'a>(&self, image: &'a Image, endpoint: Option<&'a str>) -> NodeCommand<'a> {
         Self::command(
             endpoint,
             &[
@@ -181,7 +182,7 @@ impl Runtime for Docker {
                 "inspect",
                 "--format",
                 "{{json .RepoDigests}} {{.Os}}/{{.Architecture}} {{.Size}} {{.Id}}",
-                &name_of(image),
+                image.exact(),
             ],
         )
     }
@@ -221,17 +222,16 @@ impl Runtime for Docker {
             })
     }
 
-    fn root(&self, endpoint: Option<&str>) -> NodeCommand {
+    fn root<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
         Self::command(endpoint, &["info", "--format", "{{.DockerRootDir}}"])
     }
 
-    fn pull(&self, request: &PullRequest<'_>) -> Result<NodeCommand, Failure> {
-        let name = name_of(request.image);
+    fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
         let mut arguments = vec!["pull"];
         if let Some(platform) = request.platform {
             arguments.extend(["--platform", platform]);
         }
-        arguments.push(&name);
+        arguments.push(request.image.exact());
         let secret = request
             .login
             .map(|login| config_json(request.image, login))
@@ -247,12 +247,12 @@ impl Runtime for Docker {
             secret,
             // CLI 28 asks for a login when the registry refuses the one it has, and waits for ever on
             // /dev/null or a closed input; at an empty line on a pipe it gives up at once.
-            stdin: b"\n".to_vec(),
+            stdin: b"\n",
             ..Self::command(request.endpoint, &arguments)
         })
     }
 
-    fn ask_to_pull(&self, request: &PullRequest<'_>) -> Option<NodeCommand> {
+    fn ask_to_pull<'a>(&self, request: &PullRequest<'a>) -> Option<NodeCommand<'a>> {
         let asked = docker_api::request(request, server_of(request.image))?;
         Some(NodeCommand {
             secret: Some(SecretDelivery::Input(asked)),

@@ -36,17 +36,6 @@ pub fn of_kind(kind: RuntimeKind) -> &'static dyn Runtime {
     }
 }
 
-/// How an image is named to a runtime: fully, and by digest alone where there is one.
-///
-/// Full names (`docker.io/library/nginx:latest`) mean the same to every runtime, whatever its search list.
-/// A tag beside a digest is left out: docker and containerd ignore it, and CRI-O refuses the pair.
-fn name_of(image: &Image) -> String {
-    match image.digest() {
-        Some(digest) => format!("{}@{digest}", image.name()),
-        None => image.to_string(),
-    }
-}
-
 /// What a failed command said.
 struct Complaint {
     /// The telling lines, in order.

@@ -13,7 +13,7 @@ pub struct FakeRuntime {
     pub secret: Option<Secret>,
     /// What docker's daemon itself is asked.
     pub question: Option<Secret>,
-    pub stdin: Vec<u8>,
+    pub stdin: &'static [u8],
 }
 
 impl FakeRuntime {
@@ -23,19 +23,16 @@ impl FakeRuntime {
             client: kind.as_str(),
             secret: None,
             question: None,
-            stdin: vec![],
+            stdin: b"",
         }
     }
 
-    fn command(&self, arguments: &[&str]) -> NodeCommand {
+    fn command<'a>(&self, arguments: &[&'a str]) -> NodeCommand<'a> {
         NodeCommand {
-            argv: std::iter::once(self.client)
-                .chain(arguments.iter().copied())
-                .map(String::from)
-                .collect(),
-            environment: vec![("PLAIN".into(), "it's $(id) `x`\n\"é\"".into())],
+            argv: [&[self.client], arguments].concat(),
+            environment: vec![("PLAIN", "it's $(id) `x`\n\"é\"")],
             secret: None,
-            stdin: vec![],
+            stdin: b"",
         }
     }
 }
@@ -49,7 +46,7 @@ impl Runtime for FakeRuntime {
         self.kind
     }
 
-    fn version(&self, _: Option<&str>) -> NodeCommand {
+    fn version<'a>(&self, _: Option<&'a str>) -> NodeCommand<'a> {
         self.command(&["version"])
     }
 
@@ -62,7 +59,7 @@ impl Runtime for FakeRuntime {
         Err(Failure::new(kind, Stage::Probe, words(output)))
     }
 
-    fn describe(&self, _: Option<&str>) -> [NodeCommand; 2] {
+    fn describe<'a>(&self, _: Option<&'a str>) -> [NodeCommand<'a>; 2] {
         [self.command(&["version"]), self.command(&["socket"])]
     }
 
@@ -78,8 +75,8 @@ impl Runtime for FakeRuntime {
         })
     }
 
-    fn inspect(&self, image: &Image, _: Option<&str>) -> NodeCommand {
-        self.command(&["inspect", &image.to_string()])
+    fn inspect<'a>(&self, image: &'a Image, _: Option<&'a str>) -> NodeCommand<'a> {
+        self.command(&["inspect", image.as_str()])
     }
 
     fn read_inspect(
@@ -103,13 +100,13 @@ impl Runtime for FakeRuntime {
         Err(Failure::new(FailureKind::RuntimeDown, stage, words(output)))
     }
 
-    fn root(&self, _: Option<&str>) -> NodeCommand {
+    fn root<'a>(&self, _: Option<&'a str>) -> NodeCommand<'a> {
         self.command(&["info"])
     }
 
-    fn pull(&self, request: &PullRequest<'_>) -> Result<NodeCommand, Failure> {
-        let mut command = self.command(&["pull", &request.image.to_string()]);
-        command.stdin.clone_from(&self.stdin);
+    fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
+        let mut command = self.command(&["pull", request.image.as_str()]);
+        command.stdin = self.stdin;
         command.secret = self.secret.clone().map(|secret| match self.kind {
             RuntimeKind::Docker => SecretDelivery::Directory {
                 variable: "DOCKER_CONFIG",
@@ -124,7 +121,7 @@ impl Runtime for FakeRuntime {
         Ok(command)
     }
 
-    fn ask_to_pull(&self, _: &PullRequest<'_>) -> Option<NodeCommand> {
+    fn ask_to_pull<'a>(&self, _: &PullRequest<'a>) -> Option<NodeCommand<'a>> {
         let question = self.question.clone()?;
         Some(NodeCommand {
             secret: Some(SecretDelivery::Input(question)),

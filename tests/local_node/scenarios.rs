@@ -154,7 +154,7 @@ while [ -e "$DOCKER_CONFIG" ]; do sleep 0.05; done
 "#,
     );
     let mut runtime = docker_with(&secret);
-    runtime.stdin = b"\nanswer without end".to_vec();
+    runtime.stdin = b"\nanswer without end";
     let watching = async {
         place.started().await;
         assert!(place.processes().len() > 1);
