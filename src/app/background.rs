@@ -56,9 +56,13 @@ impl SshBackground {
         })
     }
 
-    /// What the configuration says and prepull does not do, one sentence an option.
+    /// Which files could not be read, and what the others say and prepull does not do: one sentence an option.
     pub(super) fn warnings(&self) -> Vec<String> {
-        self.warnings.borrow().values().cloned().collect()
+        let unread = self.config.unread().iter();
+        unread
+            .chain(self.warnings.borrow().values())
+            .cloned()
+            .collect()
     }
 
     /// How each host of the fleet is reached, in the order of their numbers; `command_line` beats ssh_config.

@@ -200,13 +200,11 @@ impl<'a> Reader<'a> {
         trust: Trust,
         depth: usize,
     ) -> Result<Option<Says>, ConfigError> {
-        let text = match std::str::from_utf8(bytes) {
-            Ok(text) if !text.contains('\0') => text,
-            _ if bytes.trim_ascii_start().starts_with(b"#") => return Ok(None),
-            _ => return Err(ConfigError::line(place, "the line is not text in UTF-8")),
-        };
+        // As with `ssh`, a NUL ends the line.
+        let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+        let text = String::from_utf8_lossy(bytes);
         let wrong = |what: String| ConfigError::line(place, what);
-        let line = match lexer::line(text) {
+        let line = match lexer::line(&text) {
             Ok(Some(line)) => line,
             Ok(None) => return Ok(None),
             Err(lexer::NoArgument { keyword }) => {
@@ -214,6 +212,11 @@ impl<'a> Reader<'a> {
             }
         };
         let words = value::words(line.rest).map_err(wrong)?;
+        // A comment behind the words may be in any encoding.
+        let is_garbled = |word: &String| word.contains(char::REPLACEMENT_CHARACTER);
+        if std::str::from_utf8(bytes).is_err() && words.iter().any(is_garbled) {
+            return Err(wrong("the line is not text in UTF-8".to_string()));
+        }
         let Some(spec) = table::find(&line.keyword) else {
             return Ok(Some(Says::Unknown(line.keyword)));
         };
@@ -235,6 +238,13 @@ impl<'a> Reader<'a> {
         }))
     }
 
+    /// The home directory that glob(3) knows, which `ssh` asks for includes and for nothing else.
+    fn globs_home(&self) -> PathBuf {
+        let home = self.ambient.environment.get("HOME");
+        home.filter(|home| !home.is_empty())
+            .map_or_else(|| self.ambient.home.clone(), PathBuf::from)
+    }
+
     fn include(
         &mut self,
         word: &str,
@@ -251,7 +261,7 @@ impl<'a> Reader<'a> {
                     ),
                 ));
             }
-            match expand::home(word, &self.ambient.home, self.outside) {
+            match expand::home(word, &self.globs_home(), self.outside) {
                 Ok(pattern) => pattern,
                 // A user that does not exist has no files.
                 Err(_) => return Ok(Vec::new()),
@@ -260,7 +270,7 @@ impl<'a> Reader<'a> {
             word.to_string()
         } else {
             let folder = if trust.own {
-                self.ambient.home.join(".ssh")
+                self.globs_home().join(".ssh")
             } else {
                 self.system_folder.clone()
             };

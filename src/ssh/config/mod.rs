@@ -37,6 +37,8 @@ use pass::{Pass, Values};
 use table::Spec;
 use value::Value;
 
+use crate::model::text::printable;
+
 /// Which files are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -83,13 +85,16 @@ pub struct SshConfig {
     ambient: Ambient,
     outside: Box<dyn Outside>,
     files: Vec<Arc<File>>,
+    unread: Vec<String>,
 }
 
 impl SshConfig {
     /// Reads the files and everything that they include.
     ///
+    /// As with `ssh`, a usual file that cannot be read says nothing; [`Self::unread`] names it.
+    ///
     /// # Errors
-    /// A file that others can write, that cannot be read, or with a line that is wrong whatever the host.
+    /// A file that others can write, another one that cannot be read, or a line that is wrong whatever the host.
     pub fn load(
         source: &Source,
         ambient: Ambient,
@@ -127,7 +132,20 @@ impl SshConfig {
         };
         let mut reader = Reader::new(&ambient, &*outside, system_folder);
         let mut files = Vec::new();
+        let mut unread = Vec::new();
         for (path, trust) in wanted {
+            if !matches!(source, Source::Only(_))
+                && let Err(error) = std::fs::File::open(&path)
+            {
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    let path = path.display().to_string();
+                    unread.push(format!(
+                        "ssh_config {} was not read: {error}",
+                        printable(&path)
+                    ));
+                }
+                continue;
+            }
             match reader.read(&path, trust, 0)? {
                 Some(file) => files.push(file),
                 None if matches!(source, Source::Only(_)) => {
@@ -140,7 +158,13 @@ impl SshConfig {
             ambient,
             outside,
             files,
+            unread,
         })
+    }
+
+    /// The usual files that are there and cannot be read, one sentence each.
+    pub fn unread(&self) -> &[String] {
+        &self.unread
     }
 
     /// What the configuration says of a host. May block: `Match exec` runs a command, CanonicalizeHostname looks

@@ -112,7 +112,7 @@ impl Outside for System {
             .stderr(Stdio::null())
             .output();
         match asked {
-            Ok(answer) => getent_answer(answer.status.success(), &answer.stdout),
+            Ok(answer) => getent_answer(answer.status.success(), family, &answer.stdout),
             Err(_) => without_getent(name, family),
         }
     }
@@ -145,11 +145,14 @@ impl Outside for System {
     }
 }
 
-fn getent_answer(found: bool, output: &[u8]) -> Lookup {
-    if !found {
+fn getent_answer(found: bool, family: AddressFamily, output: &[u8]) -> Lookup {
+    let text = String::from_utf8_lossy(output);
+    // Asked for IPv6, getent shows the IPv4 addresses of a name that has no others as `::ffff:192.0.2.7`.
+    let only_v4 =
+        family == AddressFamily::Inet6 && text.lines().all(|line| line.starts_with("::ffff:"));
+    if !found || only_v4 {
         return Lookup::Missing;
     }
-    let text = String::from_utf8_lossy(output);
     let canonical = text
         .lines()
         .next()
@@ -203,12 +206,20 @@ mod tests {
     fn getent_gives_the_canonical_name_in_its_first_line() {
         let output = b"192.0.2.7       STREAM real.example\n192.0.2.7       DGRAM  \n";
         assert_eq!(
-            getent_answer(true, output),
+            getent_answer(true, AddressFamily::Any, output),
             Lookup::Found {
                 canonical: Some("real.example".into())
             }
         );
-        assert_eq!(getent_answer(false, b""), Lookup::Missing);
+        assert_eq!(
+            getent_answer(false, AddressFamily::Any, b""),
+            Lookup::Missing
+        );
+        let mapped = b"::ffff:192.0.2.7 STREAM real.example\n::ffff:192.0.2.7 DGRAM  \n";
+        assert_eq!(
+            getent_answer(true, AddressFamily::Inet6, mapped),
+            Lookup::Missing
+        );
     }
 
     #[test]

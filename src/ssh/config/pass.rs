@@ -88,9 +88,10 @@ impl Values {
             .unwrap_or(DEFAULT_PORT)
     }
 
-    /// Whether neither a command nor a jump stands between us and the host.
+    /// Whether neither a command nor a jump stands between us and the host. At the moment at which `ssh` asks this, a
+    /// jump of `none` still counts as one.
     pub fn direct(&self) -> bool {
-        self.jump().is_none()
+        self.get("proxyjump").is_none()
             && self
                 .text("proxycommand")
                 .is_none_or(|command| command.eq_ignore_ascii_case("none"))
@@ -152,7 +153,7 @@ impl Values {
         }
         // Whichever of the two comes first wins over the other, but for a jump of `none`.
         let other_way = match spec.name {
-            "proxyjump" => self.first.contains_key("proxycommand"),
+            "proxyjump" => self.first.contains_key("proxycommand") && *value != Value::Jump(None),
             "proxycommand" => self.jump().is_some(),
             _ => false,
         };

@@ -87,6 +87,44 @@ fn user(text: &str) -> Home {
 }
 
 #[test]
+fn comments_may_be_in_any_encoding_and_values_may_not() {
+    let latin = |line: &[u8]| Home::new().with(".ssh/config", [b"Port 7\n", line].concat());
+    for line in [&b"# B\xfcro"[..], b"User a # B\xfcro", b"User a\0\xfc"] {
+        let found = latin(line).resolve("web").unwrap();
+        assert_eq!(found.port, 7);
+    }
+    let error = latin(b"User B\xfcro")
+        .resolve("web")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("config:2") && error.contains("UTF-8"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_usual_file_that_cannot_be_read_says_nothing_but_is_named() {
+    let home = Home::new().with(".ssh/config", "User mine\n");
+    let path = home.folder.path().join("etc/ssh_config");
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let config = home.load().unwrap();
+    assert_eq!(
+        config.resolve("web", &Given::default()).unwrap().user,
+        "mine"
+    );
+    let [unread] = config.unread() else {
+        panic!("{:?}", config.unread());
+    };
+    assert!(unread.contains(&path.display().to_string()), "{unread}");
+    // One that was asked for by name is another matter.
+    let only = Source::Only(path);
+    assert!(SshConfig::load(&only, home.ambient(), Box::new(System)).is_err());
+    // And so is one that is not there.
+    assert!(Home::new().load().unwrap().unread().is_empty());
+}
+
+#[test]
 fn what_is_given_wins_over_the_users_file_and_that_over_the_systems() {
     let home = user("User mine\nPort 1\nIdentityFile ~/.ssh/a\n").with(
         "etc/ssh_config",
@@ -143,7 +181,6 @@ fn errors_name_the_file_and_the_line() {
         ("Port 1\nIdentityFile /a/%q", 2, "%q"),
         ("Match exec broken\n", 1, "no such shell"),
         ("Port", 1, "no argument"),
-        ("\nUser a\0b", 2, "UTF-8"),
     ] {
         let error = user(text).resolve("web").unwrap_err();
         let ConfigError::Line { place, what } = &error else {
