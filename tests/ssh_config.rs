@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -13,6 +13,11 @@ use prepull::ssh::config::{
     AddressFamily, Ambient, Canonicalize, Given, HostKeyChecking, IdentityAgent, Proxy, Resolved,
     Source, SshConfig, System,
 };
+
+#[path = "ssh_config/odd.rs"]
+mod odd;
+#[path = "ssh_config/places.rs"]
+mod places;
 
 const CASES: u64 = 600;
 const SEED: u64 = 20_261_123;
@@ -81,12 +86,17 @@ const WRONG_LINES: &[&str] = &[
 
 type Fields = BTreeMap<String, Vec<String>>;
 
-/// What the oracle prints, or its complaint.
+/// What the oracle prints, or its complaint. `HOME` is the file's folder: glob(3) finds included files there, and
+/// nothing else does.
 fn oracle(file: &Path, host: &str) -> Result<Fields, String> {
-    let output = Command::new("ssh")
+    let mut ssh = Command::new("ssh");
+    ssh.arg("-F").arg(file).env("HOME", file.parent().unwrap());
+    printed_by(&mut ssh, host)
+}
+
+fn printed_by(ssh: &mut Command, host: &str) -> Result<Fields, String> {
+    let output = ssh
         .arg("-G")
-        .arg("-F")
-        .arg(file)
         .arg(host)
         .env("SSHCFG_DIR", "/srv/keys")
         .env_remove("SSHCFG_UNSET")
@@ -109,13 +119,21 @@ fn oracle(file: &Path, host: &str) -> Result<Fields, String> {
 
 /// What prepull makes of it, or its complaint.
 fn ours(file: &Path, host: &str) -> Result<Resolved, String> {
+    let home = file.parent().unwrap().display().to_string();
+    found_in(&Source::Only(file.into()), Some(home), host)
+}
+
+fn found_in(source: &Source, home: Option<String>, host: &str) -> Result<Resolved, String> {
     let mut ambient = Ambient::of_this_process().unwrap();
+    if let Some(home) = home {
+        ambient.environment.insert("HOME".into(), home);
+    }
     ambient
         .environment
         .insert("SSHCFG_DIR".into(), "/srv/keys".into());
     ambient.environment.remove("SSHCFG_UNSET");
-    let config = SshConfig::load(&Source::Only(file.into()), ambient, Box::new(System))
-        .map_err(|error| error.to_string())?;
+    let config =
+        SshConfig::load(source, ambient, Box::new(System)).map_err(|error| error.to_string())?;
     config
         .resolve(host, &Given::default())
         .map_err(|error| error.to_string())
@@ -354,6 +372,20 @@ fn printed(found: &Resolved) -> Fields {
     fields
 }
 
+/// Paths as `ssh` uses them.
+fn tildes_replaced(paths: &str) -> String {
+    let home = Ambient::of_this_process()
+        .unwrap()
+        .home
+        .display()
+        .to_string();
+    let replaced = paths.split(' ').map(|path| match path.strip_prefix("~/") {
+        Some(rest) => format!("{home}/{rest}"),
+        None => path.to_string(),
+    });
+    replaced.collect::<Vec<_>>().join(" ")
+}
+
 /// The fields that differ; `none` where the oracle prints a file that is none.
 fn differences(ours: &Fields, oracle: &Fields) -> Vec<String> {
     let nothing = Vec::new();
@@ -364,6 +396,26 @@ fn differences(ours: &Fields, oracle: &Fields) -> Vec<String> {
                 "identityfile" | "certificatefile" => theirs.retain(|file| file != "none"),
                 "userknownhostsfile" | "globalknownhostsfile" if theirs == ["none"] => {
                     theirs = vec![String::new()];
+                }
+                // Printed before the tilde is replaced.
+                "globalknownhostsfile" | "revokedhostkeys" => {
+                    theirs = theirs.iter().map(|paths| tildes_replaced(paths)).collect()
+                }
+                // No time at all is no limit.
+                "connecttimeout" if theirs == ["0"] => theirs = vec!["none".to_string()],
+                // How long a key stays in the agent: none is added.
+                "addkeystoagent" if theirs[0].starts_with(|digit: char| digit.is_ascii_digit()) => {
+                    theirs = vec!["true".to_string()]
+                }
+                "addkeystoagent" if theirs[0].starts_with("confirm ") => {
+                    theirs = vec!["confirm".to_string()]
+                }
+                // All but the last hop are printed as they are written.
+                "proxyjump" => {
+                    theirs = theirs
+                        .iter()
+                        .map(|hops| hops.replace("ssh://", ""))
+                        .collect()
                 }
                 _ => {}
             }
@@ -868,7 +920,13 @@ impl Writer {
                 let absolute = folder.join(&name).display().to_string();
                 let globbed = absolute.replace(".conf", ".c?nf");
                 let missing = folder.join("missing*").display().to_string();
-                out.push(match self.random.u8(..4) {
+                // What is relative lies in .ssh of HOME.
+                fs::create_dir_all(folder.join(".ssh")).unwrap();
+                fs::copy(folder.join(&name), folder.join(".ssh").join(&name)).unwrap();
+                out.push(match self.random.u8(..7) {
+                    4 => format!("Include {name}"),
+                    5 => format!("Include ~/{} nowhere/*", name.replace("inc-", "in[a-c]-")),
+                    6 => format!("Include ~/.ssh/{name} ~nosuchuser/x"),
                     0 => format!("Include {globbed}"),
                     1 => format!("include \"{absolute}\" {missing}"),
                     2 => format!("Include={absolute} # more"),
@@ -902,7 +960,7 @@ impl Writer {
 }
 
 /// Writes the configuration of a seed; the main file and the host.
-fn generated(seed: u64, folder: &Path) -> (std::path::PathBuf, String) {
+fn generated(seed: u64, folder: &Path) -> (PathBuf, String) {
     let mut writer = Writer {
         random: Rng::with_seed(seed),
     };
@@ -925,47 +983,120 @@ fn generated(seed: u64, folder: &Path) -> (std::path::PathBuf, String) {
     (file, host)
 }
 
-#[test]
-fn generated_configurations_resolve_as_ssh_resolves_them() {
-    let mut wrong = Vec::new();
-    let (mut accepted, mut refused) = (0, 0);
-    for case in 0..CASES {
-        let seed = SEED + case;
+/// Holds each seed's configuration against the oracle; how many both accept, and how many both refuse.
+fn compare(
+    seeds: std::ops::Range<u64>,
+    mut write: impl FnMut(u64, &Path) -> (PathBuf, String),
+) -> (usize, usize) {
+    let mut tally = Tally::default();
+    for seed in seeds {
         let folder = tempfile::tempdir().unwrap();
-        let (file, host) = generated(seed, folder.path());
-        let problem = match (ours(&file, &host), oracle(&file, &host)) {
+        let (file, host) = write(seed, folder.path());
+        let (ours, oracle) = (ours(&file, &host), oracle(&file, &host));
+        tally.count(
+            &format!("seed {seed}, host {host}"),
+            folder.path(),
+            ours,
+            oracle,
+        );
+    }
+    tally.end()
+}
+
+/// What came out of many configurations.
+#[derive(Default)]
+struct Tally {
+    accepted: usize,
+    refused: usize,
+    wrong: Vec<String>,
+}
+
+impl Tally {
+    /// `folder` holds the files, to be shown where the two differ.
+    fn count(
+        &mut self,
+        case: &str,
+        folder: &Path,
+        ours: Result<Resolved, String>,
+        oracle: Result<Fields, String>,
+    ) {
+        let problem = match (ours, oracle) {
             (Ok(found), Ok(expected)) => {
-                accepted += 1;
+                self.accepted += 1;
                 let different = differences(&printed(&found), &expected);
-                (!different.is_empty()).then(|| different.join("\n"))
+                if different.is_empty() {
+                    return;
+                }
+                different.join("\n")
             }
             (Err(_), Err(_)) => {
-                refused += 1;
-                None
+                self.refused += 1;
+                return;
             }
-            (Ok(_), Err(complaint)) => Some(format!("ssh refuses it: {complaint}")),
-            (Err(complaint), Ok(_)) => Some(format!("only we refuse it: {complaint}")),
+            // `ssh -G` does not look at these; `ssh` refuses them when it connects.
+            (Err(complaint), Ok(_)) if LATE.iter().any(|words| complaint.contains(words)) => {
+                self.refused += 1;
+                return;
+            }
+            (Ok(_), Err(complaint)) => format!("ssh refuses it: {complaint}"),
+            (Err(complaint), Ok(_)) => format!("only we refuse it: {complaint}"),
         };
-        if let Some(problem) = problem {
-            let mut texts = String::new();
-            for entry in fs::read_dir(folder.path()).unwrap() {
-                let path = entry.unwrap().path();
-                texts += &format!(
-                    "--- {}\n{}\n",
-                    path.display(),
-                    fs::read_to_string(&path).unwrap()
-                );
-            }
-            wrong.push(format!("seed {seed}, host {host}\n{problem}\n{texts}"));
+        let mut texts = String::new();
+        for path in files_below(folder) {
+            let text = fs::read(&path)
+                .unwrap_or_default()
+                .escape_ascii()
+                .to_string();
+            texts += &format!("--- {}\n{}\n", path.display(), text.replace("\\n", "\n"));
+        }
+        self.wrong.push(format!("{case}\n{problem}\n{texts}"));
+    }
+
+    /// # Panics
+    /// Where one differed.
+    fn end(self) -> (usize, usize) {
+        let Self {
+            accepted,
+            refused,
+            wrong,
+        } = self;
+        println!("{accepted} accepted alike, {refused} refused by both");
+        assert!(
+            wrong.is_empty(),
+            "{} differ, the first:\n{}",
+            wrong.len(),
+            wrong[..wrong.len().min(5)].join("\n=====\n")
+        );
+        (accepted, refused)
+    }
+}
+
+/// Complaints about what `ssh -G` prints as it is written.
+const LATE: [&str; 7] = [
+    "proxycommand: ",
+    "globalknownhostsfile: ",
+    "revokedhostkeys: ",
+    "identityfile: ",
+    "certificatefile: ",
+    "is not a host to jump through",
+    "a list of algorithms cannot be negated",
+];
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => files.extend(files_below(&path)),
+            false => files.push(path),
         }
     }
-    println!("{accepted} accepted alike, {refused} refused by both");
-    assert!(
-        wrong.is_empty(),
-        "{} of {CASES} differ, the first:\n{}",
-        wrong.len(),
-        wrong[..wrong.len().min(5)].join("\n=====\n")
-    );
+    files
+}
+
+#[test]
+fn generated_configurations_resolve_as_ssh_resolves_them() {
+    let (accepted, refused) = compare(SEED..SEED + CASES, generated);
     assert!(
         accepted > 300 && refused > 50,
         "{accepted} accepted, {refused} refused: the generator is lopsided"
