@@ -140,10 +140,15 @@ impl<'a> Request<'a> {
     /// costs more than all else of a request.
     pub(super) fn values(&self) -> Result<Bytes, Failure> {
         let (stdout, stderr) = self.limits();
-        let (mut size, mut is_secret) = (512, false);
+        let (mut size, mut is_secret) = (256, false);
         for command in &self.commands {
             size += command.argv.iter().map(|a| a.len() + 8).sum::<usize>();
-            size += command.stdin.len() + 256;
+            size += command
+                .environment
+                .iter()
+                .map(|(name, value)| name.len() + value.len() + 8)
+                .sum::<usize>();
+            size += command.stdin.len() + 128;
             if let Some(delivery) = &command.secret {
                 size += delivery.secret().expose().len();
                 is_secret |= !delivery.secret().is_plain();
@@ -165,6 +170,7 @@ impl<'a> Request<'a> {
         for command in &self.commands {
             values.command(command)?;
         }
+        debug_assert!(values.0.len() <= size, "it grew to {}", values.0.len());
         Ok(match is_secret {
             true => Secret::new(values.0).into(),
             false => values.0.into(),
@@ -207,15 +213,15 @@ struct Values(Vec<u8>);
 
 impl Values {
     fn value(&mut self, parts: &[&[u8]]) -> Result<(), Failure> {
-        let bytes = || parts.iter().copied().flatten();
-        if bytes().any(|&byte| byte == 0) {
+        if parts.iter().any(|part| part.contains(&0)) {
             return Err(Failure::new(
                 FailureKind::Internal,
                 Stage::Start,
                 "a value for the node holds a NUL byte, which no command can take",
             ));
         }
-        self.digits(bytes().filter(|&&byte| byte == b'\n').count() + 1);
+        let newlines = |part: &&[u8]| part.iter().filter(|&&byte| byte == b'\n').count();
+        self.digits(parts.iter().map(newlines).sum::<usize>() + 1);
         self.0.push(b'\n');
         for part in parts {
             self.0.extend_from_slice(part);
@@ -309,6 +315,28 @@ mod tests {
         values.text("").unwrap();
         values.text("a\nb\n").unwrap();
         assert_eq!(values.0, b"1\n\n3\na\nb\n\n");
+    }
+
+    #[test]
+    fn the_room_for_the_values_is_large_enough_from_the_start() {
+        let long = "x".repeat(1 << 14);
+        let mut crictl = command(&["crictl", "pull", &long]);
+        crictl.environment = vec![("CONTAINER_RUNTIME_ENDPOINT", &long); 2];
+        crictl.secret = Some(SecretDelivery::Environment {
+            variable: "CRICTL_AUTH",
+            value: Secret::new("\n".repeat(1 << 14)),
+        });
+        let mut docker = command(&["docker"]);
+        docker.stdin = b"\n";
+        docker.secret = Some(SecretDelivery::Directory {
+            variable: "DOCKER_CONFIG",
+            file: "config.json",
+            content: Secret::new("hunter2"),
+        });
+        for commands in [vec![crictl; 9], vec![docker; 9], vec![command(&[]); 9]] {
+            // It would panic.
+            assert!(Request::new(Action::Ask, commands).values().is_ok());
+        }
     }
 
     #[test]
