@@ -16,7 +16,8 @@ test: deny
 	cargo clippy --locked --all-targets --manifest-path lab/crictl/Cargo.toml --target-dir lab/crictl/target -- -D warnings
 	cargo test --locked --manifest-path lab/crictl/Cargo.toml --target-dir lab/crictl/target
 	lab/oracles
-	cargo test --locked --features lab --no-fail-fast
+	# Most tests wait more than they work.
+	RUST_TEST_THREADS=4 cargo test --locked --features lab --no-fail-fast
 
 # Licences, sources and duplicate crates.
 deny:

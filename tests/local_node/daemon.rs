@@ -215,11 +215,3 @@ say '{"errorDetail":{"message":"the last word"}}'
     assert!(began.elapsed() < MINUTE, "{shells:?}");
     place.assert_clean().await;
 }
-
-/// All of them, one after the other.
-pub async fn all(shells: &Shells) {
-    dockers_daemon_is_asked_and_no_file_holds_the_login(shells).await;
-    what_the_daemon_tells_of_layers_is_told_in_bytes(shells).await;
-    what_only_the_client_can_do_is_left_to_it(shells).await;
-    a_hostile_daemon_costs_little(shells).await;
-}

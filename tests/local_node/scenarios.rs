@@ -5,6 +5,8 @@ use std::future::{Future, pending};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
+use futures::future::LocalBoxFuture;
 use prepull::model::{
     CommandOutput, ExitStatus, Failure, FailureKind, Layer, Outcome, PullWhen, RuntimeKind, Secret,
     Stage,
@@ -817,37 +819,68 @@ pub async fn a_clients_daemon_does_not_hold_the_call(shells: &Shells) {
     place.assert_clean().await;
 }
 
-/// Those in which a login shell could be in the way, one after the other: it starts our program, and has to hand on input,
-/// output, environment and signals. What the program does after that is the `sh`'s.
+/// Those in which a login shell could be in the way: it starts our program, and has to hand on input, output, environment
+/// and signals. What the program does after that is the `sh`'s.
 pub async fn as_login_shell(shells: &Shells) {
-    present_image_is_left_alone(shells).await;
-    docker_gets_its_credentials_in_memory_and_they_go(shells).await;
-    crictl_gets_its_credentials_in_its_environment(shells).await;
-    a_failing_pull_keeps_the_clients_words(shells).await;
-    a_hanging_pull_is_ended_by_the_time_out(shells).await;
-    a_cancelled_pull_leaves_nothing(shells).await;
-    a_lost_pull_is_found_again(shells).await;
-    a_new_connection_takes_over(shells).await;
-    a_killed_viewer_loses_nothing(shells).await;
-    output_without_end_is_bounded(shells).await;
-    commands_run_as_they_stand(shells).await;
-    a_command_may_leave_something_running(shells).await;
-    a_cancelled_command_is_ended(shells).await;
-    a_probe_finds_what_is_there(shells).await;
-    a_node_tells_what_it_is_and_has(shells).await;
+    together(of_login_shells(shells)).await;
 }
 
 /// All of them.
 pub async fn all(shells: &Shells) {
-    as_login_shell(shells).await;
-    a_pull_that_nobody_asks_after_ends_with_its_lease(shells).await;
-    a_second_run_waits_for_the_first_ones_pull(shells).await;
-    what_arrives_is_told_in_bytes(shells).await;
-    a_pull_without_progress_is_ended(shells).await;
-    layers_that_docker_calls_done_are_told(shells).await;
-    a_runtime_that_shows_nothing_is_said_to_show_nothing(shells).await;
-    daemon::all(shells).await;
-    a_pull_leaves_a_session_that_is_ended_at_logout(shells).await;
-    a_killed_supervisor_is_noticed(shells).await;
-    a_clients_daemon_does_not_hold_the_call(shells).await;
+    let mut scenarios = of_login_shells(shells);
+    scenarios.extend(of_sh(shells));
+    together(scenarios).await;
+}
+
+type Scenarios<'a> = Vec<LocalBoxFuture<'a, ()>>;
+
+/// A few at a time: they wait more than they work.
+async fn together(scenarios: Scenarios<'_>) {
+    futures::stream::iter(scenarios)
+        .buffer_unordered(4)
+        .collect::<()>()
+        .await;
+}
+
+fn of_login_shells(shells: &Shells) -> Scenarios<'_> {
+    vec![
+        Box::pin(present_image_is_left_alone(shells)),
+        Box::pin(docker_gets_its_credentials_in_memory_and_they_go(shells)),
+        Box::pin(crictl_gets_its_credentials_in_its_environment(shells)),
+        Box::pin(a_failing_pull_keeps_the_clients_words(shells)),
+        Box::pin(a_hanging_pull_is_ended_by_the_time_out(shells)),
+        Box::pin(a_cancelled_pull_leaves_nothing(shells)),
+        Box::pin(a_lost_pull_is_found_again(shells)),
+        Box::pin(a_new_connection_takes_over(shells)),
+        Box::pin(a_killed_viewer_loses_nothing(shells)),
+        Box::pin(output_without_end_is_bounded(shells)),
+        Box::pin(commands_run_as_they_stand(shells)),
+        Box::pin(a_command_may_leave_something_running(shells)),
+        Box::pin(a_cancelled_command_is_ended(shells)),
+        Box::pin(a_probe_finds_what_is_there(shells)),
+        Box::pin(a_node_tells_what_it_is_and_has(shells)),
+    ]
+}
+
+fn of_sh(shells: &Shells) -> Scenarios<'_> {
+    vec![
+        Box::pin(a_pull_that_nobody_asks_after_ends_with_its_lease(shells)),
+        Box::pin(a_pull_that_is_taken_down_is_begun_anew(shells)),
+        Box::pin(a_second_run_waits_for_the_first_ones_pull(shells)),
+        Box::pin(what_arrives_is_told_in_bytes(shells)),
+        Box::pin(a_pull_without_progress_is_ended(shells)),
+        Box::pin(layers_that_docker_calls_done_are_told(shells)),
+        Box::pin(a_runtime_that_shows_nothing_is_said_to_show_nothing(shells)),
+        Box::pin(a_pull_leaves_a_session_that_is_ended_at_logout(shells)),
+        Box::pin(a_killed_supervisor_is_noticed(shells)),
+        Box::pin(a_clients_daemon_does_not_hold_the_call(shells)),
+        Box::pin(daemon::dockers_daemon_is_asked_and_no_file_holds_the_login(
+            shells,
+        )),
+        Box::pin(daemon::what_the_daemon_tells_of_layers_is_told_in_bytes(
+            shells,
+        )),
+        Box::pin(daemon::what_only_the_client_can_do_is_left_to_it(shells)),
+        Box::pin(daemon::a_hostile_daemon_costs_little(shells)),
+    ]
 }
