@@ -547,6 +547,30 @@ async fn a_wave_starts_when_the_one_before_has_succeeded() {
     assert_eq!(starts, [0, 50, 50, 51, 51, 51]);
 }
 
+/// Twelve attempts of 10 s to a wave, four at a time: while there is anything to pull, four pull.
+#[tokio::test(start_paused = true)]
+async fn retries_and_waves_do_not_idle_the_registry() {
+    let peer = Peer::new();
+    let again = Step::fails(10 * SECOND, FailureKind::Stalled);
+    for number in 1..=20 {
+        let once = [Step::Pulled(10 * SECOND)];
+        let twice = [again.clone(), Step::Pulled(10 * SECOND)];
+        let node = peer.node(&format!("n{number}"));
+        match number % 10 {
+            1 | 2 => node.image(APP, twice),
+            _ => node.image(APP, once),
+        };
+    }
+    let limits = Policy {
+        parallel: 4,
+        waves: vec![Portion::Count(10)],
+        ..policy()
+    };
+    let seen = run_all(&pulling(20, &[APP], limits), &peer).await;
+    assert_eq!(seen.statuses(), ["pulled"; 20]);
+    assert_eq!(seen.took.as_secs(), 2 * 12 * 10 / 4);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failed_wave_is_the_last() {
     let peer = Peer::new();
