@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use russh::keys::Certificate;
+use russh::keys::ssh_key::public::KeyData;
 
 use super::agent::{self, Agent, Held};
 use super::key_files::{self, KeyFile};
@@ -231,8 +232,15 @@ impl Identities {
             )
         };
         let mut all: Vec<Offer<'a>> = Vec::new();
+        // With IdentitiesOnly a certificate needs its key among the files, even where the agent holds it.
+        let is_named = |key: &KeyData| {
+            let mut public = files.iter().filter_map(|file| file.public.as_ref());
+            public.any(|public| public.key_data() == key)
+        };
         for path in &host.certificates {
-            if let Some(certificate) = self.certificates.get(path) {
+            if let Some(certificate) = self.certificates.get(path)
+                && (!host.identities_only || is_named(certificate.public_key()))
+            {
                 all.push(make(
                     certificate.public_key(),
                     Some(certificate),

@@ -205,7 +205,21 @@ async fn user_certificates_are_taken_and_refused_as_ssh_has_it() {
         let (plain, socket) = agent(&sshd, &[&key]);
         refusal(by_agent.clone(), &sshd.node(&[])).await;
         let named = but(by_agent, |host| host.certificates = vec![elsewhere.clone()]);
-        run(named, &sshd.node(&[]), "true").await.unwrap();
+        run(named.clone(), &sshd.node(&[]), "true").await.unwrap();
+        // With IdentitiesOnly the agent may sign for it only where the key is named too.
+        let only = but(named, |host| host.identities_only = true);
+        for (named, is_in) in [(None, false), (Some(&key), true)] {
+            let mut lines = vec![
+                format!("IdentityAgent={}", socket.display()),
+                format!("CertificateFile={}", elsewhere.display()),
+                "IdentitiesOnly=yes".to_owned(),
+            ];
+            lines.extend(named.map(|key| format!("IdentityFile={}", key.display())));
+            assert_eq!(ssh_gets_in(&sshd, &known_hosts, &lines), is_in);
+            let node = sshd.node(named.as_slice());
+            let ours = run(only.clone(), &node, "true").await;
+            assert_eq!(ours.is_ok(), is_in, "{:?}", ours.err());
+        }
         drop(plain);
         fs::remove_file(&socket).unwrap();
         // Key and certificate both in files that are named.
