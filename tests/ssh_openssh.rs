@@ -16,6 +16,8 @@ use prepull::ports::{Channel, ChannelEvent, Session, Transport};
 use prepull::ssh::config::{Ambient, Given, Resolved, Source, SshConfig, System};
 use prepull::ssh::{HostKeyPolicy, HostSettings, SshChannel, SshOptions, SshTransport};
 
+#[path = "ssh_openssh/generated.rs"]
+mod generated;
 #[path = "ssh_openssh/known.rs"]
 mod known;
 #[path = "ssh_openssh/login.rs"]
