@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
+use russh::keys::agent::{AgentIdentity, AgentSessionBinding};
 use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Certificate, Error as KeyError, HashAlg, PublicKey};
@@ -126,7 +126,8 @@ impl Agent {
         }
     }
 
-    /// The data with the signature behind it. A key that may have to be touched gets a minute.
+    /// The data with the signature behind it. A key that may have to be touched gets a minute. `session` is what the
+    /// signature is for.
     ///
     /// # Errors
     /// The agent cannot be reached, refuses, or does not answer in time.
@@ -136,9 +137,10 @@ impl Agent {
         hash: Option<HashAlg>,
         data: Vec<u8>,
         wants_touch: bool,
+        session: Option<&AgentSessionBinding>,
     ) -> Result<Vec<u8>, KeyError> {
         let wait = if wants_touch { TOUCH_WAIT } else { self.wait };
-        timeout(wait, self.sign_at_last(identity, hash, data))
+        timeout(wait, self.sign_at_last(identity, hash, data, session))
             .await
             .unwrap_or_else(|_| Err(KeyError::IO(io::ErrorKind::TimedOut.into())))
     }
@@ -148,6 +150,7 @@ impl Agent {
         identity: &AgentIdentity,
         hash: Option<HashAlg>,
         data: Vec<u8>,
+        session: Option<&AgentSessionBinding>,
     ) -> Result<Vec<u8>, KeyError> {
         let mut kept = self.connection.lock().await;
         // Taken out while in use: a call that is cancelled half-way takes its connection with it.
@@ -157,20 +160,22 @@ impl Agent {
             Some(client) => client,
             None => AgentClient::connect_uds(&self.path).await?,
         };
-        match client.sign_request(identity, hash, data.clone()).await {
+        let mut signed = client.sign_request(identity, hash, data.clone()).await;
+        if was_reused && matches!(signed, Err(KeyError::IO(_))) {
             // The agent may have been restarted since: once more, on a new connection.
-            Err(KeyError::IO(_)) if was_reused => {
-                client = AgentClient::connect_uds(&self.path).await?;
-                let signed = client.sign_request(identity, hash, data).await?;
-                *kept = Some(client);
-                Ok(signed)
-            }
-            Err(error @ KeyError::IO(_)) => Err(error),
-            answer => {
-                *kept = Some(client);
-                answer
-            }
+            client = AgentClient::connect_uds(&self.path).await?;
+            signed = client.sign_request(identity, hash, data.clone()).await;
         }
+        if !matches!(signed, Err(KeyError::IO(_))) {
+            *kept = Some(client);
+        }
+        if let (Err(KeyError::AgentFailure), Some(session)) = (&signed, session) {
+            // A key for certain hosts only (`ssh-add -h`) wants proof of the host, and a connection for it alone.
+            let mut bound = AgentClient::connect_uds(&self.path).await?;
+            bound.bind_session(session, false).await?;
+            signed = bound.sign_request(identity, hash, data).await;
+        }
+        signed
     }
 }
 

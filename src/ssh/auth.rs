@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
 use russh::keys::HashAlg;
+use russh::keys::agent::AgentSessionBinding;
 use russh::{AgentAuthError, MethodKind, MethodSet};
 use tokio::time::timeout;
 
@@ -58,6 +59,7 @@ pub(super) async fn authenticate(
         .as_ref()
         .filter(|_| settings.password_prompts > 0 && !has_changed);
     let mut login = Login {
+        session: handle.agent_session_binding().cloned(),
         handle,
         link,
         identities,
@@ -94,6 +96,8 @@ pub(super) async fn authenticate(
 }
 
 struct Login<'a> {
+    /// What an agent is told of the session.
+    session: Option<AgentSessionBinding>,
     handle: &'a mut Handle<Client>,
     link: &'a Link,
     identities: &'a Identities,
@@ -234,6 +238,7 @@ impl<'a> Login<'a> {
         self.left = self.left.map(|left| left.saturating_sub(1));
         let mut signer = OfferSigner {
             offer: key,
+            session: self.session.as_ref(),
             agents_refusal: None,
         };
         let answer = match key.certificate {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use russh::keys::agent::AgentIdentity;
+use russh::keys::agent::{AgentIdentity, AgentSessionBinding};
 use russh::keys::signature::Signer as _;
 use russh::keys::ssh_encoding::Encode as _;
 use russh::keys::ssh_key::private::KeypairData;
@@ -148,6 +148,8 @@ impl fmt::Display for Offer<'_> {
 /// What russh asks for a signature.
 pub(super) struct OfferSigner<'a> {
     pub(super) offer: &'a Offer<'a>,
+    /// The session that is signed for, as agents know it.
+    pub(super) session: Option<&'a AgentSessionBinding>,
     /// Why the agent did not sign although it holds the key.
     pub(super) agents_refusal: Option<String>,
 }
@@ -169,7 +171,8 @@ impl Signer for OfferSigner<'_> {
                 plain = self.offer.public().into();
                 &plain
             };
-            let signing = agent.sign(identity, hash, data.clone(), self.offer.wants_touch());
+            let wants_touch = self.offer.wants_touch();
+            let signing = agent.sign(identity, hash, data.clone(), wants_touch, self.session);
             match signing.await {
                 Ok(signed) => return Ok(signed),
                 Err(error) => {

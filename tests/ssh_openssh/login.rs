@@ -58,12 +58,14 @@ fn agent(sshd: &Sshd, keys: &[&Path]) -> (Process, PathBuf) {
         assert!(start.elapsed() < Duration::from_secs(5), "no agent");
         std::thread::sleep(Duration::from_millis(10));
     }
-    let added = program("ssh-add", "openssh-client")
-        .arg("-q")
-        .args(keys)
-        .env("SSH_AUTH_SOCK", &socket)
-        .status();
-    assert!(added.unwrap().success());
+    if !keys.is_empty() {
+        let added = program("ssh-add", "openssh-client")
+            .arg("-q")
+            .args(keys)
+            .env("SSH_AUTH_SOCK", &socket)
+            .status();
+        assert!(added.unwrap().success());
+    }
     (agent, socket)
 }
 
@@ -303,6 +305,46 @@ async fn an_agent_with_twenty_keys_does_not_wear_the_server_out_where_one_is_nam
     let detail = refusal(only.clone(), &sshd.node(&[&keys[0]])).await;
     assert_eq!(detail.matches("SHA256:").count(), 1, "{detail}");
     run(only, &sshd.node(&[&named]), "true").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_that_its_agent_keeps_for_certain_hosts_is_used_for_these_alone() {
+    let sshd = Sshd::start("");
+    let key = sshd.user_key("ed25519");
+    let known = sshd.known("ed25519");
+    // The agent wants the name without a port; then another host's key under this name.
+    let bare = format!("127.0.0.1 {}", known.split_once(' ').unwrap().1);
+    let other = format!("other {}", public(&sshd.user_key("ecdsa")));
+    fs::write(sshd.path("hosts"), format!("{bare}{other}")).unwrap();
+    let options = sshd.options(&known);
+    let known_hosts = options.hosts[0].known_hosts[0].clone();
+    for (host, is_in) in [("127.0.0.1", true), ("other", false)] {
+        let (_agent, socket) = agent(&sshd, &[]);
+        let added = program("ssh-add", "openssh-client")
+            .args(["-q", "-H"])
+            .arg(sshd.path("hosts"))
+            .args(["-h", host])
+            .arg(&key)
+            .env("SSH_AUTH_SOCK", &socket)
+            .output()
+            .unwrap();
+        assert!(added.status.success(), "{added:?}");
+        let by_agent = [
+            format!("IdentityAgent={}", socket.display()),
+            "IdentityFile=none".to_owned(),
+        ];
+        assert_eq!(ssh_gets_in(&sshd, &known_hosts, &by_agent), is_in, "{host}");
+        let options = but(options.clone(), |host| host.agent = Some(socket.clone()));
+        // Twice: what one session was told of does not stand in the way of the next.
+        let node = sshd.node(&[]);
+        let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+        for _ in 0..2 {
+            let session = transport.connect(&node, &|_| {}).await;
+            let failure = session.as_ref().err().map(ToString::to_string);
+            assert_eq!(session.is_ok(), is_in, "{host}: {failure:?}");
+        }
+        fs::remove_file(&socket).unwrap();
+    }
 }
 
 #[tokio::test]
