@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::BoxFuture;
 use russh::client::{self, DisconnectReason, GexParams, Handle, Handler};
+use russh::keys::ssh_encoding::Error as EncodingError;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Preferred, SshId, compression};
@@ -299,6 +300,14 @@ impl Handler for Client {
                         russh::Error::NoAuthMethod => self
                             .link
                             .note_farewell("it offers no other way to log in".to_owned()),
+                        // russh reads all text as UTF-8, as RFC 4252 has it, and offers no other way.
+                        russh::Error::SshEncoding(EncodingError::CharacterEncoding) => {
+                            self.link.note_farewell(
+                                "it sent text that is not UTF-8, which RFC 4252 wants and prepull cannot do without: \
+                                 is it the Banner of its sshd_config? Write that file anew in UTF-8"
+                                    .to_owned(),
+                            );
+                        }
                         russh::Error::KeepaliveTimeout | russh::Error::InactivityTimeout => {
                             self.link.note_fault(|| {
                                 "the other side has not answered keep-alives".to_owned()

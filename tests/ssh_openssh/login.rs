@@ -131,6 +131,26 @@ async fn words_without_a_question_are_no_obstacle() {
 }
 
 #[tokio::test]
+async fn a_banner_is_no_obstacle_unless_it_is_not_utf_8_and_then_it_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let banner = folder.path().join("banner");
+    let sshd = Sshd::start(&format!("Banner {}", banner.display()));
+    let key = sshd.user_key("ed25519");
+    let options = sshd.options(&sshd.known("ed25519"));
+    let long = "Zutritt nur f\u{fc}r Befugte \u{1b}[31m\r\n".repeat(2_000);
+    fs::write(&banner, long).unwrap();
+    run(options.clone(), &sshd.node(&[&key]), "true")
+        .await
+        .unwrap();
+    fs::write(&banner, b"Zutritt nur f\xfcr Befugte\n").unwrap();
+    let detail = refusal(options, &sshd.node(&[&key])).await;
+    assert!(
+        detail.contains("not UTF-8") && detail.contains("Banner"),
+        "{detail}"
+    );
+}
+
+#[tokio::test]
 async fn several_proofs_are_given_in_the_order_that_the_server_wants() {
     for (methods, wants_password) in [
         ("publickey,password", true),
