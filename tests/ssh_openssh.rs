@@ -26,6 +26,8 @@ mod login;
 mod settings;
 #[path = "ssh_openssh/way.rs"]
 mod way;
+#[path = "ssh_openssh/ways.rs"]
+mod ways;
 
 /// A program of the system, or a sentence that says what to install.
 fn program(name: &str, package: &str) -> Command {

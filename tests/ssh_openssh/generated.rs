@@ -267,6 +267,8 @@ fn the_program_gets_in_where_ssh_gets_in_with_the_same_key_from_the_same_address
                 "--progress",
                 "none",
                 "--no-journal",
+                "--retries",
+                "0",
                 "-H",
                 "127.0.0.1",
                 "--",
