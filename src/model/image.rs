@@ -269,7 +269,8 @@ fn check_tag(tag: &str) -> Result<String, String> {
     }
 }
 
-fn check_digest(digest: &str) -> Result<String, String> {
+/// Whether a text is a digest: an algorithm that the grammar knows, and as many hexadecimal digits as it has.
+pub fn is_digest(digest: &str) -> bool {
     let length = match digest.split_once(':') {
         Some(("sha256", _)) => 64,
         Some(("sha384", _)) => 96,
@@ -278,13 +279,16 @@ fn check_digest(digest: &str) -> Result<String, String> {
     };
     let hex = digest.split_once(':').map_or("", |(_, hex)| hex);
     let is_hex = hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    if length > 0 && hex.len() == length && is_hex {
-        Ok(digest.to_string())
-    } else {
-        Err(format!(
+    length > 0 && hex.len() == length && is_hex
+}
+
+fn check_digest(digest: &str) -> Result<String, String> {
+    match is_digest(digest) {
+        true => Ok(digest.to_string()),
+        false => Err(format!(
             "\"{}\" is no digest: sha256: and 64 lower-case hexadecimal digits",
             super::text::printable(digest)
-        ))
+        )),
     }
 }
 

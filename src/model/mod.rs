@@ -17,7 +17,7 @@ pub use event::{Event, Fact};
 pub use facts::{ClockOffset, NodeFacts};
 pub use failure::{Failure, FailureKind, Retry, Stage};
 pub use fold::fold;
-pub use image::{Image, ImageError};
+pub use image::{Image, ImageError, is_digest};
 pub use node::{Fleet, FleetError, Hop, Node, RuntimeKind};
 pub use outcome::{
     Attempt, CommandOutput, ExitStatus, Held, NodeRecord, Outcome, Record, StopReason,

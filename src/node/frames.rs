@@ -98,7 +98,7 @@ struct Output {
 impl Reader {
     pub(super) fn new(nonce: &str, limits: (usize, usize), commands: usize) -> Self {
         Self {
-            mark: format!("prepull-{nonce} ").into_bytes(),
+            mark: ["prepull-", nonce, " "].concat().into_bytes(),
             limits,
             limit: CALL_LIMIT.max(commands * COMMAND_LIMIT),
             buffer: Vec::new(),

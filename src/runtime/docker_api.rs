@@ -17,26 +17,25 @@ use crate::ports::PullRequest;
 pub(super) fn request(pull: &PullRequest<'_>, server: &str) -> Option<Secret> {
     let image = pull.image;
     let tag = image.digest().or(image.tag()).unwrap_or("latest");
-    let mut target = format!("/images/create?fromImage={}&tag={tag}", image.name());
-    if let Some(platform) = pull.platform {
-        target.push_str("&platform=");
-        target.push_str(&escaped(platform));
-    }
+    let platform = pull.platform.map_or_else(String::new, |platform| {
+        ["&platform=", &escaped(platform)].concat()
+    });
     let login = match pull.login {
         Some(login) => header(login, server)?,
         None => Zeroizing::new(String::new()),
     };
-    // Large enough from the start: a buffer that grows leaves copies of the secret behind.
-    let mut text = Vec::with_capacity(target.len() + login.len() + 128);
-    for part in [
-        "POST ",
-        &target,
+    // Put together in one piece: a buffer that grows leaves copies of the secret behind.
+    let parts = [
+        "POST /images/create?fromImage=",
+        image.name(),
+        "&tag=",
+        tag,
+        &platform,
         " HTTP/1.1\r\nHost: d\r\nX-Registry-Auth: ",
         &login,
         "\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-    ] {
-        text.extend_from_slice(part.as_bytes());
-    }
+    ];
+    let text = parts.concat();
     Some(match pull.login {
         Some(_) => Secret::new(text),
         None => Secret::plain(text),

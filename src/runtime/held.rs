@@ -1,6 +1,6 @@
 //! Which of the digests that a runtime lists is the image's own.
 
-use crate::model::Image;
+use crate::model::{Image, is_digest};
 
 /// The digest under which the image's own repository knows it.
 ///
@@ -14,16 +14,20 @@ pub(super) fn digest_of<'a>(
     image: &Image,
     repo_digests: impl IntoIterator<Item = &'a str>,
 ) -> Option<String> {
-    let own: Vec<String> = repo_digests
+    let own: Vec<&str> = repo_digests
         .into_iter()
-        .filter_map(|entry| entry.parse::<Image>().ok())
-        .filter(|entry| entry.name() == image.name())
-        .filter_map(|entry| entry.digest().map(str::to_string))
+        .filter_map(|entry| entry.split_once('@'))
+        .filter(|(name, digest)| is_digest(digest) && is_name(image, name))
+        .map(|(_, digest)| digest)
         .collect();
-    own.iter()
-        .find(|digest| Some(digest.as_str()) == image.digest())
-        .or(own.first())
-        .cloned()
+    let asked_for = own.iter().find(|digest| Some(**digest) == image.digest());
+    asked_for.or(own.first()).map(ToString::to_string)
+}
+
+/// Whether this is the image's own repository, written in full as most of them are, or not.
+fn is_name(image: &Image, name: &str) -> bool {
+    let parsed = || name.parse::<Image>();
+    name == image.name() || parsed().is_ok_and(|other| other.name() == image.name())
 }
 
 #[cfg(test)]
