@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::{Algorithm, Certificate, HashAlg};
 
-use super::known_hosts::glob;
+use super::config::pattern_matches;
 use crate::model::text::capped;
 
 /// Whether the certificate holds for the host called `principal`; the error is a clause that says why not. That its
@@ -46,7 +46,10 @@ pub(super) fn check(
                 .to_owned(),
         );
     }
-    if !principals.iter().any(|pattern| glob(pattern, principal)) {
+    if !principals
+        .iter()
+        .any(|pattern| pattern_matches(principal, pattern))
+    {
         return Err(format!(
             "it is for {}, not for {principal}",
             word(&principals.join(", "))

@@ -1,16 +1,18 @@
 //! Reads known_hosts lines and answers quickly what they say about a host: 10,000 names against
 //! 10,000 lines must not hurt. The format is the one of sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT".
 
+mod line;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, KeyInit, Mac};
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, PublicKey};
-use sha1::Sha1;
+
+use line::{Hosts, Marker, is_plain, parse};
+
+pub use line::hashed;
 
 /// The port that known_hosts leaves out.
 const SSH_PORT: u16 = 22;
@@ -102,40 +104,12 @@ pub enum Verdict {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Marker {
-    Authority,
-    Revoked,
-}
-
 #[derive(Debug)]
 struct Entry {
     marker: Option<Marker>,
     hosts: Hosts,
     key: PublicKey,
     place: Place,
-}
-
-#[derive(Debug)]
-enum Hosts {
-    /// `|1|SALT|HASH`: HMAC-SHA1 of the name, keyed by the salt. The salt is kept as a keyed hash: that halves
-    /// the work of every look-up.
-    Hashed { keyed: Hmac<Sha1>, hash: [u8; 20] },
-    /// Patterns, a leading `!` negates.
-    List(Vec<String>),
-}
-
-impl Hosts {
-    fn matches(&self, name: &str) -> bool {
-        match self {
-            Self::Hashed { keyed, hash } => {
-                let mut keyed = keyed.clone();
-                keyed.update(name.as_bytes());
-                keyed.finalize().into_bytes().as_slice() == hash
-            }
-            Self::List(list) => list_matches(list, name),
-        }
-    }
 }
 
 /// All lines of all files, arranged for look-up.
@@ -330,128 +304,6 @@ impl Index {
         );
         algorithms
     }
-}
-
-/// Whether a name of a list matches no other name but itself.
-fn is_plain(name: &str) -> bool {
-    !name.starts_with('!') && !name.contains(['*', '?'])
-}
-
-/// Whether a list matches: one of its patterns does, and none of the negated ones.
-fn list_matches(list: &[String], name: &str) -> bool {
-    let mut matched = false;
-    for pattern in list {
-        match pattern.strip_prefix('!') {
-            Some(negated) if glob(negated, name) => return false,
-            Some(_) => {}
-            None => matched |= glob(pattern, name),
-        }
-    }
-    matched
-}
-
-/// `*` stands for any run of characters, `?` for one. Linear but for the last star: hostile
-/// patterns cannot make it slow.
-pub(super) fn glob(pattern: &str, name: &str) -> bool {
-    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
-    let (mut at, mut from) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while from < name.len() {
-        match pattern.get(at) {
-            Some(b'*') => {
-                star = Some((at, from));
-                at += 1;
-            }
-            Some(byte) if *byte == b'?' || *byte == name[from] => {
-                at += 1;
-                from += 1;
-            }
-            _ => match star {
-                Some((star_at, star_from)) => {
-                    at = star_at + 1;
-                    from = star_from + 1;
-                    star = Some((star_at, from));
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[at..].iter().all(|byte| *byte == b'*')
-}
-
-type Line = (Option<Marker>, Hosts, PublicKey);
-
-/// One line; `None` for an empty one or a comment. The error says what is wrong with it.
-fn parse(line: &str) -> Result<Option<Line>, String> {
-    let line = line.trim_matches([' ', '\t', '\r']);
-    if line.is_empty() || line.starts_with('#') {
-        return Ok(None);
-    }
-    let mut fields = line.split([' ', '\t']).filter(|field| !field.is_empty());
-    let mut field = |what: &str| fields.next().ok_or_else(|| format!("no {what}"));
-
-    let mut hosts = field("host names")?;
-    let marker = match hosts {
-        "@revoked" => Some(Marker::Revoked),
-        "@cert-authority" => Some(Marker::Authority),
-        _ if hosts.starts_with('@') => return Err(format!("unknown marker {hosts:?}")),
-        _ => None,
-    };
-    if marker.is_some() {
-        hosts = field("host names after the marker")?;
-    }
-    let hosts = parse_hosts(hosts)?;
-    let kind = field("key type")?;
-    let blob = STANDARD
-        .decode(field("key")?)
-        .map_err(|_| "the key is not base64".to_string())?;
-    let key =
-        PublicKey::from_bytes(&blob).map_err(|error| format!("the key is broken: {error}"))?;
-    if key.algorithm().as_str() != kind {
-        return Err(format!(
-            "the key is of type {}, not {kind:?}",
-            key.algorithm()
-        ));
-    }
-    Ok(Some((marker, hosts, key)))
-}
-
-/// A name as HashKnownHosts writes it.
-pub fn hashed(name: &str, salt: [u8; 20]) -> Result<String, String> {
-    let mut keyed =
-        Hmac::<Sha1>::new_from_slice(&salt).map_err(|error| format!("cannot hash: {error}"))?;
-    keyed.update(name.as_bytes());
-    let hash = keyed.finalize().into_bytes();
-    Ok(format!(
-        "|1|{}|{}",
-        STANDARD.encode(salt),
-        STANDARD.encode(hash)
-    ))
-}
-
-fn parse_hosts(text: &str) -> Result<Hosts, String> {
-    if let Some(hashed) = text.strip_prefix('|') {
-        let broken = || format!("{text:?} is no hashed name (|1|SALT|HASH)");
-        let (salt, hash) = hashed
-            .strip_prefix("1|")
-            .and_then(|rest| rest.split_once('|'))
-            .ok_or_else(broken)?;
-        let salt = STANDARD.decode(salt).map_err(|_| broken())?;
-        return Ok(Hosts::Hashed {
-            keyed: Hmac::new_from_slice(&salt).map_err(|_| broken())?,
-            hash: STANDARD
-                .decode(hash)
-                .ok()
-                .and_then(|bytes| bytes.try_into().ok())
-                .ok_or_else(broken)?,
-        });
-    }
-    Ok(Hosts::List(
-        text.split(',')
-            .filter(|name| !name.is_empty())
-            .map(str::to_lowercase)
-            .collect(),
-    ))
 }
 
 #[cfg(test)]

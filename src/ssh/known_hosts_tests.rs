@@ -255,18 +255,6 @@ proptest! {
     fn almost_a_line_makes_no_panic(marker in "(@[a-z-]{0,15} )?", hosts in "[|!*?,a-z0-9\\[\\]:=+/]{0,40}", rest in "[ \ta-zA-Z0-9+/=-]{0,60}") {
         let _ = parse(&format!("{marker}{hosts} {rest}"));
     }
-
-    #[test]
-    fn a_pattern_matches_as_its_slow_definition_says(pattern in "[ab*?]{0,8}", name in "[ab]{0,8}") {
-        fn slow(pattern: &[u8], name: &[u8]) -> bool {
-            match pattern.split_first() {
-                None => name.is_empty(),
-                Some((b'*', rest)) => (0..=name.len()).any(|skip| slow(rest, &name[skip..])),
-                Some((byte, rest)) => name.split_first().is_some_and(|(first, others)| (*byte == b'?' || byte == first) && slow(rest, others)),
-            }
-        }
-        prop_assert_eq!(glob(&pattern, &name), slow(pattern.as_bytes(), name.as_bytes()));
-    }
 }
 
 /// The judge of what a line matches: OpenSSH itself.

@@ -27,6 +27,7 @@ pub use algorithms::{Family, assemble};
 pub use error::{ConfigError, Place, Warning};
 pub use jump::JumpHost;
 pub use outside::{Ambient, Lookup, Outside, System};
+pub(super) use pattern::matches as pattern_matches;
 pub use resolved::{
     AddressFamily, AlgorithmList, Canonicalization, Canonicalize, HostKeyChecking, IdentityAgent,
     KeyFile, Proxy, Resolved,

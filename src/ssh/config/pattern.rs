@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 /// Whether the whole text fits the pattern. Takes at most text x pattern steps, whatever the pattern.
-pub(super) fn matches(text: &str, pattern: &str) -> bool {
+pub(in crate::ssh) fn matches(text: &str, pattern: &str) -> bool {
     let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
     let (mut t, mut p) = (0, 0);
     // Where the last `*` stands, and the text position from which it was last tried.
