@@ -9,7 +9,7 @@ use super::jump::JumpHost;
 use super::matching::{self, Subject};
 use super::outside::{Ambient, Outside};
 use super::pattern::{self, Verdict};
-use super::table::{Kind, Spec};
+use super::table::{self, Kind, Spec};
 use super::value::Value;
 
 /// How many key files or certificates `ssh` takes.
@@ -214,6 +214,23 @@ impl Values {
                 warnings.push(Warning {
                     place: entry.place.clone(),
                     option: entry.spec.name,
+                    why: warn.why,
+                });
+            }
+        }
+        // Options whose lines add up: the first word that changes something stands for all.
+        for (name, words) in &self.several {
+            let Some(warn) = table::find(name).and_then(|spec| spec.warn) else {
+                continue;
+            };
+            let harmful = words.iter().find(|word| {
+                let mut harmless = warn.harmless.iter();
+                !harmless.any(|name| pattern::matches(&word.text, name))
+            });
+            if let Some(word) = harmful {
+                warnings.push(Warning {
+                    place: word.place.clone(),
+                    option: name,
                     why: warn.why,
                 });
             }

@@ -56,7 +56,7 @@ pub(super) enum Kind {
 /// What to say where a setting is not honoured.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Warn {
-    /// Values that change nothing.
+    /// Values that change nothing; of SendEnv, patterns of names.
     pub harmless: &'static [&'static str],
     /// What prepull does instead.
     pub why: &'static str,
@@ -381,8 +381,27 @@ const OPTIONS: &[Spec] = &[
     ),
     option("stdinnull", FLAG),
     option("forkafterauthentication", FLAG),
-    option("sendenv", Kind::SendEnv),
-    option("setenv", Kind::SetEnv),
+    warned(
+        "sendenv",
+        Kind::SendEnv,
+        // Distributions send these for everybody; they change how things look, which prepull settles itself.
+        &[
+            "LANG",
+            "LANGUAGE",
+            "LC_*",
+            "TERM",
+            "COLORTERM",
+            "NO_COLOR",
+            "XMODIFIERS",
+        ],
+        "no environment variable is sent to the node",
+    ),
+    warned(
+        "setenv",
+        Kind::SetEnv,
+        &[],
+        "no environment variable is set on the node",
+    ),
     option(
         "controlmaster",
         Kind::Choice(&[

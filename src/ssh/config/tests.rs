@@ -347,6 +347,25 @@ fn what_is_not_honoured_is_a_warning_with_its_line() {
 }
 
 #[test]
+fn variables_for_the_node_are_a_warning_unless_every_ssh_sends_them() {
+    let warned = |text: &str| {
+        let warnings = user(text).resolve("web").unwrap().warnings;
+        let short = warnings.iter().map(|w| (w.place.line, w.option));
+        short.collect::<Vec<_>>()
+    };
+    let usual = "SendEnv LANG LC_* LC_ALL LANGUAGE\nSendEnv TERM COLORTERM NO_COLOR XMODIFIERS\n";
+    assert_eq!(warned(usual), []);
+    assert_eq!(warned("SendEnv A*\nSendEnv -A*\n"), [], "taken back");
+    assert_eq!(
+        warned("SendEnv LANG\nSendEnv LC_* APP_*\nSendEnv B\nSetEnv C=1 D=2\nSetEnv E=3\n"),
+        [(2, "sendenv"), (4, "setenv")]
+    );
+    for more_than_usual in ["SendEnv *", "SendEnv L*", "SendEnv TERM?", "SendEnv lang"] {
+        assert_eq!(warned(more_than_usual), [(1, "sendenv")]);
+    }
+}
+
+#[test]
 fn names_that_could_be_shell_code_are_refused() {
     let config = user("ProxyCommand nc %h %p\n").load().unwrap();
     for host in [
