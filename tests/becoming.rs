@@ -195,6 +195,7 @@ async fn the_right_password_makes_root_whatever_sudoers_says_about_asking() {
         "Defaults rootpw",
         "Defaults targetpw, passwd_tries=1",
         "Defaults !env_reset",
+        "Defaults passprompt=\"Passwort: \", passprompt_override",
     ] {
         let machine = Machine::ordinary(&format!("{defaults}\nlab-ops ALL=(root) ALL"));
         assert_eq!(
@@ -207,11 +208,47 @@ async fn the_right_password_makes_root_whatever_sudoers_says_about_asking() {
 }
 
 #[tokio::test]
+async fn root_is_who_runs_it_whatever_sudoers_says_is_the_default() {
+    for (tag, password) in [("NOPASSWD: ", None), ("", Some(PASSWORD))] {
+        let sudoers = format!("Defaults runas_default=nobody\nlab-ops ALL=(ALL) {tag}ALL");
+        let machine = Machine::ordinary(&sudoers);
+        assert_eq!(machine.who(password).await.as_deref(), Ok("0\n"));
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_has_to_be_changed_is_told_at_once_and_left_alone() {
+    for defaults in ["", "Defaults passprompt_override"] {
+        let machine = Machine::new(
+            "lab-ops",
+            &format!("{defaults}\nlab-ops ALL=(root) ALL"),
+            "echo password required pam_unix.so >>/etc/pam.d/sudo; chage -d 0 lab-ops",
+        );
+        let failure = machine.refuses(Some(PASSWORD), "has expired").await;
+        assert!(failure.detail.contains("reset your password"), "{failure}");
+        assert_eq!(machine.wrong_passwords(), 0, "{defaults}");
+    }
+}
+
+#[tokio::test]
+async fn the_commands_that_sudoers_lets_through_without_a_password_are_ours_or_not() {
+    let rule = "Cmnd_Alias OURS=/bin/sh, /usr/bin/sh, /tmp/*/bin/sh\nlab-ops ALL=(root) ALL";
+    let machine = Machine::ordinary(&format!("{rule}\nDefaults!OURS !authenticate"));
+    assert_eq!(machine.who(None).await.as_deref(), Ok("0\n"));
+    let machine = Machine::ordinary(&format!("{rule}\nDefaults!/bin/ls !authenticate"));
+    machine.refuses(None, "--ask-become-pass").await;
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_tried_once() {
     for defaults in [
         "",
         "Defaults passwd_tries=1",
         "Defaults passwd_tries=9, use_pty",
+        "Defaults insults",
+        "Defaults badpass_message=\"Falsch!\"",
+        "Defaults lecture=always",
+        "Defaults sudoers_locale=de_DE.UTF-8",
     ] {
         let machine = Machine::ordinary(&format!("{defaults}\nlab-ops ALL=(root) ALL"));
         let failure = machine.refuses(Some("wr0ng"), "tried once").await;
@@ -305,6 +342,11 @@ async fn doas_stands_in_where_there_is_no_sudo() {
         .await;
     Machine::new("lab-ops", "", NO_SUDO)
         .refuses(None, advice)
+        .await;
+    let denied = "permit nopass lab-ops as root\ndeny lab-ops";
+    with(denied).refuses(None, advice).await;
+    with("permit persist lab-ops as root")
+        .refuses(Some(PASSWORD), "from a terminal only")
         .await;
     let neither = format!("{NO_SUDO}; mount --bind /dev/null /usr/bin/doas");
     Machine::new("lab-ops", "", &neither)

@@ -22,8 +22,9 @@ main() {
     case $tell-$password in
         root-*) exec sh -c "$start" sh "$mark" "$locale" ;;
         # -k: neither use nor leave a time stamp that lets others in without the password.
-        sudo-yes) exec "$tool" -k -S -p "prepull-$mark password$n" -- sh -c "$start" sh "$mark" "$locale" ;;
-        sudo-*) exec "$tool" -k -n -- sh -c "$start" sh "$mark" "$locale" ;;
+        # -u: sudoers may name another default (runas_default).
+        sudo-yes) exec "$tool" -k -S -u root -p "prepull-$mark password$n" -- sh -c "$start" sh "$mark" "$locale" ;;
+        sudo-*) exec "$tool" -k -n -u root -- sh -c "$start" sh "$mark" "$locale" ;;
         doas-*) exec "$tool" -n -- sh -c "$start" sh "$mark" "$locale" ;;
     esac
     exit 1

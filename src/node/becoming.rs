@@ -32,6 +32,8 @@ struct Heard {
     process: u32,
     /// Whether the password was sent.
     sent: bool,
+    /// Whether sudo asked once more after that.
+    asked_again: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,14 +94,18 @@ impl<C: Channel> Talk<C> {
                     let (tool, process) =
                         read.ok_or_else(|| self.broken(&"it became root in an unknown way"))?;
                     (heard.tool, heard.process) = (Some(tool), process);
+                    // sudo writes to standard output what PAM's modules tell the user.
+                    let noise = self.reader.expect_noise();
+                    noise.map_err(|broken| self.broken(&broken))?;
                     continue;
                 }
                 Some(_) => return Err(self.broken(&"a line came where another was due")),
                 None => {}
             }
-            let prompts = String::from_utf8_lossy(&self.stderr)
-                .matches(&prompt)
-                .count();
+            let stderr = String::from_utf8_lossy(&self.stderr);
+            let prompts = stderr.matches(&prompt).count();
+            // sudo goes on to ask for the old password and a new one.
+            let expired = stderr.contains("is expired, reset your password");
             match password {
                 Some(password) if prompts == 1 && !heard.sent => {
                     heard.sent = true;
@@ -107,7 +113,8 @@ impl<C: Channel> Talk<C> {
                         return Err(self.not_root(node, heard, mark));
                     }
                 }
-                _ if prompts > 1 => {
+                _ if prompts > 1 || expired => {
+                    heard.asked_again = heard.sent && !expired;
                     end(session, heard.process).await;
                     return Err(self.not_root(node, heard, mark));
                 }
@@ -122,6 +129,12 @@ impl<C: Channel> Talk<C> {
                 Err(lost) => return Err(self.here(lost)),
             }
         }
+    }
+
+    /// What sudo or doas said, on standard error first.
+    fn said(&self, mark: &str) -> String {
+        let both = [self.stderr.as_slice(), b"\n", &self.reader.words()].concat();
+        shown(&both, mark)
     }
 
     /// Never retried where something else than us may have taken it for a wrong password.
@@ -142,13 +155,13 @@ impl<C: Channel> Talk<C> {
         let detail = format!(
             "{what} within {} s{}",
             BECOMING_LIMIT.as_secs(),
-            printed(&shown(&self.stderr, mark))
+            printed(&self.said(mark))
         );
         Failure::new(kind, self.stage, detail)
     }
 
     fn not_root(&self, node: &Node, heard: &Heard, mark: &str) -> Failure {
-        let words = shown(&self.stderr, mark);
+        let words = self.said(mark);
         let end = match &self.exit {
             Some(ExitStatus::Code(code)) => format!("exit status {code}"),
             Some(ExitStatus::Signal(name)) => format!("signal {name}"),
@@ -160,7 +173,9 @@ impl<C: Channel> Talk<C> {
                     .to_string(),
             ),
             Some(Tool::Doas) => doas_refused(&node.user, &words),
-            Some(Tool::Sudo) => sudo_refused(&node.user, &words, heard.sent),
+            // Whatever words sudoers has for it (badpass_message, insults).
+            Some(Tool::Sudo) => sudo_refused(&node.user, &words, heard.sent)
+                .or_else(|| heard.asked_again.then(|| not_taken(&node.user))),
             Some(Tool::None) | None => None,
         };
         let why = why.unwrap_or_else(|| {
@@ -265,8 +280,9 @@ fn sudo_refused(user: &str, words: &str, sent: bool) -> Option<String> {
     }
     if says(&[
         "not in the sudoers file",
-        "may not run sudo",
+        "may not run ",
         "not in sudoers",
+        "afraid I can't do that",
     ]) {
         return Some(format!(
             "the node's sudoers does not name {user}: add \"{user} ALL=(root) {nopasswd}/bin/sh\" there, or \
@@ -290,9 +306,7 @@ fn sudo_refused(user: &str, words: &str, sent: bool) -> Option<String> {
                 "uthentication failed",
             ])
         {
-            return Some(format!(
-                "sudo did not take the password for {user}; it was tried once"
-            ));
+            return Some(not_taken(user));
         }
     } else if says(&[
         "password is required",
@@ -307,6 +321,10 @@ fn sudo_refused(user: &str, words: &str, sent: bool) -> Option<String> {
         ));
     }
     None
+}
+
+fn not_taken(user: &str) -> String {
+    format!("sudo did not take the password for {user}; it was tried once")
 }
 
 /// As for sudo, with the words of doas of OpenBSD and of opendoas (doas.c, pam.c).

@@ -25,6 +25,16 @@ fn refusals_of_sudo_and_doas_say_what_to_do() {
             "ops ALL=(root) NOPASSWD: /bin/sh",
         ),
         (
+            "sudo: I'm sorry ops. I'm afraid I can't do that",
+            true,
+            "\"ops ALL=(root) /bin/sh\"",
+        ),
+        (
+            "sudo: Sorry, user ops may not run sh on n.",
+            true,
+            "\"ops ALL=(root) /bin/sh\"",
+        ),
+        (
             "Sorry, user ops is not allowed to execute '/usr/bin/sh -c x' as root on n.",
             true,
             "\"ops ALL=(root) /usr/bin/sh\"",
@@ -185,6 +195,18 @@ async fn whatever_sudo_does_the_password_is_sent_to_our_prompt_alone_and_once() 
             "s3cret\nkill -KILL 77",
             FailureKind::Privilege,
             "tried once",
+        ),
+        // PAM's words for the user are on standard output, and are shown.
+        (
+            vec![
+                out("~root sudo 77\nThe account is loc"),
+                err("~password\n"),
+                out("ked.\n"),
+                err("Falsch!\n~password\n"),
+            ],
+            "s3cret\nkill -KILL 77",
+            FailureKind::Privilege,
+            "tried once, and printed: Falsch!\nThe account is locked.",
         ),
     ] {
         let told = format!("{says:?}");

@@ -122,6 +122,15 @@ impl Reader {
         [&self.words, rest].concat()
     }
 
+    /// Something else may print until our next frame, as start-up files do before the first.
+    pub(super) fn expect_noise(&mut self) -> Result<(), Broken> {
+        self.begun = false;
+        self.received = 0;
+        self.words.clear();
+        let rest = std::mem::take(&mut self.buffer);
+        self.push(&rest)
+    }
+
     /// Takes what arrived.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         if self.ended {
