@@ -718,6 +718,20 @@ fn tasks() -> usize {
         .num_alive_tasks()
 }
 
+/// States of a socket in /proc/net/tcp.
+const ESTABLISHED: &str = "01";
+const SYN_SENT: &str = "02";
+
+/// Waits until no socket of this machine goes to this port in this state.
+async fn no_socket_to(port: u16, state: &str) {
+    let line = format!(":{port:04X} {state} ");
+    soon("the socket was left open", || {
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        !sockets.contains(&line)
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_port_that_accepts_and_stays_silent_ends_at_its_deadline() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -762,6 +776,47 @@ async fn a_server_that_stalls_in_the_key_exchange_ends_at_its_deadline() {
         .await
         .expect("the socket was left open")
         .unwrap();
+    soon("a task was left", || tasks() == before).await;
+}
+
+#[tokio::test]
+async fn a_server_that_stalls_after_its_proposal_ends_at_its_deadline() {
+    use tokio::io::AsyncWriteExt as _;
+
+    let server = Server::start(with_password()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let before = tasks();
+    // Passes on the server's version and its first packet, and then nothing more of what it says.
+    let address = server.address;
+    let closed = tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let (mut from_client, mut to_client) = client.into_split();
+        let server = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (mut from_server, mut to_server) = server.into_split();
+        let first = async {
+            while from_server.read_u8().await.unwrap() != b'\n' {}
+            to_client.write_all(b"SSH-2.0-Stalled\r\n").await.unwrap();
+            let length = from_server.read_u32().await.unwrap();
+            to_client.write_u32(length).await.unwrap();
+            let mut packet = vec![0; length as usize];
+            from_server.read_exact(&mut packet).await.unwrap();
+            to_client.write_all(&packet).await.unwrap();
+        };
+        let asked = tokio::io::copy(&mut from_client, &mut to_server);
+        tokio::join!(first, asked).1.unwrap()
+    });
+    let (failure, stages) = stalled(port, &server.known()).await;
+    assert_eq!(
+        (failure.kind, failure.stage),
+        (FailureKind::Unreachable, Stage::Handshake)
+    );
+    assert_eq!(stages, [Stage::Connect, Stage::Handshake]);
+    let sent = tokio::time::timeout(Duration::from_secs(1), closed)
+        .await
+        .expect("the socket was left open")
+        .unwrap();
+    assert!(sent > 1000, "the key exchange did not begin: {sent} bytes");
     soon("a task was left", || tasks() == before).await;
 }
 
@@ -824,6 +879,7 @@ async fn a_black_hole_ends_at_its_deadline() {
     assert!(failure.detail.contains("no answer within 0."), "{failure}");
     assert_eq!(stages, [Stage::Connect]);
     soon("a task was left", || tasks() == before).await;
+    no_socket_to(address.port(), SYN_SENT).await;
 }
 
 #[tokio::test]
@@ -858,12 +914,19 @@ async fn a_proxy_command_that_stalls_ends_at_its_deadline_and_is_ended() {
 
 #[tokio::test]
 async fn a_server_that_stalls_in_the_login_ends_at_its_deadline() {
-    let server = Server::start(Behaviour {
+    // The server waits for ever, so its tasks must not be among those that are counted.
+    let elsewhere = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let starting = elsewhere.spawn(Server::start(Behaviour {
         stall_login: true,
         password: Some(PASSWORD),
         ..Behaviour::default()
-    })
-    .await;
+    }));
+    let server = starting.await.unwrap();
+    let before = tasks();
     let (failure, stages) = stalled(server.address.port(), &server.known()).await;
     assert_eq!(
         (failure.kind, failure.stage),
@@ -874,6 +937,9 @@ async fn a_server_that_stalls_in_the_login_ends_at_its_deadline() {
         [Stage::Connect, Stage::Handshake, Stage::Authenticate]
     );
     assert_eq!(server.seen.connections.load(Ordering::SeqCst), 1);
+    no_socket_to(server.address.port(), ESTABLISHED).await;
+    soon("a task was left", || tasks() == before).await;
+    elsewhere.shutdown_background();
 }
 
 #[tokio::test]
@@ -891,6 +957,7 @@ async fn a_server_that_never_opens_the_channel_ends_at_its_deadline() {
             host.connect_timeout = Duration::from_millis(500);
         })
     };
+    let before = tasks();
     let mut session = connect(options, &node(server.address.port()))
         .await
         .unwrap();
@@ -903,6 +970,7 @@ async fn a_server_that_never_opens_the_channel_ends_at_its_deadline() {
         server.seen.open.load(Ordering::SeqCst) == 0
     })
     .await;
+    soon("a task was left", || tasks() == before).await;
 }
 
 #[tokio::test]
