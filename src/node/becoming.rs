@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::model::{ExitStatus, Failure, FailureKind, Node, Secret, Stage, text::capped};
+use crate::model::{ExitStatus, Failure, FailureKind, Node, Retry, Secret, Stage, text::capped};
 use crate::ports::{Channel, Session};
 
 use super::frames::{Frame, Reader};
@@ -58,7 +58,7 @@ impl<C: Channel> Talk<C> {
         let mut heard = Heard::default();
         let becoming = self.becoming(session, node, &mark, &mut heard);
         match timeout(BECOMING_LIMIT, becoming).await {
-            Ok(result) => result?,
+            Ok(result) => result.map_err(|failure| once(failure, heard.sent))?,
             Err(_) => {
                 if heard.tool == Some(Tool::Sudo) {
                     end(session, heard.process).await;
@@ -189,6 +189,19 @@ impl<C: Channel> Talk<C> {
         let detail = format!("{why}{}", printed(&words));
         Failure::new(FailureKind::Privilege, Stage::Start, detail)
     }
+}
+
+/// A failure that leaves open whether sudo took the password: a second try may be a second wrong one to what locks
+/// accounts.
+fn once(failure: Failure, sent: bool) -> Failure {
+    if !sent || failure.kind.retry() == Retry::Never {
+        return failure;
+    }
+    let detail = format!(
+        "{}; sudo had asked for the password and been given it, which is done once in a run",
+        failure.detail
+    );
+    Failure::new(FailureKind::Privilege, failure.stage, detail)
 }
 
 /// Ends a sudo that asks. The end of its input would be a further wrong password to what locks accounts

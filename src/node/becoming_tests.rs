@@ -196,6 +196,13 @@ async fn whatever_sudo_does_the_password_is_sent_to_our_prompt_alone_and_once() 
             FailureKind::Privilege,
             "tried once",
         ),
+        // Not known whether it was taken: never retried.
+        (
+            vec![sudo(), err("~password\n"), out("~hello\n")],
+            "s3cret\n",
+            FailureKind::Privilege,
+            "another was due; sudo had asked",
+        ),
         // PAM's words for the user are on standard output, and are shown.
         (
             vec![
