@@ -278,7 +278,7 @@ async fn sudo_that_agrees_only_warns() {
     place.program("id", ORDINARY);
     place.program(
         "sudo",
-        "#!/bin/sh\n[ \"$1$2$3\" = -k-n-- ] || exit 1\nshift 3\necho 'sudo: unable to resolve host' >&2\nexec \"$@\"\n",
+        "#!/bin/sh\n[ \"$1$2$3$4$5\" = -k-n-uroot-- ] || exit 1\nshift 5\necho 'sudo: unable to resolve host' >&2\nexec \"$@\"\n",
     );
     let argv = ["true".to_string()];
     let ended = run(&mut place.session(), &node(true), &argv, pending()).await;
