@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -72,6 +73,43 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// An ssh-agent that listens here.
+fn start_agent(socket: &Path) -> Process {
+    let mut agent = program("ssh-agent", "openssh-client");
+    let agent = agent.arg("-D").arg("-a").arg(socket).stdout(Stdio::null());
+    let agent = Process(agent.spawn().unwrap());
+    let start = Instant::now();
+    while !socket.exists() {
+        assert!(start.elapsed() < Duration::from_secs(5), "no agent");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    agent
+}
+
+/// A program that ssh and ssh-add may ask: these lines of shell.
+fn askpass(sshd: &Sshd, lines: &str) -> PathBuf {
+    let path = sshd.path("askpass");
+    fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    path
+}
+
+/// Has them ask it, whatever the terminal.
+fn may_ask<'a>(command: &'a mut Command, askpass: &Path) -> &'a mut Command {
+    command
+        .env("SSH_ASKPASS", askpass)
+        .env("SSH_ASKPASS_REQUIRE", "force")
+}
+
+/// The program itself, by this ssh_config: one try of the command on one host.
+fn exec_once(config: &Path, host: &str, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_prepull"));
+    command.arg("exec").arg("-F").arg(config);
+    command.args(["--progress", "none", "--no-journal", "--retries", "0"]);
+    command.args(["-H", host, "--"]).args(words);
+    command
 }
 
 /// A real sshd, with a folder of its own.
@@ -386,14 +424,7 @@ async fn a_server_that_loses_patience_with_our_keys_has_refused_us() {
 async fn the_agent_signs_for_keys_without_files_and_for_encrypted_ones() {
     let sshd = Sshd::start("");
     let socket = sshd.path("agent");
-    let mut agent = program("ssh-agent", "openssh-client");
-    let agent = agent.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null());
-    let _agent = Process(agent.spawn().unwrap());
-    let start = Instant::now();
-    while !socket.exists() {
-        assert!(start.elapsed() < Duration::from_secs(5), "no agent");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let _agent = start_agent(&socket);
     let add = |key: &Path| {
         let added = program("ssh-add", "openssh-client")
             .arg("-q")

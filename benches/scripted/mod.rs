@@ -49,21 +49,25 @@ impl Node {
             self.has_program = true;
             return None;
         }
-        // What is measured is prepull: a whole piece is read where it lies.
-        let whole = match self.has_program && self.input.is_empty() {
-            true => answer(bytes, pulls),
-            false => None,
-        };
-        let answer = whole.or_else(|| {
+        // What is measured is prepull: values in one piece are read where they lie.
+        let is_first = self.input.is_empty();
+        if !is_first {
             self.input.extend_from_slice(bytes);
-            match self.has_program {
-                true => answer(&self.input, pulls),
-                false => answer(values(&self.input)?, pulls),
-            }
-        })?;
-        self.answered = true;
-        self.input = Vec::new();
-        Some(answer)
+        }
+        let input = if is_first { bytes } else { &self.input };
+        let values = if self.has_program {
+            Some(input)
+        } else {
+            values(input)
+        };
+        let answer = values.and_then(|values| answer(values, pulls));
+        self.answered = answer.is_some();
+        if self.answered {
+            self.input = Vec::new();
+        } else if is_first {
+            self.input.extend_from_slice(bytes);
+        }
+        answer
     }
 }
 

@@ -11,7 +11,7 @@ use crate::model::Hop;
 use crate::ssh::config::{
     Ambient, Given, HostKeyChecking, JumpHost, Proxy, Resolved, Source, SshConfig, System,
 };
-use crate::ssh::{HostSettings, Overrides};
+use crate::ssh::{HostSettings, Overrides, public_key_of};
 
 /// The ssh_config of a run, and what it says that prepull does not do.
 pub(super) struct SshBackground {
@@ -213,9 +213,7 @@ impl SshBackground {
         let there = named.filter(|path| match known.get(*path) {
             Some(there) => *there,
             None => {
-                let mut public = path.as_os_str().to_owned();
-                public.push(".pub");
-                let there = path.exists() || Path::new(&public).exists();
+                let there = path.exists() || public_key_of(path).exists();
                 known.insert((*path).clone(), there);
                 there
             }

@@ -114,7 +114,7 @@ impl<C: Channel> Talk<C> {
                     }
                 }
                 _ if prompts > 1 || expired => {
-                    heard.asked_again = heard.sent && !expired;
+                    heard.asked_again = heard.sent;
                     end(session, heard.process).await;
                     return Err(self.not_root(node, heard, mark));
                 }

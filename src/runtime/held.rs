@@ -26,8 +26,10 @@ pub(super) fn digest_of<'a>(
 
 /// Whether this is the image's own repository, written in full as most of them are, or not.
 fn is_name(image: &Image, name: &str) -> bool {
-    let parsed = || name.parse::<Image>();
-    name == image.name() || parsed().is_ok_and(|other| other.name() == image.name())
+    name == image.name()
+        || name
+            .parse::<Image>()
+            .is_ok_and(|other| other.name() == image.name())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::{HostKeyPolicy, HostSettings, host_certificate};
 pub(super) enum Trust {
     /// It is.
     Yes,
-    /// It is taken although another one is known, because every key is: no secret may be sent to it.
+    /// It is taken although another one is known, because every key is: no password proves us to it.
     Changed,
     /// It is new, and is once [`HostKeys::record`] has written it down.
     OnceRecorded {

@@ -207,8 +207,17 @@ fn contents(path: &Path) -> io::Result<(Zeroizing<Vec<u8>>, Metadata)> {
     Ok((bytes, about))
 }
 
+/// Where `ssh` looks for the public key of a key file.
+pub fn public_key_of(path: &Path) -> PathBuf {
+    with_suffix(path, ".pub")
+}
+
 fn beside(path: &Path, suffix: &str) -> Option<String> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(suffix);
-    fs::read_to_string(beside).ok()
+    fs::read_to_string(with_suffix(path, suffix)).ok()
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }

@@ -36,6 +36,7 @@ use link::Carrier;
 use revoked::Revoked;
 
 pub use identities::AskPassphrase;
+pub use key_files::public_key_of;
 pub use session::{SshChannel, SshSession};
 pub use settings::{
     CONNECT_TIMEOUT, HostKeyPolicy, HostSettings, KEEPALIVE, LoginMethod, Overrides,

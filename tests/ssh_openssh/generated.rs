@@ -2,7 +2,6 @@
 //! with the same key and from the same address.
 
 use std::collections::HashMap;
-use std::os::unix::fs::PermissionsExt as _;
 
 use fastrand::Rng;
 
@@ -116,8 +115,7 @@ impl Rig {
             fs::write(path(name), text).unwrap();
             fs::set_permissions(path(name), fs::Permissions::from_mode(0o600)).unwrap();
         }
-        fs::write(path("askpass"), "#!/bin/sh\necho open sesame\n").unwrap();
-        fs::set_permissions(path("askpass"), fs::Permissions::from_mode(0o700)).unwrap();
+        askpass(&sshd, "echo open sesame");
         Self {
             sshd,
             agents: HashMap::new(),
@@ -130,14 +128,7 @@ impl Rig {
         let (sshd, number) = (&self.sshd, self.agents.len());
         let start = |held: &Vec<&'static str>| {
             let socket = sshd.path(&format!("agent{number}"));
-            let mut agent = program("ssh-agent", "openssh-client");
-            let agent = agent.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null());
-            let agent = Process(agent.spawn().unwrap());
-            let start = Instant::now();
-            while !socket.exists() {
-                assert!(start.elapsed() < Duration::from_secs(5), "no agent");
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            let agent = start_agent(&socket);
             for name in held {
                 // ssh-add takes no key that others may read, from a file.
                 let key = match *name {
@@ -147,13 +138,9 @@ impl Rig {
                 let mode =
                     |mode| fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
                 mode(0o600);
-                let added = program("ssh-add", "openssh-client")
-                    .arg("-q")
-                    .arg(&key)
-                    .env("SSH_AUTH_SOCK", &socket)
-                    .env("SSH_ASKPASS", sshd.path("askpass"))
-                    .env("SSH_ASKPASS_REQUIRE", "force")
-                    .output();
+                let mut add = program("ssh-add", "openssh-client");
+                add.arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket);
+                let added = may_ask(&mut add, &sshd.path("askpass")).output();
                 assert!(added.unwrap().status.success(), "{name}");
                 if *name == "open" {
                     mode(0o644);
@@ -259,23 +246,7 @@ fn the_program_gets_in_where_ssh_gets_in_with_the_same_key_from_the_same_address
         fs::write(rig.sshd.path("known"), &known).unwrap();
         let theirs = ssh(&file).arg(WHO).stdin(Stdio::null()).output().unwrap();
         fs::write(rig.sshd.path("known"), &known).unwrap();
-        let ours = Command::new(env!("CARGO_BIN_EXE_prepull"))
-            .arg("exec")
-            .arg("-F")
-            .arg(&file)
-            .args([
-                "--progress",
-                "none",
-                "--no-journal",
-                "--retries",
-                "0",
-                "-H",
-                "127.0.0.1",
-                "--",
-                "sh",
-                "-c",
-                WHO,
-            ])
+        let ours = exec_once(&file, "127.0.0.1", &["sh", "-c", WHO])
             .env_remove("SSH_AUTH_SOCK")
             .stdin(Stdio::null())
             .output()

@@ -50,14 +50,7 @@ async fn refusal(options: SshOptions, node: &Node) -> String {
 /// An ssh-agent that holds these keys, and its socket.
 fn agent(sshd: &Sshd, keys: &[&Path]) -> (Process, PathBuf) {
     let socket = sshd.path("agent");
-    let mut agent = program("ssh-agent", "openssh-client");
-    let agent = agent.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null());
-    let agent = Process(agent.spawn().unwrap());
-    let start = Instant::now();
-    while !socket.exists() {
-        assert!(start.elapsed() < Duration::from_secs(5), "no agent");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let agent = start_agent(&socket);
     if !keys.is_empty() {
         let added = program("ssh-add", "openssh-client")
             .arg("-q")

@@ -1,8 +1,5 @@
 //! What ssh_config says of a connection's life and of questions: done as `ssh` does it, on one real sshd.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
-
 use tokio::time::timeout;
 
 use super::login::{PASSWORD, UNIX, password, with_pam};
@@ -128,9 +125,7 @@ async fn a_wrong_password_is_tried_once_where_ssh_tries_it_as_often_as_it_may_as
     );
     fs::write(sshd.path("known"), sshd.known("ed25519")).unwrap();
     // Answers ssh in the place of a person.
-    let askpass = sshd.path("askpass");
-    fs::write(&askpass, "#!/bin/sh\necho wrong battery\n").unwrap();
-    fs::set_permissions(&askpass, Permissions::from_mode(0o700)).unwrap();
+    let askpass = askpass(&sshd, "echo wrong battery");
     let log = || fs::read_to_string(sshd.path("log")).unwrap().len();
     for methods in ["password", "keyboard-interactive"] {
         for prompts in [0, 1, 2] {
@@ -138,12 +133,7 @@ async fn a_wrong_password_is_tried_once_where_ssh_tries_it_as_often_as_it_may_as
                 format!("PreferredAuthentications {methods}\nNumberOfPasswordPrompts {prompts}");
             let file = config(&sshd, &lines);
             let known = log();
-            let refused = ssh(&file)
-                .arg("true")
-                .env("SSH_ASKPASS", &askpass)
-                .env("SSH_ASKPASS_REQUIRE", "force")
-                .output()
-                .unwrap();
+            let refused = may_ask(ssh(&file).arg("true"), &askpass).output().unwrap();
             let said = String::from_utf8_lossy(&refused.stderr);
             assert!(said.contains("Permission denied"), "{said}");
             assert_eq!(refused_passwords(&sshd, known), prompts, "ssh, {lines}");
@@ -171,9 +161,7 @@ async fn a_host_whose_key_has_changed_gets_no_password_though_every_key_is_taken
     );
     let key = sshd.user_key("ed25519");
     let other = new_key(&sshd.path("other"), "ed25519", "");
-    let askpass = sshd.path("askpass");
-    fs::write(&askpass, format!("#!/bin/sh\necho {PASSWORD}\n")).unwrap();
-    fs::set_permissions(&askpass, Permissions::from_mode(0o700)).unwrap();
+    let askpass = askpass(&sshd, &format!("echo {PASSWORD}"));
     let line = |key: &Path| format!("[127.0.0.1]:{} {}", sshd.port, public(key));
     for (known, is_in) in [(line(&other), false), (String::new(), true)] {
         fs::write(sshd.path("known"), &known).unwrap();
@@ -181,12 +169,7 @@ async fn a_host_whose_key_has_changed_gets_no_password_though_every_key_is_taken
             &sshd,
             "StrictHostKeyChecking no\nPreferredAuthentications password,keyboard-interactive",
         );
-        let said = ssh(&file)
-            .arg("true")
-            .env("SSH_ASKPASS", &askpass)
-            .env("SSH_ASKPASS_REQUIRE", "force")
-            .output()
-            .unwrap();
+        let said = may_ask(ssh(&file).arg("true"), &askpass).output().unwrap();
         assert_eq!(said.status.success(), is_in, "{said:?}");
         // ssh records the new key.
         fs::write(sshd.path("known"), &known).unwrap();
@@ -219,11 +202,9 @@ async fn a_passphrase_is_asked_for_as_often_as_ssh_asks() {
     let sshd = Sshd::start("");
     fs::write(sshd.path("known"), sshd.known("ed25519")).unwrap();
     let key = new_key(&sshd.path("secret"), "ed25519", "open sesame");
-    let askpass = sshd.path("askpass");
     let asked = sshd.path("asked");
-    let script = format!("#!/bin/sh\necho asked >>{}\necho shut\n", asked.display());
-    fs::write(&askpass, script).unwrap();
-    fs::set_permissions(&askpass, Permissions::from_mode(0o700)).unwrap();
+    let lines = format!("echo asked >>{}\necho shut", asked.display());
+    let askpass = askpass(&sshd, &lines);
     sshd.authorize(&public(&key));
     for prompts in [0, 1, 4] {
         let lines = format!(
@@ -232,12 +213,7 @@ async fn a_passphrase_is_asked_for_as_often_as_ssh_asks() {
         );
         let file = config(&sshd, &lines);
         fs::write(&asked, "").unwrap();
-        ssh(&file)
-            .arg("true")
-            .env("SSH_ASKPASS", &askpass)
-            .env("SSH_ASKPASS_REQUIRE", "force")
-            .output()
-            .unwrap();
+        may_ask(ssh(&file).arg("true"), &askpass).output().unwrap();
         let by_ssh = fs::read_to_string(&asked).unwrap().lines().count();
         let by_prepull = std::sync::Mutex::new(0);
         let ask = |_: &Path, _| {

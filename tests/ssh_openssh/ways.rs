@@ -151,20 +151,7 @@ fn the_program_arrives_where_ssh_arrives_through_the_same_hosts() {
         let mut ssh = program("ssh", "openssh-client");
         ssh.arg("-F").arg(&config).args(["c", "true"]);
         let theirs = hosts.seen(&known, ssh);
-        let mut prepull = Command::new(env!("CARGO_BIN_EXE_prepull"));
-        prepull.arg("exec").arg("-F").arg(&config);
-        prepull.args([
-            "--progress",
-            "none",
-            "--no-journal",
-            "--retries",
-            "0",
-            "-H",
-            "c",
-            "--",
-            "true",
-        ]);
-        let ours = hosts.seen(&known, prepull);
+        let ours = hosts.seen(&known, exec_once(&config, "c", &["true"]));
         let case = format!("case {seed}:\n{text}--- ssh: {theirs:?}\n--- prepull: {ours:?}");
         assert_eq!(ours.1, theirs.1, "{case}");
         match theirs {

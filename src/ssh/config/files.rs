@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use super::matching::{self, Condition};
 use super::outside::{Ambient, Outside};
 use super::table::{self, Kind, Spec};
 use super::value::{self, Value};
+use crate::model::text::printable;
 
 /// How deep files may include files.
 const DEEPEST: usize = 16;
@@ -66,6 +67,8 @@ pub(super) struct Trust {
     pub own: bool,
     /// Others must not be able to write it.
     pub check: bool,
+    /// `ssh` goes on without it where it cannot be opened.
+    pub usual: bool,
 }
 
 /// Reads files, each of them once.
@@ -74,6 +77,8 @@ pub(super) struct Reader<'a> {
     pub outside: &'a dyn Outside,
     /// Where relative includes of the system's file lie.
     pub system_folder: PathBuf,
+    /// The usual files that are there and cannot be opened, one sentence each.
+    pub unread: Vec<String>,
     seen: HashMap<(PathBuf, bool), Arc<File>>,
 }
 
@@ -83,11 +88,12 @@ impl<'a> Reader<'a> {
             ambient,
             outside,
             system_folder,
+            unread: Vec::new(),
             seen: HashMap::new(),
         }
     }
 
-    /// The file; `None` where it does not exist.
+    /// The file; `None` where it does not exist, or is a usual one that cannot be opened.
     ///
     /// # Errors
     /// A file that cannot be read or that others can write, or a line that is wrong.
@@ -139,14 +145,22 @@ impl<'a> Reader<'a> {
         Ok(Some(file))
     }
 
-    fn bytes(&self, path: &Path, trust: Trust) -> Result<Option<Vec<u8>>, ConfigError> {
+    fn bytes(&mut self, path: &Path, trust: Trust) -> Result<Option<Vec<u8>>, ConfigError> {
         let unreadable =
             |error: io::Error| ConfigError::file(path, format!("cannot be read: {error}"));
-        let about = match fs::metadata(path) {
-            Ok(about) => about,
+        let mut file = match fs::File::open(path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if trust.usual => {
+                let path = path.display().to_string();
+                let path = printable(&path);
+                self.unread
+                    .push(format!("ssh_config {path} was not read: {error}"));
+                return Ok(None);
+            }
             Err(error) => return Err(unreadable(error)),
         };
+        let about = file.metadata().map_err(unreadable)?;
         if trust.check {
             self.trusted(path, &about)?;
         }
@@ -160,7 +174,9 @@ impl<'a> Reader<'a> {
                 "is larger than 16 MiB: this is no ssh_config",
             ));
         }
-        fs::read(path).map(Some).map_err(unreadable)
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(unreadable)?;
+        Ok(Some(bytes))
     }
 
     fn trusted(&self, path: &Path, about: &fs::Metadata) -> Result<(), ConfigError> {
@@ -280,6 +296,7 @@ impl<'a> Reader<'a> {
         for path in glob::paths(&pattern) {
             let trust = Trust {
                 check: true,
+                usual: false,
                 ..trust
             };
             let file = self.read(&path, trust, depth + 1)?.ok_or_else(|| {

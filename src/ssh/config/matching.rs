@@ -178,19 +178,6 @@ pub(super) fn answer(
     Ok(answer)
 }
 
-/// Whether a `Host` line's patterns fit: one does, and no negated one.
-pub(super) fn host_line_fits(patterns: &[String], host: &str) -> bool {
-    let mut fits = false;
-    for pattern in patterns {
-        match pattern.strip_prefix('!') {
-            Some(negated) if pattern::matches(host, negated) => return false,
-            Some(_) => {}
-            None => fits |= pattern::matches(host, pattern),
-        }
-    }
-    fits
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,15 +205,6 @@ mod tests {
         assert_eq!(read("host=a exec=\"b\" # c").unwrap(), plain);
         assert_eq!(read("HOST a Exec b").unwrap(), plain);
         assert_eq!(read("canonical all # x").unwrap().len(), 2);
-    }
-
-    #[test]
-    fn a_negated_pattern_ends_a_host_line() {
-        let line = |text: &str| text.split(' ').map(str::to_string).collect::<Vec<_>>();
-        assert!(host_line_fits(&line("web* db"), "db"));
-        assert!(!host_line_fits(&line("web* !web1 *"), "web1"));
-        assert!(!host_line_fits(&line("!web1"), "web2"));
-        assert!(!host_line_fits(&line("WEB1"), "web1"));
     }
 
     proptest! {

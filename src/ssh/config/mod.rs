@@ -27,7 +27,7 @@ pub use algorithms::{Family, assemble};
 pub use error::{ConfigError, Place, Warning};
 pub use jump::JumpHost;
 pub use outside::{Ambient, Lookup, Outside, System};
-pub(super) use pattern::matches as pattern_matches;
+pub(super) use pattern::{matches as pattern_matches, one_matches};
 pub use resolved::{
     AddressFamily, AlgorithmList, Canonicalization, Canonicalize, HostKeyChecking, IdentityAgent,
     KeyFile, Proxy, Resolved,
@@ -37,8 +37,6 @@ use files::{File, Reader, Trust};
 use pass::{Pass, Values};
 use table::Spec;
 use value::Value;
-
-use crate::model::text::printable;
 
 /// Which files are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,10 +102,12 @@ impl SshConfig {
         let own = Trust {
             own: true,
             check: true,
+            usual: true,
         };
         let system = Trust {
             own: false,
             check: false,
+            usual: true,
         };
         let wanted: Vec<(PathBuf, Trust)> = match source {
             Source::Usual => vec![
@@ -118,6 +118,7 @@ impl SshConfig {
                 path.clone(),
                 Trust {
                     check: false,
+                    usual: false,
                     ..own
                 },
             )],
@@ -133,28 +134,16 @@ impl SshConfig {
         };
         let mut reader = Reader::new(&ambient, &*outside, system_folder);
         let mut files = Vec::new();
-        let mut unread = Vec::new();
         for (path, trust) in wanted {
-            if !matches!(source, Source::Only(_))
-                && let Err(error) = std::fs::File::open(&path)
-            {
-                if error.kind() != std::io::ErrorKind::NotFound {
-                    let path = path.display().to_string();
-                    unread.push(format!(
-                        "ssh_config {} was not read: {error}",
-                        printable(&path)
-                    ));
-                }
-                continue;
-            }
             match reader.read(&path, trust, 0)? {
                 Some(file) => files.push(file),
-                None if matches!(source, Source::Only(_)) => {
+                None if !trust.usual => {
                     return Err(ConfigError::file(&path, "there is no such file"));
                 }
                 None => {}
             }
         }
+        let unread = reader.unread;
         Ok(Self {
             ambient,
             outside,
@@ -163,7 +152,7 @@ impl SshConfig {
         })
     }
 
-    /// The usual files that are there and cannot be read, one sentence each.
+    /// The usual files that are there and cannot be opened, one sentence each.
     pub fn unread(&self) -> &[String] {
         &self.unread
     }

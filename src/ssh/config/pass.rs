@@ -274,8 +274,7 @@ impl Pass<'_> {
             match &line.says {
                 Says::Host(patterns) => {
                     let mut names = std::iter::once(self.host).chain(self.also);
-                    *active =
-                        can_apply && names.any(|name| matching::host_line_fits(patterns, name));
+                    *active = can_apply && names.any(|name| pattern::one_matches(name, patterns));
                 }
                 Says::Match(conditions) => {
                     let answer = self

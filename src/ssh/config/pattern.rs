@@ -31,6 +31,19 @@ pub(in crate::ssh) fn matches(text: &str, pattern: &str) -> bool {
     pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
+/// Whether the text fits one of the patterns, and none of those that a `!` negates.
+pub(in crate::ssh) fn one_matches(text: &str, patterns: &[String]) -> bool {
+    let mut fits = false;
+    for pattern in patterns {
+        match pattern.strip_prefix('!') {
+            Some(negated) if matches(text, negated) => return false,
+            Some(_) => {}
+            None => fits |= matches(text, pattern),
+        }
+    }
+    fits
+}
+
 /// What a list of patterns says of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -140,6 +153,15 @@ mod tests {
         let started = std::time::Instant::now();
         assert!(!matches(&"a".repeat(5_000), &pattern));
         assert!(started.elapsed().as_secs() < 5);
+    }
+
+    #[test]
+    fn a_negated_pattern_ends_a_host_line() {
+        let line = |text: &str| text.split(' ').map(str::to_string).collect::<Vec<_>>();
+        assert!(one_matches("db", &line("web* db")));
+        assert!(!one_matches("web1", &line("web* !web1 *")));
+        assert!(!one_matches("web2", &line("!web1")));
+        assert!(!one_matches("web1", &line("WEB1")));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use russh::keys::PublicKey;
 use sha1::Sha1;
 
-use crate::ssh::config::pattern_matches;
+use crate::ssh::config::one_matches;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Marker {
@@ -32,7 +32,7 @@ impl Hosts {
                 keyed.update(name.as_bytes());
                 keyed.finalize().into_bytes().as_slice() == hash
             }
-            Self::List(list) => list_matches(list, name),
+            Self::List(list) => one_matches(name, list),
         }
     }
 }
@@ -40,19 +40,6 @@ impl Hosts {
 /// Whether a name of a list matches no other name but itself.
 pub(super) fn is_plain(name: &str) -> bool {
     !name.starts_with('!') && !name.contains(['*', '?'])
-}
-
-/// Whether a list matches: one of its patterns does, and none of the negated ones.
-fn list_matches(list: &[String], name: &str) -> bool {
-    let mut matched = false;
-    for pattern in list {
-        match pattern.strip_prefix('!') {
-            Some(negated) if pattern_matches(name, negated) => return false,
-            Some(_) => {}
-            None => matched |= pattern_matches(name, pattern),
-        }
-    }
-    matched
 }
 
 pub(super) type Line = (Option<Marker>, Hosts, PublicKey);
