@@ -1,11 +1,17 @@
 # The two commands of the README. Both need Debian 12 (or like it), root and Rust, and set up everything else themselves.
-.PHONY: demo test deny advisories sbom generated package static
+.PHONY: demo test check deny advisories sbom generated package static
 
 # Starts four real nodes, pulls a private image of 80 MB onto each, shows it, and takes the nodes down.
 demo:
 	lab/install
 	cargo build --release --locked
 	lab/lab run 4 -- lab/demo
+
+# For daily work, without root or packages: format, lints, and the tests that need nothing but Rust.
+check:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked
 
 # Every check and every test, the lab's included. Without root: `cargo test` runs all that needs no lab.
 test: deny

@@ -1,44 +1,40 @@
-//! The walls between the rooms: fails on an import that the design's table does not allow.
+//! The walls between the rooms: fails on an import that the table in CONTRIBUTING.md does not allow, and where the
+//! picture in `docs/architecture.md` shows something else. `UPDATE=1 cargo test --test rooms` draws it again.
 
 #![allow(clippy::unwrap_used)] // a test file: a panic is a failed test
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Which rooms a room may use, as the design says; every room may use itself.
-fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
-    const EVERYTHING: &[&str] = &[
-        "cli",
-        "credentials",
-        "engine",
-        "inventory",
-        "journal",
-        "model",
-        "node",
-        "ports",
-        "registry",
-        "report",
-        "runtime",
-        "settings",
-        "ssh",
-    ];
-    BTreeMap::from([
-        ("app", EVERYTHING),
-        ("cli", &[] as &[_]),
-        ("credentials", &["model"]),
-        ("engine", &["model", "ports", "node"]),
-        ("inventory", &["model"]),
-        ("journal", &["model"]),
-        ("model", &[]),
-        ("node", &["model", "ports"]),
-        ("ports", &["model"]),
-        ("registry", &["model"]),
-        ("report", &["model"]),
-        ("runtime", &["model", "ports"]),
-        ("settings", &["cli", "model", "inventory", "credentials"]),
-        ("ssh", &["model", "ports"]),
-    ])
+const CONTRIBUTING: &str = include_str!("../CONTRIBUTING.md");
+
+/// Which rooms a room may use: the table in CONTRIBUTING.md. Every room may use itself.
+fn allowed() -> BTreeMap<String, Vec<String>> {
+    let rows: Vec<[String; 2]> = CONTRIBUTING
+        .lines()
+        .skip_while(|line| !line.starts_with("| room |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|row| {
+            let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+            assert_eq!(cells.len(), 3, "not a row of the rooms' table: {row}");
+            [cells[0].trim_matches('`').to_string(), cells[2].to_string()]
+        })
+        .collect();
+    assert!(rows.len() > 10, "CONTRIBUTING.md has no table of rooms");
+    let others = |room: &str| {
+        let names = rows.iter().map(|[name, _]| name.clone());
+        names.filter(|name| name != room).collect()
+    };
+    let uses = |room: &str, cell: &str| match cell {
+        "-" => Vec::new(),
+        "all" => others(room),
+        list => list.split(", ").map(str::to_string).collect(),
+    };
+    rows.iter()
+        .map(|[room, cell]| (room.clone(), uses(room, cell)))
+        .collect()
 }
 
 /// Crates that only one room may use.
@@ -50,7 +46,7 @@ const OWNED: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn rooms_use_only_what_the_design_allows() {
+fn rooms_use_only_what_the_table_allows() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let table = allowed();
     let mut wrong = Vec::new();
@@ -64,14 +60,14 @@ fn rooms_use_only_what_the_design_allows() {
         files_read += 1;
         let Some(may_use) = table.get(room.as_str()) else {
             wrong.push(format!(
-                "{}: no such room in the design",
+                "{}: no such room in CONTRIBUTING.md",
                 relative.display()
             ));
             continue;
         };
         let text = fs::read_to_string(&file).unwrap();
         for used in rooms_named_in(&text) {
-            if used != room && !may_use.contains(&used.as_str()) {
+            if used != room && !may_use.contains(&used) {
                 wrong.push(format!("{}: {room} may not use {used}", relative.display()));
             }
         }
@@ -95,6 +91,49 @@ fn rooms_use_only_what_the_design_allows() {
         "read only {files_read} files: is the path right?"
     );
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_picture_shows_the_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once("```mermaid\n").unwrap();
+    let (shown, after) = rest.split_once("```").unwrap();
+    let drawn = picture(&allowed());
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, format!("{before}```mermaid\n{drawn}```{after}")).unwrap();
+        return;
+    }
+    assert!(
+        shown == drawn,
+        "docs/architecture.md is out of date: UPDATE=1 cargo test --test rooms"
+    );
+}
+
+/// The rooms as a Mermaid graph. An arrow that follows from two others is left out, and so are those of `app`, which
+/// wires all rooms.
+fn picture(table: &BTreeMap<String, Vec<String>>) -> String {
+    let mut lines = vec![
+        "graph TD".to_string(),
+        "    app([app: wires the rooms])".to_string(),
+    ];
+    let mut used = BTreeSet::new();
+    for (room, uses) in table.iter().filter(|(room, _)| *room != "app") {
+        for other in uses {
+            let through = |between: &String| between != other && table[between].contains(other);
+            if !uses.iter().any(through) {
+                lines.push(format!("    {room} --> {other}"));
+            }
+            used.insert(other);
+        }
+    }
+    for room in table
+        .keys()
+        .filter(|room| *room != "app" && !used.contains(room))
+    {
+        lines.push(format!("    app --> {room}"));
+    }
+    lines.join("\n") + "\n"
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
