@@ -106,6 +106,8 @@ pub(super) fn parse_deep(text: &str, name: &str, depth: usize) -> Result<Tree, I
             max_total_replayed_events: REPEAT_LIMIT,
         },
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
+        // Kept for whoever asks, comments have a limit of their own.
+        emit_comments: false,
         with_snippet: false,
     };
     let mut tree: Tree = serde_yaml::from_str_with_options(text, options)
@@ -361,6 +363,27 @@ mod tests {
             panic!()
         };
         assert_eq!(inner.len(), 2);
+    }
+
+    #[test]
+    fn comments_may_be_any_number_anywhere() {
+        let many = "  # remark\n".repeat(5_000);
+        for text in [
+            format!("a:\n{many}  b: 1\n"),
+            format!("{many}a: {{b: 1}}\n{many}"),
+            format!("a:\n  b: # here\n{many}    1\n"),
+            format!("a: {{\n{many}  b: 1}}\n"),
+            format!("c:\n{many}- x\n{many}- y\n{many}a:\n{many}  ? b\n{many}  : 1\n"),
+            format!("x: &x\n{many}  k: v\na: !t\n{many}  b: 1\n"),
+            format!("c: [\n{many} x,\n{many} y\n{many}]\na:\n  b: 1\n"),
+        ] {
+            let entries = map(&text);
+            let Value::Map(inner) = &entries.last().unwrap().1.value else {
+                panic!("{entries:?}")
+            };
+            assert_eq!(inner[0].0.text, "b");
+            assert_eq!(text_of(&inner[0].1), "1");
+        }
     }
 
     fn refused(text: &str) -> String {
