@@ -112,6 +112,13 @@ async fn a_killed_supervisor_is_noticed() {
 }
 
 #[tokio::test]
+async fn the_platform_asked_for_is_what_counts() {
+    for shells in &SHELLS {
+        scenarios::the_platform_asked_for_is_what_counts(shells).await;
+    }
+}
+
+#[tokio::test]
 async fn what_arrives_is_told_in_bytes() {
     for shells in &SHELLS {
         scenarios::what_arrives_is_told_in_bytes(shells).await;
@@ -150,6 +157,13 @@ async fn what_the_daemon_tells_of_layers_is_told_in_bytes() {
 async fn what_only_the_client_can_do_is_left_to_it() {
     for shells in &SHELLS {
         daemon::what_only_the_client_can_do_is_left_to_it(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_ignores_signals_is_ended_at_once() {
+    for shells in &SHELLS {
+        daemon::a_client_that_ignores_signals_is_ended_at_once(shells).await;
     }
 }
 

@@ -287,7 +287,9 @@ pub(super) fn only_what_is_open(plan: &mut Plan, past: &Past) -> Result<Vec<Stri
                 .image(item)
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            if let Some(held) = held.get(&(node.name.as_str(), image.as_str())) {
+            if let Some(held) = held.get(&(node.name.as_str(), image.as_str()))
+                && held.suits(plan.policy.platform.as_deref())
+            {
                 plan.held.insert((number, item), (*held).clone());
             }
         }

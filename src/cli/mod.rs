@@ -192,6 +192,9 @@ pub struct CheckArgs {
     /// The images that these Kubernetes manifests name: a file, a folder, or - for standard input; repeatable.
     #[arg(long, value_name = "FILE", help_heading = "Images")]
     pub manifests: Vec<PathBuf>,
+    /// An image that a node holds for another platform than this is a failure.
+    #[arg(long, value_name = "OS/ARCH", help_heading = "Policy")]
+    pub platform: Option<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub reach: ReachArgs,

@@ -85,7 +85,8 @@ fn judge(plan: &Plan, due: &[usize], facts: &NodeFacts) -> Vec<Option<Result<Out
         .map(|(item, held)| {
             let held = held.as_ref()?;
             let wanted = plan.work.image(*item).and_then(Image::digest);
-            let is_it = wanted.is_none_or(|wanted| held.digest.as_deref() == Some(wanted));
+            let is_it = wanted.is_none_or(|wanted| held.digest.as_deref() == Some(wanted))
+                && held.suits(plan.policy.platform.as_deref());
             (plan.policy.pull == PullWhen::Missing && is_it)
                 .then(|| Ok(Outcome::Present(held.clone())))
         })
@@ -102,8 +103,11 @@ fn judge(plan: &Plan, due: &[usize], facts: &NodeFacts) -> Vec<Option<Result<Out
         match manifest_of(plan, manifests, &facts.os, &facts.architecture) {
             _ if answers[at].is_some() => {}
             None => answers[at] = Some(Err(no_platform(plan, manifests, facts))),
-            // Of one that is there under this name most layers are too, however old it is.
-            Some(_) if facts.images[at].is_some() => {}
+            // Most layers of an image under this name are there too, however old it is, unless it is for another platform.
+            Some(_)
+                if facts.images[at]
+                    .as_ref()
+                    .is_some_and(|held| held.suits(plan.policy.platform.as_deref())) => {}
             Some(manifest) => missing.push(manifest),
         }
     }

@@ -286,7 +286,8 @@ async fn try_item<T: Transport>(
         Work::Check(images) => {
             begins(Stage::Inspect);
             let runtime = runtime_of(course, state.runtime)?;
-            let asking = node::check(session, node, runtime, &images[item], cancel);
+            let platform = course.plan.policy.platform.as_deref();
+            let asking = node::check(session, node, runtime, &images[item], platform, cancel);
             let answer = guarded(Stage::Inspect, asking).await?;
             Ok(done(answer, |held| {
                 held.map_or(Outcome::Missing, Outcome::Present)

@@ -9,6 +9,7 @@ pub mod image;
 pub mod node;
 pub mod outcome;
 pub mod plan;
+mod platform;
 pub mod secret;
 pub mod text;
 
@@ -25,4 +26,5 @@ pub use outcome::{
 pub use plan::{
     Backoff, FailureLimit, Plan, PlannedImage, Policy, Portion, Preflight, PullWhen, Work,
 };
+pub use platform::is_platform;
 pub use secret::{FoundLogin, LoginSource, RegistryLogin, Secret, basic};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::facts::NodeFacts;
 use super::failure::Failure;
+use super::platform::is_platform;
 
 /// How a command on a node ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,8 +61,18 @@ pub struct Held {
     pub image_id: Option<String>,
     /// Bytes as the runtime counts them: unpacked for docker, compressed for crictl.
     pub bytes: Option<u64>,
-    /// `os/architecture`, where the runtime tells.
+    /// `os/architecture[/variant]`, where the runtime tells.
     pub platform: Option<String>,
+}
+
+impl Held {
+    /// Whether it may be for the platform that was asked for: a runtime that names none cannot be contradicted.
+    pub fn suits(&self, wanted: Option<&str>) -> bool {
+        match (&self.platform, wanted) {
+            (Some(held), Some(wanted)) => is_platform(held, wanted),
+            (None, _) | (_, None) => true,
+        }
+    }
 }
 
 /// Why something was never run to its end.

@@ -15,7 +15,7 @@ mod tests;
 mod transfer;
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use crate::model::{
@@ -148,6 +148,24 @@ pub async fn pull<S: Session>(
     cancel: impl Future<Output = ()> + Send,
 ) -> Result<Ended<Outcome>, Failure> {
     let mut cancel = pin!(cancel);
+    if let Some(ended) = pull_when(session, node, job, job.when, progress, cancel.as_mut()).await? {
+        return Ok(ended);
+    }
+    // The tag holds an image for another platform: only the registry has the one that was asked for.
+    let always = PullWhen::Always;
+    let ended = pull_when(session, node, job, always, progress, cancel.as_mut()).await?;
+    ended.ok_or_else(|| contradiction(Stage::Inspect))
+}
+
+/// One pull, as `when` says. `None` where nothing was pulled and the image that is there is for another platform.
+async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
+    session: &mut S,
+    node: &Node,
+    job: &PullJob<'_>,
+    when: PullWhen,
+    progress: &(dyn Fn(Progress) + Send + Sync),
+    mut cancel: Pin<&mut F>,
+) -> Result<Option<Ended<Outcome>>, Failure> {
     let (runtime, image) = (job.runtime, job.request.image);
     let mut commands = vec![
         runtime.inspect(image, job.request.endpoint),
@@ -160,11 +178,11 @@ pub async fn pull<S: Session>(
     if let Some(layers) = job.layers {
         transfer.expect(layers);
     }
-    let request = Request::pull(job, node, commands);
+    let request = Request::pull(job, when, node, commands);
     let Some(mut talk) =
         Talk::start(session, node, &request, Stage::Inspect, cancel.as_mut()).await?
     else {
-        return Ok(Ended::Cancelled);
+        return Ok(Some(Ended::Cancelled));
     };
 
     /// One command of the pull: its stage announced, its output, or an early end of the whole call.
@@ -179,7 +197,7 @@ pub async fn pull<S: Session>(
                 Heard::This(output) => output,
                 Heard::Cancel => {
                     talk.stop().await;
-                    return Ok(Ended::Cancelled);
+                    return Ok(Some(Ended::Cancelled));
                 }
                 Heard::Stalled(failure) => {
                     talk.stop().await;
@@ -205,14 +223,14 @@ pub async fn pull<S: Session>(
             return Err(failure);
         }
     };
-    if job.when == PullWhen::Missing && inspected.success() {
+    if when == PullWhen::Missing && inspected.success() {
         talk.finish().await;
         let held = before.ok_or_else(|| contradiction(Stage::Inspect))?;
-        return Ok(Ended::Done(Outcome::Present(expected(
-            image,
-            held,
-            Stage::Inspect,
-        )?)));
+        if !held.suits(job.request.platform) {
+            return Ok(None);
+        }
+        let held = expected(&job.request, held, Stage::Inspect)?;
+        return Ok(Some(Ended::Done(Outcome::Present(held))));
     }
 
     let pulled = step!(Stage::Pull, job.timeout);
@@ -238,28 +256,29 @@ pub async fn pull<S: Session>(
                 "the runtime said it pulled but does not hold it",
             )
         })?;
-    let held = expected(image, held, Stage::Verify)?;
+    let held = expected(&job.request, held, Stage::Verify)?;
     let unchanged = before.is_some_and(|before| {
         (before.digest.is_some() || before.image_id.is_some())
             && before.digest == held.digest
             && before.image_id == held.image_id
     });
-    Ok(Ended::Done(if unchanged {
+    Ok(Some(Ended::Done(if unchanged {
         Outcome::Present(held)
     } else {
         Outcome::Pulled(held)
-    }))
+    })))
 }
 
 /// Asks whether the node holds the image, and changes nothing.
 ///
 /// # Errors
-/// A [`Failure`] at stage start or inspect.
+/// A [`Failure`] at stage start or inspect, also when the image is for another platform than `platform`.
 pub async fn check<S: Session>(
     session: &mut S,
     node: &Node,
     runtime: &dyn Runtime,
     image: &Image,
+    platform: Option<&str>,
     cancel: impl Future<Output = ()> + Send,
 ) -> Result<Ended<Option<Held>>, Failure> {
     let command = runtime.inspect(image, node.endpoint.as_deref());
@@ -273,9 +292,13 @@ pub async fn check<S: Session>(
         cancel,
     );
     match asked.await? {
-        Ended::Done(output) => runtime
-            .read_inspect(image, &output, Stage::Inspect)
-            .map(Ended::Done),
+        Ended::Done(output) => {
+            let held = runtime.read_inspect(image, &output, Stage::Inspect)?;
+            if let Some(held) = &held {
+                suits(held, platform, Stage::Inspect)?;
+            }
+            Ok(Ended::Done(held))
+        }
         Ended::Cancelled => Ok(Ended::Cancelled),
     }
 }
@@ -368,9 +391,10 @@ fn choose(
     }
 }
 
-/// Refuses an image whose digest is not the one that was asked for.
-fn expected(image: &Image, held: Held, stage: Stage) -> Result<Held, Failure> {
-    match image.digest() {
+/// Refuses an image whose digest or platform is not the one that was asked for.
+fn expected(request: &PullRequest<'_>, held: Held, stage: Stage) -> Result<Held, Failure> {
+    suits(&held, request.platform, stage)?;
+    match request.image.digest() {
         Some(wanted) if held.digest.as_deref() != Some(wanted) => Err(Failure::new(
             FailureKind::Corrupt,
             stage,
@@ -383,6 +407,18 @@ fn expected(image: &Image, held: Held, stage: Stage) -> Result<Held, Failure> {
         )),
         _ => Ok(held),
     }
+}
+
+/// Refuses an image for another platform than the one that was asked for.
+fn suits(held: &Held, wanted: Option<&str>, stage: Stage) -> Result<(), Failure> {
+    let (true, Some(wanted), Some(platform)) = (!held.suits(wanted), wanted, &held.platform) else {
+        return Ok(());
+    };
+    Err(Failure::new(
+        FailureKind::Platform,
+        stage,
+        format!("asked for {wanted}, but the image on the node is for {platform}"),
+    ))
 }
 
 fn no_answer(stage: Stage) -> Failure {

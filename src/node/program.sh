@@ -159,14 +159,24 @@ end_with_child() {
 ask_to_end() {
     : >"$dir/stop"
     forget_secret
-    signal TERM
+    ask_command_to_end
 }
 
-# Ends the running command if it does not end by itself, and removes the directory.
+# docker 29's dial-stdio ignores TERM and INT. It keeps no state of its own, so HUP harms nothing; podman's clean-up
+# after a pull, for one, would be cut short by it.
+ask_command_to_end() {
+    signal TERM
+    [ ! -e "$dir/ends-with-hup" ] || signal HUP
+}
+
+# Ends the running command if it does not end by itself, and removes the directory. The operator's own command may
+# have something to put in order; a runtime's client only has a connection to close.
 force_end() {
     # Whoever sees to that before ends us; our sleep must go with us.
     end_with_child
-    sleep 5 &
+    grace=1
+    [ "$action" != run ] || grace=5
+    sleep "$grace" &
     wait $!
     signal KILL
     # Something that left the process group may hold them.
@@ -208,6 +218,8 @@ become() {
         [ -n "$locale" ] || unset LC_ALL
         umask "$mask"
     fi
+    # A pull ignores HUP, and its client would inherit that.
+    trap - HUP
     number=$1
     eval "left=\$arguments_$1"
     set --
@@ -316,6 +328,7 @@ perform() {
     if [ "$delivery" = input ]; then
         input=$dir/question
         keep=keep_answer
+        : >"$dir/ends-with-hup"
     elif eval "[ -n \"\$input_$1\" ]"; then
         input=$dir/input
         eval "printf %s \"\$input_$1\" >\"\$input\""
@@ -333,7 +346,7 @@ perform() {
     keep "$limit_stderr" <"$dir/stderr-pipe" >"$dir/stderr" 2>/dev/null &
     readers="$readers $!"
     printf '%s\n' "$readers" >"$dir/readers"
-    stopped && signal TERM
+    stopped && ask_command_to_end
     measurer=
     if [ -n "$2" ]; then
         measure "$2" &
@@ -350,7 +363,7 @@ perform() {
     # A client that was ended before it opened its pipes leaves readers that would wait for ever.
     stopped && kill $readers 2>/dev/null
     wait $readers
-    rm -f "$dir/leader" "$dir/readers"
+    rm -f "$dir/leader" "$dir/readers" "$dir/ends-with-hup"
     stopped && finish
     [ "$delivery" != input ] || [ -s "$dir/stdout" ] || return
     answered=yes

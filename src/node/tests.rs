@@ -258,10 +258,10 @@ async fn check_tells_what_is_held_and_run_what_was_printed() {
     peer.node("n1").runs(SECOND, output.clone());
     let mut session = peer.connect(&node(), &|_| {}).await.unwrap();
     let image = IMAGE.parse().unwrap();
-    let ended = check(&mut session, &node(), &DOCKER, &image, pending()).await;
+    let ended = check(&mut session, &node(), &DOCKER, &image, None, pending()).await;
     assert_eq!(ended, Ok(Ended::Done(None)));
     peer.node("n1").image(IMAGE, [Step::Present]);
-    let ended = check(&mut session, &node(), &DOCKER, &image, pending()).await;
+    let ended = check(&mut session, &node(), &DOCKER, &image, None, pending()).await;
     assert_eq!(ended, Ok(Ended::Done(Some(held()))));
     let ended = run(&mut session, &node(), &["true".into()], pending()).await;
     assert_eq!(ended, Ok(Ended::Done(output)));
@@ -310,7 +310,7 @@ fn the_calls_can_move_between_threads() {
         };
         let _ = probe(&mut session, &node(), &[&DOCKER], pending()).await;
         let _ = pull(&mut session, &node(), &job, &|_| {}, pending()).await;
-        let _ = check(&mut session, &node(), &DOCKER, &image, pending()).await;
+        let _ = check(&mut session, &node(), &DOCKER, &image, None, pending()).await;
         let _ = run(&mut session, &node(), &[], pending()).await;
     });
 }
@@ -422,16 +422,22 @@ fn an_image_with_another_digest_than_asked_for_is_corrupt() {
     let image: Image = format!("reg.example/app@sha256:{}", "b".repeat(64))
         .parse()
         .unwrap();
-    let failure = expected(&image, held(), Stage::Verify).unwrap_err();
+    let request = PullRequest {
+        image: &image,
+        endpoint: None,
+        platform: None,
+        login: None,
+    };
+    let failure = expected(&request, held(), Stage::Verify).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Corrupt);
     let unknown = Held {
         digest: None,
         ..held()
     };
-    assert!(expected(&image, unknown, Stage::Verify).is_err());
+    assert!(expected(&request, unknown, Stage::Verify).is_err());
     let right = Held {
         digest: image.digest().map(String::from),
         ..held()
     };
-    assert!(expected(&image, right, Stage::Verify).is_ok());
+    assert!(expected(&request, right, Stage::Verify).is_ok());
 }

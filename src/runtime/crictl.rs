@@ -321,7 +321,10 @@ fn read_held(image: &Image, answer: &Value) -> Option<Held> {
             .as_u64()
             .or_else(|| status["size"].as_str()?.parse().ok()),
         platform: match (spec["os"].as_str(), spec["architecture"].as_str()) {
-            (Some(os), Some(architecture)) => Some(format!("{os}/{architecture}")),
+            (Some(os), Some(architecture)) => Some(match spec["variant"].as_str() {
+                Some(variant) if !variant.is_empty() => format!("{os}/{architecture}/{variant}"),
+                _ => format!("{os}/{architecture}"),
+            }),
             _ => None,
         },
     })

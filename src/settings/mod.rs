@@ -164,7 +164,8 @@ pub fn check(
     one_reader_of_stdin(&args.reach.fleet, &args.manifests, false)?;
     let reports = report_files(&args.course.output.report, ambient)?;
     let images = images(&args.images, &args.manifests, ambient)?;
-    let policy = policy::policy(&args.course.policy)?;
+    let mut policy = policy::policy(&args.course.policy)?;
+    policy.platform = args.platform.as_deref().map(policy::platform).transpose()?;
     let fleet = fleet(
         &args.reach.fleet,
         &args.reach.ssh.login,

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::time::{Duration, Instant};
 
 use prepull::model::{FailureKind, Layer, Secret};
-use prepull::node::{Progress, Transferred};
+use prepull::node::{Ended, Progress, Transferred};
 
 use super::runtime::FakeRuntime;
 use super::scenarios::{How, MINUTE, assert_pulled, docker_with, hostile, pull, pull_how};
@@ -35,6 +35,7 @@ fn how(stall: Option<Duration>) -> How<'static> {
         timeout: None,
         stall,
         layers: None,
+        platform: None,
     }
 }
 
@@ -130,6 +131,34 @@ layer 'Pull complete' bbbbbbbbbbbb
         std::fs::remove_file(place.path("fake/held")).unwrap();
     }
     place.assert_clean().await;
+}
+
+/// docker 29's `dial-stdio` ignores TERM and INT and ends with HUP. A client that ignores all three is killed a second later.
+pub async fn a_client_that_ignores_signals_is_ended_at_once(shells: &Shells) {
+    let waits = "touch \"$FAKE/started\"; while :; do sleep 0.1; done\n";
+    for (traps, ends_with_hup) in [
+        (
+            "trap '' TERM INT; trap 'touch \"$FAKE/hup\"; exit' HUP\n",
+            true,
+        ),
+        ("trap '' TERM INT HUP\n", false),
+    ] {
+        let place = Place::new(shells);
+        place.write("fake/system", &format!("{traps}{DAEMON}{waits}"));
+        let cancelled = std::sync::OnceLock::new();
+        let cancel = async {
+            place.started().await;
+            cancelled.get_or_init(Instant::now);
+        };
+        let ended = pull(&place, &asked("POST / HTTP/1.1\r\n\r\n"), None, cancel).await;
+        assert_eq!(ended, Ok(Ended::Cancelled), "{shells:?}");
+        // A busy machine gets more than the 2 s that it should take, but less than the 5 s of an operator's command.
+        let took = cancelled.get().unwrap().elapsed();
+        assert!(took < Duration::from_secs(4), "{shells:?}: {took:?}");
+        assert_eq!(place.exists("fake/hup"), ends_with_hup, "{shells:?}");
+        assert_eq!(place.folders().len(), 0);
+        place.assert_clean().await;
+    }
 }
 
 /// Logins of the node's own, signatures, and a client that cannot join us to the daemon.

@@ -86,12 +86,13 @@ impl Runtime for FakeRuntime {
         stage: Stage,
     ) -> Result<Option<Held>, Failure> {
         if output.success() {
-            let digest = String::from_utf8_lossy(&output.stdout).trim().to_string();
+            let printed = String::from_utf8_lossy(&output.stdout);
+            let mut words = printed.split_whitespace().map(String::from);
             return Ok(Some(Held {
-                digest: Some(digest),
+                digest: words.next(),
                 image_id: None,
                 bytes: None,
-                platform: None,
+                platform: words.next(),
             }));
         }
         if words(output).contains("no such image") {

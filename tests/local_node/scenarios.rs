@@ -50,6 +50,7 @@ async fn pull_of(
         timeout,
         stall: None,
         layers: None,
+        platform: None,
     };
     pull_how(how, place, runtime, &|_| {}, cancel).await
 }
@@ -60,6 +61,7 @@ pub(super) struct How<'a> {
     pub(super) timeout: Option<Duration>,
     pub(super) stall: Option<Duration>,
     pub(super) layers: Option<&'a [Layer]>,
+    pub(super) platform: Option<&'a str>,
 }
 
 pub(super) async fn pull_how(
@@ -75,6 +77,7 @@ pub(super) async fn pull_how(
         timeout,
         stall,
         layers,
+        platform,
     } = how;
     // Each place is a node of its own, on a machine that they share.
     let own = place.folder.path().display().to_string();
@@ -87,7 +90,7 @@ pub(super) async fn pull_how(
             image: &image,
             // Places share the machine's memory file system: none has to wait for another's turn.
             endpoint: Some(&own),
-            platform: None,
+            platform,
             login: None,
         },
         when: PullWhen::Missing,
@@ -231,12 +234,95 @@ pub async fn a_failing_pull_keeps_the_clients_words(shells: &Shells) {
     place.assert_clean().await;
 }
 
+/// A tag that holds an image for another platform is pulled, and what the pull brings is compared too.
+pub async fn the_platform_asked_for_is_what_counts(shells: &Shells) {
+    for (held, wanted, brings, pulls, expected) in [
+        (
+            "linux/amd64",
+            "linux/arm64",
+            "linux/arm64/v8",
+            1,
+            Ok("pulled"),
+        ),
+        (
+            "linux/amd64",
+            "linux/arm64",
+            "linux/amd64",
+            1,
+            Err(FailureKind::Platform),
+        ),
+        ("linux/arm64", "linux/arm64/v8", "", 0, Ok("present")),
+        (
+            "linux/arm/v6",
+            "linux/arm/v7",
+            "linux/arm/v7",
+            1,
+            Ok("pulled"),
+        ),
+        (
+            "",
+            "linux/arm64",
+            "linux/s390x",
+            1,
+            Err(FailureKind::Platform),
+        ),
+    ] {
+        let place = Place::new(shells);
+        if !held.is_empty() {
+            place.write("fake/held", &format!("sha256:0001 {held}"));
+        }
+        let brings = format!("echo 'sha256:0002 {brings}' >\"$FAKE/held\"; exit 0");
+        place.write("fake/pull", &brings);
+        let how = How {
+            mark: "test",
+            lease: MINUTE,
+            timeout: None,
+            stall: None,
+            layers: None,
+            platform: Some(wanted),
+        };
+        let runtime = FakeRuntime::new(RuntimeKind::Docker);
+        let ended = pull_how(how, &place, &runtime, &|_| {}, pending()).await;
+        let ended = match &ended {
+            Ok(Ended::Done(outcome)) => Ok(outcome.status()),
+            Ok(Ended::Cancelled) => panic!("{shells:?}: cancelled"),
+            Err(failure) => Err(failure.kind),
+        };
+        assert_eq!(ended, expected, "{shells:?} {held} {wanted}");
+        assert_eq!(self::pulls(&place), pulls, "{shells:?} {held} {wanted}");
+        place.assert_clean().await;
+    }
+    let place = Place::new(shells);
+    place.write("fake/held", "sha256:0001 linux/amd64");
+    let (image, runtime) = (
+        IMAGE.parse().unwrap(),
+        FakeRuntime::new(RuntimeKind::Crictl),
+    );
+    for (wanted, is_there) in [("linux/x86_64", true), ("linux/arm64", false)] {
+        let (mut session, node) = (place.session(), node(false));
+        let asked = call::check(
+            &mut session,
+            &node,
+            &runtime,
+            &image,
+            Some(wanted),
+            pending(),
+        );
+        match asked.await {
+            Ok(Ended::Done(Some(_))) => assert!(is_there),
+            Err(failure) => assert_eq!((failure.kind, is_there), (FailureKind::Platform, false)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 const HANGS: &str = "sleep 1000 & touch \"$FAKE/started\"; sleep 1000; wait";
 const HANGS_WELL: &str =
     "trap '' TERM HUP INT; sleep 1000 & touch \"$FAKE/started\"; while :; do sleep 1; done";
 
 pub async fn a_hanging_pull_is_ended_by_the_time_out(shells: &Shells) {
-    for (script, most) in [(HANGS, 6), (HANGS_WELL, 11)] {
+    // The limit, a second's grace, and what a busy machine needs.
+    for (script, most) in [(HANGS, 4), (HANGS_WELL, 4)] {
         let place = Place::new(shells);
         place.write("fake/pull", script);
         let limit = Some(Duration::from_millis(1500));
@@ -496,6 +582,7 @@ pub async fn what_arrives_is_told_in_bytes(shells: &Shells) {
         timeout: None,
         stall: Some(MINUTE),
         layers: None,
+        platform: None,
     };
     let runtime = FakeRuntime::new(RuntimeKind::Crictl);
     let ended = pull_how(how, &place, &runtime, &progress, pending()).await;
@@ -519,6 +606,7 @@ pub async fn a_pull_without_progress_is_ended(shells: &Shells) {
         timeout: None,
         stall: Some(Duration::from_secs(4)),
         layers: None,
+        platform: None,
     };
     let runtime = FakeRuntime::new(RuntimeKind::Crictl);
     let ended = pull_how(how, &place, &runtime, &|_| {}, pending()).await;
@@ -546,6 +634,7 @@ pub async fn layers_that_docker_calls_done_are_told(shells: &Shells) {
         // Far shorter than the pull: whole layers must not count as a stall.
         stall: Some(Duration::from_secs(1)),
         layers: Some(&layers),
+        platform: None,
     };
     let told = told_by(&place, how, RuntimeKind::Docker, shells).await;
     assert_eq!(told, [(1000, Some(1307)), (1300, Some(1307))]);
@@ -562,6 +651,7 @@ pub async fn a_runtime_that_shows_nothing_is_said_to_show_nothing(shells: &Shell
         timeout: None,
         stall: Some(Duration::from_secs(1)),
         layers: None,
+        platform: None,
     };
     let told = told_by(&place, how, RuntimeKind::Crictl, shells).await;
     assert_eq!(told, []);
@@ -867,6 +957,7 @@ fn of_sh(shells: &Shells) -> Scenarios<'_> {
         Box::pin(a_pull_that_nobody_asks_after_ends_with_its_lease(shells)),
         Box::pin(a_pull_that_is_taken_down_is_begun_anew(shells)),
         Box::pin(a_second_run_waits_for_the_first_ones_pull(shells)),
+        Box::pin(the_platform_asked_for_is_what_counts(shells)),
         Box::pin(what_arrives_is_told_in_bytes(shells)),
         Box::pin(a_pull_without_progress_is_ended(shells)),
         Box::pin(layers_that_docker_calls_done_are_told(shells)),
@@ -881,6 +972,9 @@ fn of_sh(shells: &Shells) -> Scenarios<'_> {
             shells,
         )),
         Box::pin(daemon::what_only_the_client_can_do_is_left_to_it(shells)),
+        Box::pin(daemon::a_client_that_ignores_signals_is_ended_at_once(
+            shells,
+        )),
         Box::pin(daemon::a_hostile_daemon_costs_little(shells)),
     ]
 }
