@@ -1,8 +1,8 @@
-//! Manual pages and completions: those in `docs/` are what the definitions give now, and shells complete with them.
+//! Manual pages, completions and lists in `docs/` are what the definitions give now, and shells complete with them.
 
 #![allow(clippy::unwrap_used)] // a test file: a panic is a failed test
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +10,7 @@ use std::process::Command;
 use clap::ValueEnum as _;
 use prepull::app;
 use prepull::cli::Shell;
+use prepull::model::{FailureKind, Retry};
 
 /// Where packages look for each shell's file, below `docs/completions`.
 fn completions() -> BTreeMap<String, String> {
@@ -73,6 +74,51 @@ fn manual_pages_are_current() {
 #[test]
 fn completions_are_current() {
     is_current("completions", &completions());
+}
+
+fn failure_kinds() -> BTreeSet<&'static str> {
+    FailureKind::ALL.map(FailureKind::as_str).into()
+}
+
+#[test]
+fn the_schema_lists_every_failure_kind() {
+    let schema: serde_json::Value =
+        serde_json::from_str(include_str!("../docs/schema/document-1.json")).unwrap();
+    let listed = schema["$defs"]["failure"]["properties"]["kind"]["enum"].as_array();
+    let mut listed: BTreeSet<_> = listed
+        .unwrap()
+        .iter()
+        .map(|k| k.as_str().unwrap())
+        .collect();
+    assert!(listed.remove("not-run"), "the kind of what was not run");
+    assert_eq!(listed, failure_kinds());
+}
+
+#[test]
+fn the_page_on_failures_lists_every_kind_and_how_often_it_is_retried() {
+    let page = include_str!("../docs/failures.md");
+    let rows: BTreeMap<&str, &str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .map(|row| {
+            let cells: Vec<&str> = row.trim_end_matches(" |").split(" | ").collect();
+            (cells[0].trim_end_matches('`'), cells[2])
+        })
+        .collect();
+    assert_eq!(
+        rows.keys().copied().collect::<BTreeSet<_>>(),
+        failure_kinds()
+    );
+    for kind in FailureKind::ALL {
+        let word = match kind.retry() {
+            Retry::Never => "no",
+            Retry::Few => "twice",
+            Retry::Yes => "yes",
+            Retry::Paused => "after a shared pause",
+        };
+        let row = rows[kind.as_str()];
+        assert!(row.contains(word), "{kind:?}: {word} is not in {row:?}");
+    }
 }
 
 /// What a shell is offered at the end of this line.

@@ -164,8 +164,40 @@ pub enum FailureKind {
     Internal,
 }
 
+// A kind that `ALL` lacks would be missing in the documentation and the schema.
+const _: () = assert!(FailureKind::ALL.len() == FailureKind::Internal as usize + 1);
+
 impl FailureKind {
-    /// The word in JSON, lines and summaries: DESIGN's failure kinds.
+    /// Every kind, in the order of the enum.
+    pub const ALL: [Self; 25] = [
+        Self::Unreachable,
+        Self::HostKey,
+        Self::SshAuth,
+        Self::ConnectionLost,
+        Self::Privilege,
+        Self::RuntimeMissing,
+        Self::RuntimeDown,
+        Self::RuntimeAbsent,
+        Self::NodeSetup,
+        Self::RegistryAuth,
+        Self::RegistryAuthExpired,
+        Self::ImageNotFound,
+        Self::Platform,
+        Self::ImageInvalid,
+        Self::RegistryRefused,
+        Self::RateLimited,
+        Self::RegistryUnavailable,
+        Self::RegistryUnresolved,
+        Self::TlsTrust,
+        Self::Corrupt,
+        Self::DiskFull,
+        Self::Stalled,
+        Self::TimedOut,
+        Self::Unknown,
+        Self::Internal,
+    ];
+
+    /// The word in JSON, lines and summaries; `docs/failures.md` lists them for users.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
