@@ -155,7 +155,7 @@ pub trait Runtime: Send + Sync {
     /// Asks client and daemon for their versions: tells whether the runtime answers.
     fn version<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a>;
 
-    /// Reads the answer to [`Runtime::version`]: the daemon's version, for people.
+    /// Reads the answer to [`Runtime::version`]: what answers there, for people.
     ///
     /// # Errors
     /// A [`Failure`] at stage probe: runtime-missing, runtime-down, privilege, node-setup.

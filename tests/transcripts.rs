@@ -3,9 +3,10 @@
 
 #![allow(clippy::unwrap_used)] // a test file: a panic is a failed test
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use prepull::model::{
     CommandOutput, ExitStatus, Failure, FailureKind, Image, Retry, RuntimeKind, Stage,
@@ -43,6 +44,59 @@ fn expected() -> Vec<Expected> {
         .collect()
 }
 
+/// One recorded run: a line of `TOOL.jsonl`.
+#[derive(serde::Deserialize)]
+struct Recording {
+    case: String,
+    cmd: String,
+    exit: u32,
+    stdout: String,
+    stderr: String,
+}
+
+/// Every recording, by tool and case.
+static RECORDINGS: LazyLock<BTreeMap<(String, String), Recording>> = LazyLock::new(|| {
+    let mut found = BTreeMap::new();
+    for file in fs::read_dir(fixtures().join("transcripts")).unwrap() {
+        let file = file.unwrap().path();
+        if file
+            .extension()
+            .is_none_or(|extension| extension != "jsonl")
+        {
+            continue;
+        }
+        let tool = file.file_stem().unwrap().to_str().unwrap().to_string();
+        for line in fs::read_to_string(&file).unwrap().lines() {
+            let recording: Recording = serde_json::from_str(line).unwrap();
+            let key = (tool.clone(), recording.case.clone());
+            assert!(found.insert(key, recording).is_none(), "{line}");
+        }
+    }
+    found
+});
+
+impl Recording {
+    fn output(&self) -> CommandOutput {
+        CommandOutput {
+            exit: ExitStatus::Code(self.exit),
+            stdout: self.stdout.clone().into_bytes(),
+            stderr: self.stderr.clone().into_bytes(),
+            truncated: false,
+        }
+    }
+
+    /// The image that the recorded command names; any other where it names none that is valid.
+    fn image(&self) -> Image {
+        self.cmd
+            .split_whitespace()
+            .filter(|word| word.contains('/'))
+            .map(|word| word.trim_matches(|c| c == '\'' || c == '"'))
+            .filter_map(|word| word.parse().ok())
+            .next_back()
+            .unwrap_or_else(|| "reg.example/team/app:v1".parse().unwrap())
+    }
+}
+
 /// The rows of a table with tabs between its cells and `#` before its comments.
 fn rows(path: &Path, cells: usize) -> Vec<Vec<String>> {
     let text = fs::read_to_string(path).unwrap();
@@ -56,29 +110,6 @@ fn rows(path: &Path, cells: usize) -> Vec<Vec<String>> {
         .collect()
 }
 
-fn output_of(folder: &Path) -> CommandOutput {
-    let read = |name: &str| fs::read(folder.join(name)).unwrap();
-    let exit = String::from_utf8(read("exit")).unwrap();
-    CommandOutput {
-        exit: ExitStatus::Code(exit.trim().parse().unwrap()),
-        stdout: read("stdout"),
-        stderr: read("stderr"),
-        truncated: false,
-    }
-}
-
-/// The image that the recorded command names; any other where it names none that is valid.
-fn image_of(folder: &Path) -> Image {
-    let command = fs::read_to_string(folder.join("cmd")).unwrap();
-    command
-        .split_whitespace()
-        .filter(|word| word.contains('/'))
-        .map(|word| word.trim_matches(|c| c == '\'' || c == '"'))
-        .filter_map(|word| word.parse().ok())
-        .next_back()
-        .unwrap_or_else(|| "reg.example/team/app:v1".parse().unwrap())
-}
-
 fn retry_word(retry: Retry) -> &'static str {
     match retry {
         Retry::Never => "never",
@@ -90,16 +121,13 @@ fn retry_word(retry: Retry) -> &'static str {
 
 /// What prepull makes of a run: `ok`, `absent`, or the failure.
 fn judged(row: &Expected) -> Result<&'static str, Failure> {
-    let folder = fixtures()
-        .join("transcripts")
-        .join(&row.tool)
-        .join(&row.case);
-    let output = output_of(&folder);
-    let image = image_of(&folder);
-    let runtime: &dyn Runtime = if row.tool.starts_with("docker") {
-        of_kind(RuntimeKind::Docker)
-    } else {
+    let recording = &RECORDINGS[&(row.tool.clone(), row.case.clone())];
+    let (output, image) = (recording.output(), recording.image());
+    // ctr words errors as containerd's CRI does, and podman may stand in docker's place.
+    let runtime: &dyn Runtime = if row.tool.starts_with("cr") || row.tool.starts_with("ctr") {
         of_kind(RuntimeKind::Crictl)
+    } else {
+        of_kind(RuntimeKind::Docker)
     };
     match row.asked.as_str() {
         "pull" => runtime.read_pull(&image, &output).map(|()| "ok"),
@@ -108,28 +136,14 @@ fn judged(row: &Expected) -> Result<&'static str, Failure> {
             match runtime.read_inspect(&image, &output, Stage::Verify)? {
                 Some(held) => {
                     assert!(held.digest.unwrap().starts_with("sha256:"));
-                    assert!(held.image_id.unwrap().starts_with("sha256:"));
+                    assert!(held.image_id.unwrap().len() >= 64);
                     assert_eq!(held.platform.unwrap(), "linux/amd64");
-                    assert!(held.bytes.unwrap() > 80_000_000 - 1);
+                    assert!(held.bytes.unwrap() > 10_000_000);
                     "ok"
                 }
                 None => "absent",
             },
         ),
-        "cause" => {
-            let text = String::from_utf8_lossy(&output.stderr);
-            let last = text
-                .lines()
-                .rfind(|line| line.starts_with("ctr: ") || line.starts_with("Error: "))
-                .unwrap();
-            let said = CommandOutput {
-                exit: ExitStatus::Code(1),
-                stdout: Vec::new(),
-                stderr: last.into(),
-                truncated: false,
-            };
-            runtime.read_pull(&image, &said).map(|()| "ok")
-        }
         other => panic!("{other}: no such question"),
     }
 }
@@ -137,7 +151,7 @@ fn judged(row: &Expected) -> Result<&'static str, Failure> {
 #[test]
 fn every_recorded_run_gets_its_kind_and_its_retries() {
     let table = expected();
-    assert!(table.len() > 600, "only {} rows", table.len());
+    assert!(table.len() > 1000, "only {} rows", table.len());
     let mut wrong = Vec::new();
     for row in &table {
         let (kind, retry, detail) = match judged(row) {
@@ -165,20 +179,10 @@ fn no_recorded_run_is_left_out_of_the_table() {
         .iter()
         .map(|row| format!("{}/{}", row.tool, row.case))
         .collect();
-    let mut found = BTreeSet::new();
-    for tool in fs::read_dir(fixtures().join("transcripts")).unwrap() {
-        let tool = tool.unwrap().path();
-        if tool.is_dir() {
-            for case in fs::read_dir(&tool).unwrap() {
-                let case = case.unwrap().path();
-                found.insert(format!(
-                    "{}/{}",
-                    tool.file_name().unwrap().to_str().unwrap(),
-                    case.file_name().unwrap().to_str().unwrap()
-                ));
-            }
-        }
-    }
+    let found = RECORDINGS
+        .keys()
+        .map(|(tool, case)| format!("{tool}/{case}"))
+        .collect();
     assert_eq!(listed, found);
 }
 

@@ -431,9 +431,11 @@ pull() {
 }
 
 # What the client alone can do: find a login of the node's own, and check signatures. A client that is too old to join us
-# to the daemon, or does not reach it, has no answer for us.
+# to the daemon, or does not reach it, has no answer for us. podman in docker's place has no daemon, and says who it is when it
+# is asked for an image.
 may_ask_daemon() {
     [ "$commands" = 4 ] && [ -z "${DOCKER_CONTENT_TRUST:-}" ] || return
+    ! grep -qs -e podman -e 'image not known' "$dir/stderr" || return
     [ "$delivery_2" = directory ] || ! grep -qs -e '"auth' -e '"cred' "${DOCKER_CONFIG:-${HOME:-}/.docker}/config.json"
 }
 

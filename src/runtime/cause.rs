@@ -19,12 +19,31 @@ pub(super) fn of(plain: &str, in_layers: bool) -> Option<FailureKind> {
         .or_else(|| first_match(LOCAL_AND_SPECIFIC, plain))
         .or_else(|| status.map(|status| of_status(status, plain)))
         .or_else(|| first_match(WORDS, plain))?;
-    // The manifest was given to this login; a layer that then is refused has an outdated token or address.
-    if kind == RegistryAuth && in_layers && !MANIFEST_WORDS.iter().any(|word| plain.contains(word))
-    {
+    // The manifest was given to this login; a layer that then is refused has an outdated token or address, unless the
+    // registry says in its own words that this one is denied.
+    let is_of_manifest = MANIFEST_WORDS.iter().any(|word| plain.contains(word));
+    if kind == RegistryAuth && in_layers && !is_of_manifest && !is_denied(plain) {
         return Some(RegistryAuthExpired);
     }
     Some(kind)
+}
+
+/// Whether the registry's own code for "you may not" stands there, with or without a message. A bare one that a client
+/// made of a status has an empty message, or the page of a store for layers.
+fn is_denied(plain: &str) -> bool {
+    if plain.contains("access to the resource is denied") {
+        return true;
+    }
+    plain.lines().any(|line| {
+        let after = match line.strip_prefix("denied") {
+            Some(after) => Some(after),
+            None => line.split_once(": denied").map(|(_, after)| after),
+        };
+        after.is_some_and(|after| match after.trim().strip_prefix(':') {
+            Some(message) => !message.trim().is_empty() && !message.trim().starts_with('<'),
+            None => after.trim().is_empty(),
+        })
+    })
 }
 
 /// What runtimes say when the trouble is with a layer.
@@ -218,6 +237,26 @@ mod tests {
             ("404 page not found", None),
         ] {
             assert_eq!(http_status(text), status, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_layer_is_denied_for_good_only_by_the_registrys_own_word() {
+        for (text, is) in [
+            ("fetching blob: denied", true),
+            ("403 forbidden\ndenied", true),
+            ("fetching blob: denied: as it is", true),
+            ("denied: requested access to the resource is denied", true),
+            (
+                "error from registry: requested access to the resource is denied",
+                true,
+            ),
+            ("download failed after attempts=1: denied:", false),
+            ("denied: <?xml version", false),
+            ("accessdenied request has expired", false),
+            ("invalid status code from registry 403 (forbidden)", false),
+        ] {
+            assert_eq!(is_denied(text), is, "{text}");
         }
     }
 

@@ -5,11 +5,12 @@
 
 use serde_json::Value;
 
-use super::rules::Rule;
+use super::rules::{DAEMON_GONE, HELD_BY_ANOTHER, MALFORMED, Rule};
 use super::{Complaint, explain, held, words};
 use crate::model::FailureKind::{self, NodeSetup, Platform, RuntimeAbsent, RuntimeDown};
 use crate::model::{
-    CommandOutput, Failure, Held, Image, RegistryLogin, RuntimeKind, Secret, Stage, basic, text,
+    CommandOutput, ExitStatus, Failure, Held, Image, RegistryLogin, RuntimeKind, Secret, Stage,
+    basic, text,
 };
 use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
 
@@ -26,8 +27,8 @@ const RULES: &[Rule] = &[
             "get server config",
             "^protocol \"",
             "invalid endpoint",
-            "code = unimplemented",
             "unknown service",
+            "unknown method",
             "flag provided but not defined",
             "specify only one of",
         ],
@@ -47,24 +48,17 @@ const RULES: &[Rule] = &[
             "error while dialing",
         ],
     ),
+    HELD_BY_ANOTHER,
+    DAEMON_GONE,
     Rule(
         RuntimeDown,
-        &[
-            "transport is closing",
-            "server is not initialized yet",
-            "code = unavailable",
-        ],
+        &["server is not initialized yet", "code = unavailable"],
     ),
-    // Our own parser let a reference through that the runtime does not: that is prepull's fault.
-    Rule(
-        FailureKind::Internal,
-        &[
-            "invalid reference format",
-            "must be lowercase",
-            "image name cannot be empty",
-        ],
-    ),
+    MALFORMED,
 ];
+
+/// Asked last.
+const LAST_RULES: &[Rule] = &[Rule(NodeSetup, &["code = unimplemented"])];
 
 impl Crictl {
     /// The endpoint goes by environment. `CONTAINER_RUNTIME_ENDPOINT` alone would lose against an
@@ -89,7 +83,14 @@ impl Crictl {
             // crictl's texts name the layer's transfer themselves.
             in_layers: false,
         };
-        explain(RuntimeKind::Crictl, RULES, stage, image, output, &complaint)
+        explain(
+            RuntimeKind::Crictl,
+            [RULES, LAST_RULES],
+            stage,
+            image,
+            output,
+            &complaint,
+        )
     }
 }
 
@@ -241,7 +242,7 @@ fn auth(login: &RegistryLogin) -> Result<Secret, Failure> {
     }
 }
 
-/// crictl's telling lines: the message of its error, once.
+/// crictl's telling lines: the message of its last error.
 ///
 /// It prints three layers: warnings (on success too), the CRI client's klog line, and
 /// `time=... level=error msg="..."`, which under a pty reads `ERRO[0000] ...` (`FATA` in older versions).
@@ -251,57 +252,79 @@ fn messages(output: &CommandOutput) -> Vec<String> {
     if lines.is_empty() {
         lines = words::lines(&output.stdout);
     }
+    // ctr, whose causes are the same: what it logs before is about its own tries.
+    if let Some(own) = lines.iter().position(|line| line.starts_with("ctr: ")) {
+        return lines.split_off(own);
+    }
     let errors: Vec<String> = lines
         .iter()
-        .filter_map(|line| error_message(line))
+        .filter_map(|line| {
+            words::log_message(line, "error").or_else(|| words::log_message(line, "fatal"))
+        })
         .collect();
     if !errors.is_empty() {
-        return errors;
+        return telling(errors, &output.exit);
     }
-    let is_warning = |line: &String| {
-        line.contains("level=warning") || line.contains("level=info") || line.starts_with("WARN[")
-    };
-    let (klog, other): (Vec<String>, Vec<String>) = lines
-        .into_iter()
-        .filter(|line| !is_warning(line))
-        .partition(|line| line.contains(".go:") && line.starts_with(['E', 'W', 'I']));
+    let (klog, other) = split_klog(lines);
     if other.is_empty() { klog } else { other }
 }
 
-fn error_message(line: &str) -> Option<String> {
-    for level in ["level=error msg=", "level=fatal msg="] {
-        if let Some((_, message)) = line.split_once(level) {
-            return Some(unquoted(message));
-        }
-    }
-    let rest = line
-        .strip_prefix("ERRO[")
-        .or_else(|| line.strip_prefix("FATA["))?;
-    rest.split_once("] ")
-        .map(|(_, message)| message.to_string())
+/// Without a configuration crictl tries its default sockets, and prints an error for each that it gets over. Those are
+/// the cause only where nothing else is, and where crictl ended by itself: a signal finds it at work.
+fn telling(errors: Vec<String>, exit: &ExitStatus) -> Vec<String> {
+    let (of_sockets, others): (Vec<String>, Vec<String>) = errors.into_iter().partition(|error| {
+        OF_SOCKETS
+            .iter()
+            .any(|beginning| error.starts_with(beginning))
+    });
+    let found = match others.last() {
+        Some(last) => vec![last.clone()],
+        None if matches!(exit, ExitStatus::Code(..=128)) => of_sockets,
+        None => Vec::new(),
+    };
+    // An error that a registry wrote has lines of its own.
+    found
+        .iter()
+        .flat_map(|error| error.lines())
+        .map(str::to_string)
+        .collect()
 }
 
-/// Takes Go's quoting (`%q`) away: the text between the quotes, newlines as spaces.
-fn unquoted(message: &str) -> String {
-    let Some(quoted) = message.strip_prefix('"') else {
-        return message.to_string();
-    };
-    let mut out = String::with_capacity(quoted.len());
-    let mut characters = quoted.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' => break,
-            '\\' => match characters.next() {
-                Some('n' | 't' | 'r') => out.push(' '),
-                Some(plain @ ('"' | '\\')) => out.push(plain),
-                // Other escapes stay as they are: they stand for bytes nobody should see raw.
-                Some(other) => out.extend(['\\', other]),
-                None => break,
-            },
-            other => out.push(other),
+/// How crictl begins to say that a socket is not there, does not answer or is no CRI's.
+const OF_SOCKETS: [&str; 4] = [
+    "validate service connection",
+    "unable to determine",
+    "connect: ",
+    "connect endpoint",
+];
+
+/// The errors that klog wrote, and all other lines that are no warnings.
+fn split_klog(lines: Vec<String>) -> (Vec<String>, Vec<String>) {
+    let (mut klog, mut other) = (Vec::new(), Vec::new());
+    let mut is_inside = false;
+    for line in lines {
+        if line.contains(".go:") && line.starts_with(['E', 'W', 'I']) {
+            is_inside = line.starts_with('E') && line.ends_with(" err=<");
+            if let Some((_, error)) = line.split_once(" err=\"") {
+                klog.extend(
+                    words::unquoted(&format!("\"{error}"))
+                        .lines()
+                        .map(String::from),
+                );
+            } else if !is_inside && line.starts_with('E') {
+                klog.push(line);
+            }
+        } else if is_inside {
+            // An error with lines of its own stands between `err=<` and ` >`.
+            is_inside = !line.starts_with(" >");
+            if is_inside {
+                klog.push(line.trim_start().to_string());
+            }
+        } else if !words::is_warning(&line) {
+            other.push(line);
         }
     }
-    out
+    (klog, other)
 }
 
 /// Reads `crictl inspecti -o json`; `None` when it says that there is no image.
@@ -333,7 +356,6 @@ fn read_held(image: &Image, answer: &Value) -> Option<Held> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ExitStatus;
 
     fn image(name: &str) -> Image {
         name.parse().unwrap()
@@ -498,13 +520,56 @@ mod tests {
     }
 
     #[test]
-    fn gos_quoting_is_taken_away_and_control_bytes_stay_escaped() {
-        assert_eq!(
-            unquoted(r#""a \"b\" c\nd \\ \x1b" rest"#),
-            r#"a "b" c d \ \x1b"#
+    fn an_error_of_a_socket_that_was_got_over_is_no_cause() {
+        let of_socket = "time=\"x\" level=error msg=\"validate service connection: validate CRI v1 image API for endpoint \\\"unix:///run/containerd/containerd.sock\\\": rpc error: code = Unavailable desc = connection error: desc = \\\"transport: Error while dialing: dial unix /run/containerd/containerd.sock: connect: no such file or directory\\\"\"\n";
+        let older = "ERRO[0000] unable to determine image API version: rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing dial unix /var/run/dockershim.sock: connect: no such file or directory\"\n";
+        let pull = |exit, stderr: &str| {
+            let output = CommandOutput {
+                exit,
+                ..output(1, "", stderr)
+            };
+            Crictl
+                .read_pull(&image("reg.example/app:v1"), &output)
+                .unwrap_err()
+        };
+        let later =
+            "FATA[0003] pulling image: reading manifest v1 in reg.example/app: unauthorized: no\n";
+        for socket in [of_socket, older] {
+            let failure = pull(ExitStatus::Code(1), &format!("{socket}{later}"));
+            assert_eq!(failure.kind, FailureKind::RegistryAuth, "{socket}");
+            assert!(!failure.detail.contains(".sock"), "{failure}");
+            assert_eq!(pull(ExitStatus::Code(1), socket).kind, RuntimeAbsent);
+            for ended in [ExitStatus::Code(143), ExitStatus::Signal("TERM".into())] {
+                let failure = pull(ended, socket);
+                assert_eq!(failure.kind, FailureKind::Unknown, "{failure}");
+            }
+        }
+        let both = pull(ExitStatus::Code(1), &format!("{older}{of_socket}"));
+        assert!(
+            both.detail.contains("dockershim") && both.detail.contains("containerd.sock"),
+            "{both}"
         );
-        assert_eq!(unquoted("bare words"), "bare words");
-        assert_eq!(unquoted("\"open end\\"), "open end");
+    }
+
+    #[test]
+    fn klogs_errors_are_read_where_nothing_else_tells() {
+        let said = |stderr: &str| messages(&output(1, "", stderr));
+        assert_eq!(
+            said(
+                "W1127 13:07:34.1 1 x.go:1] \"odd\"\nE1127 13:07:34.8 1 remote_image.go:250] \"PullImage failed\" err=\"rpc error: code = Unknown desc = no\" image=\"a\"\n"
+            ),
+            ["rpc error: code = Unknown desc = no"]
+        );
+        assert_eq!(
+            said(
+                "E1127 13:07:34.8 1 remote_image.go:250] \"PullImage failed\" err=<\n\trpc error: 403 Forbidden\n\tdenied\n > image=\"a\"\n"
+            ),
+            ["rpc error: 403 Forbidden", "denied"]
+        );
+        assert_eq!(
+            said("W1127 13:07:34.1 1 x.go:1] \"odd\"\nsudo: no\n"),
+            ["sudo: no"]
+        );
     }
 
     #[test]

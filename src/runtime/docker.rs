@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::rules::Rule;
+use super::rules::{DAEMON_GONE, HELD_BY_ANOTHER, MALFORMED, Rule};
 use super::{Complaint, docker_api, explain, held, words};
-use crate::model::FailureKind::{self, NodeSetup, RegistryRefused, RuntimeAbsent, RuntimeDown};
+use crate::model::FailureKind::{
+    self, NodeSetup, RegistryAuth, RegistryRefused, RegistryUnavailable, RuntimeAbsent, RuntimeDown,
+};
 use crate::model::{
     CommandOutput, Failure, Held, Image, RegistryLogin, RuntimeKind, Secret, Stage, basic, text,
 };
@@ -28,6 +30,8 @@ const RULES: &[Rule] = &[
             "error during connect*no such host",
         ],
     ),
+    HELD_BY_ANOTHER,
+    DAEMON_GONE,
     Rule(
         RuntimeDown,
         &["error during connect", "for api route and version"],
@@ -51,14 +55,49 @@ const RULES: &[Rule] = &[
             "flag provided but not defined",
         ],
     ),
-    // Our own parser let a reference through that docker does not: that is prepull's fault.
-    Rule(
-        FailureKind::Internal,
-        &["invalid reference format", "requires exactly 1 argument"],
-    ),
+    MALFORMED,
     // A 4xx whose empty body tells nothing (a proxy's 407, for one). With a body, the body is classified.
     Rule(RegistryRefused, &["error response from daemon: unknown:$"]),
 ];
+
+/// Asked last. With containerd's image store the daemon passes a registry's words on without the status that they came with
+/// (`daemon/containerd/registry_errors.go`). Before the layers that is done for a refusal alone; of a layer it may be
+/// any, and the most of those pass.
+const WITHOUT_STATUS: &[Rule] = &[
+    // A registry's server error without a message.
+    Rule(
+        RegistryUnavailable,
+        &[
+            "^unknown$",
+            "^unknown: unknown error$",
+            "error response from daemon: unknown$",
+            "error response from daemon: unknown: unknown error$",
+            "error from registry: unknown",
+        ],
+    ),
+    Rule(
+        RegistryAuth,
+        &["error response from daemon: error from registry: "],
+    ),
+    Rule(RegistryUnavailable, &["^error from registry: "]),
+];
+
+/// The answer to `docker version`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Versions {
+    client: Option<Part>,
+    server: Option<Part>,
+}
+
+/// One side of it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Part {
+    version: Option<String>,
+    #[serde(rename = "APIVersion")]
+    podman_api: Option<String>,
+}
 
 /// How `docker image inspect` says that an image is not there; podman's stand-in says the last.
 const ABSENT: [&str; 3] = ["no such image", "no such object", "image not known"];
@@ -83,13 +122,22 @@ impl Docker {
     }
 
     fn failure(stage: Stage, image: Option<&Image>, output: &CommandOutput) -> Failure {
+        Self::explained(stage, image, output, &complaint(output))
+    }
+
+    fn explained(
+        stage: Stage,
+        image: Option<&Image>,
+        output: &CommandOutput,
+        complaint: &Complaint,
+    ) -> Failure {
         explain(
             RuntimeKind::Docker,
-            RULES,
+            [RULES, WITHOUT_STATUS],
             stage,
             image,
             output,
-            &complaint(output),
+            complaint,
         )
     }
 }
@@ -104,51 +152,45 @@ impl Runtime for Docker {
     }
 
     fn read_version(&self, output: &CommandOutput) -> Result<String, Failure> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Answer {
-            server: Option<Server>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Server {
-            version: String,
-        }
         if !output.success() {
             return Err(Self::failure(Stage::Probe, None, output));
         }
         let printed = String::from_utf8_lossy(&output.stdout);
         let answer = printed
             .lines()
-            .find_map(|line| serde_json::from_str::<Answer>(line.trim()).ok());
-        match answer {
-            Some(Answer {
-                server: Some(server),
-            }) => Ok(text::capped(server.version.as_bytes(), 100)),
+            .find_map(|line| serde_json::from_str::<Versions>(line.trim()).ok());
+        let capped = |version: String| text::capped(version.as_bytes(), 100);
+        let (kind, what) = match answer {
+            // podman in docker's place needs no daemon. It spells the version of its API unlike docker.
+            Some(Versions {
+                client:
+                    Some(Part {
+                        version: Some(version),
+                        podman_api: Some(_),
+                    }),
+                ..
+            }) => return Ok(format!("podman {}", capped(version))),
+            Some(Versions {
+                server:
+                    Some(Part {
+                        version: Some(version),
+                        ..
+                    }),
+                ..
+            }) => return Ok(format!("docker {}", capped(version))),
             // Some clients exit with 0 although the daemon's part of the answer is missing.
-            Some(Answer { server: None }) => Err(Failure::new(
-                RuntimeAbsent,
-                Stage::Probe,
-                words::detail(
-                    &[
-                        vec!["docker version names no server".to_string()],
-                        words::lines(&output.stderr),
-                    ]
-                    .concat(),
-                ),
-            )),
-            None => Err(Failure::new(
+            Some(_) => (RuntimeAbsent, "docker version names no server"),
+            None => (
                 FailureKind::Unknown,
-                Stage::Probe,
-                words::detail(
-                    &[
-                        vec!["docker version printed no JSON that names a server".to_string()],
-                        words::lines(&output.stdout),
-                    ]
-                    .concat(),
-                ),
-            )),
-        }
+                "docker version printed no JSON that names a server",
+            ),
+        };
+        let mut said = vec![what.to_string()];
+        said.extend(words::lines(match kind {
+            RuntimeAbsent => &output.stderr,
+            _ => &output.stdout,
+        }));
+        Err(Failure::new(kind, Stage::Probe, words::detail(&said)))
     }
 
     fn describe<'a>(&self, endpoint: Option<&'a str>) -> [NodeCommand<'a>; 2] {
@@ -169,7 +211,7 @@ impl Runtime for Docker {
             .into_iter()
             .find(|line| socket.success() && line.contains("://"));
         Ok(Description {
-            runtime: format!("docker {}", self.read_version(version)?),
+            runtime: self.read_version(version)?,
             endpoint,
         })
     }
@@ -282,11 +324,44 @@ impl Runtime for Docker {
         if !output.success() {
             return Err(Self::failure(Stage::Pull, Some(image), output));
         }
-        // The status line is no proof either, and podman's stand-in for docker prints none: what the
-        // node holds is asked afterwards in any case.
+        // podman that is ended in the middle of a pull exits with 0 as well; when it is done, it prints the image's ID.
+        if stdout.is_empty()
+            && words::lines(&output.stderr)
+                .iter()
+                .any(|line| line.starts_with(TRYING))
+        {
+            let mut complaint = complaint(output);
+            complaint.lines.insert(
+                0,
+                "podman was ended before the pull was done: it named no image".to_string(),
+            );
+            return Err(Self::explained(
+                Stage::Pull,
+                Some(image),
+                output,
+                &complaint,
+            ));
+        }
+        // docker's status line is no proof either: what the node holds is asked afterwards in any case.
         Ok(())
     }
 }
+
+/// What docker's client and podman in its place print that is no part of an error.
+const NO_COMPLAINT: [&str; 9] = [
+    "Run 'docker",
+    "See 'docker",
+    "Emulate Docker CLI using podman",
+    TRYING,
+    "Getting image source signatures",
+    "Copying blob",
+    "Copying config",
+    "Writing manifest",
+    "Storing signatures",
+];
+
+/// How podman begins a pull, on standard error.
+const TRYING: &str = "Trying to pull ";
 
 /// docker's telling lines.
 ///
@@ -299,14 +374,29 @@ fn complaint(output: &CommandOutput) -> Complaint {
         lines = words::lines(&output.stdout);
         lines.retain(|line| !is_progress(line));
     }
-    lines.retain(|line| !line.starts_with("Run 'docker") && !line.starts_with("See 'docker"));
-    let (warnings, mut lines): (Vec<String>, Vec<String>) =
-        lines.into_iter().partition(|line| super::is_warning(line));
-    // What a shell's start-up files print comes before the error, an HTML page after it.
-    let prefixed = lines
+    lines.retain(|line| !NO_COMPLAINT.iter().any(|start| line.starts_with(start)));
+    // podman tells of its own tries as warnings: the last of them is the cause where it was ended before it gave up.
+    let tried = lines
         .iter()
-        .position(|line| line.contains("rror response from daemon: "));
+        .rev()
+        .filter_map(|line| words::log_message(line, "warning"))
+        .find(|message| message.contains("retrying in"));
+    let (mut warnings, mut lines): (Vec<String>, Vec<String>) =
+        lines.into_iter().partition(|line| words::is_warning(line));
+    warnings.retain(|line| !line.contains(" level="));
+    for line in &mut lines {
+        if let Some(message) = words::log_message(line, "error") {
+            *line = message;
+        }
+    }
+    // What a shell's start-up files print comes before the error, an HTML page after it.
+    let prefixed = lines.iter().position(|line| {
+        line.contains("rror response from daemon: ") || line.starts_with("Error: ")
+    });
     lines.drain(..prefixed.unwrap_or_default());
+    if lines.is_empty() {
+        lines.extend(tried);
+    }
     let is_started = words::lines(&output.stdout)
         .iter()
         .any(|line| is_progress(line) && !line.starts_with("HTTP/"));
@@ -584,7 +674,10 @@ mod tests {
         assert_eq!(failure.kind, RuntimeAbsent);
         assert!(!failure.detail.contains("28.2.2"), "{failure}");
         let both = "{\"Client\":{},\"Server\":{\"Version\":\"28.5.2\"}}\n";
-        assert_eq!(Docker.read_version(&output(0, both, "")).unwrap(), "28.5.2");
+        assert_eq!(
+            Docker.read_version(&output(0, both, "")).unwrap(),
+            "docker 28.5.2"
+        );
         let failure = Docker
             .read_version(&output(127, "", "sh: 1: docker: not found"))
             .unwrap_err();
@@ -608,6 +701,47 @@ mod tests {
             pull("latest: Pulling from library/nginx\nc5a04032aca7: Retrying in 5 seconds\n"),
             FailureKind::RegistryUnavailable
         );
+    }
+
+    #[test]
+    fn podman_in_dockers_place_is_known_by_what_it_says() {
+        let answer = "{\"Client\":{\"APIVersion\":\"4.3.1\",\"Version\":\"4.3.1\",\"GoVersion\":\"go1.19.8\",\"Os\":\"linux\"}}\n";
+        let note =
+            "Emulate Docker CLI using podman. Create /etc/containers/nodocker to quiet msg.\n";
+        for note in [note, ""] {
+            assert_eq!(
+                Docker.read_version(&output(0, answer, note)).unwrap(),
+                "podman 4.3.1"
+            );
+        }
+        let remote = "{\"Client\":{\"APIVersion\":\"5.2.0\",\"Version\":\"5.2.0\"},\"Server\":{\"APIVersion\":\"5.2.0\",\"Version\":\"5.2.0\"}}\n";
+        assert_eq!(
+            Docker.read_version(&output(0, remote, "")).unwrap(),
+            "podman 5.2.0"
+        );
+        let docker = "{\"Client\":{\"Version\":\"28.2.2\",\"ApiVersion\":\"1.50\"}}\n";
+        let failure = Docker.read_version(&output(0, docker, "")).unwrap_err();
+        assert_eq!(failure.kind, RuntimeAbsent);
+    }
+
+    #[test]
+    fn podman_that_was_ended_is_no_success_though_it_exits_with_0() {
+        let pull = |stdout: &str, stderr: &str| {
+            Docker.read_pull(&image("reg.example/app:v1"), &output(0, stdout, stderr))
+        };
+        let trying = "Trying to pull reg.example/app:v1...\nGetting image source signatures\nCopying blob sha256:7b65\n";
+        let failure = pull("", trying).unwrap_err();
+        assert_eq!(
+            (failure.kind, failure.detail.as_str()),
+            (
+                FailureKind::Unknown,
+                "podman was ended before the pull was done: it named no image"
+            )
+        );
+        let retrying = "time=\"x\" level=warning msg=\"Failed, retrying in 1s ... (1/3). Error: reading manifest 1 in reg.example/app: toomanyrequests: later\"\n";
+        let failure = pull("", &format!("{trying}{retrying}")).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::RateLimited);
+        assert_eq!(pull(&format!("{}\n", "9".repeat(64)), trying), Ok(()));
     }
 
     #[test]

@@ -106,12 +106,17 @@ fn mask_word(word: &str, before: [&str; 2], own: &[String], out: &mut String) {
     let is_name = (looks_like_name(core) && !KEPT.contains(&core))
         || BEFORE_ANY_NAME.contains(&before[1])
         || PAIRS_BEFORE_ANY_NAME.contains(&before)
-        || (is_own && BEFORE_OWN_NAME.contains(&before[1]));
+        || (is_own && BEFORE_OWN_NAME.contains(&before[1].trim_end_matches(':')));
     if core.is_empty() || !is_name {
         out.push_str(word);
         return;
     }
-    out.push_str(MASK);
+    // What the image is made of decides: no store has taken its first format for long.
+    out.push_str(if core.contains("distribution.manifest.v1+") {
+        "schema 1"
+    } else {
+        MASK
+    });
     // Quotes and brackets go with the name; what follows a name (`NAME: not found`) says what it is.
     if word.ends_with([':', ',', ';']) {
         out.push_str(&word[word.len() - 1..]);

@@ -46,25 +46,26 @@ struct Complaint {
 
 /// Makes a failure of a command that did not succeed.
 ///
-/// `own_rules` are the runtime's, which win over the shared ones.
+/// Of the runtime's own rules the first win over the shared ones; the last are asked where those know nothing.
 fn explain(
     runtime: RuntimeKind,
-    own_rules: &[rules::Rule],
+    [first_rules, last_rules]: [&[rules::Rule]; 2],
     stage: Stage,
     image: Option<&Image>,
     output: &CommandOutput,
     complaint: &Complaint,
 ) -> Failure {
-    let errors: Vec<&str> = complaint
+    let errors: Vec<String> = complaint
         .lines
         .iter()
-        .map(String::as_str)
-        .filter(|line| !is_warning(line))
+        .filter(|line| !words::is_warning(line))
+        .map(|line| words::first_failure(line))
         .collect();
     let plain = mask::plain(&errors.join("\n"), image);
     let found = not_reached(&plain, &output.exit)
-        .or_else(|| cause::first_match(own_rules, &plain))
-        .or_else(|| cause::of(&plain, complaint.in_layers));
+        .or_else(|| cause::first_match(first_rules, &plain))
+        .or_else(|| cause::of(&plain, complaint.in_layers))
+        .or_else(|| cause::first_match(last_rules, &plain));
     let kind = match found {
         // Only a pull talks to a registry: in any other stage it is the runtime that cannot be reached.
         Some(FailureKind::RegistryUnavailable | FailureKind::RegistryUnresolved)
@@ -76,12 +77,6 @@ fn explain(
         None => FailureKind::Unknown,
     };
     Failure::new(kind, stage, detail(runtime, output, &complaint.lines))
-}
-
-/// Whether a line tells of something the client lived with (an unreadable config.json, for one): shown,
-/// but no reason for the failure.
-fn is_warning(line: &str) -> bool {
-    line.starts_with("WARNING") || line.starts_with("Warning:")
 }
 
 /// Whether the command never got to the runtime. The shell's statuses: 127 for "not found", 126 for "cannot be run".

@@ -24,6 +24,77 @@ pub(super) fn lines(bytes: &[u8]) -> Vec<String> {
         .collect()
 }
 
+/// Whether a line tells of something the client lived with (an unreadable config.json, for one): shown,
+/// but no reason for the failure.
+pub(super) fn is_warning(line: &str) -> bool {
+    let is_logged = ["warning", "info", "debug"]
+        .iter()
+        .any(|level| log_message(line, level).is_some());
+    is_logged || line.starts_with("WARNING") || line.starts_with("Warning:")
+}
+
+/// The message of a line that logrus wrote at this level: `time=... level=error msg="..."`, or `ERRO[0000] ...` on a
+/// terminal.
+pub(super) fn log_message(line: &str, level: &str) -> Option<String> {
+    if let Some((_, rest)) = line.split_once(" level=") {
+        let message = rest.strip_prefix(level)?.strip_prefix(" msg=")?;
+        return Some(unquoted(message));
+    }
+    let short = level.get(..4)?.to_ascii_uppercase();
+    let rest = line.strip_prefix(&short)?.strip_prefix('[')?;
+    rest.split_once("] ")
+        .map(|(_, message)| message.to_string())
+}
+
+/// Takes Go's quoting (`%q`) away: the text between the quotes.
+pub(super) fn unquoted(message: &str) -> String {
+    let Some(quoted) = message.strip_prefix('"') else {
+        return message.to_string();
+    };
+    let mut out = String::with_capacity(quoted.len());
+    let mut characters = quoted.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => break,
+            '\\' => match characters.next() {
+                Some('n' | 'r') => out.push('\n'),
+                Some('t') => out.push(' '),
+                Some(plain @ ('"' | '\\')) => out.push(plain),
+                // Other escapes stay as they are: they stand for bytes nobody should see raw.
+                Some(other) => out.extend(['\\', other]),
+                None => break,
+            },
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// A line without what a client said of its own later tries: the first failure is the cause.
+///
+/// containers/image asks again for the rest of a layer that broke off, perhaps at an address that has run out by then
+/// (`docker/body_reader.go`), and names the mirrors that it tried before (`docker/docker_image_src.go`). CRI-O takes an image that it
+/// cannot pull for an artifact (`internal/storage/image.go`).
+pub(super) fn first_failure(line: &str) -> String {
+    let end = [
+        "(after reconnecting",
+        "(while reconnecting",
+        "; artifact err: ",
+    ]
+    .iter()
+    .filter_map(|later| line.find(later))
+    .min()
+    .unwrap_or(line.len());
+    let line = &line[..end];
+    let Some(start) = line.find("(Mirrors also failed: [") else {
+        return line.to_string();
+    };
+    match line[start..].find("]): ") {
+        Some(length) => [&line[..start], &line[start + length + 4..]].concat(),
+        None => line.to_string(),
+    }
+}
+
 /// Drops terminal sequences of the form `ESC [ ... letter`: a runtime under a pty colours its errors.
 fn without_colours(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
@@ -117,6 +188,56 @@ mod tests {
     fn colours_empty_lines_and_sudos_warnings_are_dropped() {
         let bytes = b"sudo: unable to resolve host n1: Name or service not known\n\x1b[31mERRO\x1b[0m[0000] no\n\n";
         assert_eq!(lines(bytes), ["ERRO[0000] no"]);
+    }
+
+    #[test]
+    fn gos_quoting_is_taken_away_and_control_bytes_stay_escaped() {
+        assert_eq!(
+            unquoted(r#""a \"b\" c\nd \\ \x1b" rest"#),
+            "a \"b\" c\nd \\ \\x1b"
+        );
+        assert_eq!(unquoted("bare words"), "bare words");
+        assert_eq!(unquoted("\"open end\\"), "open end");
+    }
+
+    #[test]
+    fn a_line_that_was_logged_gives_its_message_at_its_own_level_only() {
+        let line = r#"time="x" level=warning msg="Failed, retrying in 1s" file=a.go"#;
+        assert_eq!(
+            log_message(line, "warning").as_deref(),
+            Some("Failed, retrying in 1s")
+        );
+        assert_eq!(log_message(line, "error"), None);
+        assert!(is_warning(line));
+        assert_eq!(log_message("ERRO[0002] no", "error").as_deref(), Some("no"));
+        assert!(is_warning("WARN[0000] as it is"));
+        assert!(!is_warning("ERRO[0002] no"));
+        assert!(!is_warning("Error: level=warning"));
+    }
+
+    #[test]
+    fn what_a_client_said_of_its_later_tries_is_left_out() {
+        for (line, first) in [
+            (
+                "happened during read: unexpected EOF (after reconnecting, fetching blob: StatusCode: 404)",
+                "happened during read: unexpected EOF ",
+            ),
+            (
+                "happened during read: EOF (while reconnecting: Get x: denied)",
+                "happened during read: EOF ",
+            ),
+            (
+                "pull image err: reading manifest: denied; artifact err: not an OCI artifact",
+                "pull image err: reading manifest: denied",
+            ),
+            (
+                "initializing source x: (Mirrors also failed: [m/x: reading manifest: manifest unknown]): r/x: EOF",
+                "initializing source x: r/x: EOF",
+            ),
+            ("nothing of the kind", "nothing of the kind"),
+        ] {
+            assert_eq!(first_failure(line), first);
+        }
     }
 
     #[test]
