@@ -422,7 +422,15 @@ case $server in
     https://index.docker.io/v1/) printf '{"Username":"hub","Secret":"hunter2"}' ;;
     token.example) printf '{"Username":"<token>","Secret":"hunter2"}' ;;
     odd.example) echo hunter2 ;;
-    broken.example) echo 'no network'; exit 1 ;;
+    broken.example) echo 'no network' >&2; exit 1 ;;
+    silent.example) exit 3 ;;
+    late.example) printf '{"ServerURL":"x","Username":"ci","Secret":"hunter2"}'; exit 1 ;;
+    torn.example) printf '{"ServerURL":"x","Secret":"hunter2'; exit 1 ;;
+    bare.example) echo hunter2; exit 1 ;;
+    tee.example) printf '{"Username":"ci","Secret":"hunter2"}' | tee /dev/stderr; echo 'gave Y2k6aHVudGVyMg== to hunter2' >&2; exit 1 ;;
+    trace.example) printf '{"Username":"ci","Secret":"correct horse"}'; echo "+ curl -u ci:'correct horse' is correct horse" >&2; exit 1 ;;
+    env.example) echo 'AWS_SECRET_ACCESS_KEY=hunter2 password: hunter2 --token hunter2' >&2; exit 1 ;;
+    escape.example) printf 'no \033[2Jnetwork\n' >&2; exit 1 ;;
     *) echo 'credentials not found in native keychain'; exit 1 ;;
 esac
 "#;
@@ -481,9 +489,27 @@ fn a_credential_helper_is_asked_as_docker_asks_it() {
     for (registry, part) in [
         (
             "broken.example",
-            "docker-credential-fake failed: no network",
+            "docker-credential-fake failed (exit status: 1): no network",
         ),
-        ("odd.example", "printed something else than a login"),
+        ("odd.example", "printed something other than a login"),
+        ("silent.example", "failed (exit status: 3) and said nothing"),
+        // What a helper prints where logins are printed is never shown, and of its other words no secret is.
+        (
+            "late.example",
+            "failed (exit status: 1). What it printed is not shown, as it may hold a login",
+        ),
+        ("torn.example", "What it printed is not shown"),
+        ("bare.example", "What it printed is not shown"),
+        ("tee.example", "failed (exit status: 1): [redacted]"),
+        (
+            "trace.example",
+            "failed (exit status: 1): + curl -u ci:'[redacted]' is [redacted];",
+        ),
+        (
+            "env.example",
+            "AWS_SECRET_ACCESS_KEY=[redacted] password: [redacted]",
+        ),
+        ("escape.example", "no \\u{1b}[2Jnetwork"),
     ] {
         let seen = plan(&[&format!("{registry}/app:v1")]);
         assert!(
@@ -494,7 +520,132 @@ fn a_credential_helper_is_asked_as_docker_asks_it() {
             seen.contains("--no-auth") && !seen.contains("hunter2"),
             "{seen}"
         );
+        assert!(
+            !seen.contains("correct horse") && !seen.contains("Y2k6aHVudGVyMg"),
+            "{seen}"
+        );
     }
+}
+
+#[test]
+fn a_password_for_several_registries_has_to_be_told_for_which() {
+    let chart = "kind: Pod\nspec:\n  containers:\n    - image: reg.example/app:v1\n    - image: metrics.evil.example/agent\n    - image: nginx\n";
+    let desk = Desk::with(&[("chart.yml", chart)]);
+    let pull = |more: &[&str]| {
+        let options = [
+            "pull",
+            "-n",
+            "-H",
+            "ops@a",
+            "--manifests",
+            "chart.yml",
+            "--registry-user",
+            "ci",
+            "--registry-password-stdin",
+        ];
+        desk.run_with(&[&options[..], more].concat(), "hunter2\n")
+    };
+    let seen = pull(&[]);
+    assert!(seen.starts_with("status: 2\n"), "{seen}");
+    assert!(
+        seen.contains("docker.io, metrics.evil.example, reg.example")
+            && seen.contains("--registry"),
+        "{seen}"
+    );
+    let seen = pull(&["--registry", "reg.example"]);
+    assert!(seen.starts_with("status: 0\n"), "{seen}");
+    assert_eq!(seen.matches("as ci").count(), 1, "{seen}");
+    assert!(
+        seen.contains("reg.example/app:v1 from reg.example (as ci: "),
+        "{seen}"
+    );
+}
+
+#[test]
+fn a_file_without_logins_gets_a_warning_and_the_old_form_is_read() {
+    let old = r#"{"reg.example":{"auth":"Y2k6czNjcmV0","email":"a@example.com"}}"#;
+    let desk = Desk::with(&[
+        ("dockercfg", old),
+        ("empty", ""),
+        ("other", "{\"auth\": {}}"),
+    ]);
+    let plan = |file: &str| {
+        desk.run(&[
+            "pull",
+            "-n",
+            "-H",
+            "n1",
+            "-u",
+            "ops",
+            "--auth-file",
+            file,
+            "reg.example/a",
+        ])
+    };
+    let seen = plan("dockercfg");
+    assert!(
+        seen.contains("(as ci: dockercfg)") && !seen.contains("warning"),
+        "{seen}"
+    );
+    for file in ["empty", "other"] {
+        let seen = plan(file);
+        assert!(
+            seen.contains(&format!(
+                "warning: {file}: it holds no registry login: it has neither \"auths\""
+            )),
+            "{seen}"
+        );
+    }
+    std::fs::rename(
+        desk.path().join("dockercfg"),
+        desk.path().join(".dockercfg"),
+    )
+    .unwrap();
+    let seen = desk.run(&["pull", "-n", "-H", "n1", "-u", "ops", "reg.example/a"]);
+    assert!(
+        seen.contains("(as ci: ") && seen.contains(".dockercfg)"),
+        "{seen}"
+    );
+}
+
+#[test]
+fn the_deadline_holds_while_registries_are_asked() {
+    // They take connections and never answer.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let registry = silent.local_addr().unwrap().to_string();
+    let desk = Desk::new();
+    let images: Vec<String> = (0..8)
+        .map(|number| format!("{registry}/app{number}:v1"))
+        .collect();
+    let options = [
+        "pull",
+        "-H",
+        "ops@127.0.0.1:1",
+        "--preflight",
+        "--deadline",
+        "4s",
+        "--no-journal",
+        "--host-keys",
+        "off",
+    ];
+    let arguments: Vec<&str> = options
+        .into_iter()
+        .chain(images.iter().map(String::as_str))
+        .collect();
+    let began = std::time::Instant::now();
+    let seen = desk.run(&arguments);
+    assert!(began.elapsed().as_secs() < 25, "{seen}");
+    assert!(
+        seen.contains(&format!(
+            "asking {registry} for the size of 8 images, for at most 2.0s"
+        )),
+        "{seen}"
+    );
+    assert!(
+        seen.contains(&format!("{registry} did not tell within 2.0s")),
+        "{seen}"
+    );
+    assert!(seen.contains("and 5 more is not known"), "{seen}");
 }
 
 #[test]

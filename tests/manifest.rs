@@ -1,4 +1,5 @@
-//! What Cargo.toml promises about the compiler holds for every crate that goes into the program.
+//! What Cargo.toml promises about the compiler holds for every crate that goes into the program, and deny.toml has a word on
+//! each crate that is no finished release.
 //!
 //! Newer parts of the standard library are clippy's to find (`incompatible_msrv`, which reads the same promise).
 
@@ -12,6 +13,28 @@ use serde_json::Value;
 fn version(text: &str) -> (u32, u32) {
     let mut parts = text.split('.').map(|part| part.parse().unwrap());
     (parts.next().unwrap(), parts.next().unwrap_or(0))
+}
+
+#[test]
+fn every_pre_release_is_there_for_a_reason() {
+    let lock = include_str!("../Cargo.lock");
+    let judged = include_str!("../deny.toml");
+    let mut packages = 0;
+    for package in lock.split("[[package]]").skip(1) {
+        let field = |name: &str| {
+            let line = package.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split('"').nth(1).unwrap()
+        };
+        let (name, version) = (field("name = "), field("version = "));
+        packages += 1;
+        if version.split('+').next().unwrap().contains('-') {
+            assert!(
+                judged.contains(&format!("{name} {version}")),
+                "{name} {version}"
+            );
+        }
+    }
+    assert!(packages > 50);
 }
 
 #[test]

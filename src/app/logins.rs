@@ -16,7 +16,11 @@ impl LoginsAgain {
     pub(super) fn new(sources: &LoginSources, plan: &Plan) -> Self {
         let items = 0..plan.work.items();
         Self {
-            sources: sources.clone(),
+            // The run itself ends in time.
+            sources: LoginSources {
+                until: None,
+                ..sources.clone()
+            },
             images: items
                 .filter_map(|item| plan.work.image(item).cloned())
                 .collect(),
@@ -33,7 +37,7 @@ impl Logins for LoginsAgain {
             });
             let found = asking.await.map_err(|error| error.to_string())??;
             let login = |found: Option<FoundLogin>| found.map(|found| found.login);
-            Ok(found.into_iter().map(login).collect())
+            Ok(found.logins.into_iter().map(login).collect())
         })
     }
 }

@@ -2,6 +2,7 @@
 
 mod background;
 mod complete;
+mod contents;
 mod exit;
 mod files;
 mod harden;
@@ -94,6 +95,7 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
         Command::Man { command } => return man::print(command),
     }?;
     warn(&ssh.warnings());
+    warn(&settings.warnings);
     warn(&without_address(&settings.plan.fleet));
     if let Some(past) = &past {
         let plan = Arc::make_mut(&mut settings.plan);

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch};
 
+use super::contents;
 use super::exit::Exit;
 use super::ledger::{Gap, JournalLedger};
 use super::logins::LoginsAgain;
@@ -20,7 +21,6 @@ use crate::engine::{self, Finish};
 use crate::journal::{Header, Journal};
 use crate::model::text::printable;
 use crate::model::{Fact, Plan, Secret, Work};
-use crate::registry::{self, RegistryError};
 use crate::report::{
     self, FileReport, Human, HumanOptions, Json, Jsonl, Ledger, ReportForm, Reporter, RunInfo,
     RunResult, Screen,
@@ -72,7 +72,7 @@ pub(super) fn run(
         None => None,
     };
     let tokio = tokio::runtime::Runtime::new().context("cannot start the tokio runtime")?;
-    let plan = tokio.block_on(with_contents(&settings.plan));
+    let plan = tokio.block_on(contents::asked(settings));
     let is_pull = matches!(plan.work, Work::Pull(_));
     let info = Arc::new(RunInfo {
         resume: runs::resume_command(is_pull && journal.is_some(), &id),
@@ -147,28 +147,6 @@ fn given_up(info: &RunInfo) -> String {
         Work::Check(_) | Work::Exec(_) | Work::Probe(_) => String::new(),
     };
     format!("ended at once, without waiting for the nodes{pulls}{resume}")
-}
-
-/// Asks the registries what the images are made of, where a preflight needs to know. A registry that does not tell is no
-/// reason to stop: nodes may reach it where this machine does not.
-async fn with_contents(plan: &Arc<Plan>) -> Arc<Plan> {
-    let mut plan = Arc::clone(plan);
-    let (Work::Pull(images), Some(_)) = (&plan.work, plan.policy.preflight) else {
-        return plan;
-    };
-    let platform = plan.policy.platform.as_deref();
-    let certificates = Path::new(registry::DOCKER_CERTIFICATES);
-    let answers = registry::contents(images, platform, certificates).await;
-    let told = |answer: &Result<_, RegistryError>| Some(answer.as_ref().err()?.to_string());
-    let untold: Vec<String> = answers.iter().filter_map(told).collect();
-    if !untold.is_empty() {
-        let untold = untold.join("; ");
-        super::warn(&[format!(
-            "the room for images of unknown size is not looked at: {untold}"
-        )]);
-    }
-    Arc::make_mut(&mut plan).contents = answers.into_iter().map(Result::ok).collect();
-    plan
 }
 
 /// Asks for the passphrase of a key. An empty answer, or no terminal, leaves the key out, as with `ssh`.

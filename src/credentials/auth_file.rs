@@ -1,17 +1,21 @@
-//! docker's `config.json`, podman's `auth.json` and Kubernetes' pull secrets: which entry is for an image, and what is in it.
+//! docker's `config.json`, podman's `auth.json`, the older `.dockercfg` and Kubernetes' pull secrets: which entry is for an
+//! image, and what is in it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::marker::PhantomData;
 use std::path::Path;
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::check_user_name;
@@ -24,6 +28,8 @@ use crate::model::{FoundLogin, Image, LoginSource, RegistryLogin, Secret};
 const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
 /// What docker calls Docker Hub in its files and to helpers.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+/// What stands beside `auths` in docker's configuration and may have fields that are named like an entry's.
+const NO_REGISTRIES: [&str; 4] = ["HttpHeaders", "aliases", "plugins", "proxies"];
 /// Standard base64; some writers leave the padding out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
@@ -38,33 +44,105 @@ pub struct AuthFile {
     content: Content,
     /// What helpers answered, by helper and server: each is asked once.
     answers: RefCell<HashMap<(String, String), Option<RegistryLogin>>>,
+    /// When there is no time left for helpers.
+    until: Option<Instant>,
 }
 
 /// What is read of the file; everything else in it is docker's own business.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Default)]
 struct Content {
-    #[serde(default)]
-    auths: Option<BTreeMap<String, Entry>>,
-    #[serde(default)]
-    cred_helpers: Option<BTreeMap<String, String>>,
-    #[serde(default)]
+    auths: BTreeMap<String, Entry>,
+    cred_helpers: BTreeMap<String, String>,
     creds_store: Option<String>,
+    /// Whether one of the three was there.
+    is_known: bool,
 }
 
 /// One login; docker leaves an empty one behind where a helper keeps the secret.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 struct Entry {
-    #[serde(default)]
     auth: Hidden,
-    #[serde(default)]
     username: Hidden,
-    #[serde(default)]
     password: Hidden,
-    #[serde(default)]
     identitytoken: Hidden,
-    #[serde(default)]
     registrytoken: Hidden,
+}
+
+/// An object that is read as Go reads JSON, by which docker, podman and the kubelet do: the case of a field's name does not
+/// matter, of a field that is there twice the last counts, and `null` is nothing.
+trait Fields: Default {
+    /// Takes the value of the field with this name in lower case.
+    fn take<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error>;
+}
+
+impl Fields for Content {
+    fn take<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        match name {
+            "auths" => self.auths.extend(
+                map.next_value::<Option<BTreeMap<_, _>>>()?
+                    .into_iter()
+                    .flatten(),
+            ),
+            "credhelpers" => self.cred_helpers.extend(
+                map.next_value::<Option<BTreeMap<_, _>>>()?
+                    .into_iter()
+                    .flatten(),
+            ),
+            "credsstore" => self.creds_store = map.next_value()?,
+            _ => return map.next_value::<IgnoredAny>().map(drop),
+        }
+        self.is_known = true;
+        Ok(())
+    }
+}
+
+impl Fields for Entry {
+    fn take<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        let field = match name {
+            "auth" => &mut self.auth,
+            "username" => &mut self.username,
+            "password" => &mut self.password,
+            "identitytoken" => &mut self.identitytoken,
+            "registrytoken" => &mut self.registrytoken,
+            _ => return map.next_value::<IgnoredAny>().map(drop),
+        };
+        *field = map.next_value()?;
+        Ok(())
+    }
+}
+
+struct FieldsOf<T>(PhantomData<T>);
+
+impl<'de, T: Fields> Visitor<'de> for FieldsOf<T> {
+    type Value = T;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an object")
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<T, E> {
+        Ok(T::default())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
+        let mut value = T::default();
+        while let Some(name) = map.next_key::<String>()? {
+            value.take(&name.to_ascii_lowercase(), &mut map)?;
+        }
+        Ok(value)
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FieldsOf(PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FieldsOf(PhantomData))
+    }
 }
 
 /// Text that is wiped when dropped and never shown; `null` is empty.
@@ -125,12 +203,11 @@ impl AuthFile {
     /// It is not what docker and podman write.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, CredentialError> {
         let source = LoginSource::File(path.to_path_buf());
-        Ok(Self {
-            content: json(bytes, &source)?,
-            source,
-            keys: Keys::Files,
-            answers: RefCell::default(),
-        })
+        let mut content = json::<Content>(bytes, &source)?;
+        if !content.is_known {
+            content.auths = bare_entries(bytes);
+        }
+        Ok(Self::new(content, source, Keys::Files))
     }
 
     /// Reads what is in a pull secret. `is_bare` is the old form, whose entries are not within `auths`.
@@ -143,22 +220,55 @@ impl AuthFile {
         is_bare: bool,
     ) -> Result<Self, CredentialError> {
         let source = LoginSource::PullSecret(name.to_string());
-        let auths = if is_bare {
-            json(bytes, &source)?
+        let content = if is_bare {
+            Content {
+                auths: json(bytes, &source)?,
+                is_known: true,
+                ..Content::default()
+            }
         } else {
-            json::<Content>(bytes, &source)?.auths
+            json(bytes, &source)?
         };
         // Whoever may write a secret in a cluster must not name programs for this machine.
         let content = Content {
-            auths,
-            ..Content::default()
+            cred_helpers: BTreeMap::new(),
+            creds_store: None,
+            ..content
         };
-        Ok(Self {
-            content,
+        Ok(Self::new(content, source, Keys::PullSecret))
+    }
+
+    fn new(content: Content, source: LoginSource, keys: Keys) -> Self {
+        Self {
             source,
-            keys: Keys::PullSecret,
+            keys,
+            content,
             answers: RefCell::default(),
-        })
+            until: None,
+        }
+    }
+
+    /// Helpers get no more time than this.
+    pub(super) fn until(self, until: Option<Instant>) -> Self {
+        Self { until, ..self }
+    }
+
+    /// Why there is no login in it for any registry, if so, as a warning.
+    pub(super) fn without_logins(&self) -> Option<String> {
+        let content = &self.content;
+        let has_helper = !content.cred_helpers.is_empty() || content.creds_store.is_some();
+        if has_helper || content.auths.values().any(|entry| !entry.is_empty()) {
+            return None;
+        }
+        let why = match (&self.source, content.is_known) {
+            (_, true) => "no entry in it has a login",
+            (LoginSource::PullSecret(_), false) => "it has no \"auths\"",
+            (_, false) => "it has neither \"auths\" nor \"credHelpers\" nor \"credsStore\"",
+        };
+        Some(format!(
+            "{}: it holds no registry login: {why}",
+            self.source
+        ))
     }
 
     /// The login for an image; `None` when there is none for its registry.
@@ -177,7 +287,7 @@ impl AuthFile {
                 Err(error) => refusal = Some(error),
             }
         }
-        let entries = self.content.auths.iter().flatten();
+        let entries = self.content.auths.iter();
         let best = entries
             .filter(|(_, entry)| !entry.is_empty())
             .filter_map(|(key, entry)| Some((self.keys.fit(key, image)?, key, entry)))
@@ -198,7 +308,6 @@ impl AuthFile {
         self.content
             .cred_helpers
             .iter()
-            .flatten()
             .find(|(key, _)| self.keys.fit(key, image).is_some())
             .map(|(_, helper)| helper)
             .or(self.content.creds_store.as_ref())
@@ -207,34 +316,39 @@ impl AuthFile {
     }
 
     fn ask(&self, helper: &str, image: &Image) -> Result<Option<FoundLogin>, CredentialError> {
-        // docker's own key for the Hub; every other registry is asked for by its host.
-        let server = match image.registry() {
-            "docker.io" => DOCKER_HUB_KEY.to_string(),
-            registry => host_of(registry),
-        };
-        let asked = (helper.to_string(), server);
-        let known = self.answers.borrow().get(&asked).cloned();
-        let login = match known {
-            Some(known) => known,
-            None => {
-                let answer = helper::ask(&asked.0, &asked.1);
-                let login = answer.map_err(|reason| CredentialError::Helper {
-                    place: self.source.clone(),
-                    registry: image.registry().to_string(),
-                    reason,
-                })?;
-                self.answers.borrow_mut().insert(asked, login.clone());
-                login
-            }
+        // docker's own key for the Hub, then podman's; every other registry is asked for by its host.
+        let servers = match image.registry() {
+            "docker.io" => vec![DOCKER_HUB_KEY.to_string(), "docker.io".to_string()],
+            registry => vec![host_of(registry)],
         };
         let LoginSource::File(file) = &self.source else {
             return Ok(None);
         };
-        let source = LoginSource::Helper {
-            program: helper::program(helper),
-            file: file.clone(),
-        };
-        Ok(login.map(|login| FoundLogin { login, source }))
+        for server in servers {
+            let asked = (helper.to_string(), server);
+            let known = self.answers.borrow().get(&asked).cloned();
+            let login = match known {
+                Some(known) => known,
+                None => {
+                    let answer = helper::ask(&asked.0, &asked.1, self.until);
+                    let login = answer.map_err(|reason| CredentialError::Helper {
+                        place: self.source.clone(),
+                        registry: image.registry().to_string(),
+                        reason,
+                    })?;
+                    self.answers.borrow_mut().insert(asked, login.clone());
+                    login
+                }
+            };
+            if let Some(login) = login {
+                let source = LoginSource::Helper {
+                    program: helper::program(helper),
+                    file: file.clone(),
+                };
+                return Ok(Some(FoundLogin { login, source }));
+            }
+        }
+        Ok(None)
     }
 
     fn open(&self, key: &str, entry: &Entry) -> Result<RegistryLogin, CredentialError> {
@@ -274,18 +388,52 @@ impl AuthFile {
     }
 }
 
-/// Reads JSON. The parser's own words may quote a value, which may be a secret: only the place is kept.
-fn json<T: DeserializeOwned>(bytes: &[u8], source: &LoginSource) -> Result<T, CredentialError> {
-    serde_json::from_slice(bytes).map_err(|error| CredentialError::NotAuthFile {
+/// Reads the JSON value that a file begins with; as with docker, nothing behind it counts, and a file without any is
+/// empty. The parser's own words may quote a value, which may be a secret: only the place is kept.
+fn json<T: DeserializeOwned + Default>(
+    bytes: &[u8],
+    source: &LoginSource,
+) -> Result<T, CredentialError> {
+    let wrong = |line, column, problem| CredentialError::NotAuthFile {
         place: source.clone(),
-        line: error.line(),
-        column: error.column(),
-        problem: if error.is_data() {
-            "a value of the wrong type, or a key twice"
+        line,
+        column,
+        problem,
+    };
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(wrong(1, 0, "this is UTF-16; save it as UTF-8"));
+    }
+    let bytes = without_mark(bytes);
+    if bytes.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
+    let mut parser = serde_json::Deserializer::from_slice(bytes);
+    T::deserialize(&mut parser).map_err(|error| {
+        let problem = if error.is_data() {
+            "a value of the wrong type"
         } else {
             "this is not JSON"
-        },
+        };
+        wrong(error.line(), error.column(), problem)
     })
+}
+
+/// Without the byte order mark with which some editors of Windows begin a file.
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// The logins of a file without `auths`, as docker wrote them before 1.7 to `~/.dockercfg`: what looks like an entry.
+fn bare_entries(bytes: &[u8]) -> BTreeMap<String, Entry> {
+    let mut parser = serde_json::Deserializer::from_slice(without_mark(bytes));
+    let Ok(values) = BTreeMap::<String, &RawValue>::deserialize(&mut parser) else {
+        return BTreeMap::new();
+    };
+    let entries = values.into_iter().filter_map(|(key, value)| {
+        let entry = serde_json::from_str::<Entry>(value.get()).ok()?;
+        (!entry.is_empty() && !NO_REGISTRIES.contains(&key.as_str())).then_some((key, entry))
+    });
+    entries.collect()
 }
 
 impl Entry {
@@ -301,11 +449,12 @@ impl Entry {
     }
 }
 
-/// `auth`: base64 of `user:password`.
+/// `auth`: base64 of `user:password`, which Go reads across line ends.
 fn decode(auth: &str) -> Result<(String, Secret), &'static str> {
+    let auth = Zeroizing::new(auth.trim().replace(['\r', '\n'], ""));
     let plain = Zeroizing::new(
         BASE64
-            .decode(auth.trim())
+            .decode(auth.as_bytes())
             .map_err(|_| "its \"auth\" is not base64")?,
     );
     let colon = plain
@@ -315,11 +464,13 @@ fn decode(auth: &str) -> Result<(String, Secret), &'static str> {
     let username = std::str::from_utf8(&plain[..colon])
         .map_err(|_| "its user name is not UTF-8")?
         .to_string();
-    let password = &plain[colon + 1..];
-    // docker drops NUL bytes at the end, which old versions wrote.
-    let end = password
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .map_or(0, |last| last + 1);
-    Ok((username, Secret::new(&password[..end])))
+    // docker drops the NUL bytes around a password, which old versions wrote.
+    let mut password = &plain[colon + 1..];
+    while let Some(rest) = password.strip_suffix(b"\0") {
+        password = rest;
+    }
+    while let Some(rest) = password.strip_prefix(b"\0") {
+        password = rest;
+    }
+    Ok((username, Secret::new(password)))
 }

@@ -51,6 +51,16 @@ pub enum CredentialError {
         /// What was given.
         registry: String,
     },
+    /// One password would go to several registries.
+    #[error(
+        "--registry-user is for one registry, and the images come from {}: {}; say with --registry which of them gets the password",
+        .registries.len(),
+        printable(&.registries.join(", "))
+    )]
+    SeveralRegistries {
+        /// Their hosts.
+        registries: Vec<String>,
+    },
     /// The named file is not there.
     #[error("{}: there is no such file; check --auth-file", shown(.file))]
     Missing {

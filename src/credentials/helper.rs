@@ -6,12 +6,13 @@
 use std::io::{ErrorKind, Read, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::auth_file::Hidden;
+use crate::model::redact::redact_strictly;
 use crate::model::{RegistryLogin, Secret, text};
 
 /// How long a helper may take: some ask a cloud.
@@ -20,6 +21,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 const OUTPUT_LIMIT: u64 = 256 * 1024;
 /// What helpers print when they know no login (`credentials.ErrCredentialsNotFound`).
 const NOT_FOUND: &str = "credentials not found";
+/// The protocol's other sentences about what is wrong.
+const SENTENCES: [&str; 2] = ["no credentials server url", "no credentials username"];
+/// The most of a helper's words that is shown, in bytes.
+const WORDS_SHOWN: usize = 300;
 /// The user name that says that the secret is an identity token.
 const TOKEN: &str = "<token>";
 
@@ -32,11 +37,15 @@ struct Answer {
     secret: Hidden,
 }
 
-/// Asks a helper for the login of a server; `None` when it has none.
+/// Asks a helper for the login of a server, at most `until` then; `None` when it has none.
 ///
 /// # Errors
 /// Why it could not be asked, in words without a secret.
-pub(super) fn ask(name: &str, server: &str) -> Result<Option<RegistryLogin>, String> {
+pub(super) fn ask(
+    name: &str,
+    server: &str,
+    until: Option<Instant>,
+) -> Result<Option<RegistryLogin>, String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
     if name.is_empty() || !name.chars().all(is_name) {
         return Err("that is no name of a helper".into());
@@ -56,35 +65,33 @@ pub(super) fn ask(name: &str, server: &str) -> Result<Option<RegistryLogin>, Str
         // A helper that does not read it fails by itself.
         let _ = input.write_all(server.as_bytes());
     }
-    let (sender, ended) = mpsc::channel();
-    let streams = (child.stdout.take(), child.stderr.take());
-    std::thread::spawn(move || {
-        // Nobody listens any more once the time is up.
-        let _ = sender.send((capped(streams.0), capped(streams.1)));
-    });
-    let Ok((stdout, stderr)) = ended.recv_timeout(LIMIT) else {
+    let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+    let limit = left.map_or(LIMIT, |left| left.min(LIMIT));
+    let end = Instant::now() + limit;
+    let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
+    let wait = |stream: mpsc::Receiver<_>| {
+        stream.recv_timeout(end.saturating_duration_since(Instant::now()))
+    };
+    let (Ok(stdout), Ok(stderr)) = (wait(stdout), wait(stderr)) else {
         let _ = child.kill();
         let _ = child.wait();
         return Err(format!(
-            "{program} did not answer within {} s",
-            LIMIT.as_secs()
+            "{program} did not answer within {}",
+            text::span(limit)
         ));
     };
     let status = child
         .wait()
         .map_err(|error| format!("{program} was lost: {error}"))?;
-    let said = |bytes: &[u8]| text::capped(bytes, 300).trim().to_string();
     if !status.success() {
-        // Helpers print their errors to standard output.
-        let words = [said(&stdout), said(&stderr)].join(" ");
-        if words.to_ascii_lowercase().contains(NOT_FOUND) {
-            return Ok(None);
-        }
-        return Err(format!("{program} failed: {}", words.trim()));
+        return match complaint(&stdout, &stderr) {
+            None => Ok(None),
+            Some(words) => Err(format!("{program} failed ({status}){words}")),
+        };
     }
     // The parser's own words may quote the secret.
     let answer: Answer = serde_json::from_slice(&stdout)
-        .map_err(|_| format!("{program} printed something else than a login"))?;
+        .map_err(|_| format!("{program} printed something other than a login"))?;
     if answer.secret.0.is_empty() {
         return Ok(None);
     }
@@ -106,18 +113,74 @@ pub(super) fn ask(name: &str, server: &str) -> Result<Option<RegistryLogin>, Str
     }))
 }
 
+/// Why a helper failed; `None` when it only says that it has no login.
+///
+/// By the protocol a helper prints its errors where it prints logins, on standard output. A wrapper may print a login there
+/// and fail afterwards, so of standard output only the protocol's own sentences are repeated.
+fn complaint(stdout: &[u8], stderr: &[u8]) -> Option<String> {
+    let has = |bytes: &[u8], sentence: &str| {
+        let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
+        text.contains(sentence)
+    };
+    if has(stdout, NOT_FOUND) || has(stderr, NOT_FOUND) {
+        return None;
+    }
+    let sentence = SENTENCES.iter().find(|sentence| has(stdout, sentence));
+    let said = Zeroizing::new(String::from_utf8_lossy(stderr).into_owned());
+    let secrets = secrets(stdout);
+    let known: Vec<&[u8]> = secrets.iter().map(|secret| secret.as_bytes()).collect();
+    // Blanked before it is cut: half of a secret is not known as one.
+    let said = redact_strictly(&said, &known);
+    let said = text::capped(said.trim().as_bytes(), WORDS_SHOWN);
+    Some(match (sentence, said.as_str()) {
+        (Some(sentence), "") => format!(": {sentence}"),
+        (Some(sentence), said) => format!(": {sentence}; {said}"),
+        (None, "") if stdout.is_empty() => " and said nothing".into(),
+        (None, "") => ". What it printed is not shown, as it may hold a login".into(),
+        (None, said) => format!(": {said}"),
+    })
+}
+
+/// What in a helper's answer may be secret, also where it is no answer that can be used.
+fn secrets(stdout: &[u8]) -> Vec<Zeroizing<String>> {
+    let text = Zeroizing::new(String::from_utf8_lossy(stdout).into_owned());
+    let mut found = Vec::new();
+    if let Ok(answer) = serde_json::from_slice::<Answer>(stdout) {
+        let login = Zeroizing::new(format!("{}:{}", answer.username, *answer.secret.0));
+        found.extend([login, answer.secret.0]);
+    }
+    // Lines and words of what is no JSON, or torn.
+    found.extend(
+        text.lines()
+            .map(|line| Zeroizing::new(line.trim().to_string())),
+    );
+    let words = text.split(|c: char| c.is_whitespace() || "\"',{}[]".contains(c));
+    let is_telling = |word: &&str| word.len() >= 6 && !word.chars().all(|c| c.is_ascii_lowercase());
+    found.extend(
+        words
+            .filter(is_telling)
+            .map(|word| Zeroizing::new(word.to_string())),
+    );
+    found
+}
+
 /// The program of the helper with this name.
 pub(super) fn program(name: &str) -> String {
     format!("docker-credential-{name}")
 }
 
-/// What a stream holds, as far as it is taken. Wiped when dropped.
-fn capped(stream: Option<impl Read>) -> Zeroizing<Vec<u8>> {
-    // Room from the start: growing would leave copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(8 * 1024));
-    if let Some(stream) = stream {
-        // A broken pipe ends it like its end does.
-        let _ = stream.take(OUTPUT_LIMIT).read_to_end(&mut bytes);
-    }
-    bytes
+/// What a stream holds, as far as it is taken: read on a thread of its own, and wiped when dropped.
+fn collect(stream: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Zeroizing<Vec<u8>>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Room from the start: growing would leave copies behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(8 * 1024));
+        if let Some(stream) = stream {
+            // A broken pipe ends it like its end does.
+            let _ = stream.take(OUTPUT_LIMIT).read_to_end(&mut bytes);
+        }
+        // Nobody listens any more once the time is up.
+        let _ = sender.send(bytes);
+    });
+    receiver
 }

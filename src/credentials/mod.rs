@@ -6,10 +6,12 @@ mod error;
 mod helper;
 mod keys;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use ask::{password_from, prompt};
 pub use auth_file::AuthFile;
@@ -32,6 +34,17 @@ pub struct LoginSources {
     pub default_files: Vec<PathBuf>,
     /// `--no-auth`: no file is looked at.
     pub no_auth: bool,
+    /// When helpers have to have answered.
+    pub until: Option<Instant>,
+}
+
+/// What was found in all of them.
+#[derive(Debug)]
+pub struct FoundLogins {
+    /// One for each image, in the order of the images; `None` leaves it to the node's own.
+    pub logins: Vec<Option<FoundLogin>>,
+    /// What the operator should know: a file that was named and holds no login.
+    pub warnings: Vec<String>,
 }
 
 /// A pull secret of Kubernetes and how to get at it.
@@ -59,7 +72,7 @@ impl fmt::Debug for PullSecret {
 }
 
 /// The files to look in when none is named: `$REGISTRY_AUTH_FILE` as podman has it, docker's `config.json` in
-/// `$DOCKER_CONFIG` or `~/.docker`, then the files that podman and skopeo write.
+/// `$DOCKER_CONFIG` or `~/.docker`, then the files that podman and skopeo write, and the one that docker wrote before 1.7.
 pub fn default_auth_files(env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let folder = |name: &str| {
         env(name)
@@ -77,6 +90,7 @@ pub fn default_auth_files(env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf
         folder("XDG_CONFIG_HOME")
             .or_else(|| in_home(".config"))
             .map(podman),
+        in_home(".dockercfg"),
     ];
     files.into_iter().flatten().collect()
 }
@@ -101,18 +115,15 @@ pub fn check_user_name(name: &str) -> Result<(), CredentialError> {
     })
 }
 
-/// The login for each image, in the order of the images; `None` leaves it to the node's own.
+/// The login for each image, and what is to be said about the sources.
 ///
-/// A given user is for the named registries, or all of them. For the others the pull secrets are asked, then the files.
+/// A given user is for the named registries, or for the only one. For the others the pull secrets are asked, then the files.
 /// Each is read once, and only when an earlier one had no login; so is each helper started once.
 ///
 /// # Errors
 /// A file that is named but missing, or that cannot be read; a login that is there but cannot be used; a
-/// named registry that no image comes from.
-pub fn logins(
-    sources: &LoginSources,
-    images: &[Image],
-) -> Result<Vec<Option<FoundLogin>>, CredentialError> {
+/// named registry that no image comes from; a user for several registries of which none is named.
+pub fn logins(sources: &LoginSources, images: &[Image]) -> Result<FoundLogins, CredentialError> {
     let named: Vec<String> = sources
         .registries
         .iter()
@@ -128,30 +139,42 @@ pub fn logins(
     }
     if let Some(name) = sources.user.as_ref().map(|user| user.login.username()) {
         check_user_name(name.unwrap_or_default())?;
+        let hosts: BTreeSet<String> = images.iter().map(host_of).collect();
+        // A manifest of somebody else's must not say who gets to see the password.
+        if named.is_empty() && hosts.len() > 1 {
+            return Err(CredentialError::SeveralRegistries {
+                registries: hosts.into_iter().collect(),
+            });
+        }
     }
     let mut files = Files::new(sources)?;
-    images
-        .iter()
-        .map(|image| {
-            let wanted = named.is_empty() || named.contains(&host_of(image));
-            match &sources.user {
-                Some(user) if wanted => Ok(Some(user.clone())),
-                None if !wanted => Ok(None),
-                _ => files.login(image),
-            }
-        })
-        .collect()
+    let logins = images.iter().map(|image| {
+        let wanted = named.is_empty() || named.contains(&host_of(image));
+        match &sources.user {
+            Some(user) if wanted => Ok(Some(user.clone())),
+            None if !wanted => Ok(None),
+            _ => files.login(image),
+        }
+    });
+    Ok(FoundLogins {
+        logins: logins.collect::<Result<_, _>>()?,
+        warnings: files.warnings,
+    })
 }
 
 /// The pull secrets and files to look in, each read when it is first needed.
 struct Files<'a> {
     waiting: std::vec::IntoIter<Waiting<'a>>,
     read: Vec<AuthFile>,
+    until: Option<Instant>,
+    warnings: Vec<String>,
 }
 
 enum Waiting<'a> {
     PullSecret(&'a PullSecret),
     File(&'a PathBuf),
+    /// One that is looked at because it is there; most have no login.
+    DefaultFile(&'a PathBuf),
 }
 
 impl<'a> Files<'a> {
@@ -167,11 +190,13 @@ impl<'a> Files<'a> {
                 return Err(CredentialError::Missing { file: path.clone() });
             }
             Some(path) => waiting.push(Waiting::File(path)),
-            None => waiting.extend(sources.default_files.iter().map(Waiting::File)),
+            None => waiting.extend(sources.default_files.iter().map(Waiting::DefaultFile)),
         }
         Ok(Self {
             waiting: waiting.into_iter(),
             read: Vec::new(),
+            until: sources.until,
+            warnings: Vec::new(),
         })
     }
 
@@ -192,9 +217,12 @@ impl<'a> Files<'a> {
                         content.is_bare,
                     )?)
                 }
-                Waiting::File(path) => AuthFile::read(path)?,
+                Waiting::File(path) | Waiting::DefaultFile(path) => AuthFile::read(path)?,
             };
-            if let Some(file) = file {
+            if let Some(file) = file.map(|file| file.until(self.until)) {
+                if !matches!(next, Waiting::DefaultFile(_)) {
+                    self.warnings.extend(file.without_logins());
+                }
                 let login = file.login(image);
                 self.read.push(file);
                 if let Some(login) = login? {

@@ -144,7 +144,8 @@ fn a_login_kept_elsewhere_is_told_and_never_skipped() {
 #[test]
 fn a_broken_file_is_told_with_its_place_and_without_its_content() {
     for (text, part) in [
-        ("", "/c/config.json:1:0: this is not JSON"),
+        ("{", "/c/config.json:1:1: this is not JSON"),
+        ("\u{feff}{", "/c/config.json:1:1: this is not JSON"),
         ("{\n \"auths\": hunter2", "/c/config.json:2:"),
         (r#"{"auths":"hunter2"}"#, "wrong type"),
         (r#"["hunter2"]"#, "wrong type"),
@@ -221,7 +222,12 @@ fn the_default_files_follow_the_environment() {
     };
     assert_eq!(
         env(&[("HOME", "/h")]),
-        ["/h/.docker/config.json", "/h/.config/containers/auth.json"].map(PathBuf::from)
+        [
+            "/h/.docker/config.json",
+            "/h/.config/containers/auth.json",
+            "/h/.dockercfg"
+        ]
+        .map(PathBuf::from)
     );
     assert_eq!(
         env(&[
@@ -259,8 +265,9 @@ fn names(sources: &LoginSources, images: &[&str], files: &[PathBuf]) -> Vec<Opti
         default_files: files.to_vec(),
         ..sources.clone()
     };
-    let logins = logins(&sources, &images).unwrap();
-    logins
+    let found = logins(&sources, &images).unwrap();
+    found
+        .logins
         .into_iter()
         .map(|login| Some(opened(login?)?.0))
         .collect()
@@ -284,8 +291,8 @@ fn a_given_user_is_for_the_named_registries_and_files_for_the_rest() {
         ..LoginSources::default()
     };
     assert_eq!(
-        names(&all, &images, &files),
-        [some("me"), some("me"), some("me")]
+        names(&all, &["a.example/x", "a.example/y"], &files),
+        [some("me"), some("me")]
     );
     let one = LoginSources {
         registries: vec!["a.example".into()],
@@ -313,6 +320,200 @@ fn a_given_user_is_for_the_named_registries_and_files_for_the_rest() {
         ..LoginSources::default()
     };
     assert_eq!(names(&named, &images, &[]), [None, some("ci"), None]);
+}
+
+#[test]
+fn one_password_goes_to_one_registry_unless_more_are_named() {
+    let given = |registries: &[&str]| LoginSources {
+        user: user("me"),
+        registries: registries.iter().map(ToString::to_string).collect(),
+        ..LoginSources::default()
+    };
+    let images: Vec<Image> = ["reg.example/x", "metrics.evil.example/y", "nginx"]
+        .map(image)
+        .into();
+    let refused = logins(&given(&[]), &images).unwrap_err().to_string();
+    for part in [
+        "3: docker.io, metrics.evil.example, reg.example",
+        "--registry",
+    ] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    // Names of Docker Hub are one registry, ports are several.
+    let hub: Vec<Image> = [
+        "nginx",
+        "docker.io/team/app",
+        "index.docker.io/team/app",
+        "registry-1.docker.io/team/app",
+    ]
+    .map(image)
+    .into();
+    assert!(
+        logins(&given(&[]), &hub)
+            .unwrap()
+            .logins
+            .iter()
+            .all(Option::is_some)
+    );
+    let ports: Vec<Image> = ["reg.example/x", "reg.example:5000/x"].map(image).into();
+    assert!(logins(&given(&[]), &ports).is_err());
+    // A registry is named as a whole, not as the beginning of another.
+    let alike: Vec<Image> = [
+        "reg.example/x",
+        "reg.example.evil/x",
+        "reg.example:5000/x",
+        "xreg.example/x",
+    ]
+    .map(image)
+    .into();
+    let found = logins(&given(&["https://REG.example/v2/"]), &alike).unwrap();
+    let has_login: Vec<bool> = found.logins.iter().map(Option::is_some).collect();
+    assert_eq!(has_login, [true, false, false, false]);
+    let both = logins(&given(&["reg.example", "docker.io"]), &images).unwrap();
+    let has_login: Vec<bool> = both.logins.iter().map(Option::is_some).collect();
+    assert_eq!(has_login, [true, false, true]);
+}
+
+#[test]
+fn the_login_for_one_registry_is_for_no_other() {
+    let keys = [
+        "docker.io",
+        "https://index.docker.io/v1/",
+        "reg.example",
+        "https://reg.example:5000",
+        "reg.example/team",
+        "quay.io",
+    ];
+    let images = [
+        "nginx",
+        "reg.example/team/app",
+        "reg.example/other",
+        "reg.example:5000/app",
+        "quay.io/app",
+        "reg.example.evil/team/app",
+        "evil/reg.example/team",
+        "evil.example/docker.io/app",
+    ];
+    let host = |key: &str| {
+        let bare = key
+            .trim_start_matches("https://")
+            .split('/')
+            .next()
+            .unwrap();
+        bare.replace("index.docker.io", "docker.io")
+    };
+    for key in keys {
+        let text = format!(r#"{{"auths":{{"{key}":{{"auth":"{AUTH}"}}}}}}"#);
+        let secret = AuthFile::parse_pull_secret(text.as_bytes(), "s", false).unwrap();
+        for reference in images {
+            let is_its_own = image(reference).registry() == host(key);
+            let is_found = found(&text, reference).is_some();
+            assert!(is_its_own || !is_found, "{key} for {reference}");
+            let is_found = secret.login(&image(reference)).unwrap().is_some();
+            assert!(
+                is_its_own || !is_found,
+                "the pull secret's {key} for {reference}"
+            );
+        }
+    }
+}
+
+#[test]
+fn files_are_read_as_they_are_found_in_the_field() {
+    let ci = Some(("ci".to_string(), SECRET.as_bytes().to_vec()));
+    let whole = format!(
+        "{{\r\n  \"auths\": {{\r\n    \"reg.example\": {{\"auth\": \"{AUTH}\"}}\r\n  }}\r\n}}\r\n"
+    );
+    for text in [
+        whole.clone(),
+        // Written by an editor of Windows, and what docker does not look at.
+        format!("\u{feff}{whole}"),
+        format!("{whole}}}\n"),
+        format!("{whole}\0\0"),
+        // Names of fields are read in any case, as everything written in Go does; the last of two counts.
+        format!(r#"{{"Auths":{{"reg.example":{{"Auth":"{AUTH}"}}}}}}"#),
+        format!(r#"{{"auths":{{"reg.example":{{"auth":"b3RoZXI6eA==","auth":"{AUTH}"}}}}}}"#),
+        format!(r#"{{"auths":{{"other.example":{{}}}},"auths":{{"reg.example":{{"auth":"{AUTH}"}}}}}}"#),
+        r#"{"auths":{"reg.example":{"UserName":"ci","Password":"hunter2"}}}"#.to_string(),
+        // Folded by `base64`, padded by nobody, and with the NUL bytes of old versions of docker.
+        r#"{"auths":{"reg.example":{"auth":"Y2k6\naHVudGVyMg==\n"}}}"#.to_string(),
+        r#"{"auths":{"reg.example":{"auth":"Y2k6\r\naHVudGVyMg"}}}"#.to_string(),
+        r#"{"auths":{"reg.example":{"auth":"Y2k6AGh1bnRlcjIAAA=="}}}"#.to_string(),
+        r#"{"auths":{"reg.example":{"auth":"Y2k6aHVudGVyMg==","email":null,"other":[1]},"x":null},"credsStore":null,"credHelpers":null}"#.to_string(),
+        // The old form, with what a configuration has beside it.
+        format!(r#"{{"reg.example":{{"auth":"{AUTH}","email":"a@example.com"}}}}"#),
+        format!("\u{feff}{{\"https://reg.example/v1/\":{{\"auth\":\"{AUTH}\"}},\"proxies\":{{\"password\":\"x\"}},\"detachKeys\":\"x\"}}"),
+    ] {
+        assert_eq!(found(&text, "reg.example/app"), ci, "{text}");
+        assert_eq!(file(&text).without_logins(), None, "{text}");
+    }
+    for (text, why) in [
+        ("", "neither"),
+        (" \r\n", "neither"),
+        ("\u{feff}", "neither"),
+        ("null", "neither"),
+        (
+            "{}",
+            "neither \"auths\" nor \"credHelpers\" nor \"credsStore\"",
+        ),
+        (
+            r#"{"HttpHeaders":{"auth":"x"},"proxies":{"default":{"username":"x"}}}"#,
+            "neither",
+        ),
+        (r#"{"auths":{}}"#, "no entry"),
+        (r#"{"auths":{"reg.example":{}}}"#, "no entry"),
+    ] {
+        assert_eq!(found(text, "reg.example/app"), None, "{text}");
+        let warning = file(text).without_logins().unwrap();
+        assert!(
+            warning.starts_with("/c/config.json: it holds no registry login: "),
+            "{warning}"
+        );
+        assert!(warning.contains(why), "{text}: {warning}");
+    }
+    for wide in [b"\xff\xfe{\0".as_slice(), b"\xfe\xff\0{"] {
+        let error = AuthFile::parse(wide, Path::new("x"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("UTF-16"), "{error}");
+    }
+    let bare = format!("\u{feff}{{\"reg.example\":{{\"auth\":\"{AUTH}\"}}}}");
+    let secret = AuthFile::parse_pull_secret(bare.as_bytes(), "team/old", true).unwrap();
+    assert!(secret.login(&image("reg.example/app")).unwrap().is_some());
+    let secret = AuthFile::parse_pull_secret(bare.as_bytes(), "team/new", false).unwrap();
+    assert!(
+        secret.login(&image("reg.example/app")).unwrap().is_none(),
+        "the kubelet reads the form that the type says"
+    );
+    let warning = secret.without_logins().unwrap();
+    assert!(
+        warning.starts_with("pull secret team/new: ") && warning.contains("no \"auths\""),
+        "{warning}"
+    );
+}
+
+#[test]
+fn a_named_file_without_a_login_gets_a_warning_and_a_default_one_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    std::fs::write(&path, "{\"detachKeys\": \"ctrl-x\"}").unwrap();
+    let warnings = |sources: LoginSources| {
+        logins(&sources, &[image("reg.example/app")])
+            .unwrap()
+            .warnings
+    };
+    let named = warnings(LoginSources {
+        auth_file: Some(path.clone()),
+        ..LoginSources::default()
+    });
+    assert_eq!(named.len(), 1, "{named:?}");
+    let secrets = warnings(LoginSources {
+        pull_secrets: vec![secret("team/pull", "{}", false)],
+        default_files: vec![path],
+        ..LoginSources::default()
+    });
+    assert_eq!(secrets.len(), 1, "{secrets:?}");
+    assert!(secrets[0].contains("team/pull"), "{secrets:?}");
 }
 
 #[test]
@@ -456,7 +657,7 @@ fn a_pull_secret_starts_no_program_and_its_faults_name_it() {
             pull_secrets: vec![secret("team/pull", json, false)],
             ..LoginSources::default()
         };
-        logins(&sources, &images)
+        logins(&sources, &images).map(|found| found.logins)
     };
     assert_eq!(ask(&helper).unwrap(), [None]);
     assert_eq!(

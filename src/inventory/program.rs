@@ -16,6 +16,7 @@ use super::error::{Fault, InventoryError};
 use super::json;
 use super::read;
 use super::yaml::Tree;
+use crate::model::redact::redact_strictly;
 use crate::model::text::printable;
 
 /// The longest that a program may take, all its calls together.
@@ -178,7 +179,9 @@ impl Program<'_> {
         let called = format!("this program, run with {},", arguments.join(" "));
         let patience = Duration::from_millis(200);
         let complaint = complaints.recv_timeout(patience).unwrap_or_default();
-        let complaint = printable(&String::from_utf8_lossy(&complaint)).to_string();
+        // Programs that ask a cloud handle secrets, and some tell of them.
+        let complaint = redact_strictly(&String::from_utf8_lossy(&complaint), &[]);
+        let complaint = printable(&complaint).to_string();
         if too_much {
             let what = format!("{called} printed more than {}", read::size(OUTPUT_LIMIT));
             return Err(self.wrong(what, &complaint));
@@ -260,6 +263,17 @@ mod tests {
         Ok(nodes
             .map(|node| format!("{}@{}", node.user, node.name))
             .collect())
+    }
+
+    #[test]
+    fn a_programs_complaint_is_told_without_its_secrets() {
+        let script = "#!/bin/sh\necho 'GET https://ci:hunter2@cmdb.example/?token=hunter2: 403' >&2; exit 1\n";
+        let error = run(script, 0o755).unwrap_err();
+        assert!(!error.contains("hunter2"), "{error}");
+        assert!(
+            error.contains("@cmdb.example/") && error.contains("403"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod node;
 pub mod outcome;
 pub mod plan;
 mod platform;
+pub mod redact;
 pub mod secret;
 pub mod text;
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -46,7 +47,12 @@ pub(super) struct Http {
     authorities: RootCertStore,
     proxies: Matcher,
     clients: Mutex<HashMap<String, Dispatch>>,
+    hosts: Mutex<HashMap<String, Arc<FirstContact>>>,
 }
+
+/// What came of asking a host: nothing yet, an answer, or the reason to ask it no more. While the first question is under
+/// way the others wait, so that a host that is silent is waited for once.
+type FirstContact = tokio::sync::Mutex<Option<Result<(), RegistryError>>>;
 
 /// A client, with a proxy before it or without.
 #[derive(Clone)]
@@ -65,7 +71,21 @@ impl Http {
             authorities,
             proxies: Matcher::from_env(),
             clients: Mutex::default(),
+            hosts: Mutex::default(),
         }
+    }
+
+    fn contact(&self, uri: &Uri) -> Arc<FirstContact> {
+        let host = uri.authority().map_or("", Authority::as_str);
+        let host = format!("{}://{host}", uri.scheme_str().unwrap_or_default());
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(hosts.entry(host).or_default())
+    }
+
+    /// The host is asked nothing more in this run.
+    async fn give_up(&self, uri: &Uri, why: RegistryError) -> RegistryError {
+        *self.contact(uri).lock().await = Some(Err(why.clone()));
+        why
     }
 
     fn client(&self, uri: &Uri) -> Result<Dispatch, RegistryError> {
@@ -96,7 +116,9 @@ impl Http {
             .https_or_http()
             .enable_http1();
         let builder = Client::builder(TokioExecutor::new());
-        Ok(match self.proxies.intercept(uri) {
+        // What is on this machine is never asked through a proxy, as with programs in Go.
+        let proxy = (!is_here(host)).then(|| self.proxies.intercept(uri));
+        Ok(match proxy.flatten() {
             None => Dispatch::Direct(builder.build(secured.wrap_connector(tcp))),
             Some(proxy) => {
                 let mut tunnel = Tunnel::new(proxy.uri().clone(), tcp);
@@ -110,6 +132,33 @@ impl Http {
 
     /// One request, one answer: its status, headers and body. With a form it is sent, not asked.
     async fn ask(
+        &self,
+        uri: &Uri,
+        accept: &'static str,
+        authorization: Option<&HeaderValue>,
+        form: Option<Secret>,
+    ) -> Result<(StatusCode, HeaderMap, Bytes), RegistryError> {
+        let contact = self.contact(uri);
+        let mut first = contact.lock().await;
+        match &*first {
+            Some(Err(why)) => return Err(why.clone()),
+            Some(Ok(())) => {
+                drop(first);
+                let answer = self.exchange(uri, accept, authorization, form).await;
+                match answer {
+                    Err(why) => Err(self.give_up(uri, why).await),
+                    answer => answer,
+                }
+            }
+            None => {
+                let answer = self.exchange(uri, accept, authorization, form).await;
+                *first = Some(answer.as_ref().map(drop).map_err(Clone::clone));
+                answer
+            }
+        }
+    }
+
+    async fn exchange(
         &self,
         uri: &Uri,
         accept: &'static str,
@@ -255,11 +304,15 @@ impl<'a> Talk<'a> {
                         Some(pause) if pause <= LONGEST_PAUSE => sleep(pause).await,
                         Some(pause) => {
                             let pause = humantime::format_duration(pause);
-                            return Err(RegistryError(format!(
+                            let why = RegistryError(format!(
                                 "{host} answers {status} and wants to be left alone for {pause}"
-                            )));
+                            ));
+                            return Err(self.http.give_up(&uri, why).await);
                         }
-                        None => return Err(RegistryError(format!("{host} answers {status}"))),
+                        None => {
+                            let why = RegistryError(format!("{host} answers {status}"));
+                            return Err(self.http.give_up(&uri, why).await);
+                        }
                     }
                 }
                 status => return Err(RegistryError(format!("{host} answers {status}"))),
@@ -313,7 +366,10 @@ impl<'a> Talk<'a> {
         login: Option<&RegistryLogin>,
     ) -> Result<HeaderValue, RegistryError> {
         let at = uri(realm)?;
-        let is_safe = at.scheme() == Some(&Scheme::HTTPS) || at.scheme() == from.scheme();
+        // As docker and containerd, whatever host the registry names; without TLS only on this machine.
+        let stays_here = from.scheme() == Some(&Scheme::HTTP)
+            && is_here(at.authority().map_or("", Authority::as_str));
+        let is_safe = at.scheme() == Some(&Scheme::HTTPS) || stays_here;
         let mut query = form(wanted);
         if !query.is_empty() {
             query.insert(0, if realm.contains('?') { '&' } else { '?' });
@@ -414,8 +470,66 @@ fn form(fields: &[(&str, Option<&str>)]) -> String {
     text
 }
 
-/// Whether a registry is on this machine, where docker and containerd need no TLS.
+/// Whether a host and port are on this machine, where docker and containerd need no TLS. As with containerd, a name other
+/// than `localhost` is not: whoever answers for it may lead it anywhere.
 fn is_here(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    name == "localhost" || name == "[::1]" || name.starts_with("127.")
+    let has_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if has_port(port) && !name.ends_with(':') => name,
+        _ => host,
+    };
+    let address = match name
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        None => name.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+    };
+    name == "localhost" || address.is_some_and(|address| address.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_address_or_localhost_is_this_machine() {
+        for host in [
+            "localhost",
+            "localhost:5000",
+            "127.0.0.1",
+            "127.1.2.3:5000",
+            "[::1]",
+            "[::1]:5000",
+            "[::ffff:127.0.0.1]:80",
+        ] {
+            assert!(is_here(host), "{host}");
+        }
+        for host in [
+            "",
+            "127.evil.test",
+            "127.evil.test:5000",
+            "127.0.0.1.nip.io",
+            "127.0.0.1.",
+            "127.1",
+            "127.0.0.1.2",
+            "0127.0.0.1",
+            "2130706433",
+            "0x7f000001",
+            "localhost.evil",
+            "localhost.",
+            "localhost.localdomain:5000",
+            "my-localhost",
+            "::1",
+            "[::1].evil",
+            "[::2]",
+            "[127.0.0.1]",
+            "0.0.0.0",
+            "128.0.0.1",
+            "127.0.0.1@evil.test",
+            "localhost:80@evil.test",
+        ] {
+            assert!(!is_here(host), "{host}");
+        }
+    }
 }

@@ -7,9 +7,12 @@ mod manifest;
 mod tests;
 
 use std::path::Path;
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
+use tokio::time::{Instant, timeout_at};
 
+use crate::model::text::span;
 use crate::model::{Image, Manifest, PlannedImage};
 use http::{Http, Talk};
 
@@ -20,19 +23,30 @@ const AT_ONE_TIME: usize = 4;
 pub const DOCKER_CERTIFICATES: &str = "/etc/docker/certs.d";
 
 /// Why a registry did not tell, as a sentence for the operator.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct RegistryError(String);
 
-/// What each image is made of, in their order. `certificates` is [`DOCKER_CERTIFICATES`] but in tests.
+/// What each image is made of, in their order, as far as that is known within `limit`. A host that cannot be reached, is
+/// silent or wants to be left alone is not asked again for the next image. `certificates` is [`DOCKER_CERTIFICATES`] but
+/// in tests.
 pub async fn contents(
     images: &[PlannedImage],
     platform: Option<&str>,
     certificates: &Path,
+    limit: Duration,
 ) -> Vec<Result<Vec<Manifest>, RegistryError>> {
     let http = Http::new(certificates);
+    let until = Instant::now() + limit;
     stream::iter(images)
-        .map(|planned| content(&http, planned, platform))
+        .map(|planned| async {
+            let asked = timeout_at(until, content(&http, planned, platform));
+            asked.await.unwrap_or_else(|_| {
+                let (registry, limit) = (planned.image.registry(), span(limit));
+                let why = format!("{registry} did not tell within {limit}");
+                Err(RegistryError(why))
+            })
+        })
         .buffered(AT_ONE_TIME)
         .collect()
         .await
@@ -46,32 +60,27 @@ async fn content(
     let image = &planned.image;
     let login = planned.login.as_ref().map(|found| &found.login);
     let mut talk = Talk::new(http, image.registry(), image.repository(), login);
-    let asked = async {
-        let first = talk.manifest(reference(image)).await?;
-        let entries = match manifest::read(&first)? {
-            manifest::Answer::Image(layers) => {
-                return Ok(vec![Manifest {
-                    platform: None,
-                    layers,
-                }]);
-            }
-            manifest::Answer::Index(entries) => entries,
-        };
-        let mut manifests = Vec::new();
-        for entry in entries.into_iter().filter(|entry| entry.is_for(platform)) {
-            let answer = talk.manifest(&entry.digest).await?;
-            if let manifest::Answer::Image(layers) = manifest::read(&answer)? {
-                manifests.push(Manifest {
-                    platform: entry.platform,
-                    layers,
-                });
-            }
+    let first = talk.manifest(reference(image)).await?;
+    let entries = match manifest::read(&first)? {
+        manifest::Answer::Image(layers) => {
+            return Ok(vec![Manifest {
+                platform: None,
+                layers,
+            }]);
         }
-        Ok(manifests)
+        manifest::Answer::Index(entries) => entries,
     };
-    asked
-        .await
-        .map_err(|RegistryError(why)| RegistryError(format!("{image}: {why}")))
+    let mut manifests = Vec::new();
+    for entry in entries.into_iter().filter(|entry| entry.is_for(platform)) {
+        let answer = talk.manifest(&entry.digest).await?;
+        if let manifest::Answer::Image(layers) = manifest::read(&answer)? {
+            manifests.push(Manifest {
+                platform: entry.platform,
+                layers,
+            });
+        }
+    }
+    Ok(manifests)
 }
 
 /// A digest says more than a tag beside it.

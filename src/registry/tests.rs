@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -98,7 +99,8 @@ async fn ask_with(
             source: LoginSource::Prompt,
         }),
     };
-    let answers = contents(&[planned], platform, Path::new("/nonexistent")).await;
+    let limit = Duration::from_secs(60);
+    let answers = contents(&[planned], platform, Path::new("/nonexistent"), limit).await;
     let [answer] = answers.try_into().unwrap();
     answer.map_err(|error| error.to_string())
 }
@@ -131,10 +133,7 @@ async fn a_registry_with_a_plain_login_is_shown_it_once_it_asks() {
     assert_eq!((manifests.len(), sizes), (1, vec![100, 20]));
     assert_eq!(asked.lock().unwrap().len(), 2);
     let error = ask(&host, None, None).await.unwrap_err();
-    assert_eq!(
-        error,
-        format!("{host}/team/app:v1: {host} wants a login, and none was given")
-    );
+    assert_eq!(error, format!("{host} wants a login, and none was given"));
     let error = ask(&host, Some("other"), None).await.unwrap_err();
     assert!(error.ends_with("answers 404 Not Found"), "{error}");
 }
@@ -233,7 +232,7 @@ async fn a_pause_that_is_asked_for_is_kept_and_a_long_one_is_told() {
         ])
     })
     .await;
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     assert_eq!(ask(&host, None, None).await.unwrap().len(), 1);
     assert!(began.elapsed().as_millis() >= 1000);
     assert_eq!(asked.lock().unwrap().len(), 2);
@@ -305,4 +304,108 @@ async fn what_a_log_in_left_buys_a_token_and_an_access_token_is_one() {
         "{:?}",
         asked.lock().unwrap()
     );
+}
+
+/// Images of one registry, asked for within `limit`.
+async fn ask_for_many(host: &str, images: usize, limit: Duration) -> Vec<String> {
+    let planned = |number| PlannedImage {
+        image: format!("{host}/app{number}:v1").parse().unwrap(),
+        login: None,
+    };
+    let planned: Vec<PlannedImage> = (0..images).map(planned).collect();
+    let answers = contents(&planned, None, Path::new("/nonexistent"), limit).await;
+    let why = |answer: Result<_, super::RegistryError>| answer.unwrap_err().to_string();
+    answers.into_iter().map(why).collect()
+}
+
+/// A listener that counts who connects and hands each connection to `serve`.
+async fn counted(serve: fn(TcpStream, &mut Vec<TcpStream>)) -> (String, Arc<Mutex<usize>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let connections = Arc::new(Mutex::new(0));
+    let seen = Arc::clone(&connections);
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            *seen.lock().unwrap() += 1;
+            serve(stream, &mut kept);
+        }
+    });
+    (host, connections)
+}
+
+#[tokio::test]
+async fn a_registry_that_cannot_be_reached_is_asked_once_for_all_its_images() {
+    let (host, connections) = counted(|stream, _| drop(stream)).await;
+    let answers = ask_for_many(&host, 32, Duration::from_secs(60)).await;
+    let unreached = |why: &String| why.starts_with(&format!("cannot reach {host} from here: "));
+    assert!(answers.iter().all(unreached), "{answers:?}");
+    // Once with TLS and once without, as it is on this machine.
+    assert_eq!(*connections.lock().unwrap(), 2);
+    // A name that nobody knows is looked up once: a resolver may take seconds for each.
+    let began = Instant::now();
+    let answers = ask_for_many("registry.invalid", 32, Duration::from_secs(60)).await;
+    let unknown = |why: &String| why.starts_with("cannot reach registry.invalid from here: ");
+    assert!(answers.iter().all(unknown), "{answers:?}");
+    assert!(began.elapsed() < Duration::from_secs(50));
+}
+
+#[tokio::test]
+async fn a_registry_that_wants_to_be_left_alone_is_left_alone() {
+    let (host, asked) = registry(|_| {
+        let long = "Retry-After: 7200\r\n".to_string();
+        let refusal = ("429 Too Many Requests", long, "");
+        let paths = (0..32).map(|number| format!("/v2/app{number}/manifests/v1").leak() as &str);
+        let paths = paths.chain(["again"]);
+        paths.map(|path| ((path, None), refusal.clone())).collect()
+    })
+    .await;
+    let answers = ask_for_many(&host, 32, Duration::from_secs(60)).await;
+    let refused = |why: &String| why.ends_with("wants to be left alone for 2h");
+    assert!(answers.iter().all(refused), "{answers:?}");
+    let times = asked.lock().unwrap().len();
+    assert!(
+        times <= 4,
+        "asked {times} times, though it was known after those that were asked at once"
+    );
+}
+
+#[tokio::test]
+async fn silence_costs_no_more_than_the_limit_for_all_images_together() {
+    let (host, connections) = counted(|stream, kept| kept.push(stream)).await;
+    let began = Instant::now();
+    let answers = ask_for_many(&host, 32, Duration::from_millis(300)).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+    let silent = format!("{host} did not tell within 0.3s");
+    assert_eq!(answers, vec![silent; 32]);
+    assert!(
+        *connections.lock().unwrap() <= 4,
+        "those that were asked about when the time was up"
+    );
+}
+
+#[tokio::test]
+async fn a_login_goes_to_a_token_service_without_tls_on_this_machine_only() {
+    let (host, asked) = registry(|host| {
+        // An address that leads here and does not belong to this machine alone.
+        let port = host.rsplit(':').next().unwrap();
+        let challenge =
+            format!("WWW-Authenticate: Bearer realm=\"http://0.0.0.0:{port}/token\"\r\n");
+        Script::from([
+            (
+                ("/v2/team/app/manifests/v1", None),
+                ("401 Unauthorized", challenge, "{}"),
+            ),
+            (("/token", None), ok(r#"{"token":"t0k"}"#)),
+            (("/v2/team/app/manifests/v1", Some("Bearer t0k")), ok(IMAGE)),
+        ])
+    })
+    .await;
+    assert_eq!(ask(&host, Some("pw"), None).await.unwrap().len(), 1);
+    assert_eq!(asked.lock().unwrap()[1], "/token -");
 }

@@ -1,5 +1,6 @@
 //! Picks the telling lines out of what a command printed, and makes them fit to be shown.
 
+use crate::model::redact::redact;
 use crate::model::text::capped;
 
 /// The longest detail of a failure, in bytes.
@@ -119,7 +120,7 @@ pub(super) fn detail(lines: &[String]) -> String {
     let mut text = lines
         .iter()
         .take(DETAIL_LINES)
-        .map(|line| without_secrets(line))
+        .map(|line| without_secrets(&redact(line)))
         .collect::<Vec<_>>()
         .join("; ");
     if lines.len() > DETAIL_LINES {
@@ -247,6 +248,11 @@ mod tests {
             ("Get \"https://ci:s3cret@reg.example/v2/\": EOF", "s3cret"),
             ("sh: CRICTL_AUTH=s3cret: bad variable", "s3cret"),
             ("{\"auths\":{\"r\":{\"auth\":\"s3cret\"}}}", "s3cret"),
+            // A credential helper of the node's own that failed, as docker tells of it.
+            (
+                "error getting credentials - err: exit status 1, out: `{\"Username\":\"ci\",\"Secret\":\"s3cret\"}`",
+                "s3cret",
+            ),
             ("header Authorization: Basic s3cret refused", "s3cret"),
             ("header Authorization: Bearer s3cret refused", "s3cret"),
         ] {

@@ -1,24 +1,26 @@
 //! The registry logins that the operator named, and the password that is asked for once everything else is right.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
 use super::Ambient;
 use super::fleet::kubernetes;
 use crate::cli::{FleetArgs, RegistryArgs};
-use crate::credentials::{self, LoginSources, PullSecret, PullSecretContent};
+use crate::credentials::{self, FoundLogins, LoginSources, PullSecret, PullSecretContent};
 use crate::inventory::{self, KubernetesQuery};
 use crate::model::{FoundLogin, Image, LoginSource, RegistryLogin, Secret};
 
-/// Where logins come from, and what was found there.
+/// Where logins come from, what was found there, and when that was known: typing a password takes its own time.
 pub(super) fn logins(
     args: &RegistryArgs,
     fleet: &FleetArgs,
     images: &[Image],
     dry_run: bool,
+    until: Option<Instant>,
     ambient: &Ambient,
-) -> Result<(LoginSources, Vec<Option<FoundLogin>>)> {
+) -> Result<(LoginSources, FoundLogins, Instant)> {
     let user = args.registry_user.clone().map(|username| FoundLogin {
         login: RegistryLogin::Password {
             username,
@@ -40,22 +42,24 @@ pub(super) fn logins(
         auth_file: args.auth_file.as_deref().map(|path| ambient.path(path)),
         default_files: credentials::default_auth_files(|name| ambient.variable(name)),
         no_auth: args.no_auth,
+        until,
     };
     // Everything is looked at once before anybody types a password that a typo would waste.
-    let mut logins = credentials::logins(&sources, images)?;
+    let mut found = credentials::logins(&sources, images)?;
+    let known = Instant::now();
     // The plan shows who logs in where; it needs no password.
     if let Some(user) = sources.user.as_mut().filter(|_| !dry_run) {
         let empty = user.clone();
         if let RegistryLogin::Password { password, .. } = &mut user.login {
             *password = registry_password(args, images)?;
         }
-        for login in logins.iter_mut().flatten() {
+        for login in found.logins.iter_mut().flatten() {
             if *login == empty {
                 *login = user.clone();
             }
         }
     }
-    Ok((sources, logins))
+    Ok((sources, found, known))
 }
 
 fn pull_secret(given: &str, query: &KubernetesQuery) -> PullSecret {
@@ -81,6 +85,7 @@ fn registry_password(args: &RegistryArgs, images: &[Image]) -> Result<Secret> {
     } else {
         args.registry.iter().map(String::as_str).collect()
     };
+    registries.sort_unstable();
     registries.dedup();
     let question = format!("Password of {user} for {}: ", registries.join(", "));
     Ok(credentials::prompt(&question)?)

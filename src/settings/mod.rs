@@ -12,7 +12,7 @@ mod reports;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
@@ -43,6 +43,10 @@ pub struct RunSettings {
     pub output: OutputSettings,
     /// The files to write at the end.
     pub reports: Vec<cli::ReportFile>,
+    /// What the operator should know before anything starts.
+    pub warnings: Vec<String>,
+    /// How much of the deadline is gone: inventories, clusters and credential helpers were waited for.
+    pub spent: Duration,
 }
 
 /// What the command line says about reaching nodes; `None` leaves it to ssh_config.
@@ -86,6 +90,7 @@ pub fn pull(
     ambient: &Ambient,
     background: Background<'_>,
 ) -> Result<RunSettings> {
+    let began = Instant::now();
     one_reader_of_stdin(
         &args.reach.fleet,
         &args.manifests,
@@ -124,16 +129,17 @@ pub fn pull(
     if policy.platform.is_some() {
         platform_fits(&fleet)?;
     }
-    let (sources, found) = logins(
+    let (sources, found, known) = logins(
         &args.registry,
         &args.reach.fleet,
         &images,
         args.course.dry_run,
+        policy.deadline.and_then(|limit| began.checked_add(limit)),
         ambient,
     )?;
     let planned = images
         .into_iter()
-        .zip(found)
+        .zip(found.logins)
         .map(|(image, login)| PlannedImage { image, login })
         .collect();
     policy.canary = policy::canary(args.course.policy.canary, fleet.nodes().len());
@@ -148,6 +154,8 @@ pub fn pull(
     Ok(RunSettings {
         login_sources: sources,
         reports,
+        warnings: found.warnings,
+        spent: known.duration_since(began),
         ..course(plan, &args.reach.ssh, &args.course, ambient)?
     })
 }
@@ -293,6 +301,8 @@ fn run(
         ssh: ssh_settings,
         output,
         reports: Vec::new(),
+        warnings: Vec::new(),
+        spent: Duration::ZERO,
     })
 }
 

@@ -11,10 +11,12 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
+use crate::model::redact::redact_strictly;
 use crate::model::text::capped;
 use crate::model::{Failure, FailureKind, Stage};
 
-/// The most of the command's own words that is kept.
+/// The most of the command's own words that is kept, and that is shown.
+const WORDS_KEPT: usize = 4096;
 const WORDS: usize = 500;
 
 /// A running command. Dropping it ends its process group.
@@ -70,7 +72,7 @@ impl ProxyStream {
             match Pin::new(errors).poll_read(context, &mut buffer) {
                 Poll::Pending => return,
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    let room = WORDS.saturating_sub(self.words.len());
+                    let room = WORDS_KEPT.saturating_sub(self.words.len());
                     self.words.extend(buffer.filled().iter().take(room));
                 }
                 Poll::Ready(_) => self.errors = None,
@@ -79,7 +81,9 @@ impl ProxyStream {
     }
 
     fn ended(&self) -> io::Error {
-        let words = capped(&self.words, WORDS);
+        // It may be a script that traces what it does with a token.
+        let words = redact_strictly(&String::from_utf8_lossy(&self.words), &[]);
+        let words = capped(words.as_bytes(), WORDS);
         io::Error::other(match words.trim() {
             "" => "the ProxyCommand ended without a word".to_owned(),
             words => format!("the ProxyCommand ended: {words}"),
@@ -137,5 +141,21 @@ impl AsyncWrite for ProxyStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.input).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_commands_words_are_told_without_its_secrets() {
+        let command = "sh -c 'echo curl --token hunter2: no route >&2'";
+        let mut stream = ProxyStream::start(command).unwrap();
+        let error = stream.read_u8().await.unwrap_err().to_string();
+        let told = "the ProxyCommand ended: curl --token [redacted] no route";
+        assert_eq!(error, told);
     }
 }
