@@ -141,7 +141,7 @@ impl Http {
         let contact = self.contact(uri);
         let mut first = contact.lock().await;
         match &*first {
-            Some(Err(why)) => return Err(why.clone()),
+            Some(Err(why)) => Err(why.clone()),
             Some(Ok(())) => {
                 drop(first);
                 let answer = self.exchange(uri, accept, authorization, form).await;
