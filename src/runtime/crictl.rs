@@ -60,17 +60,51 @@ const RULES: &[Rule] = &[
 /// Asked last.
 const LAST_RULES: &[Rule] = &[Rule(NodeSetup, &["code = unimplemented"])];
 
+/// Runs crictl where nobody named an endpoint. Its arguments stay arguments.
+///
+/// crictl looks for its configuration in /etc and beside itself, and then tries the sockets of containerd, CRI-O and
+/// cri-dockerd. Where a distribution of Kubernetes keeps its own containerd, or the kubelet is joined to docker, that finds
+/// nothing, or a containerd that the kubelet does not use: their sockets come first, in the order in which they exclude
+/// each other. RKE2 writes a configuration of its own (docs.rke2.io, docs.k3s.io, docs.k0sproject.io, microk8s.io).
+const FIND: &str = r#"command -v "$0" >/dev/null || { echo "$0: not found" >&2; exit 127; }
+if [ -z "${CONTAINER_RUNTIME_ENDPOINT-}${IMAGE_SERVICE_ENDPOINT-}${CRI_CONFIG_FILE-}" ] &&
+    ! [ -e /etc/crictl.yaml ] && ! [ -e "$(command -v "$0").yaml" ]; then
+    CRI_CONFIG_FILE=/var/lib/rancher/rke2/agent/etc/crictl.yaml
+    if [ -e "$CRI_CONFIG_FILE" ]; then
+        export CRI_CONFIG_FILE
+    else
+        unset CRI_CONFIG_FILE
+        for socket in /run/k3s/containerd/containerd.sock /run/k0s/containerd.sock \
+            /var/snap/microk8s/common/run/containerd.sock /run/cri-dockerd.sock; do
+            [ -S "$socket" ] || continue
+            CONTAINER_RUNTIME_ENDPOINT=unix://$socket
+            IMAGE_SERVICE_ENDPOINT=unix://$socket
+            export CONTAINER_RUNTIME_ENDPOINT IMAGE_SERVICE_ENDPOINT
+            break
+        done
+    fi
+fi
+if [ "$1" = config ] && [ -n "${CONTAINER_RUNTIME_ENDPOINT-}" ]; then
+    echo "$CONTAINER_RUNTIME_ENDPOINT"
+    exit
+fi
+exec "$0" "$@""#;
+
 impl Crictl {
     /// The endpoint goes by environment. `CONTAINER_RUNTIME_ENDPOINT` alone would lose against an
     /// `image-endpoint` in the node's crictl.yaml, and images are what we ask for.
     fn command<'a>(endpoint: Option<&'a str>, arguments: &[&'a str]) -> NodeCommand<'a> {
-        let environment = endpoint.map_or_else(Vec::new, |endpoint| {
-            ["CONTAINER_RUNTIME_ENDPOINT", "IMAGE_SERVICE_ENDPOINT"]
-                .map(|variable| (variable, endpoint))
-                .to_vec()
-        });
+        let (start, environment): (&[&str], _) = match endpoint {
+            None => (&["sh", "-c", FIND, "crictl"], Vec::new()),
+            Some(endpoint) => (
+                &["crictl"],
+                ["CONTAINER_RUNTIME_ENDPOINT", "IMAGE_SERVICE_ENDPOINT"]
+                    .map(|variable| (variable, endpoint))
+                    .to_vec(),
+            ),
+        };
         NodeCommand {
-            argv: [&["crictl"], arguments].concat(),
+            argv: [start, arguments].concat(),
             environment,
             secret: None,
             stdin: b"",
@@ -403,7 +437,16 @@ mod tests {
         assert!(!format!("{command:?}").contains("hunter2"));
         assert_eq!(
             Crictl.inspect(&image, None).argv,
-            ["crictl", "inspecti", "-o", "json", "reg.example/app:v1"]
+            [
+                "sh",
+                "-c",
+                FIND,
+                "crictl",
+                "inspecti",
+                "-o",
+                "json",
+                "reg.example/app:v1"
+            ]
         );
         assert_eq!(Crictl.version(None).environment, []);
     }

@@ -20,7 +20,7 @@ pub(super) fn lines(bytes: &[u8]) -> Vec<String> {
     let start = bytes.len().saturating_sub(READ_LIMIT);
     String::from_utf8_lossy(&bytes[start..])
         .split(['\n', '\r'])
-        .map(|line| without_colours(line).trim_end().to_string())
+        .map(|line| without_shell(without_colours(line).trim_end()).to_string())
         .filter(|line| !line.is_empty() && !SUDO_WARNINGS.iter().any(|w| line.starts_with(w)))
         .collect()
 }
@@ -93,6 +93,29 @@ pub(super) fn first_failure(line: &str) -> String {
     match line[start..].find("]): ") {
         Some(length) => [&line[..start], &line[start + length + 4..]].concat(),
         None => line.to_string(),
+    }
+}
+
+/// Drops what a shell says of itself where it finds no client (`sh: 166: exec: crictl: not found`): the line is one of our
+/// own program.
+fn without_shell(line: &str) -> &str {
+    let Some((before, after)) = line.split_once("exec: ") else {
+        return line;
+    };
+    let of_a_shell = |word: &str| {
+        let word = word.trim_end_matches(':');
+        word.ends_with("sh") || word == "line" || word.bytes().all(|b| b.is_ascii_digit())
+    };
+    if before.is_empty() || !before.split_whitespace().all(of_a_shell) {
+        return line;
+    }
+    // busybox's names the line after that.
+    match after
+        .strip_prefix("line ")
+        .and_then(|rest| rest.split_once(": "))
+    {
+        Some((_, after)) => after,
+        None => after,
     }
 }
 
@@ -238,6 +261,24 @@ mod tests {
             ("nothing of the kind", "nothing of the kind"),
         ] {
             assert_eq!(first_failure(line), first);
+        }
+    }
+
+    #[test]
+    fn a_line_of_our_own_program_is_not_told() {
+        for (line, told) in [
+            ("sh: 166: exec: crictl: not found", "crictl: not found"),
+            ("sh: line 166: exec: docker: not found", "docker: not found"),
+            ("/bin/sh: 7: exec: crictl: not found", "crictl: not found"),
+            ("sh: exec: line 9: docker: not found", "docker: not found"),
+            ("sh: 1: docker: not found", "sh: 1: docker: not found"),
+            (
+                "OCI runtime exec: failed: not found",
+                "OCI runtime exec: failed: not found",
+            ),
+            ("exec: \"x\": not found", "exec: \"x\": not found"),
+        ] {
+            assert_eq!(lines(line.as_bytes()), [told]);
         }
     }
 
