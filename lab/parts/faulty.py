@@ -52,8 +52,12 @@ class Front(http.server.BaseHTTPRequestHandler):
         """GET and HEAD alike."""
         context = ssl._create_unverified_context()  # the real registry, on this machine
         upstream = http.client.HTTPSConnection(*UPSTREAM, context=context, timeout=60)
-        headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
-        upstream.request(self.command, self.path, headers=headers)
+        # One by one: a client may say in several Accept headers what it takes.
+        upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            if name.lower() != "connection":
+                upstream.putheader(name, value)
+        upstream.endheaders()
         answer = upstream.getresponse()
         size = int(answer.headers.get("Content-Length") or 0)
         # A challenge for the login comes first, as from a real one.
