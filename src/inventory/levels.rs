@@ -98,7 +98,8 @@ impl FromStr for RuntimeChoice {
         match text {
             "auto" => Ok(Self::Auto),
             _ => RuntimeKind::from_str(text).map(Self::Kind).map_err(|_| {
-                Fault::new(format!("unknown runtime \"{text}\"")).but("use auto, docker or crictl")
+                let names = RuntimeKind::ALL.map(RuntimeKind::as_str).join(" or ");
+                Fault::new(format!("unknown runtime \"{text}\"")).but(format!("use auto, {names}"))
             }),
         }
     }

@@ -90,17 +90,20 @@ impl fmt::Display for Hop {
     }
 }
 
-/// What holds images on a node.
+/// What holds images on a node, in the order in which a probe asks (decision 12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RuntimeKind {
-    /// The docker daemon, through the `docker` client.
-    Docker,
     /// Any CRI runtime, through `crictl`.
     Crictl,
+    /// The docker daemon, through the `docker` client.
+    Docker,
 }
 
 impl RuntimeKind {
+    /// Each of them, in the order in which a probe asks.
+    pub const ALL: [Self; 2] = [Self::Crictl, Self::Docker];
+
     /// Its name on the command line, in inventories and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -120,11 +123,11 @@ impl FromStr for RuntimeKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "docker" => Ok(Self::Docker),
-            "crictl" => Ok(Self::Crictl),
-            _ => Err(format!("unknown runtime \"{text}\": use docker or crictl")),
-        }
+        let named = |kind: &Self| kind.as_str() == text;
+        Self::ALL.into_iter().find(named).ok_or_else(|| {
+            let names = Self::ALL.map(Self::as_str).join(" or ");
+            format!("unknown runtime \"{text}\": use {names}")
+        })
     }
 }
 

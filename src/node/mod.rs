@@ -76,8 +76,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// the background may hold its output open for ever.
 const STRAGGLER_LIMIT: Duration = Duration::from_secs(2);
 
-/// Finds out which runtime the node has: the node's own word limits the choice, crictl comes before
-/// docker when both answer (on a Kubernetes node it shows what the kubelet sees).
+/// Finds out which runtime the node has: the node's own word limits the choice, and the first in
+/// [`RuntimeKind::ALL`] that answers is taken.
 ///
 /// # Errors
 /// The most telling [`Failure`] of the runtimes, or one at stage start.
@@ -93,7 +93,7 @@ pub async fn probe<S: Session>(
         .copied()
         .filter(|runtime| node.runtime.is_none_or(|kind| kind == runtime.kind()))
         .collect();
-    asked.sort_by_key(|runtime| runtime.kind() != RuntimeKind::Crictl);
+    asked.sort_by_key(|runtime| runtime.kind());
     let endpoint = node.endpoint.as_deref();
     let commands = asked.iter().map(|r| r.version(endpoint)).collect();
     let request = Request::new(Action::Ask, commands);

@@ -21,18 +21,15 @@ use crate::model::{CommandOutput, ExitStatus, Failure, FailureKind, Image, Runti
 use crate::ports::Runtime;
 
 /// Every runtime, in the order in which a probe asks for them.
-///
-/// docker comes first: a node with docker has a containerd (and perhaps a crictl) beside it that does not
-/// see docker's images.
-pub fn all() -> [&'static dyn Runtime; 2] {
-    [&Docker, &Crictl]
+pub fn all() -> [&'static dyn Runtime; RuntimeKind::ALL.len()] {
+    RuntimeKind::ALL.map(of_kind)
 }
 
 /// The runtime of this kind.
 pub fn of_kind(kind: RuntimeKind) -> &'static dyn Runtime {
     match kind {
-        RuntimeKind::Docker => &Docker,
         RuntimeKind::Crictl => &Crictl,
+        RuntimeKind::Docker => &Docker,
     }
 }
 
