@@ -650,6 +650,15 @@ async fn the_runtime_is_asked_for_once_where_nobody_named_it() {
     let seen = run_all(&plan, &peer).await;
     assert_eq!(seen.finish.nodes[0].runtime, Some(RuntimeKind::Crictl));
     assert_eq!(peer.counts("n1").channels, 3, "one probe and two pulls");
+    let found = |(_, fact): &&(Duration, Fact)| matches!(fact, Fact::RuntimeFound { .. });
+    let found: Vec<_> = seen
+        .facts
+        .iter()
+        .filter(found)
+        .map(|(_, fact)| fact)
+        .collect();
+    let runtime = RuntimeKind::Crictl;
+    assert_eq!(found, [&Fact::RuntimeFound { node: 0, runtime }]);
     assert_eq!(seen.statuses(), ["pulled", "failed"]);
     assert_eq!(seen.kind(1, 0), FailureKind::RuntimeMissing);
 }

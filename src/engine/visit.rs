@@ -70,7 +70,15 @@ async fn open<T: Transport>(
         progress(Stage::Probe);
         let probing = node::probe(&mut session, node, course.runtimes, cancelled(course));
         match guarded(Stage::Probe, probing).await {
-            Ok(Ended::Done(runtime)) => state.runtime = Some(runtime),
+            Ok(Ended::Done(runtime)) => {
+                state.runtime = Some(runtime);
+                course
+                    .tell(Fact::RuntimeFound {
+                        node: index,
+                        runtime,
+                    })
+                    .await;
+            }
             Ok(Ended::Cancelled) => {
                 session.close().await;
                 return Ok(Ended::Cancelled);

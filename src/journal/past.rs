@@ -163,6 +163,13 @@ impl Past {
                 items: vec![open.clone(); plan.work.items()],
             })
             .collect();
+        for event in &self.events {
+            if let Fact::RuntimeFound { node, runtime } = event.fact
+                && let Some(record) = nodes.get_mut(node)
+            {
+                record.runtime = Some(runtime);
+            }
+        }
         for (node, item, record) in self.outcomes() {
             if let Some(place) = nodes
                 .get_mut(node)

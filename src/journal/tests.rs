@@ -120,11 +120,21 @@ fn what_has_no_outcome_was_cut_short_and_what_is_held_is_known() {
     let events = [
         finished(1, 0, Outcome::Present(held())),
         finished(2, 1, Outcome::Failed(failure)),
+        Event {
+            number: 3,
+            at: Duration::ZERO,
+            fact: Fact::RuntimeFound {
+                node: 1,
+                runtime: RuntimeKind::Crictl,
+            },
+        },
     ];
     let (_folder, path) = written(&events, None);
     let past = Past::read(&path).unwrap();
     assert_eq!(past.state, State::CutShort);
     let records = past.records(&past.plan().unwrap());
+    let runtimes: Vec<_> = records.iter().map(|node| node.runtime).collect();
+    assert_eq!(runtimes, [None, Some(RuntimeKind::Crictl), None]);
     let statuses: Vec<_> = records
         .iter()
         .map(|node| node.items[0].outcome.status())

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::failure::{Failure, Stage};
+use super::node::RuntimeKind;
 use super::outcome::{Record, StopReason};
 
 /// A numbered and timed fact.
@@ -41,6 +42,13 @@ pub enum Fact {
     NodeStarted {
         /// The node.
         node: usize,
+    },
+    /// A node that named no runtime was asked, and has this one.
+    RuntimeFound {
+        /// The node.
+        node: usize,
+        /// Its runtime.
+        runtime: RuntimeKind,
     },
     /// What a node in the window does now.
     NodeStage {

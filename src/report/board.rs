@@ -164,7 +164,7 @@ impl Board {
             Fact::RegistryPaused { registry, length } => {
                 self.paused.insert(registry.clone(), event.at + *length);
             }
-            Fact::Stalled { .. } | Fact::Preflighted { .. } => {}
+            Fact::Stalled { .. } | Fact::Preflighted { .. } | Fact::RuntimeFound { .. } => {}
             Fact::Stopping { reason } => self.stopping = Some(*reason),
         }
     }

@@ -119,6 +119,10 @@ fn event_json(info: &RunInfo, event: &Event) -> Value {
             ("preflighted", json!({ "ready": ready, "failed": failed }))
         }
         Fact::NodeStarted { node } => ("node-started", json!({ "node": name(*node) })),
+        Fact::RuntimeFound { node, runtime } => (
+            "runtime-found",
+            json!({ "node": name(*node), "runtime": runtime.as_str() }),
+        ),
         Fact::NodeStage { node, item, stage } => (
             "node-stage",
             json!({ "node": name(*node), "image": item.and_then(image), "stage": stage.as_str() }),

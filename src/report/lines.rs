@@ -107,7 +107,7 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
             }
         }
         // A line a second for every node is nothing to read: `standing` tells all of it now and then.
-        Fact::Progress { .. } | Fact::NodeLeft { .. } => return None,
+        Fact::Progress { .. } | Fact::NodeLeft { .. } | Fact::RuntimeFound { .. } => return None,
         Fact::Stopping { reason } => {
             field(&mut out, "status", "stopping");
             field(&mut out, "reason", reason.as_str());
