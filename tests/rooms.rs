@@ -38,11 +38,10 @@ fn allowed() -> BTreeMap<String, Vec<String>> {
 }
 
 /// Crates that only one room may use.
-const OWNED: [(&str, &str); 4] = [
+const OWNED: [(&str, &str); 3] = [
     ("hyper", "registry"),
     ("russh", "ssh"),
     ("indicatif", "report"),
-    ("rpassword", "credentials"),
 ];
 
 #[test]

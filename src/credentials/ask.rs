@@ -5,26 +5,25 @@ use std::io::{ErrorKind, Read};
 use zeroize::Zeroizing;
 
 use super::error::CredentialError;
+use super::terminal;
 use crate::model::Secret;
 
 /// Longer than any password or token.
 const PASSWORD_LIMIT: usize = 64 * 1024;
 
-/// Asks on the terminal itself (not standard input), without showing what is typed.
+/// Asks on the terminal itself (not standard input), without showing what is typed. Comes before the first thread of a run.
 ///
 /// # Errors
 /// There is no terminal, nobody answered, or the answer is empty.
 pub fn prompt(question: &str) -> Result<Secret, CredentialError> {
-    let answer = rpassword::prompt_password(question).map_err(|reason| {
+    let answer = terminal::ask(question, PASSWORD_LIMIT).map_err(|reason| {
         let question = question.trim().trim_end_matches(':').to_string();
         match reason.kind() {
-            ErrorKind::Interrupted | ErrorKind::UnexpectedEof => {
-                CredentialError::NotAnswered { question }
-            }
+            ErrorKind::UnexpectedEof => CredentialError::NotAnswered { question },
             _ => CredentialError::NoTerminal { question, reason },
         }
     })?;
-    check(Zeroizing::new(answer.into_bytes()))
+    check(answer)
 }
 
 /// Reads all of `reader` as a password; one newline at its end does not belong to it.
@@ -33,16 +32,11 @@ pub fn prompt(question: &str) -> Result<Secret, CredentialError> {
 /// Reading fails, or what comes is empty, too long or holds a NUL.
 pub fn password_from(reader: impl Read) -> Result<Secret, CredentialError> {
     // With its full size from the start no half-read copy is left behind by growing.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(PASSWORD_LIMIT + 1));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(PASSWORD_LIMIT + 2));
     reader
-        .take(PASSWORD_LIMIT as u64 + 1)
+        .take(PASSWORD_LIMIT as u64 + 2)
         .read_to_end(&mut bytes)
         .map_err(CredentialError::Input)?;
-    if bytes.len() > PASSWORD_LIMIT {
-        return Err(CredentialError::Password {
-            problem: "the password on standard input is longer than 64 KiB; is it the right file?",
-        });
-    }
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {
@@ -53,6 +47,11 @@ pub fn password_from(reader: impl Read) -> Result<Secret, CredentialError> {
 }
 
 fn check(mut bytes: Zeroizing<Vec<u8>>) -> Result<Secret, CredentialError> {
+    if bytes.len() > PASSWORD_LIMIT {
+        return Err(CredentialError::Password {
+            problem: "the password is longer than 64 KiB; is it the right file?",
+        });
+    }
     if bytes.is_empty() {
         return Err(CredentialError::Password {
             problem: "the password is empty",

@@ -19,7 +19,7 @@ pub enum CredentialError {
         /// What the system said.
         reason: std::io::Error,
     },
-    /// The operator pressed Ctrl-C or ended the input.
+    /// The operator ended the input (Ctrl-D).
     #[error("the question \"{}\" was not answered", printable(.question))]
     NotAnswered {
         /// What was asked.

@@ -5,6 +5,7 @@ mod auth_file;
 mod error;
 mod helper;
 mod keys;
+mod terminal;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

@@ -1,5 +1,6 @@
 //! The registry logins that the operator named, and the password that is asked for once everything else is right.
 
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -75,9 +76,10 @@ fn pull_secret(given: &str, query: &KubernetesQuery) -> PullSecret {
 }
 
 fn registry_password(args: &RegistryArgs, images: &[Image]) -> Result<Secret> {
-    if args.registry_password_stdin {
-        return credentials::password_from(std::io::stdin().lock())
-            .context("--registry-password-stdin");
+    let stdin = std::io::stdin();
+    // At a terminal somebody is going to type it: nobody else may read along, and they should know that we wait for it.
+    if args.registry_password_stdin && !stdin.is_terminal() {
+        return credentials::password_from(stdin.lock()).context("--registry-password-stdin");
     }
     let user = args.registry_user.as_deref().unwrap_or_default();
     let mut registries: Vec<&str> = if args.registry.is_empty() {

@@ -44,7 +44,8 @@ impl Terminal {
         self.folder.path().join("tmux")
     }
 
-    fn tmux(&self, words: &[&str]) -> String {
+    /// Runs a command of tmux, and returns what it prints.
+    pub fn tmux(&self, words: &[&str]) -> String {
         let output = Command::new("tmux")
             .arg("-S")
             .arg(self.socket())
