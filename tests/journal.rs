@@ -102,7 +102,24 @@ fn a_run_is_recorded_and_shown_as_it_was_told() {
 
     let listed = said(&desk.prepull(&["runs", "list"]));
     let cells: Vec<&str> = listed.lines().last().unwrap().split_whitespace().collect();
-    assert_eq!(cells, [run, "pull", "ended", "2", "0", "2", "0"]);
+    assert_eq!(
+        cells,
+        [
+            run,
+            "pull",
+            "ended",
+            "2",
+            "0",
+            "2",
+            "0",
+            "reg.example/app:v1"
+        ]
+    );
+    // Without a name the last is meant.
+    assert_eq!(
+        desk.prepull(&["runs", "show"]).stdout,
+        desk.prepull(&["runs", "show", run]).stdout
+    );
     let json = desk.prepull(&["runs", "show", run, "-o", "json"]);
     let document: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(
@@ -112,6 +129,7 @@ fn a_run_is_recorded_and_shown_as_it_was_told() {
     let json = desk.prepull(&["runs", "list", "-o", "json"]);
     let list: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(list["runs"][0]["summary"]["failed"], 2);
+    assert_eq!(list["runs"][0]["images"][0], "reg.example/app:v1");
 }
 
 #[test]
@@ -234,8 +252,115 @@ fn resuming_says_what_has_changed_and_what_it_cannot_do() {
         "--",
         "true",
     ]);
-    let no_pull = said(&desk.prepull(&["pull", "--resume", "last"]));
-    assert!(no_pull.contains("was no pull"), "{no_pull}");
+    // The last pull, also after other runs.
+    let last = said(&desk.prepull(&["pull", "--resume", "last"]));
+    assert!(last.starts_with("1\nNOT READY: 0 of 1 node ok"), "{last}");
+    let listed = desk.prepull(&["runs", "list", "-o", "json"]);
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let runs = listed["runs"].as_array().unwrap();
+    let exec = runs.iter().find(|run| run["command"] == "exec").unwrap();
+    let exec = exec["run"].as_str().unwrap();
+    let no_pull = said(&desk.prepull(&["pull", "--resume", exec]));
+    assert!(
+        no_pull.contains("was not a pull, and only pulls can be resumed"),
+        "{no_pull}"
+    );
+}
+
+/// Nodes a and b again, on a port where somebody listens and never says a word.
+fn silent_nodes(desk: &Desk) -> TcpListener {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let inventory = desk.home.path().join("two.yml");
+    let text = std::fs::read_to_string(&inventory).unwrap();
+    let text = text.replace(&desk.port.to_string(), &port.to_string());
+    std::fs::write(inventory, text).unwrap();
+    silent
+}
+
+#[test]
+fn a_run_is_resumed_once_at_a_time() {
+    let desk = Desk::new();
+    desk.pull(&[]);
+    let silent = silent_nodes(&desk);
+    let resume = ["pull", "--resume", "last", "--connect-timeout", "1h"];
+    let mut first = Command::new(env!("CARGO_BIN_EXE_prepull"))
+        .args(resume)
+        .current_dir(desk.home.path())
+        .env_clear()
+        .env("HOME", desk.home.path())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let at_work = silent.accept().unwrap();
+    let names: Vec<_> = desk.journals();
+    for run in &names {
+        let run = run.file_stem().unwrap().to_str().unwrap();
+        let second = said(&desk.prepull(&["pull", "--resume", run]));
+        assert!(second.starts_with("2\n"), "{second}");
+        assert!(
+            second.contains("another prepull is at work on the pulls of the run")
+                || second.contains("is still going on"),
+            "{second}"
+        );
+    }
+    assert_eq!(names.len(), 2);
+    let listed = said(&desk.prepull(&["runs", "list"]));
+    let states: Vec<&str> = listed
+        .lines()
+        .skip(2)
+        .map(|line| line.split_whitespace().nth(2).unwrap())
+        .collect();
+    assert_eq!(states, ["ended", "running"], "{listed}");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    drop((at_work, silent));
+    let third = said(&desk.prepull(&["pull", "--resume", "last"]));
+    assert!(third.starts_with("1\n"), "{third}");
+}
+
+#[test]
+fn a_preflight_of_a_resumed_run_is_one_that_is_asked_for_now() {
+    let desk = Desk::new();
+    let port = desk.port;
+    let image = format!("127.0.0.1:{port}/app:v1");
+    let usual = ["pull", "-i", "two.yml", "-F", "none", "--retries", "0"];
+    desk.prepull(&[&usual[..], &["--preflight", &image]].concat());
+    let asks = |more: &[&str]| {
+        let resume = ["pull", "--resume", "last", "-o", "jsonl"];
+        let said = desk.prepull(&[&resume, more].concat()).stdout;
+        String::from_utf8(said).unwrap().contains("\"preflighted\"")
+    };
+    assert!(!asks(&[]));
+    assert!(asks(&["--preflight"]));
+}
+
+#[test]
+fn a_journal_that_is_gone_at_the_end_is_no_promise() {
+    let desk = Desk::new();
+    let silent = silent_nodes(&desk);
+    let run = Command::new(env!("CARGO_BIN_EXE_prepull"))
+        .args(["pull", "-i", "two.yml", "-F", "none", "--retries", "0"])
+        .args(["--connect-timeout", "1h", "reg.example/app:v1"])
+        .current_dir(desk.home.path())
+        .env_clear()
+        .env("HOME", desk.home.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let both = [silent.accept().unwrap(), silent.accept().unwrap()];
+    for journal in desk.journals() {
+        std::fs::remove_file(journal).unwrap();
+    }
+    drop(both);
+    let told = said(&run.wait_with_output().unwrap());
+    assert!(told.starts_with("1\n"), "{told}");
+    assert!(
+        told.contains("warning: the journal of this run is gone, it cannot be resumed"),
+        "{told}"
+    );
+    assert!(!told.contains("--resume"), "{told}");
 }
 
 /// The numbers of outcomes in what a system call wrote, as strace shows it: `mark` stands right behind each.

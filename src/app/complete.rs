@@ -14,7 +14,7 @@ use super::exit::Exit;
 use super::runs;
 use crate::cli::{Cli, Shell};
 use crate::inventory;
-use crate::journal;
+use crate::journal::{self, Runs};
 use crate::report;
 use crate::settings::Ambient;
 
@@ -73,7 +73,12 @@ fn definitions() -> Command {
             .mut_subcommands(adorn)
             .mut_args(|option| match option.get_id().as_str() {
                 "limit" | "exclude" => option.add(ArgValueCompleter::new(of_pattern)),
-                "run" | "resume" => option.add(ArgValueCompleter::new(runs)),
+                "run" => option.add(ArgValueCompleter::new(|typed: &OsStr| {
+                    runs(typed, Runs::All)
+                })),
+                "resume" => option.add(ArgValueCompleter::new(|typed: &OsStr| {
+                    runs(typed, Runs::Pulls)
+                })),
                 _ => option,
             })
     }
@@ -95,10 +100,10 @@ fn of_pattern(typed: &OsStr) -> Vec<CompletionCandidate> {
         .collect()
 }
 
-fn runs(typed: &OsStr) -> Vec<CompletionCandidate> {
+fn runs(typed: &OsStr, wanted: Runs) -> Vec<CompletionCandidate> {
     let typed = typed.to_string_lossy();
     let names = runs::folder(&Ambient::of_this_process())
-        .and_then(|folder| Ok(journal::names(&folder)?))
+        .and_then(|folder| Ok(journal::names(&folder, wanted)?))
         // There is nobody to tell: a completion that does not come is all that is seen.
         .unwrap_or_default();
     let all = names.into_iter().rev().chain(["last".to_owned()]);

@@ -66,14 +66,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
     let ambient = Ambient::of_this_process();
     let mut recorded: Vec<OsString> = arguments.iter().skip(1).cloned().collect();
-    let mut past = None;
+    let mut resumed = None;
     if let Command::Pull(PullArgs {
         resume: Some(wanted),
         ..
     }) = &cli.command
     {
-        let resumed = runs::resume(wanted, &arguments, &ambient)?;
-        (cli, recorded, past) = (resumed.cli, resumed.arguments, Some(resumed.past));
+        let run = runs::resume(wanted, &arguments, &ambient)?;
+        (cli, recorded) = (run.cli, run.arguments);
+        resumed = Some(run.run);
     }
     let (ssh, mut settings) = match &cli.command {
         Command::Pull(args) => with_ssh_config(&args.reach.ssh, |behind| {
@@ -97,9 +98,10 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
     warn(&ssh.warnings());
     warn(&settings.warnings);
     warn(&without_address(&settings.plan.fleet));
-    if let Some(past) = &past {
+    // Locked until the end of this run.
+    if let Some(resumed) = &resumed {
         let plan = Arc::make_mut(&mut settings.plan);
-        warn(&runs::only_what_is_open(plan, past)?);
+        warn(&resumed.only_what_is_open(plan)?);
     }
     let hosts = ssh.host_settings(&run::overrides(&settings.ssh));
     warn(files::fit(Arc::make_mut(&mut settings.plan), &hosts).as_slice());

@@ -14,7 +14,7 @@ use super::exit::Exit;
 use super::ledger::{Gap, JournalLedger};
 use super::logins::LoginsAgain;
 use super::runs;
-use super::stop::{self, Signals};
+use super::stop::Signals;
 use crate::cli::{self, Format, NodesFormat};
 use crate::credentials;
 use crate::engine::{self, Finish};
@@ -81,6 +81,7 @@ pub(super) fn run(
         started,
         plan: Arc::clone(&plan),
     });
+    let recorded_in = journal.as_ref().map(|journal| journal.path().to_owned());
     let (ledger, gap) = match journal.map(JournalLedger::new) {
         Some((ledger, gap)) => (Some(Box::new(ledger) as Box<dyn Ledger>), gap),
         None => (None, Gap::default()),
@@ -108,7 +109,7 @@ pub(super) fn run(
         }
     };
     let result = RunResult {
-        info,
+        info: still_resumable(info, recorded_in.as_deref()),
         finished: SystemTime::now(),
         nodes: finish.nodes,
         stopped: finish.stopped,
@@ -124,13 +125,26 @@ pub(super) fn run(
             "the journal of this run is not whole, resuming it would repeat work: {error}"
         )]);
     }
-    // A pull that leaves older images alone, as it was asked to, is no failure; a check looks closer.
-    let is_check = matches!(settings.plan.work, Work::Check(_));
-    let agree = !is_check || report::digests_agree(&result);
+    let agree = report::digests_agree(&result);
     Ok(match Exit::of(&result.nodes, result.stopped, agree) {
         // What became of the nodes says more, and is true whatever could be written.
         Exit::Success if !is_written => Exit::Incomplete,
         exit => exit,
+    })
+}
+
+/// The run, without a word of going on with it where its journal was removed meanwhile.
+fn still_resumable(info: Arc<RunInfo>, journal: Option<&Path>) -> Arc<RunInfo> {
+    let Some(journal) = journal.filter(|journal| !journal.exists()) else {
+        return info;
+    };
+    super::warn(&[format!(
+        "the journal of this run is gone, it cannot be resumed: somebody removed {}",
+        journal.display()
+    )]);
+    Arc::new(RunInfo {
+        resume: None,
+        ..RunInfo::clone(&info)
     })
 }
 
@@ -190,18 +204,18 @@ async fn perform(
     facts: mpsc::Sender<(Duration, Fact)>,
     screen: Option<Screen>,
 ) -> Result<Ended> {
-    let signals = Signals::catch()?;
-    if let Some(screen) = screen {
-        stop::give_way(screen)?;
-    }
+    let signals = Signals::catch(screen)?;
     let (stop, stop_receiver) = watch::channel(None);
     let runtimes = runtime::all();
-    let finish = tokio::select! {
-        finish = engine::run(plan, transport, &runtimes, logins, facts, stop_receiver) => finish,
-        reason = signals.quit(&stop) => return Ok(Ended::Quit(Exit::quit(reason))),
+    let run = async {
+        let finish = engine::run(plan, transport, &runtimes, logins, facts, stop_receiver).await;
+        transport.close().await;
+        finish
     };
-    transport.close().await;
-    Ok(Ended::Finished(finish))
+    Ok(tokio::select! {
+        finish = run => Ended::Finished(finish),
+        reason = signals.quit(&stop) => Ended::Quit(Exit::quit(reason)),
+    })
 }
 
 /// When it started and a few random digits: sorts by time, and two runs in one second differ.

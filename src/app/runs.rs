@@ -1,5 +1,6 @@
 //! Runs that are on disk: listing and showing them, and going on with one.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use clap::{CommandFactory, FromArgMatches};
 use super::exit::Exit;
 use super::run::form;
 use crate::cli::{Cli, Format, ListFormat, ReportFile, ReportForm, RunsCommand};
-use crate::journal::{self, JournalWork, Past, State};
+use crate::journal::{self, Claim, JournalWork, Past, Runs, State};
 use crate::model::{Fleet, Plan, text::count};
 use crate::report::{self, FileReport, Jsonl, Reporter, RunEntry, RunInfo, RunResult};
 use crate::settings::{self, Ambient};
@@ -67,7 +68,7 @@ fn list(folder: &Path, format: ListFormat) -> Result<Exit> {
 }
 
 fn show(folder: &Path, run: &str, format: Format) -> Result<Exit> {
-    let past = Past::read(&journal::find(folder, run)?)?;
+    let past = Past::read(&journal::find(folder, run, Runs::All)?)?;
     let told = result(&past).map_err(anyhow::Error::msg)?;
     match format {
         Format::Human => report::print_stdout(&format!(
@@ -88,7 +89,7 @@ fn show(folder: &Path, run: &str, format: Format) -> Result<Exit> {
 
 /// `prepull runs report`.
 fn write_reports(folder: &Path, run: &str, files: &[ReportFile]) -> Result<Exit> {
-    let past = Past::read(&journal::find(folder, run)?)?;
+    let past = Past::read(&journal::find(folder, run, Runs::All)?)?;
     let told = result(&past).map_err(anyhow::Error::msg)?;
     for file in files {
         let report = FileReport::new(&told.info, file.path.clone(), form(file.form));
@@ -136,22 +137,12 @@ pub(super) fn resume_command(is_pull: bool, run: &str) -> Option<String> {
     is_pull.then(|| format!("prepull pull --resume {run}"))
 }
 
-/// The words of a run's command line, to be given again for fewer nodes.
+/// The words of a run's command line, to be given again.
 pub(super) fn words(arguments: impl Iterator<Item = impl AsRef<str>>) -> Vec<String> {
-    let mut words = vec!["prepull".to_string()];
-    let (mut is_option, mut is_limit) = (true, false);
-    for argument in arguments {
-        let argument = argument.as_ref();
-        is_option &= argument != "--";
-        if std::mem::take(&mut is_limit) || is_option && argument.starts_with("--limit=") {
-            continue;
-        }
-        is_limit = is_option && argument == "--limit";
-        if !is_limit {
-            words.push(argument.to_string());
-        }
-    }
-    words
+    let arguments = arguments.map(|argument| argument.as_ref().to_string());
+    std::iter::once("prepull".to_string())
+        .chain(arguments)
+        .collect()
 }
 
 /// A run to go on with, and the command line that does: the run's own, then what is said now.
@@ -161,7 +152,15 @@ pub(super) struct Resumed {
     /// Its arguments, to be recorded.
     pub(super) arguments: Vec<OsString>,
     /// The run.
-    pub(super) past: Past,
+    pub(super) run: OpenRun,
+}
+
+/// A run that is gone on with, by no other prepull as long as this lives.
+pub(super) struct OpenRun {
+    past: Past,
+    /// Whether a preflight is asked for now, and not just was when the run began.
+    has_preflight: bool,
+    _claim: Claim,
 }
 
 /// Finds the run that `--resume` names.
@@ -169,7 +168,8 @@ pub(super) struct Resumed {
 /// # Errors
 /// There is none, or it cannot be gone on with from here.
 pub(super) fn resume(wanted: &str, given: &[OsString], ambient: &Ambient) -> Result<Resumed> {
-    let past = Past::read(&journal::find(&folder(ambient)?, wanted)?)?;
+    let folder = folder(ambient)?;
+    let past = Past::read(&journal::find(&folder, wanted, Runs::Pulls)?)?;
     let header = &past.header;
     if past.state == State::Running {
         bail!(
@@ -179,7 +179,7 @@ pub(super) fn resume(wanted: &str, given: &[OsString], ambient: &Ambient) -> Res
     }
     if !matches!(header.work, JournalWork::Pull(_)) {
         bail!(
-            "the run {} was no pull; only those can be gone on with",
+            "the run {} was not a pull, and only pulls can be resumed; `--resume last` is the last pull",
             header.run
         );
     }
@@ -206,7 +206,11 @@ pub(super) fn resume(wanted: &str, given: &[OsString], ambient: &Ambient) -> Res
     Ok(Resumed {
         cli: Cli::from_arg_matches(&matches)?,
         arguments,
-        past,
+        run: OpenRun {
+            _claim: journal::claim(&folder, &past)?,
+            has_preflight: given.iter().any(|word| word == "--preflight"),
+            past,
+        },
     })
 }
 
@@ -231,70 +235,61 @@ fn merged(recorded: &[String], given: &[OsString]) -> Vec<OsString> {
     merged
 }
 
-/// Leaves in the plan what the run left open. Returns what the operator should know.
-///
-/// # Errors
-/// No node is left.
-pub(super) fn only_what_is_open(plan: &mut Plan, past: &Past) -> Result<Vec<String>> {
-    let known: std::collections::HashSet<&str> = past
-        .header
-        .nodes
-        .iter()
-        .map(|node| node.name.as_str())
-        .collect();
-    let mut warnings = Vec::new();
-    let run = &past.header.run;
-    let (kept, new): (Vec<_>, Vec<_>) = plan
-        .fleet
-        .nodes()
-        .iter()
-        .cloned()
-        .partition(|node| known.contains(node.name.as_str()));
-    if !new.is_empty() {
-        let names: Vec<&str> = new.iter().map(|node| node.name.as_str()).collect();
-        warnings.push(format!(
-            "not in the run {run}, and left out: {}",
-            named(&names)
-        ));
-    }
-    let there: std::collections::HashSet<&str> =
-        kept.iter().map(|node| node.name.as_str()).collect();
-    let gone: Vec<&str> = past
-        .header
-        .nodes
-        .iter()
-        .map(|node| node.name.as_str())
-        .filter(|name| !there.contains(name))
-        .collect();
-    if !gone.is_empty() {
-        warnings.push(format!(
-            "in the run {run}, but not in the fleet any more: {}",
-            named(&gone)
-        ));
-    }
-    plan.fleet =
-        Fleet::new(kept).with_context(|| format!("none of the nodes is in the run {run}"))?;
-    // Pulls that still go on need less room than they did: what was asked before is not asked again.
-    plan.policy.preflight = None;
-    if !past.header.mark.is_empty() {
-        plan.mark.clone_from(&past.header.mark);
-    }
-    let held = past.held();
-    for (number, node) in plan.fleet.nodes().iter().enumerate() {
-        for item in 0..plan.work.items() {
-            let image = plan
-                .work
-                .image(item)
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            if let Some(held) = held.get(&(node.name.as_str(), image.as_str()))
-                && held.suits(plan.policy.platform.as_deref())
-            {
-                plan.held.insert((number, item), (*held).clone());
+impl OpenRun {
+    /// Leaves in the plan what the run left open. Returns what the operator should know.
+    ///
+    /// # Errors
+    /// No node is left.
+    pub(super) fn only_what_is_open(&self, plan: &mut Plan) -> Result<Vec<String>> {
+        let header = &self.past.header;
+        let recorded = || header.nodes.iter().map(|node| node.name.as_str());
+        let known: HashSet<&str> = recorded().collect();
+        let mut warnings = Vec::new();
+        let run = &header.run;
+        let nodes = plan.fleet.nodes().iter().cloned();
+        let (kept, new): (Vec<_>, Vec<_>) =
+            nodes.partition(|node| known.contains(node.name.as_str()));
+        if !new.is_empty() {
+            let names: Vec<&str> = new.iter().map(|node| node.name.as_str()).collect();
+            warnings.push(format!(
+                "not in the run {run}, and left out: {}",
+                named(&names)
+            ));
+        }
+        let there: HashSet<&str> = kept.iter().map(|node| node.name.as_str()).collect();
+        let gone: Vec<&str> = recorded().filter(|name| !there.contains(name)).collect();
+        if !gone.is_empty() {
+            warnings.push(format!(
+                "in the run {run}, but not in the fleet any more: {}",
+                named(&gone)
+            ));
+        }
+        plan.fleet =
+            Fleet::new(kept).with_context(|| format!("none of the nodes is in the run {run}"))?;
+        if !self.has_preflight {
+            // It was passed once, and pulls that still go on need less room than they did.
+            plan.policy.preflight = None;
+        }
+        if !header.mark.is_empty() {
+            plan.mark.clone_from(&header.mark);
+        }
+        let held = self.past.held();
+        for (number, node) in plan.fleet.nodes().iter().enumerate() {
+            for item in 0..plan.work.items() {
+                let image = plan
+                    .work
+                    .image(item)
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                if let Some(held) = held.get(&(node.name.as_str(), image.as_str()))
+                    && held.suits(plan.policy.platform.as_deref())
+                {
+                    plan.held.insert((number, item), (*held).clone());
+                }
             }
         }
+        Ok(warnings)
     }
-    Ok(warnings)
 }
 
 /// Some names, and how many more there are.
@@ -312,15 +307,6 @@ pub(super) fn named(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_command_is_given_again_without_its_limits() {
-        let given = "exec -i a --limit=x --limit y:z -v -- df --limit q";
-        assert_eq!(
-            words(given.split(' ')).join(" "),
-            "prepull exec -i a -v -- df --limit q"
-        );
-    }
 
     #[test]
     fn what_is_given_now_comes_after_the_recorded_options() {

@@ -3,6 +3,7 @@
 //! A journal is a file of JSON lines, `RUN.jsonl`: the first line says what the run is, then comes one line an event,
 //! and a last one when the run ended. The process that writes it holds a lock on it until it is gone.
 
+mod folder;
 mod past;
 mod write;
 
@@ -13,9 +14,10 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Event, Node, Plan, RuntimeKind, StopReason, Work};
+use crate::model::{Event, Node, Plan, Policy, RuntimeKind, StopReason, Work};
 
-pub use past::{Past, State, find, list, names};
+pub use folder::{Claim, Runs, claim, find, list, names};
+pub use past::{Past, State};
 pub use write::Journal;
 
 /// The form of the files; a newer form gets another number.
@@ -41,10 +43,17 @@ pub struct Header {
     /// Names its pulls on nodes.
     #[serde(default)]
     pub mark: String,
+    /// How long, in seconds, a pull goes on when its connection is lost.
+    #[serde(default = "usual_lease")]
+    pub lease: u64,
     /// What was done.
     pub work: JournalWork,
     /// The fleet, in its order.
     pub nodes: Vec<JournalNode>,
+}
+
+fn usual_lease() -> u64 {
+    Policy::default().lease.as_secs()
 }
 
 /// What was done on every node, without logins.
@@ -139,6 +148,14 @@ pub enum JournalError {
         /// What is there instead.
         there: String,
     },
+    /// Another prepull is at work on the same pulls.
+    #[error(
+        "another prepull is at work on the pulls of the run {run}: wait for its end, or interrupt it first"
+    )]
+    Claimed {
+        /// The run that was asked for.
+        run: String,
+    },
 }
 
 impl JournalError {
@@ -175,6 +192,7 @@ impl Header {
             directory,
             arguments,
             mark: plan.mark.clone(),
+            lease: plan.policy.lease.as_secs(),
             work: match &plan.work {
                 Work::Pull(images) => {
                     JournalWork::Pull(images.iter().map(|one| one.image.to_string()).collect())

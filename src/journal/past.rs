@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::write::journals;
 use super::{End, Header, JournalError, JournalWork, Line, SCHEMA};
 use crate::model::{
     Event, Fact, Fleet, Held, Node, NodeRecord, Outcome, Plan, PlannedImage, Policy, Record,
@@ -44,12 +43,13 @@ impl Past {
     /// A file that cannot be read, or with another line that is none of ours.
     pub fn read(path: &Path) -> Result<Self, JournalError> {
         let failed = |error| JournalError::file("read the journal", path, error);
-        let bytes = fs::read(path).map_err(failed)?;
-        let running = match File::open(path).map_err(failed)?.try_lock_shared() {
+        // Before it is read: a run that ends meanwhile would seem to have been cut short.
+        let is_locked = match File::open(path).map_err(failed)?.try_lock_shared() {
             Ok(()) => false,
             Err(TryLockError::WouldBlock) => true,
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         };
+        let bytes = fs::read(path).map_err(failed)?;
         let wrong = |line: usize, reason: String| JournalError::Line {
             path: path.to_owned(),
             line,
@@ -74,10 +74,11 @@ impl Past {
             );
             return Err(wrong(1, reason));
         }
-        let state = match (running, end) {
-            (true, _) => State::Running,
-            (false, Some(_)) => State::Ended,
-            (false, None) => State::CutShort,
+        // One that ended is locked by a run that goes on with it.
+        let state = match (end, is_locked) {
+            (Some(_), _) => State::Ended,
+            (None, true) => State::Running,
+            (None, false) => State::CutShort,
         };
         Ok(Self {
             header,
@@ -139,7 +140,10 @@ impl Past {
         Ok(Plan {
             fleet: Fleet::new(nodes.collect()).map_err(|error| error.to_string())?,
             work,
-            policy: Policy::default(),
+            policy: Policy {
+                lease: Duration::from_secs(self.header.lease),
+                ..Policy::default()
+            },
             held: HashMap::new(),
             contents: Vec::new(),
             mark: String::new(),
@@ -188,72 +192,4 @@ impl Past {
             |end| end.finished,
         )
     }
-}
-
-/// The journal of one run: `wanted` is its name, the beginning of it, or `last`.
-///
-/// # Errors
-/// There is none, or more than one begins so.
-pub fn find(folder: &Path, wanted: &str) -> Result<PathBuf, JournalError> {
-    let paths = journals(folder)
-        .map_err(|error| JournalError::file("list the journals in", folder, error))?;
-    let missing = |there: String| JournalError::Missing {
-        wanted: wanted.to_owned(),
-        folder: folder.to_owned(),
-        there,
-    };
-    let Some(last) = paths.last() else {
-        return Err(missing("no run has been recorded there".into()));
-    };
-    if wanted == "last" {
-        return Ok(last.clone());
-    }
-    let begins: Vec<&PathBuf> = paths
-        .iter()
-        .filter(|path| name(path).starts_with(wanted))
-        .collect();
-    match begins.as_slice() {
-        [one] if !wanted.is_empty() => Ok(PathBuf::clone(one)),
-        [] | [_] => Err(missing(format!(
-            "`prepull runs list` shows them, the last is {}",
-            name(last)
-        ))),
-        [first, .., last] => Err(missing(format!(
-            "{} begin so, from {} to {}",
-            begins.len(),
-            name(first),
-            name(last)
-        ))),
-    }
-}
-
-/// The name of the run in a file.
-fn name(path: &Path) -> String {
-    let name = path.file_stem().unwrap_or_default();
-    name.to_string_lossy().into_owned()
-}
-
-/// The names of all recorded runs, oldest first; no journal is read.
-///
-/// # Errors
-/// A folder that cannot be listed.
-pub fn names(folder: &Path) -> Result<Vec<String>, JournalError> {
-    let paths = journals(folder)
-        .map_err(|error| JournalError::file("list the journals in", folder, error))?;
-    Ok(paths.iter().map(|path| name(path)).collect())
-}
-
-/// Every run in the folder, oldest first: its file, and what it is or why that cannot be read.
-///
-/// # Errors
-/// The folder cannot be read.
-pub fn list(
-    folder: &Path,
-) -> Result<impl Iterator<Item = (PathBuf, Result<Past, JournalError>)>, JournalError> {
-    let paths = journals(folder)
-        .map_err(|error| JournalError::file("list the journals in", folder, error))?;
-    Ok(paths.into_iter().map(|path| {
-        let past = Past::read(&path);
-        (path, past)
-    }))
 }

@@ -197,13 +197,15 @@ fn a_run_that_goes_on_is_known_by_its_lock() {
 #[test]
 fn a_run_is_found_by_its_name_its_beginning_or_as_the_last() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = find(folder.path(), "last").unwrap_err().to_string();
+    let missing = find(folder.path(), "last", Runs::All)
+        .unwrap_err()
+        .to_string();
     assert!(missing.contains("no run has been recorded"), "{missing}");
     for run in ["2026-01-a1", "2026-01-b2", "2026-02-c3"] {
         drop(Journal::create(folder.path(), &header(run, 1)).unwrap());
     }
     let named = |wanted: &str| {
-        let path = find(folder.path(), wanted).map_err(|error| error.to_string());
+        let path = find(folder.path(), wanted, Runs::All).map_err(|error| error.to_string());
         path.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
     };
     assert_eq!(named("last").unwrap(), "2026-02-c3");
@@ -225,20 +227,144 @@ fn a_run_is_found_by_its_name_its_beginning_or_as_the_last() {
     );
 }
 
+/// Begins a run of this kind, and ends it if it is to be.
+fn run_of(folder: &Path, run: &str, work: JournalWork, is_ended: bool) -> Journal {
+    let header = Header {
+        work,
+        ..header(run, 1)
+    };
+    let mut journal = Journal::create(folder, &header).unwrap();
+    if is_ended {
+        let end = End {
+            finished: SystemTime::UNIX_EPOCH,
+            stopped: None,
+        };
+        journal.end(&end).unwrap();
+    }
+    journal
+}
+
+/// Copies of a journal.
+fn fill(folder: &Path, of: &str, begin: &str, numbers: std::ops::Range<usize>) {
+    let text = std::fs::read(folder.join(format!("{of}.jsonl"))).unwrap();
+    for number in numbers {
+        std::fs::write(folder.join(format!("{begin}-{number:04}.jsonl")), &text).unwrap();
+    }
+}
+
+fn pull() -> JournalWork {
+    JournalWork::Pull(vec![APP.into()])
+}
+
+fn check() -> JournalWork {
+    JournalWork::Check(vec![APP.into()])
+}
+
 #[test]
 fn journals_are_for_the_operators_eyes_and_not_for_ever() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("a/runs");
-    for number in 0..502 {
-        drop(Journal::create(&folder, &header(&format!("run-{number:04}"), 1)).unwrap());
-    }
+    drop(run_of(&folder, "run-0000", pull(), true));
+    fill(&folder, "run-0000", "run", 1..501);
+    drop(run_of(&folder, "run-0501", pull(), true));
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&folder), 0o700);
     assert_eq!(mode(&folder.join("run-0501.jsonl")), 0o600);
     assert_eq!(list(&folder).unwrap().count(), 500);
     assert!(!folder.join("run-0001.jsonl").exists());
+}
+
+#[test]
+fn no_journal_goes_that_somebody_needs() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path();
+    let is_there = |run: &str| folder.join(format!("{run}.jsonl")).exists();
+    let running = run_of(folder, "a-running", pull(), false);
+    drop(run_of(folder, "b-cut-short", pull(), false));
+    drop(run_of(folder, "c-ended", pull(), true));
+    drop(run_of(folder, "d-ended-and-gone-on-with", pull(), true));
+    let torn = folder.join("e-torn.jsonl");
+    drop(run_of(folder, "e-torn", pull(), true));
+    let text = std::fs::read_to_string(&torn).unwrap();
+    std::fs::write(&torn, &text[..text.len() - 2]).unwrap();
+    let path = folder.join("d-ended-and-gone-on-with.jsonl");
+    let claim = claim(folder, &Past::read(&path).unwrap()).unwrap();
+    // Checks take nothing away from pulls.
+    drop(run_of(folder, "m-0000", check(), true));
+    fill(folder, "m-0000", "m", 1..500);
+    drop(run_of(folder, "m-0500", check(), true));
+    assert!(is_there("c-ended") && !is_there("m-0000") && is_there("m-0001"));
+    fill(folder, "c-ended", "y", 0..499);
+    drop(run_of(folder, "z", pull(), true));
+    assert!(!is_there("c-ended") && is_there("y-0000"));
+    for needed in [
+        "a-running",
+        "b-cut-short",
+        "d-ended-and-gone-on-with",
+        "e-torn",
+    ] {
+        assert!(is_there(needed), "{needed}");
+    }
+    // With the clock set back, its own is the oldest of all.
+    let own = run_of(folder, "0-own", pull(), false);
+    assert!(is_there("0-own"));
+    drop((running, claim, own));
+}
+
+#[test]
+fn the_last_pull_is_found_behind_other_runs() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path();
+    let quoted = r#""work":{"pull":[]}"#.to_string();
+    drop(run_of(
+        folder,
+        "2026-01",
+        JournalWork::Exec(vec![quoted]),
+        true,
+    ));
+    let last = |runs| find(folder, "last", runs).map_err(|error| error.to_string());
+    assert!(
+        last(Runs::Pulls)
+            .unwrap_err()
+            .ends_with("no pull has been recorded there, only other runs")
+    );
+    drop(run_of(folder, "2026-02", pull(), true));
+    drop(run_of(folder, "2026-03", check(), true));
+    drop(run_of(folder, "2026-04", JournalWork::Probe(vec![]), true));
+    assert_eq!(last(Runs::Pulls).unwrap(), folder.join("2026-02.jsonl"));
+    assert_eq!(last(Runs::All).unwrap(), folder.join("2026-04.jsonl"));
+    assert_eq!(names(folder, Runs::Pulls).unwrap(), ["2026-02"]);
+    assert_eq!(names(folder, Runs::All).unwrap().len(), 4);
+    // Who names another is told what it is.
+    assert!(find(folder, "2026-03", Runs::Pulls).is_ok());
+}
+
+#[test]
+fn a_run_is_gone_on_with_by_one_prepull_whatever_it_was_called() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path();
+    let marked = |run: &str, mark: &str| {
+        let header = Header {
+            mark: mark.into(),
+            ..header(run, 1)
+        };
+        drop(Journal::create(folder, &header).unwrap());
+        Past::read(&folder.join(format!("{run}.jsonl"))).unwrap()
+    };
+    let (first, second) = (marked("2026-01", "5a"), marked("2026-02", "5a"));
+    let (other, unmarked) = (marked("2026-03", "6b"), marked("2026-04", ""));
+    let claimed = claim(folder, &second).unwrap();
+    let why = |past| claim(folder, past).unwrap_err().to_string();
+    assert!(why(&second).starts_with("another prepull is at work on the pulls of the run 2026-02"));
+    assert!(why(&first).starts_with("another prepull is at work on the pulls of the run 2026-01"));
+    let free = [
+        claim(folder, &other).unwrap(),
+        claim(folder, &unmarked).unwrap(),
+    ];
+    drop((claimed, free));
+    assert!(claim(folder, &first).is_ok());
 }
 
 #[test]

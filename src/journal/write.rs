@@ -5,17 +5,14 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::folder::forget_oldest;
 use super::{ENDING, End, Header, JournalError, NewLine};
 use crate::model::{Event, Fact};
-
-/// How many journals are kept: the oldest go when a new one begins.
-const KEPT: usize = 500;
-/// The length of the time in a run's name: `2026-11-23T21-17-09Z`.
-const SECOND: usize = 20;
 
 /// A journal that is being written.
 #[derive(Debug)]
 pub struct Journal {
+    path: PathBuf,
     file: File,
     buffer: Vec<u8>,
 }
@@ -37,6 +34,7 @@ impl Journal {
             .and_then(|file| file.lock().map(|()| file))
             .map_err(|error| JournalError::file("begin the journal", &path, error))?;
         let mut journal = Self {
+            path: path.clone(),
             file,
             buffer: Vec::new(),
         };
@@ -46,8 +44,13 @@ impl Journal {
         // Its name must survive a power cut, too. Some file systems cannot be asked that of a folder.
         let _ = File::open(folder).and_then(|folder| folder.sync_all());
         // What cannot be removed now is tried again with the next run.
-        let _ = forget_oldest(folder);
+        let _ = forget_oldest(folder, &path);
         Ok(journal)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Writes events; with outcomes among them, returns only once they would survive a power cut.
@@ -92,45 +95,4 @@ impl Journal {
             Ok(())
         }
     }
-}
-
-fn forget_oldest(folder: &Path) -> io::Result<()> {
-    let mut paths = journals(folder)?;
-    let surplus = paths.len().saturating_sub(KEPT);
-    for path in paths.drain(..surplus) {
-        std::fs::remove_file(path)?;
-    }
-    Ok(())
-}
-
-/// The journals in a folder, oldest first: their names begin with the time.
-pub(super) fn journals(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == ENDING) {
-            paths.push(path);
-        }
-    }
-    paths.sort_by_cached_key(|path| {
-        let name = path.file_name().unwrap_or_default().to_os_string();
-        // Runs of one second differ in nothing but chance; the file system knows which came first.
-        let second: Vec<u8> = name
-            .as_encoded_bytes()
-            .iter()
-            .take(SECOND)
-            .copied()
-            .collect();
-        let made = path
-            .metadata()
-            .and_then(|about| about.created().or_else(|_| about.modified()))
-            .ok();
-        (second, made, name)
-    });
-    Ok(paths)
 }
