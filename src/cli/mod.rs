@@ -18,7 +18,7 @@ pub use values::{
     ProgressChoice, PullChoice, ReportFile, ReportForm, RuntimeChoice, Share, Shell,
 };
 
-use values::{bytes, duration, factor, lease, report_file};
+use values::{at_least_one, bytes, duration, factor, lease, report_file};
 
 /// Loads container images onto nodes over SSH before a roll-out needs them.
 #[derive(Debug, Parser)]
@@ -93,8 +93,8 @@ pub struct PullArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub course: CourseArgs,
-    /// Go on with what this run left undone or failed, and nothing else: its name, or last. Its images, nodes and
-    /// options hold again; options given now come on top.
+    /// Go on with what this run left undone or failed, and nothing else: its name, or last for the last pull. Its images,
+    /// nodes and options hold again; options given now come on top.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["images", "manifests", "inventory", "hosts"], help_heading = "Policy")]
     pub resume: Option<String>,
     /// The longest one attempt at a pull may take, e.g. 30m; 0 for no limit.
@@ -109,14 +109,14 @@ pub struct PullArgs {
     /// Ask every node before any of them pulls: does its runtime answer, what is there, is there room, is its clock right?
     ///
     /// The registry is asked once, from here, how large the images are. A node that is not ready fails, the others pull;
-    /// with --max-failures 1 nothing is pulled unless every node is ready. A run that is resumed does not ask again.
+    /// with --max-failures 1 nothing is pulled unless every node is ready. --resume asks again only where --preflight is given with it.
     #[arg(long, help_heading = "Policy")]
     pub preflight: bool,
     /// How large images are once unpacked, against what the registry sends; the preflight wants room for both.
     #[arg(long, value_name = "FACTOR", default_value = "2.5", value_parser = factor, requires = "preflight", help_heading = "Policy")]
     pub unpack_factor: f64,
     /// At most so many nodes pull from one registry at one time.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Policy")]
+    #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Policy")]
     pub per_registry: Option<u32>,
     /// The longest a pull may go without a byte arriving, e.g. 5m; 0 for no limit.
     ///
@@ -165,6 +165,7 @@ pub enum RunsCommand {
     /// Show what became of a run, as far as it came.
     Show {
         /// Its name, the beginning of it, or last.
+        #[arg(default_value = "last")]
         run: String,
         /// How to print it.
         #[arg(short, long, value_name = "FORMAT", default_value = "human")]
@@ -173,6 +174,7 @@ pub enum RunsCommand {
     /// Write reports of a run, as far as it came.
     Report {
         /// Its name, the beginning of it, or last.
+        #[arg(default_value = "last")]
         run: String,
         /// A page for people, whatever the file's name ends with.
         #[arg(long, value_name = "FILE", required_unless_present = "report")]

@@ -7,7 +7,8 @@ use clap::{Args, ValueHint};
 
 use super::values::{
     AddressTypeChoice, ColorChoice, Format, HostKeysChoice, ProgressChoice, ReportFile,
-    RuntimeChoice, Share, backoff, portion, positive_duration, report_file,
+    RuntimeChoice, Share, at_least_one, backoff, port, portion, positive_duration, report_file,
+    whole,
 };
 
 /// Which nodes, and how they are reached.
@@ -55,7 +56,7 @@ pub struct FleetArgs {
     #[arg(long, value_name = "NAME", requires = "kube")]
     pub context: Option<String>,
     /// Only Kubernetes nodes with these labels, as kubectl takes them: 'pool=gpu,zone in (a,b)'.
-    #[arg(short = 'l', long, value_name = "LABELS", requires = "kube")]
+    #[arg(short = 'l', long, value_name = "LABELS")]
     pub selector: Option<String>,
     /// Only Kubernetes nodes with these fields, as kubectl takes them: 'spec.unschedulable=false'.
     #[arg(long, value_name = "FIELDS", requires = "kube")]
@@ -93,7 +94,7 @@ pub struct LoginArgs {
     #[arg(short, long, value_name = "NAME")]
     pub user: Option<String>,
     /// The SSH server's port on the nodes.
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", value_parser = port)]
     pub port: Option<u16>,
     /// A private key file to log in with; repeatable.
     #[arg(long, value_name = "FILE")]
@@ -184,10 +185,10 @@ pub struct RuntimeArgs {
 #[command(next_help_heading = "Policy")]
 pub struct PolicyArgs {
     /// Nodes at work at one time.
-    #[arg(short, long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "N", default_value = "32", value_parser = at_least_one)]
     pub parallel: u32,
     /// Further attempts after the first, for failures that another try can cure.
-    #[arg(long, value_name = "N", default_value = "3")]
+    #[arg(long, value_name = "N", default_value = "3", value_parser = whole)]
     pub retries: u32,
     /// The pause before a further attempt: random, and its limit doubles from MIN up to MAX.
     #[arg(long, value_name = "MIN..MAX", default_value = "1s..60s", value_parser = backoff)]
@@ -200,7 +201,7 @@ pub struct PolicyArgs {
     pub max_failures: Option<Share>,
     /// Let this many nodes try first, and stop when all of them are refused by the registry or do not find the image; 0
     /// for none [default: 5 in fleets of more than 20 nodes]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole)]
     pub canary: Option<u32>,
     /// Go in waves of these cumulative sizes, e.g. 1,10%,100%; each starts when the one before succeeded.
     #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = portion)]

@@ -185,11 +185,20 @@ pub(super) fn report_file() -> impl TypedValueParser<Value = ReportFile> {
     })
 }
 
+/// The longest time that an option takes, ten years. Clocks can count that far from now, also several times over.
+const LONGEST: Duration = Duration::from_secs(10 * 31_557_600);
+
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    humantime::parse_duration(text).map_err(|_| "write a time with its unit: 30s, 5m, 1h30m".into())
+    let too_long = || Err("it must be at most 10y".to_string());
+    match humantime::parse_duration(text) {
+        Ok(length) if length > LONGEST => too_long(),
+        Ok(length) => Ok(length),
+        Err(humantime::DurationError::NumberOverflow) => too_long(),
+        Err(_) => Err("write a time with its unit: 30s, 5m, 1h30m".into()),
+    }
 }
 
 pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
@@ -207,6 +216,9 @@ pub(super) fn lease(text: &str) -> Result<Duration, String> {
     }
     Ok(length)
 }
+
+/// More arrives nowhere in a second, and times the seconds of any time it is still a number.
+const MOST_BYTES: f64 = 1e15;
 
 /// A number of bytes, as people write it: `500`, `50kB`, `1.5MB`, `2MiB`.
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
@@ -226,12 +238,36 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
         "gib" => 1024.0 * 1024.0 * 1024.0,
         _ => return Err(wrong()),
     };
-    let bytes = number * factor;
-    if (1.0..1e18).contains(&bytes) {
-        Ok(bytes as u64)
-    } else {
-        Err(wrong())
+    match number * factor {
+        0.0..1.0 => Err("it must be at least one byte".into()),
+        bytes if bytes < MOST_BYTES => Ok(bytes as u64),
+        _ => Err("it must be less than 1000000 GB".into()),
     }
+}
+
+/// A number of at least 1, as `-p 32`.
+pub(super) fn at_least_one(text: &str) -> Result<u32, String> {
+    match whole(text)? {
+        0 => Err("it must be at least 1".into()),
+        number => Ok(number),
+    }
+}
+
+/// A whole number.
+pub(super) fn whole(text: &str) -> Result<u32, String> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(number) => Ok(number),
+        Err(_) if is_number => Err(format!("it must be at most {}", u32::MAX)),
+        Err(_) => Err("write a whole number, e.g. 5".into()),
+    }
+}
+
+/// A TCP port.
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    let number = text.parse().ok();
+    let port = number.filter(|port| *port > 0);
+    port.ok_or_else(|| "write a port from 1 to 65535".into())
 }
 
 pub(super) fn backoff(text: &str) -> Result<(Duration, Duration), String> {
@@ -270,6 +306,63 @@ mod tests {
         assert!(duration("10").is_err());
         assert!(positive_duration("0").is_err());
         assert!(positive_duration("0s").is_err());
+    }
+
+    #[test]
+    fn what_no_clock_or_link_knows_is_refused_with_the_limit() {
+        for text in [
+            "500000000000y",
+            "11y",
+            "99999999999999999999s",
+            "18446744073709551615y 1y",
+            "10y 1s",
+        ] {
+            for read in [duration, positive_duration, lease] {
+                assert_eq!(read(text), Err("it must be at most 10y".into()), "{text}");
+            }
+            let range = format!("1s..{text}");
+            assert_eq!(backoff(&range), Err("it must be at most 10y".into()));
+        }
+        assert_eq!(duration("10y"), Ok(LONGEST));
+        assert!(bytes("999999GB").is_ok());
+        for text in ["1000000GB", "99999999999999999999999GiB", "1e9"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+        assert_eq!(bytes("0.5"), Err("it must be at least one byte".into()));
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_told_without_the_machines_own_limits() {
+        assert_eq!(at_least_one("0"), Err("it must be at least 1".into()));
+        assert_eq!(at_least_one("32"), Ok(32));
+        assert_eq!(whole("0"), Ok(0));
+        for text in ["", "-1", "many", "1.5"] {
+            assert_eq!(whole(text), Err("write a whole number, e.g. 5".into()));
+        }
+        assert_eq!(
+            whole("99999999999"),
+            Err("it must be at most 4294967295".into())
+        );
+        for text in ["0", "65536", "ssh"] {
+            assert_eq!(port(text), Err("write a port from 1 to 65535".into()));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_value_panics_and_every_time_can_be_counted_from_now(
+            text in "[0-9]{1,25}(\\.[0-9]{1,20})?(ns|us|ms|s|m|h|d|w|M|y|kB|MiB|GB|%|)|\\PC*",
+        ) {
+            let range = format!("{text}..{text}");
+            let times = [duration(&text), positive_duration(&text), lease(&text)];
+            let limits = backoff(&range).map(|(_, max)| max);
+            for time in times.into_iter().chain([limits]).flatten() {
+                proptest::prop_assert!(time <= LONGEST);
+                proptest::prop_assert!(std::time::Instant::now().checked_add(time * 8).is_some());
+            }
+            let _ = (bytes(&text), portion(&text), factor(&text));
+            let _ = (whole(&text), at_least_one(&text), port(&text));
+        }
     }
 
     #[test]
