@@ -158,6 +158,8 @@ pub enum FailureKind {
     Stalled,
     /// The attempt's time-out.
     TimedOut,
+    /// Another prepull goes on with the pull.
+    TakenOver,
     /// Nobody recognised it.
     Unknown,
     /// A fault in prepull itself.
@@ -169,7 +171,7 @@ const _: () = assert!(FailureKind::ALL.len() == FailureKind::Internal as usize +
 
 impl FailureKind {
     /// Every kind, in the order of the enum.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Unreachable,
         Self::HostKey,
         Self::SshAuth,
@@ -193,6 +195,7 @@ impl FailureKind {
         Self::DiskFull,
         Self::Stalled,
         Self::TimedOut,
+        Self::TakenOver,
         Self::Unknown,
         Self::Internal,
     ];
@@ -220,6 +223,7 @@ impl FailureKind {
             Self::DiskFull => "disk-full",
             Self::Stalled => "stalled",
             Self::TimedOut => "timed-out",
+            Self::TakenOver => "taken-over",
             Self::Unknown | Self::Internal => "unknown",
         }
     }
@@ -251,6 +255,7 @@ impl FailureKind {
             | Self::RegistryRefused
             | Self::TlsTrust
             | Self::DiskFull
+            | Self::TakenOver
             | Self::Internal => Retry::Never,
         }
     }
@@ -312,6 +317,9 @@ impl FailureKind {
             }
             Self::Stalled | Self::TimedOut => {
                 "Check registry and link; raise --pull-timeout if the image is only big, then run the same command again."
+            }
+            Self::TakenOver => {
+                "The pull goes on, and the other prepull tells what becomes of it: wait for that one."
             }
             Self::Unknown => {
                 "Nothing known matches the node's own words; try the pull by hand on that node."

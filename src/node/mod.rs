@@ -196,8 +196,11 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
             {
                 Heard::This(output) => output,
                 Heard::Cancel => {
-                    talk.stop().await;
-                    return Ok(Some(Ended::Cancelled));
+                    if talk.stop().await {
+                        return Ok(Some(Ended::Cancelled));
+                    }
+                    let detail = "the node did not answer when the pull was to be cancelled";
+                    return Err(Failure::new(FailureKind::ConnectionLost, $stage, detail));
                 }
                 Heard::Stalled(failure) => {
                     talk.stop().await;

@@ -483,9 +483,10 @@ end_keeper() {
     read -r keeper <"$dir/keeper" && kill "$keeper"
 } 2>/dev/null
 
-# Ends what shows the pull to a connection that does not know yet that it is lost.
+# Ends what shows the pull to a connection, which does not know yet that it is lost: TERM. Or it is not lost, and somebody
+# else goes on with the pull: USR1 lets the viewer say so (TAKEN_OVER in talk.rs).
 end_viewer() {
-    ! is_alive viewer 9 || kill "$process"
+    ! is_alive viewer 9 || kill -"$1" "$process"
     ! is_alive tail 9 || kill "$process"
 }
 
@@ -503,7 +504,7 @@ keep_lease() {
         [ "$beat" = "$last" ] || quiet=0
         last=$beat
     done
-    end_viewer
+    end_viewer TERM
     ask_to_end
     force_end
 }
@@ -736,12 +737,13 @@ pick_up() {
 # Shows the frames to this session and does what it is told, until the session ends.
 attend() {
     exec 9<"$dir/frames"
-    end_viewer
+    end_viewer USR1
     printf '%s\n' "$$" >"$dir/viewer"
     exec 3<&0 </dev/null
     tail -c +1 -f "$dir/frames" 3<&- &
     tail=$!
     trap 'kill $tail; exit 143' HUP INT TERM
+    trap 'kill $tail; exit 76' USR1
     printf '%s\n' "$tail" >"$dir/tail"
     beats=0
     while IFS= read -r line <&3; do

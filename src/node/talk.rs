@@ -25,6 +25,8 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_secs(5);
 /// How much of standard error is kept, and how much of a node's words is shown.
 const WORDS_KEPT: usize = 16 << 10;
 pub(super) const WORDS_SHOWN: usize = 2000;
+/// How our program exits when another connection goes on with its pull.
+const TAKEN_OVER: u32 = 76;
 
 /// What a wait came to.
 pub(super) enum Heard<T> {
@@ -234,16 +236,25 @@ impl<C: Channel> Talk<C> {
         }
     }
 
-    /// Waits until the node has cleaned up. All that matters is known by now, so nothing here is a failure.
-    pub(super) async fn finish(&mut self) {
+    /// Waits until the node has cleaned up. All that matters is known by now, so nothing here is a failure. Returns
+    /// whether the node said that it has.
+    pub(super) async fn finish(&mut self) -> bool {
+        let mut is_over = false;
         let _ = timeout(CLEAN_UP_LIMIT, async {
-            while !matches!(self.frame().await, Ok(Frame::End) | Err(_)) {}
+            is_over = loop {
+                match self.frame().await {
+                    Ok(Frame::End) => break true,
+                    Ok(_) => {}
+                    Err(_) => break false,
+                }
+            };
             // What goes on without us keeps its last words until we have them.
             if self.beat.is_some() && self.say("done\n").await.is_ok() {
                 while let Ok(Some(_)) = self.channel.next().await {}
             }
         })
         .await;
+        is_over
     }
 
     /// Tells our program something.
@@ -255,14 +266,12 @@ impl<C: Channel> Talk<C> {
         written.map_err(|lost| self.here(lost))
     }
 
-    /// Ends what runs and waits until the node has cleaned up, but not for ever.
-    pub(super) async fn stop(mut self) {
-        let _ = timeout(CLEAN_UP_LIMIT, async {
-            if self.say("cancel\n").await.is_ok() {
-                self.finish().await;
-            }
-        })
-        .await;
+    /// Ends what runs and waits until the node has cleaned up, but not for ever. Returns whether it has.
+    pub(super) async fn stop(mut self) -> bool {
+        let stopping = timeout(CLEAN_UP_LIMIT, async {
+            self.say("cancel\n").await.is_ok() && self.finish().await
+        });
+        stopping.await.unwrap_or(false)
     }
 
     /// The next frame. Cancel-safe: all state is in `self`.
@@ -342,6 +351,13 @@ impl<C: Channel> Talk<C> {
                     self.stage,
                     detail,
                 ));
+            }
+            Some(ExitStatus::Code(TAKEN_OVER)) if self.beat.is_some() => {
+                return Failure::new(
+                    FailureKind::TakenOver,
+                    self.stage,
+                    "another prepull goes on with this pull over a connection of its own",
+                );
             }
             Some(ExitStatus::Code(code)) => format!("exit status {code}"),
             Some(ExitStatus::Signal(name)) => format!("signal {name}"),

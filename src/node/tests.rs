@@ -161,7 +161,11 @@ async fn a_cancelled_pull_ends_at_once_and_a_deaf_node_is_given_up_after_ten_sec
         peer.node("n1").image(IMAGE, [step]);
         let began = Instant::now();
         let (ended, _) = pull_once(&peer, MISSING, sleep(5 * SECOND)).await;
-        assert_eq!(ended, Ok(Ended::Cancelled));
+        match patience {
+            0 => assert_eq!(ended, Ok(Ended::Cancelled)),
+            // It may go on there.
+            _ => assert_eq!(ended.unwrap_err().kind, FailureKind::ConnectionLost),
+        }
         assert_eq!(began.elapsed(), (5 + patience) * SECOND);
         assert_eq!(peer.counts("n1").cancels, 1);
     }

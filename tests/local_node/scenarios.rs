@@ -461,7 +461,7 @@ pub async fn a_new_connection_takes_over(shells: &Shells) {
     let (first, second) = tokio::join!(first, second);
     assert_pulled(&second, shells);
     let failure = first.unwrap_err();
-    assert!(failure.detail.contains("from outside"), "{failure}");
+    assert_eq!(failure.kind, FailureKind::TakenOver, "{failure}");
     assert_eq!(pulls(&place), 1, "{shells:?}");
     place.assert_clean().await;
 }
