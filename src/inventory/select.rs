@@ -3,7 +3,8 @@
 //! `a,b` or `a:b` is both, `&a` only those also in a, `!a` without those in a; first all plain ones are
 //! joined, then `&`, then `!`. A pattern is a node's name, a group, a glob, `~` and a regular expression, or
 //! a pattern with a subscript (`web[0]`, `web[0:2]` with both ends). `@FILE` has a pattern a line. Not as in
-//! Ansible, a pattern that matches nothing is an error.
+//! Ansible, a pattern that matches nothing is an error, and ranges of names are understood as prepull prints them
+//! (`web[1-3,7].example`).
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -12,11 +13,13 @@ use regex::{Regex, RegexBuilder};
 
 use super::draft::Draft;
 use super::error::{Fault, InventoryError};
-use super::{read, suggest};
-use crate::model::text::count;
+use super::{hosts, read, suggest};
+use crate::model::text::{count, printable};
 
 /// Bytes that one compiled pattern may take.
 const PATTERN_LIMIT: usize = 1024 * 1024;
+/// How many names are listed where one is not known.
+const LISTED: usize = 20;
 
 /// Which nodes of an inventory are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -159,32 +162,69 @@ impl<'a> Known<'a> {
         Ok(chosen.into_iter().map(str::to_string).collect())
     }
 
-    /// Splits at commas; without any, at colons outside brackets, unless the whole is a node's name or an
-    /// IPv6 address.
+    /// Splits at commas outside brackets; without any, at colons outside brackets, unless the whole is a node's name
+    /// or an IPv6 address.
     fn split<'t>(&self, text: &'t str) -> Vec<&'t str> {
         let text = text.trim();
         let name = text.trim_start_matches(['!', '&']);
         let whole = self.is_node.contains(name) || name.parse::<std::net::Ipv6Addr>().is_ok();
-        let mut depth = 0_u32;
-        let comma = text.contains(',');
-        let pieces = text.split(|c: char| {
-            match c {
-                '[' => depth += 1,
-                ']' => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-            !whole && (comma && c == ',' || !comma && depth == 0 && c == ':')
-        });
+        let has_comma = outside_brackets(text).any(|(_, sign)| sign == ',');
+        let sign = if has_comma { ',' } else { ':' };
+        let mut pieces = Vec::new();
+        let mut begin = 0;
+        for (at, _) in outside_brackets(text).filter(|(_, c)| !whole && *c == sign) {
+            pieces.push(&text[begin..at]);
+            begin = at + 1;
+        }
+        pieces.push(&text[begin..]);
         pieces
+            .into_iter()
             .map(str::trim)
             .filter(|piece| !piece.is_empty())
             .collect()
+    }
+
+    /// The groups that there are, or else some of the nodes.
+    fn listed(&self) -> String {
+        let own = self.groups.iter().skip(2).map(|(name, _)| *name);
+        let (what, all): (_, Vec<&str>) = match own.clone().next() {
+            Some(_) => ("groups", own.collect()),
+            None => ("nodes", self.nodes.clone()),
+        };
+        let shown = all.iter().take(LISTED).map(|name| printable(name));
+        let shown = shown.collect::<Vec<_>>().join(", ");
+        match all.len().saturating_sub(LISTED) {
+            0 => format!("the {what} are: {shown}"),
+            more => format!("the {what} are: {shown} and {more} more"),
+        }
+    }
+
+    /// What a pattern such as `web[1-3,7]` means as a range of names.
+    fn range(&self, pattern: &str) -> NameRange<'a> {
+        let inside = pattern.split_once('[').map_or("", |(_, inside)| inside);
+        // Ansible's own subscripts have a colon, and a single number is one.
+        let names = match inside.contains(['-', ',']) && !inside.contains(':') {
+            true => hosts::expand(pattern).unwrap_or_default(),
+            false => Vec::new(),
+        };
+        let nodes = names
+            .iter()
+            .filter_map(|spec| self.is_node.get(&*spec.host));
+        let nodes: Vec<&str> = nodes.copied().collect();
+        NameRange {
+            is_whole: !names.is_empty() && nodes.len() == names.len(),
+            nodes,
+        }
     }
 
     /// The nodes that one pattern without its sign matches, in order.
     fn one(&self, pattern: &str) -> Result<Vec<&'a str>, Fault> {
         if let Some(name) = self.is_node.get(pattern) {
             return Ok(vec![*name]);
+        }
+        let range = self.range(pattern);
+        if range.is_whole {
+            return Ok(range.nodes);
         }
         let (plain, subscript) = subscript(pattern);
         let matcher = matcher(plain)?;
@@ -201,6 +241,9 @@ impl<'a> Known<'a> {
         }
         let mut seen = HashSet::new();
         hosts.retain(|name| seen.insert(*name));
+        if hosts.is_empty() && !range.nodes.is_empty() {
+            return Ok(range.nodes);
+        }
         let all = hosts.len();
         if let Some((first, last)) = subscript {
             let at = |index: i64| match usize::try_from(index) {
@@ -225,15 +268,39 @@ impl<'a> Known<'a> {
             } else {
                 format!("\"{pattern}\" matches no node and no group")
             });
+            if all > 0 {
+                return Err(fault);
+            }
             let groups = self.groups.iter().map(|(name, _)| *name);
             let names: Vec<&str> = self.nodes.iter().copied().chain(groups).collect();
-            return Err(match suggest::nearest(plain, &names).filter(|_| all == 0) {
-                Some(name) => fault.but(format!("did you mean \"{name}\"?")),
-                None => fault,
-            });
+            return Err(fault.but(match suggest::nearest(plain, &names) {
+                Some(name) => format!("did you mean \"{name}\"?"),
+                None => self.listed(),
+            }));
         }
         Ok(hosts)
     }
+}
+
+/// The characters of a text that stand in no brackets.
+fn outside_brackets(text: &str) -> impl Iterator<Item = (usize, char)> {
+    let mut depth = 0_u32;
+    text.char_indices().filter(move |(_, c)| {
+        match c {
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0
+    })
+}
+
+/// A pattern as a range of names.
+struct NameRange<'a> {
+    /// Those of them that are nodes.
+    nodes: Vec<&'a str>,
+    /// Whether all of them are: then nothing else can be meant.
+    is_whole: bool,
 }
 
 /// `pattern[1]`, `pattern[0:2]` and `pattern[1:]`; a negative number counts from the end.
@@ -380,9 +447,65 @@ mod tests {
     }
 
     #[test]
+    fn what_prepull_prints_means_the_same_nodes() {
+        let group = |name: &str| Group {
+            name: name.into(),
+            settings: NodeSettings::default(),
+        };
+        let names: Vec<String> = (1..=12)
+            .map(|number| format!("web{number}"))
+            .chain((7..=11).map(|number| format!("n-{number:02}.dc1.x")))
+            .chain(["gateway".to_string()])
+            .collect();
+        let mention = |name: &String| Mention {
+            name: name.clone(),
+            address: None,
+            settings: NodeSettings::default(),
+            groups: if name.starts_with("web") {
+                vec![0]
+            } else {
+                vec![]
+            },
+            place: Place::default(),
+        };
+        let drafts = [Draft {
+            groups: vec![group("web")],
+            mentions: names.iter().map(mention).collect(),
+            ..Draft::default()
+        }];
+        let chosen = |limit: String| {
+            let selection = Selection {
+                limit: vec![limit],
+                exclude: vec![],
+            };
+            let chosen = choose(&selection, &drafts).unwrap().unwrap();
+            let mut chosen: Vec<_> = chosen.into_iter().collect();
+            chosen.sort_by_key(|name| names.iter().position(|one| one == name));
+            chosen
+        };
+        let few: Vec<String> = [0, 1, 2, 6, 13, 14, 16, 17]
+            .map(|place: usize| names[place].clone())
+            .to_vec();
+        for wanted in [&names, &few] {
+            let wanted_names: Vec<&str> = wanted.iter().map(String::as_str).collect();
+            let folded = crate::model::fold(&wanted_names);
+            let printed: Vec<String> = folded.into_iter().map(|(text, _)| text).collect();
+            assert_eq!(chosen(printed.join(", ")), *wanted, "{printed:?}");
+        }
+        // A range that goes on beyond the last node, and Ansible's subscripts of the group.
+        let last = ["n-10.dc1.x", "n-11.dc1.x"];
+        assert_eq!(chosen("n-[10-20].dc1.x".into()), last);
+        assert_eq!(chosen("web[0:1]".into()), ["web1", "web2"]);
+        assert_eq!(chosen("web[0-1]".into()), ["web1", "web2"]);
+        assert_eq!(chosen("web[1]".into()), ["web2"]);
+    }
+
+    #[test]
     fn a_pattern_that_matches_nothing_is_an_error_with_a_near_name() {
         for (limit, part) in [
             ("wbe", "did you mean \"web\"?"),
+            ("elsewhere", "the groups are: web, db"),
+            ("w[1-2].y", "matches no node and no group"),
             ("web,!ungruped", "did you mean \"ungrouped\"?"),
             ("web[7]", "has 2 nodes"),
             ("web[-3]", "has 2 nodes"),
