@@ -9,7 +9,7 @@ use super::board::{AtWork, Board};
 use super::groups::Group;
 use super::lines::shown;
 use crate::model::text::{bytes, count, span};
-use crate::model::{Image, Stage};
+use crate::model::{Image, Stage, StopReason};
 
 /// How many columns and lines there are, and whether colour is welcome.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +56,13 @@ pub fn frame(board: &Board, now: Duration, view: View) -> Vec<String> {
         let tally = board.tally();
         let rest = match tally.running {
             0 => String::new(),
-            running => format!(": waiting for {} to end", count(running, "node")),
+            running => {
+                let again = match reason {
+                    StopReason::Interrupted => "; Ctrl-C again ends at once",
+                    _ => "",
+                };
+                format!(": waiting for {} to end{again}", count(running, "node"))
+            }
         };
         let line = format!("stopping, {reason}{rest}");
         lines.push(view.style().yellow().apply_to(line).to_string());

@@ -180,7 +180,10 @@ fn nothing_is_said_of_the_time_that_is_left_unless_it_is_known() {
     });
     assert!(!told(&run), "it is about to stop");
     let frame = run.frame(10, 100);
-    assert_eq!(frame[2], "stopping, interrupted: waiting for 1 node to end");
+    assert_eq!(
+        frame[2],
+        "stopping, interrupted: waiting for 1 node to end; Ctrl-C again ends at once"
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod json;
 mod junit;
 mod lines;
 mod meter;
+mod next;
 mod nodes;
 mod plan;
 mod print;
@@ -57,7 +58,7 @@ pub struct RunInfo {
     pub plan: Arc<Plan>,
     /// The command that goes on with what this run leaves open, if there is one.
     pub resume: Option<String>,
-    /// The words of the run's own command, without `--limit`; empty where they are not known.
+    /// The words of the run's own command; empty where they are not known.
     pub words: Vec<String>,
 }
 

@@ -8,6 +8,10 @@ use serde::Serialize;
 use super::RunResult;
 use super::document::{Counts, counts, timestamp};
 use super::lines::shown;
+use crate::model::Work;
+
+/// How many characters of images or a command a line of the table has.
+const ABOUT: usize = 80;
 
 /// One recorded run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -17,6 +21,10 @@ pub struct RunEntry {
     #[serde(serialize_with = "as_text")]
     started: SystemTime,
     state: &'static str,
+    /// What it was about, for people: its images, or its command.
+    #[serde(skip)]
+    about: String,
+    images: Vec<String>,
     summary: Counts,
 }
 
@@ -27,9 +35,18 @@ fn as_text<S: serde::Serializer>(time: &SystemTime, out: S) -> Result<S::Ok, S::
 impl RunEntry {
     /// `state` is one word: running, ended or cut-short.
     pub fn new(result: &RunResult, state: &'static str) -> Self {
+        let work = &result.info.plan.work;
+        let images = (0..work.items()).filter_map(|item| work.image(item));
+        let images: Vec<String> = images.map(ToString::to_string).collect();
+        let about = match work {
+            Work::Exec(command) => command.join(" "),
+            Work::Pull(_) | Work::Check(_) | Work::Probe(_) => images.join(" "),
+        };
         Self {
             run: result.info.id.clone(),
-            command: result.info.plan.work.command(),
+            command: work.command(),
+            about,
+            images,
             started: result.info.started,
             state,
             summary: counts(result),
@@ -39,8 +56,12 @@ impl RunEntry {
 
 /// The runs as a table, ending with a newline.
 pub fn runs_table(runs: &[RunEntry]) -> String {
-    let mut rows =
-        vec![["RUN", "COMMAND", "STATE", "NODES", "OK", "FAILED", "OPEN"].map(String::from)];
+    let mut rows = vec![
+        [
+            "RUN", "COMMAND", "STATE", "NODES", "OK", "FAILED", "OPEN", "IMAGES",
+        ]
+        .map(String::from),
+    ];
     for entry in runs {
         let counts = &entry.summary;
         rows.push([
@@ -51,13 +72,14 @@ pub fn runs_table(runs: &[RunEntry]) -> String {
             counts.ok.to_string(),
             counts.failed.to_string(),
             counts.not_run.to_string(),
+            shown(&entry.about, ABOUT).into_owned(),
         ]);
     }
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.max().unwrap_or(0)
     };
-    let widths: [usize; 7] = std::array::from_fn(width);
+    let widths: [usize; 8] = std::array::from_fn(width);
     let mut out = String::new();
     for row in &rows {
         let cells: Vec<_> = row

@@ -9,8 +9,11 @@ use super::RunResult;
 use super::document::{Counts, arrived, counts, digests_of, disagreements, took};
 use super::groups::groups;
 use super::lines::shown;
+use super::next::{is_without_image, next_commands};
 use crate::model::text::{bytes, count, printable, span};
-use crate::model::{CommandOutput, FailureKind, Outcome, Stage, Work, fold};
+use crate::model::{
+    CommandOutput, Failure, FailureKind, Held, NodeRecord, Outcome, Record, Stage, Work, fold,
+};
 
 /// How many characters the names of a group may take before "and N more".
 const NAMES: usize = 400;
@@ -18,17 +21,15 @@ const NAMES: usize = 400;
 const GROUPS: usize = 20;
 /// How many of the slowest nodes are named.
 const SLOWEST: usize = 3;
-/// How many characters of names a command to retry them may have.
-const LIMIT: usize = 2000;
 
 /// The summary as plain text, ending with a newline.
 pub fn summary(result: &RunResult) -> String {
     let counts = counts(result);
     let differing = disagreements(result);
-    let ready = counts.ok == counts.nodes && differing.is_empty();
     let mut out = String::new();
     exec_output(&mut out, result);
-    verdict(&mut out, result, &counts, ready);
+    verdict(&mut out, result, &counts, differing.is_empty());
+    cancelled(&mut out, result);
     digests(&mut out, result);
     // Writing to a String cannot fail, here and below.
     for differing in &differing {
@@ -43,9 +44,7 @@ pub fn summary(result: &RunResult) -> String {
     let mut rest = String::new();
     registries(&mut rest, result);
     pace(&mut rest, result);
-    if counts.ok < counts.nodes {
-        retry(&mut rest, result, counts.nodes - counts.ok);
-    }
+    rest.push_str(&next_commands(result));
     if out.len() > before && !rest.is_empty() {
         out.push('\n');
     }
@@ -53,7 +52,8 @@ pub fn summary(result: &RunResult) -> String {
 }
 
 /// "NOT READY: 10 of 12 nodes ok, 1 failed, 1 not run, in 2m 31s; stopped early: interrupted".
-fn verdict(out: &mut String, result: &RunResult, counts: &Counts, ready: bool) {
+fn verdict(out: &mut String, result: &RunResult, counts: &Counts, agree: bool) {
+    let ready = counts.ok == counts.nodes && agree;
     let is_exec = matches!(result.info.plan.work, Work::Exec(_));
     let word = match (ready, is_exec) {
         (true, false) => "READY",
@@ -63,16 +63,90 @@ fn verdict(out: &mut String, result: &RunResult, counts: &Counts, ready: bool) {
     };
     let nodes = count(counts.nodes, "node");
     let _ = write!(out, "{word}: {} of {nodes} ok", counts.ok);
-    for (number, what) in [(counts.failed, "failed"), (counts.not_run, "not run")] {
+    // An image that a check does not find is an answer, and no failure.
+    let absent = result.nodes.iter().filter(|node| is_without_image(node));
+    let absent = absent.count();
+    let without = match result.info.plan.work.items() {
+        1 => "without the image",
+        _ => "without all of the images",
+    };
+    let failed = counts.failed - absent;
+    for (number, what) in [
+        (absent, without),
+        (failed, "failed"),
+        (counts.not_run, "not run"),
+    ] {
         if number > 0 {
             let _ = write!(out, ", {number} {what}");
         }
+    }
+    if !agree {
+        out.push_str(", with different digests");
     }
     let _ = write!(out, ", in {}", span(took(result)));
     if let Some(reason) = result.stopped {
         let _ = write!(out, "; stopped early: {reason}");
     }
     out.push('\n');
+}
+
+/// Where a pull goes on because its node could not be told to end it.
+fn cancelled(out: &mut String, result: &RunResult) {
+    let plan = &result.info.plan;
+    if !matches!(plan.work, Work::Pull(_)) || result.stopped.is_none() {
+        return;
+    }
+    let not_run = |record: &&Record| matches!(record.outcome, Outcome::NotRun(_));
+    let was_cancelled = |record: &Record| {
+        let last = record.attempts.last();
+        last.is_some_and(|attempt| attempt.failure.is_none())
+    };
+    let goes_on = |record: &Record| {
+        let failures = || {
+            record
+                .attempts
+                .iter()
+                .filter_map(|try_| try_.failure.as_ref())
+        };
+        let is_lost_pull = |failure: &Failure| {
+            failure.kind == FailureKind::ConnectionLost
+                && matches!(failure.stage, Stage::Inspect | Stage::Pull | Stage::Verify)
+        };
+        let last = record
+            .attempts
+            .last()
+            .and_then(|last| last.failure.as_ref());
+        let is_out_of_reach = last.is_some_and(|failure| {
+            matches!(
+                failure.kind,
+                FailureKind::ConnectionLost | FailureKind::Unreachable
+            )
+        });
+        is_out_of_reach && failures().any(is_lost_pull)
+    };
+    let any = |node: &NodeRecord, is_so: &dyn Fn(&Record) -> bool| {
+        node.items.iter().filter(not_run).any(is_so)
+    };
+    let nodes = || plan.fleet.nodes().iter().zip(&result.nodes);
+    let lost: Vec<&str> = nodes()
+        .filter(|(_, node)| any(node, &goes_on))
+        .map(|(node, _)| node.name.as_str())
+        .collect();
+    if lost.is_empty() {
+        return;
+    }
+    let cancelled = nodes().filter(|(_, node)| any(node, &was_cancelled));
+    let (their, ends) = match lost.len() {
+        1 => ("its pull", "ends"),
+        _ => ("their pulls", "end"),
+    };
+    let lease = humantime::format_duration(plan.policy.lease);
+    let _ = writeln!(
+        out,
+        "Cancelled on {}; {} cannot be reached, {their} {ends} within {lease}",
+        count(cancelled.count(), "node"),
+        names(&lost),
+    );
 }
 
 /// Each image with its digests, and on how many nodes each is.
@@ -87,14 +161,16 @@ fn digests(out: &mut String, result: &RunResult) {
         let most = digests.values().map(Vec::len).max().unwrap_or_default();
         let mut digests: Vec<_> = digests.into_iter().collect();
         digests.sort_by_key(|(_, nodes)| Reverse(nodes.len()));
+        let is_tied = digests.get(1).is_some_and(|(_, nodes)| nodes.len() == most);
         for (digest, nodes) in &digests {
             let nodes_of = count(nodes.len(), "node");
-            let _ = write!(out, "  {} on {nodes_of}", shown(digest, 80));
-            // Who differs from the others.
-            match nodes.len() < most {
-                true => out.push_str(&format!(": {}\n", names(nodes))),
-                false => out.push_str(&how(result, item)),
+            let how = how(result, item, digest);
+            let _ = write!(out, "  {} on {nodes_of}{how}", shown(digest, 80));
+            // Where they differ, all but those with the most common one, or all.
+            if nodes.len() < most || is_tied {
+                let _ = write!(out, ": {}", names(nodes));
             }
+            out.push('\n');
         }
         if digests.is_empty() {
             out.push_str("  on no node\n");
@@ -102,19 +178,21 @@ fn digests(out: &mut String, result: &RunResult) {
     }
 }
 
-/// " (10 pulled, 2 had it)", where the two are not one.
-fn how(result: &RunResult, item: usize) -> String {
-    let is = |of: fn(&Outcome) -> bool| {
-        let records = result.nodes.iter().filter_map(|node| node.items.get(item));
-        records.filter(|record| of(&record.outcome)).count()
-    };
-    let pulled = is(|outcome| matches!(outcome, Outcome::Pulled(_)));
-    let present = is(|outcome| matches!(outcome, Outcome::Present(_)));
+/// " (10 pulled now, 2 there before)" for a digest, or nothing where nothing is pulled.
+fn how(result: &RunResult, item: usize, digest: &str) -> String {
+    let records = || result.nodes.iter().filter_map(|node| node.items.get(item));
+    let is_this = |held: &Held| held.digest.as_deref() == Some(digest);
+    let pulled = records()
+        .filter(|record| matches!(&record.outcome, Outcome::Pulled(held) if is_this(held)))
+        .count();
+    let present = records()
+        .filter(|record| matches!(&record.outcome, Outcome::Present(held) if is_this(held)))
+        .count();
     match (&result.info.plan.work, pulled, present) {
-        (Work::Check(_) | Work::Exec(_) | Work::Probe(_), ..) => "\n".into(),
-        (_, 0, _) => " (there before)\n".into(),
-        (_, _, 0) => " (pulled now)\n".into(),
-        _ => format!(" ({pulled} pulled now, {present} there before)\n"),
+        (Work::Check(_) | Work::Exec(_) | Work::Probe(_), ..) => String::new(),
+        (_, 0, _) => " (there before)".into(),
+        (_, _, 0) => " (pulled now)".into(),
+        _ => format!(" ({pulled} pulled now, {present} there before)"),
     }
 }
 
@@ -248,46 +326,6 @@ fn pace(out: &mut String, result: &RunResult) {
         let rate = bytes((arrived as f64 / seconds) as u64);
         let _ = writeln!(out, "Arrived: {}, {rate}/s over the run", bytes(arrived));
     }
-}
-
-/// The command that does what is open, and nothing else.
-fn retry(out: &mut String, result: &RunResult, open: usize) {
-    let info = &result.info;
-    if let Some(command) = &info.resume {
-        let these = if open == 1 {
-            "this node"
-        } else {
-            "these nodes"
-        };
-        let _ = writeln!(out, "Retry just {these}: {command}");
-        return;
-    }
-    if info.words.is_empty() {
-        return;
-    }
-    let nodes = info.plan.fleet.nodes().iter().zip(&result.nodes);
-    let open = nodes.filter(|(_, record)| !record.items.iter().all(|item| item.outcome.is_ok()));
-    let names: Vec<&str> = open.map(|(node, _)| node.name.as_str()).collect();
-    let listed = names.join(",");
-    let (limit, how) = match listed.len() <= LIMIT {
-        true => (listed, ""),
-        false => ("@FILE".into(), " (with their names in FILE, one a line)"),
-    };
-    let end = info.words.iter().position(|word| word == "--");
-    let (options, rest) = info.words.split_at(end.unwrap_or(info.words.len()));
-    let limit = ["--limit".to_string(), limit];
-    let words = options.iter().chain(&limit).chain(rest);
-    let words: Vec<String> = words.map(|word| quoted(word)).collect();
-    let _ = writeln!(out, "Just these nodes again{how}: {}", words.join(" "));
-}
-
-/// A word as a shell takes it. What a terminal would obey is escaped, and the word with it no longer the same.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_string();
-    }
-    format!("'{}'", printable(word).replace('\'', r"'\''"))
 }
 
 /// What commands printed: once for all nodes that printed the same, most nodes first, so that who differs stands last.

@@ -198,10 +198,105 @@ fn differing_digests_are_told_and_no_digest_is_agreed() {
         serde_json::json!({"digest": "sha256:aa", "nodes": 2, "names": ["worker-1", "worker-3"]})
     );
     let text = summary(&run);
-    assert!(text.starts_with("NOT READY: 3 of 3 nodes ok"), "{text}");
+    assert!(
+        text.starts_with("NOT READY: 3 of 3 nodes ok, with different digests, in "),
+        "{text}"
+    );
     assert!(text.contains("DIFFERENT DIGESTS"), "{text}");
     assert!(text.contains("sha256:aa on 2 nodes\n"), "{text}");
     assert!(text.contains("sha256:bb on 1 node: worker-2\n"), "{text}");
+}
+
+#[test]
+fn a_cancelled_run_says_which_pulls_it_could_not_end() {
+    let not_run = || vec![Outcome::NotRun(StopReason::Interrupted)];
+    let mut run = result(pull(), (0..5).map(|_| not_run()).collect());
+    run.stopped = Some(StopReason::Interrupted);
+    let attempt = |failure: Option<(FailureKind, Stage)>| Attempt {
+        number: 1,
+        elapsed: Duration::from_secs(1),
+        failure: failure.map(|(kind, stage)| Failure::new(kind, stage, "gone")),
+    };
+    let lost = (FailureKind::ConnectionLost, Stage::Pull);
+    let refused = (FailureKind::Unreachable, Stage::Connect);
+    // One was not begun, two were ended, one is lost, and one never was there.
+    run.nodes[1].items[0].attempts = vec![attempt(None)];
+    run.nodes[2].items[0].attempts = vec![attempt(Some(lost)), attempt(None)];
+    run.nodes[3].items[0].attempts = vec![attempt(Some(lost)), attempt(Some(refused))];
+    let text = summary(&run);
+    let wanted = "\nCancelled on 2 nodes; worker-4 cannot be reached, its pull ends within 10m\n";
+    assert!(text.contains(wanted), "{text}");
+    run.nodes[3].items[0].attempts = vec![attempt(Some(refused))];
+    assert!(!summary(&run).contains("Cancelled on"));
+}
+
+/// The result of a command with these words.
+fn of_command(work: Work, words: &str, outcomes: Vec<Vec<Outcome>>) -> RunResult {
+    let mut run = result(work, outcomes);
+    let mut info = RunInfo::clone(&run.info);
+    info.words = words.split(' ').map(String::from).collect();
+    run.info = Arc::new(info);
+    run
+}
+
+#[test]
+fn a_pull_that_leaves_different_digests_says_which_where_and_what_mends_it() {
+    let run = of_command(
+        pull(),
+        "prepull pull -i n.yml --limit w* --pull=missing --pull missing app:v1",
+        vec![
+            vec![Outcome::Present(held("sha256:bb"))],
+            vec![Outcome::Pulled(held("sha256:aa"))],
+            vec![Outcome::Present(held("sha256:aa"))],
+            vec![Outcome::Present(held("sha256:bb"))],
+        ],
+    );
+    let text = summary(&run);
+    for line in [
+        "NOT READY: 4 of 4 nodes ok, with different digests, in ",
+        "  sha256:aa on 2 nodes (1 pulled now, 1 there before): worker-2, worker-3\n",
+        "  sha256:bb on 2 nodes (there before): worker-1, worker-4\n",
+        "\nTo give every node what the registry has now: prepull pull -i n.yml --limit 'w*' app:v1 --pull always\n",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+}
+
+#[test]
+fn a_check_says_how_many_have_no_image_and_what_pulls_it() {
+    let missing = || vec![Outcome::Missing];
+    let words = "prepull check -i n.yml --limit=w* -- app:v1";
+    let present = || vec![Outcome::Present(held("sha256:aa"))];
+    let check = || Work::Check(vec![image()]);
+    let outcomes = vec![missing(), present(), missing(), missing(), missing()];
+    let text = summary(&of_command(check(), words, outcomes));
+    assert!(
+        text.starts_with("NOT READY: 1 of 5 nodes ok, 4 without the image, in "),
+        "{text}"
+    );
+    let wanted = "To pull what is missing on 4 nodes: prepull pull -i n.yml --limit 'worker-[1,3-5]' -- app:v1\n";
+    assert!(text.ends_with(wanted), "{text}");
+    // For all nodes it needs no list, but the limit that it had.
+    let text = summary(&of_command(check(), words, vec![missing(), missing()]));
+    let wanted = "on 2 nodes: prepull pull -i n.yml '--limit=w*' -- app:v1\n";
+    assert!(text.ends_with(wanted), "{text}");
+    // A failure is one beside it.
+    let lost = vec![failed(FailureKind::Unreachable, "refused")];
+    let text = summary(&of_command(
+        check(),
+        words,
+        vec![missing(), lost, present()],
+    ));
+    assert!(
+        text.contains("1 of 3 nodes ok, 1 without the image, 1 failed, in "),
+        "{text}"
+    );
+    for wanted in [
+        "on 1 node: prepull pull -i n.yml --limit worker-1 -- app:v1\n",
+        "Just this node again: prepull check -i n.yml --limit worker-2 -- app:v1\n",
+    ] {
+        assert!(text.contains(wanted), "{wanted} in {text}");
+    }
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub enum Pull {
     Fails(&'static str),
     /// It never ends, and cancelling does not help.
     Deaf,
+    /// It is there already, with this twice 32 times as its digest.
+    Holds(&'static str),
 }
 
 /// The image's only layer, in bytes.
@@ -201,6 +203,12 @@ impl server::Handler for Node {
     }
 }
 
+/// What docker says of an image that is there.
+fn held(digest: &str) -> String {
+    let digest = digest.repeat(32);
+    format!("[\"reg.example/team/app@sha256:{digest}\"] linux/amd64 {SIZE} sha256:{digest}\n")
+}
+
 /// What stands in for the program on the node, for one channel.
 struct Program {
     handle: Handle,
@@ -223,27 +231,29 @@ impl Program {
         };
         self.buffer = rest;
         self.frames(&["hello", "stage inspect", "exited"]).await?;
-        self.output(1, "", "Error response from daemon: No such image: it\n")
-            .await?;
-        self.frames(&["stage pull", "measured"]).await?;
+        if let Pull::Holds(digest) = pull {
+            self.output(0, &held(digest), "").await?;
+        } else {
+            self.output(1, "", "Error response from daemon: No such image: it\n")
+                .await?;
+            self.frames(&["stage pull", "measured"]).await?;
+        }
         match pull {
             Pull::Takes(_) | Pull::Stalls(_) => {
                 let (seconds, stall) = match pull {
                     Pull::Stalls(stall) => (2, stall),
                     Pull::Takes(seconds) => (seconds, 0),
-                    Pull::Fails(_) | Pull::Deaf => unreachable!(),
+                    Pull::Fails(_) | Pull::Deaf | Pull::Holds(_) => unreachable!(),
                 };
                 if self.arrives(seconds, stall).await? {
                     self.frames(&["exited"]).await?;
                     self.output(0, "", "").await?;
                     self.frames(&["stage verify", "exited"]).await?;
-                    let digest = "ab".repeat(32);
-                    let held = format!(
-                        "[\"reg.example/team/app@sha256:{digest}\"] linux/amd64 {SIZE} sha256:{digest}\n"
-                    );
-                    self.output(0, &held, "").await?;
+                    self.output(0, &held("ab"), "").await?;
                 }
             }
+            // It is left alone.
+            Pull::Holds(_) => while self.line().await? != "cancel" {},
             Pull::Deaf => while self.line().await.is_some() {},
             Pull::Fails(words) => {
                 self.frames(&["exited"]).await?;
