@@ -118,6 +118,98 @@ fn without_nodes_nothing_happens() {
 }
 
 #[test]
+fn what_people_from_ansible_write_is_told_in_prepulls_words() {
+    let desk = Desk::with(&[("nodes.yml", "nodes: [a, b]\n"), ("app.v1", "")]);
+    for (arguments, told) in [
+        (
+            &["pull", "-i", "nodes.yml", "-l", "docker", "app:v1"][..],
+            "for nodes and groups of an inventory write --limit 'docker'",
+        ),
+        (
+            &["check", "-i", "node-1,node-2", "app:v1"],
+            "nodes by their names are given with -H 'node-1,node-2'",
+        ),
+        (&["nodes", "-i", "node-1,"], "with -H 'node-1'"),
+        (
+            &["pull", "nodes.yml", "app:v1"],
+            "nodes.yml is a file, and not an image: an inventory is given with -i nodes.yml",
+        ),
+        (
+            &["nodes", "-i", "nodes.yml", "--limit", "elsewhere"],
+            "\"elsewhere\" matches no node and no group; the nodes are: a, b",
+        ),
+        (
+            &["pull", "-H", "a", "-p", "0", "app:v1"],
+            "it must be at least 1",
+        ),
+        (
+            &["pull", "-H", "a", "--retries", "many", "app:v1"],
+            "write a whole number",
+        ),
+        (
+            &["pull", "-H", "a", "--port", "99999", "app:v1"],
+            "write a port from 1 to 65535",
+        ),
+        (
+            &["pull", "-H", "a", "--deadline", "500000000000y", "app:v1"],
+            "it must be at most 10y",
+        ),
+    ] {
+        let said = desk.run(arguments);
+        assert!(said.starts_with("status: 2\n"), "{arguments:?}: {said}");
+        assert!(said.contains(told), "{told} in {said}");
+        assert!(!said.contains("..="), "{said}");
+    }
+    // An image may be called like a file.
+    let said = desk.run(&["pull", "-n", "-i", "nodes.yml", "app.v1"]);
+    assert!(said.starts_with("status: 0\n"), "{said}");
+}
+
+#[test]
+fn the_greatest_values_are_no_reason_to_panic() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = closed.local_addr().unwrap().port().to_string();
+    drop(closed);
+    let desk = Desk::new();
+    let most = u32::MAX.to_string();
+    let all = [
+        ("--deadline", "10y"),
+        ("--connect-timeout", "10y"),
+        ("--keepalive", "10y"),
+        ("--backoff", "0..10y"),
+        ("--lease", "10y"),
+        ("--pull-timeout", "10y"),
+        ("--stall-timeout", "10y"),
+        ("--min-rate", "999999GB"),
+        ("--parallel", &most),
+        ("--canary", &most),
+        ("--per-registry", &most),
+        ("--max-failures", "18446744073709551615"),
+        ("--waves", "18446744073709551615"),
+    ];
+    let options: Vec<&str> = all
+        .iter()
+        .flat_map(|(name, value)| [*name, *value])
+        .collect();
+    let usual = ["pull", "-H", "127.0.0.1", "--port", &port, "app:v1"];
+    let once = [&usual[..], &options, &["--retries", "0"]].concat();
+    let said = desk.run(&once);
+    assert!(said.contains("unreachable"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    // With all retries there are it goes on until the deadline.
+    let again = [
+        "--retries",
+        &most,
+        "--backoff",
+        "0..1ms",
+        "--deadline",
+        "300ms",
+    ];
+    let said = desk.run(&[&usual[..], &again].concat());
+    assert!(said.starts_with("status: 3\n"), "{said}");
+}
+
+#[test]
 fn a_malformed_image_is_found_before_anything_else() {
     snapshot!(
         "malformed_image",

@@ -122,11 +122,8 @@ fn two_thousand_nodes_fit_every_terminal_and_an_interrupt_ends_with_a_verdict() 
         all.contains("not run on 1") && all.contains(" nodes: interrupted"),
         "{all}"
     );
-    assert!(
-        all.contains("Just these nodes again (with their names in FILE, one a line): "),
-        "{all}"
-    );
-    assert!(all.contains(" --limit @FILE"), "{all}");
+    assert!(all.contains("To try again: prepull pull -i "), "{all}");
+    assert!(!all.contains("--limit"), "{all}");
 }
 
 #[test]
@@ -198,7 +195,9 @@ fn a_second_interrupt_takes_the_bars_away_and_says_how_to_go_on() {
     terminal.type_line(&command(folder.path(), &fleet, ""));
     terminal.until_seen("  sim-0012  pull");
     terminal.key("C-c");
-    let screen = terminal.until_seen("stopping, interrupted: waiting for 12 nodes to end");
+    let screen = terminal.until_seen(
+        "stopping, interrupted: waiting for 12 nodes to end; Ctrl-C again ends at once",
+    );
     assert_whole(&screen, (90, 24));
     terminal.key("C-c");
     let screen = terminal.until_prompt();
@@ -302,6 +301,102 @@ fn without_a_shell_that_could_let_it_go_on_a_stop_is_passed_over() {
     terminal.until_seen("  sim-0001  pull");
     terminal.key("C-z");
     until_ended(&fleet, 1);
+}
+
+/// Types something into the shell, and sees it: the terminal has its echo.
+fn assert_echo(terminal: &Terminal, word: &str) {
+    terminal.tmux(&["send-keys", "-l", word]);
+    terminal.until_seen(word);
+    terminal.key("C-u");
+}
+
+#[test]
+fn whatever_ends_or_stops_a_question_leaves_the_terminal_with_its_echo() {
+    let folder = tempfile::tempdir().unwrap();
+    let prepull = format!(
+        "HOME={} {} pull -H n1 -F none",
+        folder.path().display(),
+        env!("CARGO_BIN_EXE_prepull")
+    );
+    for (asked, options) in [
+        ("SSH password:", "-k"),
+        ("sudo password:", "-K"),
+        ("Password of ci for reg.example:", "--registry-user ci"),
+    ] {
+        let terminal = Terminal::open(160, 50, &[]);
+        let typed = format!("{prepull} {options} reg.example/app:v1");
+        // This shell leaves the terminal as it finds it. bash would mend it.
+        for (signal, status) in [("INT", 130), ("TERM", 143), ("HUP", 129), ("QUIT", 131)] {
+            terminal.type_line("clear");
+            terminal.type_line(&typed);
+            terminal.until_seen(asked);
+            terminal.tmux(&["send-keys", "-l", "hunter2"]);
+            match signal {
+                "INT" => terminal.key("C-c"),
+                "QUIT" => terminal.key("C-\\"),
+                _ => signal_prepull(&terminal, signal),
+            }
+            terminal.until_prompt();
+            terminal.type_line("echo ended-$?");
+            terminal.until_seen(&format!("ended-{status}"));
+            assert_echo(&terminal, &format!("seen-after-{signal}"));
+        }
+        terminal.type_line("clear");
+        terminal.type_line(&typed);
+        terminal.until_seen(asked);
+        terminal.key("C-z");
+        terminal.until_prompt();
+        assert_echo(&terminal, "seen-while-stopped");
+        terminal.type_line("fg");
+        terminal.until("the question again", |screen| {
+            has(from(screen, "ready> fg"), asked)
+        });
+        terminal.tmux(&["send-keys", "-l", "hunter2"]);
+        terminal.key("C-d");
+        terminal.key("C-u");
+        terminal.key("C-d");
+        let screen = terminal.until_prompt();
+        assert!(has(&screen, "was not answered"), "{screen:#?}");
+        assert_echo(&terminal, "seen-at-the-end");
+        let all = terminal.history();
+        assert!(!all.contains("hunter2"), "{all}");
+    }
+}
+
+/// Sends a signal to the prepull that asks on this terminal.
+fn signal_prepull(terminal: &Terminal, signal: &str) {
+    let shell = terminal.tmux(&["display-message", "-p", "#{pane_pid}"]);
+    let sent = std::process::Command::new("pkill")
+        .args(["-x", &format!("-{signal}"), "-P", shell.trim(), "prepull"])
+        .status()
+        .unwrap();
+    assert!(sent.success(), "there is no prepull below {shell}");
+}
+
+#[test]
+fn a_password_for_standard_input_is_asked_for_at_a_terminal_also_when_a_run_is_resumed() {
+    let fleet = Simulated::start(1, |_| Pull::Fails("manifest unknown"));
+    let folder = tempfile::tempdir().unwrap();
+    let terminal = Terminal::open(100, 50, &[]);
+    let options = "--registry-user ci --registry-password-stdin";
+    let typed = command(folder.path(), &fleet, options);
+    for typed in [
+        typed,
+        format!(
+            "HOME={} {} pull --resume last",
+            folder.path().display(),
+            env!("CARGO_BIN_EXE_prepull")
+        ),
+    ] {
+        terminal.type_line("clear");
+        terminal.type_line(&typed);
+        terminal.until_seen("Password of ci for reg.example:");
+        terminal.type_line("hunter2");
+        let screen = terminal.until_prompt();
+        assert!(has(&screen, "NOT READY: 0 of 1 node ok"), "{screen:#?}");
+        let all = terminal.history();
+        assert!(!all.contains("hunter2"), "{all}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The fleet that the operator asked for: where nodes come from, which of them, and what the command line says of all.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail};
 
 use super::Ambient;
@@ -7,6 +9,7 @@ use crate::cli::{self, FleetArgs, LoginArgs, RuntimeArgs};
 use crate::inventory::{
     self, AddressType, Background, KubernetesQuery, NodeSettings, RuntimeChoice, Selection, Source,
 };
+use crate::model::text::printable;
 use crate::model::{Fleet, RuntimeKind};
 
 /// Loads it.
@@ -17,6 +20,7 @@ pub(super) fn fleet(
     ambient: &Ambient,
     background: Background<'_>,
 ) -> Result<Fleet> {
+    what_ansible_takes(args, ambient)?;
     let from_files = args.inventory.iter().map(|path| {
         if path.as_os_str() == "-" {
             Source::Stdin
@@ -45,6 +49,27 @@ pub(super) fn fleet(
     Ok(inventory::load_selected(
         &sources, &selection, &strongest, background,
     )?)
+}
+
+/// Options that mean something else to Ansible, which many come from.
+fn what_ansible_takes(args: &FleetArgs, ambient: &Ambient) -> Result<()> {
+    if let Some(labels) = args.selector.as_deref().filter(|_| !args.kube) {
+        let labels = printable(labels);
+        bail!(
+            "-l {labels}: -l (--selector) chooses nodes of a Kubernetes cluster by their labels, with --kube; for nodes and groups of an inventory write --limit '{labels}'"
+        );
+    }
+    let is_list = |path: &&PathBuf| {
+        path.as_os_str().as_encoded_bytes().contains(&b',') && !ambient.path(path).exists()
+    };
+    if let Some(path) = args.inventory.iter().find(is_list) {
+        let path = path.to_string_lossy();
+        let (given, names) = (printable(&path), printable(path.trim_end_matches(',')));
+        bail!(
+            "-i {given}: there is no such file; nodes by their names are given with -H '{names}'"
+        );
+    }
+    Ok(())
 }
 
 /// What the Kubernetes API is asked.

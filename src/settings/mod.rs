@@ -10,7 +10,7 @@ mod policy;
 mod reports;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ pub use reports::report_files;
 use crate::cli::{self, FleetArgs, SshArgs};
 use crate::credentials::{self, LoginSources};
 use crate::inventory::{self, Background};
+use crate::model::text::printable;
 use crate::model::{Fleet, Image, Plan, PlannedImage, Preflight, PullWhen, Secret, Work};
 use fleet::{fleet, platform_fits};
 use logins::logins;
@@ -337,6 +338,7 @@ fn output(progress: &cli::ProgressArgs) -> OutputSettings {
 fn images(given: &[String], manifests: &[PathBuf], ambient: &Ambient) -> Result<Vec<Image>> {
     let mut images = Vec::with_capacity(given.len());
     for text in given {
+        is_no_inventory(text, ambient)?;
         let image: Image = text.parse()?;
         if images.contains(&image) {
             bail!("the image {image} is named twice");
@@ -352,6 +354,20 @@ fn images(given: &[String], manifests: &[PathBuf], ambient: &Ambient) -> Result<
         }
     }
     Ok(images)
+}
+
+/// An inventory is given with `-i`. Many a file name could be an image's, too.
+fn is_no_inventory(text: &str, ambient: &Ambient) -> Result<()> {
+    const ENDINGS: [&str; 7] = ["yml", "yaml", "ini", "json", "toml", "txt", "cfg"];
+    let path = ambient.path(Path::new(text));
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    if ending.is_some_and(|ending| ENDINGS.contains(&ending)) && path.is_file() {
+        let text = printable(text);
+        bail!(
+            "{text} is a file, and not an image: an inventory is given with -i {text}, manifests with --manifests {text}"
+        );
+    }
+    Ok(())
 }
 
 /// Where manifests are; `-` stays standard input.
