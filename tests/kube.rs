@@ -230,6 +230,12 @@ fn answer(line: &str, request: &str, mood: Mood, before: usize) -> (u16, Value) 
     let list = fs::read_to_string("tests/fixtures/kube/nodes.json").unwrap();
     let list: Value = serde_json::from_str(&list).unwrap();
     let all = list["items"].as_array().unwrap();
+    // Selectors: of labels by one pair, of fields none.
+    let none = Vec::new();
+    let all = match value("labelSelector") {
+        Some("pool%3Dnowhere") => &none,
+        _ => all,
+    };
     let end = (start + PAGE).min(all.len());
     let next = if end < all.len() {
         end.to_string()
@@ -413,6 +419,20 @@ fn selection_happens_where_it_belongs() {
     assert!(!limited.is_empty() && !names(&limited).contains(&"node-33"));
     let group = api.nodes(&["--include-control-plane", "--limit", "control-plane"]);
     assert!(names(&group).contains(&"node-01") && group.len() < 10);
+}
+
+#[test]
+fn a_selection_that_leaves_no_node_says_why() {
+    let api = Api::start(Mood::Good);
+    let text = api.refused(&["-F", "none", "-l", "pool=nowhere"]);
+    assert!(
+        text.contains("no node matches -l pool=nowhere; without it the cluster has 60 nodes"),
+        "{text}"
+    );
+    // An inventory beside it must not stand in for the nodes that were not found.
+    fs::write(api.folder.path().join("login.yml"), "nodes: [a, b]\n").unwrap();
+    let text = api.refused(&["-F", "none", "-i", "login.yml", "-l", "pool=nowhere"]);
+    assert!(text.contains("no node matches -l pool=nowhere"), "{text}");
 }
 
 #[test]

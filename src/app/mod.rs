@@ -9,6 +9,7 @@ mod harden;
 mod ledger;
 mod logins;
 mod man;
+mod panics;
 mod run;
 mod runs;
 mod stop;
@@ -37,6 +38,7 @@ use crate::settings::{self, Ambient};
 /// The whole program: from its arguments to its exit status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     harden::harden();
+    panics::tell_plainly();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if let Some(exit) = complete::answer(&arguments) {
         return exit;

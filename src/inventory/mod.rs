@@ -15,7 +15,6 @@ mod manifests;
 mod names;
 mod native;
 mod program;
-mod pull_secrets;
 mod read;
 mod recognise;
 mod select;
@@ -28,7 +27,7 @@ use std::path::PathBuf;
 
 pub use draft::{Draft, Group, Mention};
 pub use error::{Fault, InventoryError, Place};
-pub use kubernetes::{AddressType, KubernetesQuery};
+pub use kubernetes::{AddressType, KubernetesQuery, pull_secret};
 pub use levels::{
     Asked, Background, Behind, JumpSpec, NodeSettings, RuntimeChoice, built_in, parse_endpoint,
     parse_jump,
@@ -36,7 +35,6 @@ pub use levels::{
 pub use manifests::{NamedImage, images, images_in};
 pub use names::{check_host, check_user, parse_port};
 pub use native::Origin;
-pub use pull_secrets::pull_secret;
 pub use select::Selection;
 
 use crate::model::Fleet;

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kube::core::Request;
-use kube::core::params::GetParams;
-use kube::{Client, Config};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::error::{Fault, InventoryError};
-use super::kubernetes::{KubernetesQuery, chain, config, unreachable};
+use super::super::error::{Fault, InventoryError};
+use super::client::{Api, Refusal};
+use super::{KubernetesQuery, ask};
 use crate::model::Secret;
 
 /// The part of a core/v1 `Secret` that is read.
@@ -30,38 +28,26 @@ const KEYS: [(&str, bool); 2] = [(".dockerconfigjson", false), (".dockercfg", tr
 /// # Errors
 /// What keeps it from us, and what the operator can do about it.
 pub fn pull_secret(query: &KubernetesQuery, given: &str) -> Result<(Secret, bool), InventoryError> {
-    let named = |fault| InventoryError::of_file(format!("pull secret {given}"), fault);
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| named(Fault::new(format!("cannot start tokio: {error}"))))?;
-    tokio
-        .block_on(async { read(config(query).await?, given).await })
-        .map_err(named)
+    ask(query, async |api| {
+        let named = |fault| InventoryError::of_file(format!("pull secret {given}"), fault);
+        read(api, given).await.map_err(named)
+    })
 }
 
-async fn read(config: Config, given: &str) -> Result<(Secret, bool), Fault> {
-    let (namespace, name) = match given.split_once('/') {
-        Some((namespace, name)) => (namespace.to_string(), name),
-        None => (config.default_namespace.clone(), given),
-    };
+async fn read(api: &Api, given: &str) -> Result<(Secret, bool), Fault> {
+    let (namespace, name) = given.split_once('/').unwrap_or((&api.namespace, given));
     // They become part of a path.
     let is_name = |text: &str| {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
         !text.is_empty() && !text.starts_with('.') && text.bytes().all(is_plain)
     };
-    if !is_name(&namespace) || !is_name(name) {
+    if !is_name(namespace) || !is_name(name) {
         return Err(Fault::new("write [NAMESPACE/]NAME, as kubectl shows them"));
     }
-    let url = config.cluster_url.to_string();
-    let client = Client::try_from(config).map_err(|error| unreachable(&chain(&error)))?;
-    let request = Request::new(format!("/api/v1/namespaces/{namespace}/secrets"))
-        .get(name, &GetParams::default())
-        .map_err(|error| Fault::new(error.to_string()))?;
-    let mut answer: Answer = client
-        .request(request)
+    let mut answer: Answer = api
+        .get(&format!("/api/v1/namespaces/{namespace}/secrets/{name}"))
         .await
-        .map_err(|error| refused(&error, &url, &namespace, name))?;
+        .map_err(|refusal| refused(refusal, &api.url(), namespace, name))?;
     let found = KEYS
         .iter()
         .find_map(|(key, is_bare)| Some((Zeroizing::new(answer.data.remove(*key)?), *is_bare)));
@@ -76,17 +62,13 @@ async fn read(config: Config, given: &str) -> Result<(Secret, bool), Fault> {
     Ok((Secret::new(bytes), is_bare))
 }
 
-/// What a refusal means, and what helps. A parser's words may quote the secret and are left out.
-fn refused(error: &kube::Error, url: &str, namespace: &str, name: &str) -> Fault {
-    let status = match error {
-        kube::Error::Api(status) => status,
-        kube::Error::SerdeError(_) => {
-            return Fault::new(format!("the API at {url} sent something that is no secret"));
-        }
-        other => return unreachable(&chain(other)),
+/// What a refusal means, and what helps.
+fn refused(refusal: Refusal, url: &str, namespace: &str, name: &str) -> Fault {
+    let (status, said) = match refusal {
+        Refusal::Status(status, said) => (status.as_u16(), said),
+        Refusal::Fault(fault) => return fault,
     };
-    let said = &status.message;
-    match status.code {
+    match status {
         401 => Fault::new(format!("the API at {url} does not accept these credentials (401): {said}"))
             .but("log in again, or choose another context with --context"),
         403 => Fault::new(format!("the API at {url} does not let you read it (403): {said}")).but(format!(

@@ -1,29 +1,33 @@
-//! Nodes from the Kubernetes API, by the `kube` crate: kubeconfig, contexts, certificates, tokens, exec plugins, proxies
-//! and in-cluster service accounts are its business. Here is what is asked, and what the answer means.
+//! Nodes from the Kubernetes API, asked as kubectl asks it: the same kubeconfig, the same server, the same login.
 //!
 //! Of a node only what is needed is read (core/v1 `Node`): 5,000 of them are some 50 MB of JSON.
 
+mod client;
+mod exec;
+mod in_cluster;
+mod kubeconfig;
+mod pull_secrets;
+mod tls;
+mod x509;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
-use kube::core::{ListMeta, Request, params::ListParams};
-use kube::{Client, Config};
+use hyper::StatusCode;
 use serde::Deserialize;
+
+pub use pull_secrets::pull_secret;
 
 use super::draft::{Draft, Group, Mention};
 use super::error::{Fault, InventoryError, Place};
 use super::levels::{NodeSettings, RuntimeChoice};
 use super::names;
 use crate::model::RuntimeKind;
+use client::{Api, Refusal};
 
 /// What a page of the answer holds at most: as `kubectl` asks.
-const PAGE: u32 = 500;
-/// How long a connection, and one page, may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-const PAGE_LIMIT: Duration = Duration::from_secs(60);
-/// How often a listing begins anew when the server has forgotten where it was (410).
+const PAGE: &str = "500";
+/// How often a listing starts again when the server has forgotten where it was (410).
 const STARTS: usize = 3;
 
 /// Which cluster, which of its nodes, and which of their addresses.
@@ -81,77 +85,61 @@ impl AddressType {
 /// # Errors
 /// What keeps them from us, and what the operator can do about it.
 pub(super) fn draft(query: &KubernetesQuery) -> Result<Draft, InventoryError> {
-    let of_kubernetes = |fault| InventoryError::of_file("Kubernetes", fault);
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| of_kubernetes(Fault::new(format!("cannot start tokio: {error}"))))?;
-    let (url, nodes) = tokio.block_on(async {
-        let config = config(query).await.map_err(of_kubernetes)?;
-        let url = config.cluster_url.to_string();
-        let answered = nodes(config, query).await;
-        answered
-            .map(|nodes| (url.clone(), nodes))
-            .map_err(|fault| InventoryError::of_file(format!("Kubernetes at {url}"), fault))
-    })?;
-    read(&nodes, query, format!("Kubernetes at {url}"))
+    ask(query, async |api| {
+        let source = format!("Kubernetes at {}", api.url());
+        let wrong = |fault| InventoryError::of_file(&source, fault);
+        let nodes = nodes(api, query).await.map_err(wrong)?;
+        let draft = read(&nodes, query, source.clone())?;
+        if draft.mentions.is_empty() {
+            return Err(wrong(nothing_left(api, query, &nodes).await));
+        }
+        Ok(draft)
+    })
 }
 
-pub(super) async fn config(query: &KubernetesQuery) -> Result<Config, Fault> {
-    let options = KubeConfigOptions {
-        context: query.context.clone(),
-        ..KubeConfigOptions::default()
+/// Connects to the API server and asks it something.
+fn ask<T: Send>(
+    query: &KubernetesQuery,
+    question: impl AsyncFnOnce(&Api) -> Result<T, InventoryError> + Send,
+) -> Result<T, InventoryError> {
+    let wrong = |fault| InventoryError::of_file("Kubernetes", fault);
+    let answer = || {
+        let access = match kubeconfig::read(query)? {
+            Some(access) => access,
+            None => in_cluster::read().map_err(wrong)?,
+        };
+        let url = access.cluster.url.to_string();
+        let api = Api::new(access)
+            .map_err(|fault| InventoryError::of_file(format!("Kubernetes at {url}"), fault))?;
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| wrong(Fault::new(format!("cannot start tokio: {error}"))))?
+            .block_on(question(&api))
     };
-    let found = match &query.kubeconfig {
-        Some(path) => Kubeconfig::read_from(path),
-        None => Kubeconfig::read(),
-    };
-    let from_file = match found {
-        Ok(mut kubeconfig) => {
-            for user in &mut kubeconfig.auth_infos {
-                user.auth_info.iter_mut().for_each(read_token);
-            }
-            Config::from_custom_kubeconfig(kubeconfig, &options).await
-        }
-        Err(error) => Err(error),
-    };
-    let mut config = match from_file {
-        Ok(config) => config,
-        Err(error) => {
-            let is_asked_for = query.kubeconfig.is_some()
-                || query.context.is_some()
-                || std::env::var_os("KUBECONFIG").is_some();
-            match Config::incluster() {
-                Ok(config) if !is_asked_for => config,
-                _ => {
-                    let said = chain(&error);
-                    return Err(Fault::new(format!("no usable kubeconfig: {said}")).but(
-                        "name one with --kubeconfig or $KUBECONFIG, and a context with --context; `kubectl config get-contexts` shows them",
-                    ));
-                }
-            }
-        }
-    };
-    config.connect_timeout = Some(CONNECT_LIMIT);
-    config.read_timeout = Some(PAGE_LIMIT);
-    Ok(config)
-}
-
-/// Takes a token out of its file, as `kubectl` does: without the line end, which the crate would send along. A file that
-/// cannot be read is left to the crate, which complains only where that user is asked for.
-fn read_token(user: &mut AuthInfo) {
-    if let Some(Ok(token)) = user.token_file.as_ref().map(std::fs::read_to_string) {
-        user.token = Some(token.trim().into());
-        user.token_file = None;
-    }
+    // A panic in a library ends this thread, not the program.
+    std::thread::scope(|scope| scope.spawn(answer).join()).unwrap_or_else(|_| {
+        Err(wrong(
+            Fault::new("an internal error while asking the API; this is a fault of prepull")
+                .but("report it with the line above; `kubectl get nodes -o name | prepull ... -i -` works without it"),
+        ))
+    })
 }
 
 #[derive(Debug, Deserialize)]
 struct Page {
-    metadata: ListMeta,
+    #[serde(default)]
+    metadata: PageMetadata,
     /// `null` where an empty list has no other form.
     #[serde(default)]
     items: Option<Vec<ApiNode>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct PageMetadata {
+    /// Where the next page starts.
+    #[serde(default)]
+    r#continue: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -215,53 +203,115 @@ struct NodeInfo {
     os_image: String,
 }
 
-async fn nodes(config: Config, query: &KubernetesQuery) -> Result<Vec<ApiNode>, Fault> {
-    let client = Client::try_from(config).map_err(|error| unreachable(&chain(&error)))?;
+async fn nodes(api: &Api, query: &KubernetesQuery) -> Result<Vec<ApiNode>, Fault> {
     let mut fault = None;
     for _ in 0..STARTS {
-        match listing(&client, query).await {
+        match listing(api, query).await {
             Ok(nodes) => return Ok(nodes),
-            // The place in the listing is too old: it begins anew.
-            Err(kube::Error::Api(status)) if status.code == 410 => {
-                fault = Some(Fault::new(format!(
-                    "the listing broke off: {}",
-                    status.message
-                )));
+            // The place in the listing is too old: it starts again.
+            Err(Refusal::Status(StatusCode::GONE, said)) => {
+                fault = Some(Fault::new(format!("the listing broke off: {said}")));
             }
-            Err(error) => return Err(refused(&error)),
+            Err(error) => return Err(refused(error)),
         }
     }
     Err(fault.unwrap_or_else(|| Fault::new("the listing broke off")))
 }
 
-async fn listing(client: &Client, query: &KubernetesQuery) -> Result<Vec<ApiNode>, kube::Error> {
+async fn listing(api: &Api, query: &KubernetesQuery) -> Result<Vec<ApiNode>, Refusal> {
     let mut nodes = Vec::new();
-    let mut parameters = ListParams {
-        label_selector: query.selector.clone(),
-        field_selector: query.field_selector.clone(),
-        limit: Some(PAGE),
-        ..ListParams::default()
-    };
+    let mut next = None;
     loop {
-        let request = Request::new("/api/v1/nodes")
-            .list(&parameters)
-            .map_err(kube::Error::BuildRequest)?;
-        let page: Page = client.request(request).await?;
+        let asked = client::query(&[
+            ("limit", Some(PAGE)),
+            ("labelSelector", query.selector.as_deref()),
+            ("fieldSelector", query.field_selector.as_deref()),
+            ("continue", next.as_deref()),
+        ]);
+        let page: Page = api.get(&format!("/api/v1/nodes{asked}")).await?;
         nodes.extend(page.items.unwrap_or_default());
-        parameters.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
-        if parameters.continue_token.is_none() {
+        next = page.metadata.r#continue.filter(|token| !token.is_empty());
+        if next.is_none() {
             return Ok(nodes);
         }
     }
 }
 
-/// What a refusal means, and what helps.
-fn refused(error: &kube::Error) -> Fault {
-    let kube::Error::Api(status) = error else {
-        return unreachable(&chain(error));
+/// Why no node is left of what the API said.
+async fn nothing_left(api: &Api, query: &KubernetesQuery, found: &[ApiNode]) -> Fault {
+    let selectors: Vec<String> = [
+        ("-l", &query.selector),
+        ("--field-selector", &query.field_selector),
+    ]
+    .iter()
+    .filter_map(|(option, text)| Some(format!("{option} {}", text.as_deref()?)))
+    .collect();
+    let selectors = selectors.join(" ");
+    if found.is_empty() {
+        if selectors.is_empty() {
+            return Fault::new("the cluster has no nodes")
+                .but("is this the right context? --context chooses another");
+        }
+        let everything = KubernetesQuery::default();
+        let all = match nodes(api, &everything).await {
+            Ok(all) if all.is_empty() => "; the cluster has no nodes at all".to_string(),
+            Ok(all) => format!("; without it the cluster has {}", counted(all.len())),
+            Err(_) => String::new(),
+        };
+        return Fault::new(format!("no node matches {selectors}{all}"))
+            .but("`kubectl get nodes --show-labels` shows what there is to select by");
+    }
+    let mut left_out = Vec::new();
+    let mut leave_out = |count: usize, what: &str| {
+        if count > 0 {
+            left_out.push(format!("{count} {what}"));
+        }
     };
-    let said = &status.message;
-    match status.code {
+    let count = |is_left_out: &dyn Fn(&ApiNode) -> bool| {
+        found.iter().filter(|node| is_left_out(node)).count()
+    };
+    if !query.include_control_plane {
+        leave_out(
+            count(&is_control_plane),
+            "of the control plane (--include-control-plane takes them)",
+        );
+    }
+    if query.ready_only {
+        leave_out(
+            count(&|node| !is_ready(&node.status)),
+            "not ready (--ready-only leaves them out)",
+        );
+    }
+    if query.schedulable_only {
+        leave_out(
+            count(&|node| node.spec.unschedulable),
+            "cordoned (--schedulable-only leaves them out)",
+        );
+    }
+    let matched = if selectors.is_empty() {
+        String::new()
+    } else {
+        format!(" that matches {selectors}")
+    };
+    Fault::new(format!(
+        "no node is left of {}{matched}: {}",
+        counted(found.len()),
+        left_out.join(", ")
+    ))
+}
+
+/// `1 node`, `2 nodes`.
+fn counted(number: usize) -> String {
+    format!("{number} node{}", if number == 1 { "" } else { "s" })
+}
+
+/// What a refusal means, and what helps.
+fn refused(refusal: Refusal) -> Fault {
+    let (status, said) = match refusal {
+        Refusal::Status(status, said) => (status.as_u16(), said),
+        Refusal::Fault(fault) => return fault,
+    };
+    match status {
         401 => Fault::new(format!("the API does not accept these credentials (401): {said}"))
             .but("log in again, or choose another context with --context"),
         403 => Fault::new(format!("the API does not let you list nodes (403): {said}")).but(
@@ -272,33 +322,6 @@ fn refused(error: &kube::Error) -> Fault {
             .but("look at --selector and --field-selector"),
         code => Fault::new(format!("the API answered with status {code}: {said}")),
     }
-}
-
-pub(super) fn unreachable(said: &str) -> Fault {
-    let lower = said.to_ascii_lowercase();
-    let fault = Fault::new(format!("the API cannot be asked: {said}"));
-    if lower.contains("certificate") || lower.contains("unknownissuer") {
-        fault.but("its certificate is not trusted: is certificate-authority-data of the kubeconfig that of this cluster?")
-    } else if lower.contains("exec") || lower.contains("auth") {
-        fault.but("the login of the kubeconfig failed: does `kubectl get nodes` work?")
-    } else {
-        fault.but("is this the right context, and its network (VPN, proxy) there? `kubectl get nodes` asks the same")
-    }
-}
-
-/// An error with all its causes, each once.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut said = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        if !said.contains(&text) {
-            said.push_str(": ");
-            said.push_str(&text);
-        }
-        next = cause.source();
-    }
-    said
 }
 
 /// Makes a draft of what the API said.
@@ -314,11 +337,8 @@ fn read(
     };
     for node in nodes {
         let roles = roles(&node.metadata.labels);
-        let is_control_plane = roles
-            .iter()
-            .any(|role| ["control-plane", "master"].contains(role));
         let is_ready = is_ready(&node.status);
-        if (is_control_plane && !query.include_control_plane)
+        if (is_control_plane(node) && !query.include_control_plane)
             || (query.ready_only && !is_ready)
             || (query.schedulable_only && node.spec.unschedulable)
         {
@@ -366,6 +386,13 @@ fn roles(labels: &BTreeMap<String, String>) -> Vec<&str> {
         .filter_map(|label| label.strip_prefix("node-role.kubernetes.io/"))
         .filter(|role| !role.is_empty())
         .collect()
+}
+
+fn is_control_plane(node: &ApiNode) -> bool {
+    let roles = roles(&node.metadata.labels);
+    roles
+        .iter()
+        .any(|role| ["control-plane", "master"].contains(role))
 }
 
 /// The index of a group of this name.
