@@ -5,7 +5,9 @@ use std::fs;
 use hyper::Uri;
 
 use super::super::error::Fault;
-use super::kubeconfig::{Access, Cluster, User};
+use super::cluster::Cluster;
+use super::kubeconfig::Access;
+use super::user::User;
 use crate::model::Secret;
 
 const HOST: &str = "KUBERNETES_SERVICE_HOST";

@@ -3,11 +3,14 @@
 //! Of a node only what is needed is read (core/v1 `Node`): 5,000 of them are some 50 MB of JSON.
 
 mod client;
+mod cluster;
 mod exec;
+mod fields;
 mod in_cluster;
 mod kubeconfig;
 mod pull_secrets;
 mod tls;
+mod user;
 mod x509;
 
 use std::collections::BTreeMap;
