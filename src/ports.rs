@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::model::{
-    CommandOutput, ExitStatus, Failure, Held, Image, Node, RegistryLogin, RuntimeKind, Secret,
-    Stage,
+    CommandOutput, ExitStatus, Failure, Held, Image, Node, Passwords, RegistryLogin, RuntimeKind,
+    Secret, Stage,
 };
 
 /// Reaches nodes. The product's own is SSH; tests script one.
@@ -26,6 +26,11 @@ pub trait Transport: Send + Sync {
         node: &Node,
         progress: &(dyn Fn(Stage) + Send + Sync),
     ) -> impl Future<Output = Result<Self::Session, Failure>> + Send;
+
+    /// Whether a password that several nodes share is tried no more, because the first of them did not accept it.
+    fn has_given_up_a_password(&self) -> bool {
+        false
+    }
 }
 
 /// A connection to one node.
@@ -38,6 +43,17 @@ pub trait Session: Send {
     /// # Errors
     /// A [`Failure`] of kind connection-lost, at stage start.
     fn exec(&mut self, line: &str) -> impl Future<Output = Result<Self::Channel, Failure>> + Send;
+
+    /// Whether its host key is another one than is known, and was taken because host keys are not checked: it may be any
+    /// host, and gets no password.
+    fn host_key_changed(&self) -> bool {
+        false
+    }
+
+    /// What became of the run's passwords for becoming root; nothing where they are not counted.
+    fn root_passwords(&self) -> Option<&Passwords> {
+        None
+    }
 
     /// Ends the connection politely, within a second or two; dropping it ends it rudely.
     fn close(self) -> impl Future<Output = ()> + Send;

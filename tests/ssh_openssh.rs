@@ -208,7 +208,7 @@ impl Sshd {
         };
         SshOptions {
             hosts: vec![host],
-            password: None,
+            ..SshOptions::default()
         }
     }
 
@@ -266,7 +266,7 @@ fn resolved(config: &Path) -> Resolved {
 fn configured(config: &Path) -> SshOptions {
     SshOptions {
         hosts: vec![HostSettings::of(&resolved(config), &|_| None)],
-        password: None,
+        ..SshOptions::default()
     }
 }
 

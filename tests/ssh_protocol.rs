@@ -54,7 +54,7 @@ fn options(folder: &Path, known: &str) -> SshOptions {
     };
     SshOptions {
         hosts: vec![host],
-        password: None,
+        ..SshOptions::default()
     }
 }
 
@@ -75,8 +75,19 @@ fn write_key(folder: &Path, name: &str, key: &PrivateKey) -> PathBuf {
     path
 }
 
+/// A transport whose password serves for the jump hosts too.
+fn reach(mut options: SshOptions, nodes: &[Node]) -> SshTransport {
+    if let Some(password) = &options.password {
+        for hop in nodes.iter().flat_map(|node| &node.jump) {
+            let password = password.clone();
+            options.jump_passwords.insert(hop.to_string(), password);
+        }
+    }
+    SshTransport::new(options, nodes).unwrap()
+}
+
 async fn connect(options: SshOptions, node: &Node) -> Result<SshSession, Failure> {
-    let transport = SshTransport::new(options, std::slice::from_ref(node)).unwrap();
+    let transport = reach(options, std::slice::from_ref(node));
     transport.connect(node, &|_| {}).await
 }
 
@@ -523,7 +534,7 @@ async fn accept_new_records_a_host_once_for_two_nodes_and_refuses_its_change() {
             host.host_keys = HostKeyPolicy::AcceptNew;
         })
     };
-    let transport = SshTransport::new(options.clone(), &[node(port)]).unwrap();
+    let transport = reach(options.clone(), &[node(port)]);
     let (first, second) = (node(port), node(port));
     let (first, second) = tokio::join!(
         transport.connect(&first, &|_| {}),
@@ -631,6 +642,59 @@ async fn a_fast_reader_gets_everything() {
 }
 
 #[tokio::test]
+async fn output_in_pieces_of_one_byte_takes_no_more_memory_than_other_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, mut session) = session(folder.path(), Behaviour::default()).await;
+    // Less than 8 MiB of bytes; in pieces of one byte they would take a multiple of that.
+    let crumbs = 200_000;
+    let channel = session.exec(&format!("crumbs {crumbs}")).await.unwrap();
+    let waiting = Instant::now();
+    while channel.discarded() == 0 {
+        let all_sent = server.seen.crumbs.load(Ordering::SeqCst) == crumbs;
+        assert!(
+            !all_sent || waiting.elapsed() < Duration::from_secs(60),
+            "all were kept"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_ends_many_times_ends_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, mut session) = session(folder.path(), Behaviour::default()).await;
+    let mut channel = session.exec("ends 1000").await.unwrap();
+    let mut ends = Vec::new();
+    while let Some(event) = channel.next().await.unwrap() {
+        ends.push(event);
+    }
+    assert_eq!(ends, [ChannelEvent::Exited(ExitStatus::Code(0))]);
+}
+
+#[tokio::test]
+async fn a_server_that_opens_channels_is_refused_and_left_when_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, mut session) = session(folder.path(), Behaviour::default()).await;
+    // One of each kind: refused, and the command goes on.
+    let _open = session.exec("open 1").await.unwrap();
+    soon("not all were answered", || {
+        server.seen.rejected.load(Ordering::SeqCst) == 7
+    })
+    .await;
+    let output = collect(&mut session.exec("hello").await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(output.exit, Some(ExitStatus::Code(0)));
+
+    let mut open = session.exec("open 1000").await.unwrap();
+    let lost = failure(collect(&mut open).await);
+    assert_eq!(lost.kind, FailureKind::ConnectionLost);
+    assert!(lost.detail.contains("kept opening channels"), "{lost}");
+    assert_eq!(server.seen.accepted.load(Ordering::SeqCst), 0);
+    assert!(server.seen.rejected.load(Ordering::SeqCst) <= 9);
+}
+
+#[tokio::test]
 async fn a_connection_cut_in_the_middle_is_lost_and_not_an_end() {
     let folder = tempfile::tempdir().unwrap();
     let (_server, mut session) = session(folder.path(), Behaviour::default()).await;
@@ -700,7 +764,7 @@ async fn stalled(port: u16, known: &str) -> (Failure, Vec<Stage>) {
             host.connect_timeout = Duration::from_millis(500);
         })
     };
-    let transport = SshTransport::new(options, &[]).unwrap();
+    let transport = reach(options, &[]);
     let stages = Mutex::new(Vec::new());
     let start = Instant::now();
     let result = transport
@@ -980,7 +1044,7 @@ async fn giving_up_in_the_middle_of_the_key_exchange_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let transport = SshTransport::new(options(folder.path(), ""), &[]).unwrap();
+    let transport = reach(options(folder.path(), ""), &[]);
     let node = node(port);
     let before = tasks();
     let (mut socket, _) = tokio::select! {
@@ -1081,6 +1145,167 @@ async fn a_link_that_goes_silent_is_lost_after_its_keep_alives() {
     assert!(lost.detail.contains("keep-alives"), "{lost}");
 }
 
+// Passwords
+
+/// So many servers, and a transport with a password for them.
+async fn many(
+    folder: &Path,
+    servers: Vec<Behaviour>,
+    password: &str,
+) -> (Vec<Server>, SshTransport) {
+    let starting = servers.into_iter().map(Server::start);
+    let servers = futures::future::join_all(starting).await;
+    let known: String = servers.iter().map(Server::known).collect();
+    let options = SshOptions {
+        password: Some(Secret::new(password)),
+        ..options(folder, &known)
+    };
+    (servers, SshTransport::new(options, &[]).unwrap())
+}
+
+async fn connect_all(transport: &SshTransport, servers: &[Server]) -> Vec<Result<(), Failure>> {
+    let connecting = servers.iter().map(|server| async {
+        let node = node(server.address.port());
+        transport.connect(&node, &|_| {}).await.map(drop)
+    });
+    futures::future::join_all(connecting).await
+}
+
+fn passwords(servers: &[Server]) -> usize {
+    let seen = servers.iter().map(|server| &server.seen.passwords);
+    seen.map(|passwords| passwords.load(Ordering::SeqCst)).sum()
+}
+
+#[tokio::test]
+async fn a_wrong_password_reaches_two_of_many_hosts_and_a_right_one_all() {
+    let folder = tempfile::tempdir().unwrap();
+    for keyboard in [false, true] {
+        let behaviour = Behaviour {
+            keyboard,
+            ..with_password()
+        };
+        let behaviours = || vec![behaviour.clone(); 12];
+        let (servers, transport) = many(folder.path(), behaviours(), "wrong battery").await;
+        let answers = connect_all(&transport, &servers).await;
+        assert_eq!(passwords(&servers), 2, "{keyboard}");
+        let mut withheld = 0;
+        for answer in answers {
+            let failure = failure(answer);
+            assert_eq!(failure.kind, FailureKind::SshAuth, "{failure}");
+            withheld += usize::from(
+                failure
+                    .detail
+                    .contains("the password was not sent: 127.0.0.1:"),
+            );
+        }
+        assert_eq!(withheld, 10, "{keyboard}");
+        assert!(transport.has_given_up_a_password());
+        // Nor later.
+        connect_all(&transport, &servers).await;
+        assert_eq!(passwords(&servers), 2, "{keyboard}");
+
+        let (servers, transport) = many(folder.path(), behaviours(), PASSWORD).await;
+        for answer in connect_all(&transport, &servers).await {
+            answer.unwrap();
+        }
+        assert_eq!(passwords(&servers), 12, "{keyboard}");
+        assert!(!transport.has_given_up_a_password());
+    }
+}
+
+#[tokio::test]
+async fn one_host_with_another_password_does_not_keep_it_from_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut behaviours = vec![with_password(); 5];
+    behaviours[0].password = Some("another");
+    let (servers, transport) = many(folder.path(), behaviours, PASSWORD).await;
+    let first = connect_all(&transport, &servers[..1]).await.remove(0);
+    assert_eq!(failure(first).kind, FailureKind::SshAuth);
+    for answer in connect_all(&transport, &servers[1..]).await {
+        answer.unwrap();
+    }
+    // It has refused it once, and that is enough.
+    let again = failure(connect_all(&transport, &servers[..1]).await.remove(0));
+    assert!(
+        again.detail.contains("sent it before in this run"),
+        "{again}"
+    );
+    assert_eq!(servers[0].seen.passwords.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_host_that_hangs_up_on_a_password_is_not_sent_it_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let hangs_up = Behaviour {
+        drop_login: true,
+        ..with_password()
+    };
+    let (servers, transport) = many(folder.path(), vec![hangs_up; 3], PASSWORD).await;
+    let mut kinds = Vec::new();
+    for server in [0, 0, 0, 1, 2] {
+        let answer = connect_all(&transport, &servers[server..=server])
+            .await
+            .remove(0);
+        kinds.push(failure(answer).kind);
+    }
+    let (lost, refused) = (FailureKind::ConnectionLost, FailureKind::SshAuth);
+    assert_eq!(kinds, [lost, refused, refused, lost, refused]);
+    assert_eq!(passwords(&servers), 2);
+}
+
+#[tokio::test]
+async fn a_jump_host_gets_its_own_password_only_and_a_wrong_one_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let bastion = Server::start(with_password()).await;
+    let target = Server::start(with_password()).await;
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        ..options(folder.path(), &(bastion.known() + &target.known()))
+    };
+    let mut node = node(target.address.port());
+    node.jump = vec![hop(&bastion)];
+    let nodes = [node];
+    for (given, sent, words) in [
+        (
+            None,
+            0,
+            "--ask-jump-pass asks for the passwords of jump hosts",
+        ),
+        (
+            Some("wrong battery"),
+            1,
+            "the password was not accepted for ops",
+        ),
+    ] {
+        let mut options = options.clone();
+        if let Some(given) = given {
+            let hop = hop(&bastion).to_string();
+            options.jump_passwords.insert(hop, Secret::new(given));
+        }
+        let transport = SshTransport::new(options, &nodes).unwrap();
+        for _ in 0..2 {
+            let connecting = (0..20).map(|_| transport.connect(&nodes[0], &|_| {}));
+            for answer in futures::future::join_all(connecting).await {
+                let failure = failure(answer);
+                assert_eq!(
+                    (failure.kind, failure.stage),
+                    (FailureKind::SshAuth, Stage::Connect)
+                );
+                assert!(
+                    failure.detail.contains("jump host ops@127.0.0.1"),
+                    "{failure}"
+                );
+            }
+        }
+        let first = failure(transport.connect(&nodes[0], &|_| {}).await);
+        assert!(first.detail.contains(words), "{first}");
+        assert_eq!(bastion.seen.passwords.load(Ordering::SeqCst), sent);
+        // The nodes' own password is still good.
+        assert!(!transport.has_given_up_a_password());
+    }
+    assert_eq!(target.seen.passwords.load(Ordering::SeqCst), 0);
+}
+
 // Jump hosts
 
 fn hop(server: &Server) -> Hop {
@@ -1115,7 +1340,7 @@ async fn a_chain_of_jump_hosts_leads_to_the_node() {
     };
     let mut node = node(target.address.port());
     node.jump = vec![hop(&outer), hop(&inner)];
-    let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+    let transport = reach(options, std::slice::from_ref(&node));
     let mut session = transport.connect(&node, &|_| {}).await.unwrap();
     let mut flood = session.exec("flood 4").await.unwrap();
     assert_eq!(collect(&mut flood).await.unwrap().stdout.len(), 4 << 20);
@@ -1151,7 +1376,7 @@ async fn a_jump_host_is_shown_its_own_key_and_the_node_its_own() {
         identities: vec![write_key(folder.path(), "hop", &hops_key)],
         ..hop(&bastion)
     }];
-    let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+    let transport = reach(options, std::slice::from_ref(&node));
     let session = transport.connect(&node, &|_| {}).await.unwrap();
     session.close().await;
     transport.close().await;
@@ -1168,7 +1393,7 @@ async fn nodes_share_sessions_to_their_jump_host_eight_at_a_time() {
     };
     let mut node = node(target.address.port());
     node.jump = vec![hop(&bastion)];
-    let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+    let transport = reach(options, std::slice::from_ref(&node));
     let connecting = (0..20).map(|_| transport.connect(&node, &|_| {}));
     let sessions = futures::future::try_join_all(connecting).await.unwrap();
     assert_eq!(bastion.seen.connections.load(Ordering::SeqCst), 3);
@@ -1210,7 +1435,7 @@ async fn sessions_to_a_jump_host_are_dialled_side_by_side() {
     };
     let mut node = node(target.address.port());
     node.jump = vec![hop(&bastion)];
-    let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+    let transport = reach(options, std::slice::from_ref(&node));
     let connecting = (0..20).map(|_| transport.connect(&node, &|_| {}));
     let _sessions = futures::future::try_join_all(connecting).await.unwrap();
     assert_eq!(bastion.seen.connections.load(Ordering::SeqCst), 3);
@@ -1231,7 +1456,7 @@ async fn a_jump_host_with_little_room_gets_more_sessions() {
     };
     let mut node = node(target.address.port());
     node.jump = vec![hop(&bastion)];
-    let transport = SshTransport::new(options.clone(), std::slice::from_ref(&node)).unwrap();
+    let transport = reach(options.clone(), std::slice::from_ref(&node));
     let connecting = (0..12).map(|_| transport.connect(&node, &|_| {}));
     let _sessions = futures::future::try_join_all(connecting).await.unwrap();
     let connections = bastion.seen.connections.load(Ordering::SeqCst);
@@ -1297,7 +1522,7 @@ async fn a_node_behind_a_jump_host_that_stalls_anywhere_ends_at_its_deadline() {
             host.connect_timeout = Duration::from_secs(2);
         })
     };
-    let transport = SshTransport::new(options, &[]).unwrap();
+    let transport = reach(options, &[]);
     let port = |server: &Server| server.address.port();
     for (hop, port, kind, stage) in [
         (
@@ -1391,7 +1616,7 @@ async fn a_failure_on_the_way_names_the_hop() {
 
     // Everyone who waits for a dead hop waits for it once.
     node.jump[0].port = silent.local_addr().unwrap().port();
-    let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+    let transport = reach(options, std::slice::from_ref(&node));
     let start = Instant::now();
     let connecting = (0..10).map(|_| transport.connect(&node, &|_| {}));
     for result in futures::future::join_all(connecting).await {
@@ -1411,7 +1636,7 @@ async fn a_jump_host_that_is_lost_is_named_by_the_commands_behind_it() {
     };
     let mut node = node(target.address.port());
     node.jump = vec![hop(&bastion)];
-    let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+    let transport = reach(options, std::slice::from_ref(&node));
     let mut session = transport.connect(&node, &|_| {}).await.unwrap();
     let mut channel = session.exec("hang").await.unwrap();
     bastion.seen.cut.notify_waiters();
@@ -1440,7 +1665,7 @@ async fn a_node_that_floods_does_not_stall_its_siblings_behind_the_jump_host() {
     };
     let mut node = node(target.address.port());
     node.jump = vec![hop(&bastion)];
-    let transport = SshTransport::new(options, std::slice::from_ref(&node)).unwrap();
+    let transport = reach(options, std::slice::from_ref(&node));
     let mut loud = transport.connect(&node, &|_| {}).await.unwrap();
     let mut quiet = transport.connect(&node, &|_| {}).await.unwrap();
     let flood = loud.exec("flood 64").await.unwrap();
@@ -1466,7 +1691,7 @@ async fn giving_up_on_the_way_to_a_jump_host_leaves_nothing() {
         identities: vec![],
         ssh_settings: 0,
     }];
-    let transport = SshTransport::new(options(folder.path(), ""), &[]).unwrap();
+    let transport = reach(options(folder.path(), ""), &[]);
     let before = tasks();
     let mut socket = tokio::select! {
         _ = async { tokio::join!(transport.connect(&node, &|_| {}), transport.connect(&node, &|_| {})) } => panic!("it cannot succeed"),

@@ -47,6 +47,7 @@ impl Exit {
             StopReason::HungUp => Self::HungUp,
             StopReason::Deadline
             | StopReason::Canary
+            | StopReason::PasswordRefused
             | StopReason::FailureLimit
             | StopReason::WaveFailed
             | StopReason::CutShort => Self::Stopped,
@@ -106,6 +107,7 @@ mod tests {
             (StopReason::HungUp, 129),
             (StopReason::Deadline, 3),
             (StopReason::Canary, 3),
+            (StopReason::PasswordRefused, 3),
             (StopReason::FailureLimit, 3),
             (StopReason::WaveFailed, 3),
         ] {

@@ -51,6 +51,7 @@ pub(super) fn run(
     let options = SshOptions {
         hosts,
         password: settings.ssh.password.clone(),
+        jump_passwords: settings.ssh.jump_passwords.clone(),
     };
     let transport = SshTransport::asking(options, settings.plan.fleet.nodes(), &passphrase)?;
     super::warn(transport.warnings());

@@ -212,7 +212,7 @@ pub struct CheckArgs {
 #[derive(Debug, Args)]
 // What only a connection needs makes no sense without one.
 #[command(mut_args(|arg| match arg.get_id().as_str() {
-    "images" | "known_hosts" | "host_keys" | "ask_pass" | "connect_timeout" | "keepalive" | "parallel" | "retries"
+    "images" | "known_hosts" | "host_keys" | "ask_pass" | "ask_jump_pass" | "connect_timeout" | "keepalive" | "parallel" | "retries"
     | "backoff" | "deadline" | "max_failures" | "canary" | "waves" | "progress" | "color" | "quiet" | "verbose" => {
         arg.requires("probe")
     }

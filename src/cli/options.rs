@@ -127,9 +127,12 @@ pub struct SshArgs {
     /// [default: StrictHostKeyChecking of ssh_config, else strict]
     #[arg(long, value_name = "POLICY")]
     pub host_keys: Option<HostKeysChoice>,
-    /// Ask for the SSH password.
+    /// Ask for the SSH password of the nodes. No jump host gets it.
     #[arg(short = 'k', long)]
     pub ask_pass: bool,
+    /// Ask for the SSH password of each jump host.
+    #[arg(long)]
+    pub ask_jump_pass: bool,
     /// The longest each step of connecting may take [default: ConnectTimeout of ssh_config, else 10s]
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     pub connect_timeout: Option<Duration>,

@@ -1,4 +1,5 @@
-//! The first nodes try first: what the registry refuses to all of them, it will refuse to the other thousand.
+//! The first nodes try first: what the registry refuses to all of them, it will refuse to the other thousand. So it is
+//! with a password that the first hosts did not accept.
 
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ pub(super) struct Canary {
     /// Nodes that were refused what every node will be refused.
     refused: usize,
     wanted: usize,
+    /// Whether some node has come through.
+    has_seen_success: bool,
 }
 
 impl Canary {
@@ -27,6 +30,7 @@ impl Canary {
             first: is_useful.then_some(wanted),
             refused: 0,
             wanted,
+            has_seen_success: false,
         }
     }
 
@@ -47,6 +51,20 @@ impl Canary {
     /// Everybody may start.
     pub(super) fn open(&mut self) {
         self.first = None;
+    }
+
+    /// Looks at a node that came back. True when it failed, no other has come through, and a password that nodes share
+    /// `is_given_up`: most of the others would only fail without having been tried. A node `is_ready` that has passed the preflight.
+    pub(super) fn finds_password_refused(
+        &mut self,
+        state: &NodeState,
+        is_ready: bool,
+        is_given_up: bool,
+    ) -> bool {
+        let came_through =
+            |outcome: &Outcome| !matches!(outcome, Outcome::Failed(_) | Outcome::NotRun(_));
+        self.has_seen_success |= is_ready || state.outcomes().any(came_through);
+        is_given_up && !self.has_seen_success && state.has_failed()
     }
 
     /// Looks at a node that came back. True when it was the last of the first, and all of them were refused.

@@ -307,11 +307,16 @@ impl<'a, T: Transport> Scheduler<'a, T> {
 
     /// A node comes out of the window: it is done, or waits.
     async fn take_back(&mut self, state: NodeState) {
+        let is_ready = self.is_asking && state.is_ready;
+        let is_given_up = self.course.transport.has_given_up_a_password();
+        if (self.canary).finds_password_refused(&state, is_ready, is_given_up) {
+            self.stop_starting(StopReason::PasswordRefused).await;
+        }
         if !self.is_asking && self.canary.judge(&state) {
             self.stop_starting(StopReason::Canary).await;
         }
         match state.next_due() {
-            Some(_) if self.is_asking && state.is_ready => {
+            Some(_) if is_ready => {
                 let node = state.node;
                 self.ready[node] = Some(state);
             }

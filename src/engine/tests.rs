@@ -912,6 +912,81 @@ async fn a_registry_that_is_away_is_left_alone_by_all_nodes_and_then_gets_few_at
     assert!(starts[0] > 5 * SECOND, "{starts:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn no_further_node_is_started_once_the_first_have_refused_the_password() {
+    let refused = || {
+        let failure = Failure::new(FailureKind::SshAuth, Stage::Authenticate, "not accepted");
+        [Dial::Fails(5 * SECOND, failure)]
+    };
+    let works: [fn(&Plan) -> Work; 3] = [
+        |plan| plan.work.clone(),
+        |_| Work::Check(vec![APP.parse().unwrap()]),
+        |_| Work::Exec(vec!["true".into()]),
+    ];
+    for (nodes, parallel) in [(1000, 4), (6, 4)] {
+        for (work, preflight) in [(0, false), (0, true), (1, false), (2, false)] {
+            for has_ready in [false, true] {
+                let peer = Peer::new();
+                peer.gives_a_password_up();
+                for node in 1..=nodes {
+                    peer.node(&format!("n{node}")).connects(refused());
+                }
+                if has_ready {
+                    // It logs in with a key, and so do others perhaps.
+                    peer.node("n1").connects([]);
+                }
+                let policy = Policy {
+                    parallel,
+                    ..policy()
+                };
+                let mut plan = match preflight {
+                    true => with_preflight(nodes, policy),
+                    false => pulling(nodes, &[APP], policy),
+                };
+                plan.work = works[work](&plan);
+                let seen = run_all(&plan, &peer).await;
+                let case = format!("{nodes} {work} {preflight} {has_ready}");
+                if has_ready {
+                    assert_eq!(seen.finish.stopped, None, "{case}");
+                    assert_eq!(
+                        peer.total().connects,
+                        nodes + usize::from(preflight),
+                        "{case}"
+                    );
+                    continue;
+                }
+                assert_eq!(
+                    seen.finish.stopped,
+                    Some(StopReason::PasswordRefused),
+                    "{case}"
+                );
+                assert_eq!(peer.total().connects, parallel, "{case}");
+                let last = seen.outcome(nodes - 1, 0);
+                let not_run = Outcome::NotRun(StopReason::PasswordRefused);
+                assert_eq!(*last, not_run, "{case}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_with_another_key_gets_no_registry_login() {
+    let peer = Peer::new();
+    peer.node("n1").has_changed_key();
+    let mut plan = pulling(2, &[APP, OTHER], policy());
+    let Work::Pull(images) = &mut plan.work else {
+        unreachable!()
+    };
+    images[0].login = Some(FoundLogin {
+        login: token("old"),
+        source: LoginSource::Prompt,
+    });
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!(seen.statuses(), ["failed", "pulled", "pulled", "pulled"]);
+    assert_eq!(seen.kind(0, 0), FailureKind::HostKey);
+    assert_eq!(seen.attempts(0, 0), 1);
+}
+
 fn with_canary(nodes: usize) -> Plan {
     let careful = Policy {
         canary: 3,

@@ -123,6 +123,16 @@ async fn work<T: Transport>(
             state.note_cancelled(item, began);
             break;
         };
+        if login.is_some() && session.host_key_changed() {
+            let failure = Failure::new(
+                FailureKind::HostKey,
+                Stage::Pull,
+                "the host key is another one than known_hosts has, so this host gets no registry login; \
+                 --no-auth pulls with the node's own",
+            );
+            state.settle(course, item, Err(failure), began).await;
+            continue;
+        }
         match try_item(course, state, &mut session, item, login.as_ref()).await {
             Ok(Ended::Done(outcome)) => state.settle(course, item, Ok(outcome), began).await,
             Ok(Ended::Cancelled) => {

@@ -270,13 +270,13 @@ impl FailureKind {
                 "Compare the key's fingerprint with the node's own, then add it to known_hosts; for nodes that are new, --host-keys accept-new records unknown keys."
             }
             Self::SshAuth => {
-                "Check user and key: try `ssh USER@NODE`, name a key with --identity, or use --ask-pass for a password."
+                "Check the user and what it logs in with, a key (--identity) or a password: `ssh USER@NODE` shows what the node accepts."
             }
             Self::ConnectionLost => {
                 "The link to the node broke and did not come back in time: check it, then run the same command again."
             }
             Self::Privilege => {
-                "Log in as a user who may use the runtime, or use --become, and --ask-become-pass (-K) where sudo wants a password."
+                "Log in as a user who may use the runtime, or let it become root (--become): the message says what the node's sudo or doas wants."
             }
             Self::RuntimeMissing => {
                 "Install the runtime's client on the node, or name the right one with --runtime."

@@ -6,8 +6,10 @@ pub mod facts;
 pub mod failure;
 pub mod fold;
 pub mod image;
+pub mod limit;
 pub mod node;
 pub mod outcome;
+pub mod passwords;
 pub mod plan;
 mod platform;
 pub mod redact;
@@ -20,10 +22,12 @@ pub use facts::{ClockOffset, NodeFacts};
 pub use failure::{Failure, FailureKind, Retry, Stage};
 pub use fold::fold;
 pub use image::{Image, ImageError, is_digest};
+pub use limit::Limit;
 pub use node::{Fleet, FleetError, Hop, Node, RuntimeKind};
 pub use outcome::{
     Attempt, CommandOutput, ExitStatus, Held, NodeRecord, Outcome, Record, StopReason,
 };
+pub use passwords::{Passwords, Permit, Withheld};
 pub use plan::{
     Backoff, FailureLimit, Plan, PlannedImage, Policy, Portion, Preflight, PullWhen, Work,
 };

@@ -65,6 +65,26 @@ impl Node {
     }
 }
 
+impl Node {
+    /// What tells its SSH server from others, for people: the address, the port and the way there.
+    pub fn server(&self) -> String {
+        server(&self.address, self.port, &self.jump)
+    }
+}
+
+/// An SSH server: its address, its port and the way there.
+pub fn server(host: &str, port: u16, way: &[Hop]) -> String {
+    let mut server = match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    };
+    for (number, hop) in way.iter().enumerate() {
+        server.push_str(if number == 0 { " behind " } else { "," });
+        server.push_str(&hop.to_string());
+    }
+    server
+}
+
 /// One host on the way to a node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Hop {
@@ -82,11 +102,7 @@ pub struct Hop {
 
 impl fmt::Display for Hop {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(out, "{}@[{}]:{}", self.user, self.host, self.port)
-        } else {
-            write!(out, "{}@{}:{}", self.user, self.host, self.port)
-        }
+        write!(out, "{}@{}", self.user, server(&self.host, self.port, &[]))
     }
 }
 

@@ -91,6 +91,8 @@ pub enum StopReason {
     FailureLimit,
     /// The first nodes all failed for a reason that is the same on every node.
     Canary,
+    /// The first hosts that were sent a password did not accept it.
+    PasswordRefused,
     /// A node of the wave before failed.
     WaveFailed,
     /// prepull itself was ended, and only the journal is left.
@@ -107,6 +109,7 @@ impl StopReason {
             Self::Deadline => "the deadline passed",
             Self::FailureLimit => "the failure limit was reached",
             Self::Canary => "the first nodes all failed in the same way",
+            Self::PasswordRefused => "the first nodes did not accept the password",
             Self::WaveFailed => "the wave before it failed",
             Self::CutShort => "prepull was ended before it",
         }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::model::{ExitStatus, Failure, FailureKind, Node, Retry, Secret, Stage, text::capped};
+use crate::model::{
+    ExitStatus, Failure, FailureKind, Limit, Node, Permit, Retry, Secret, Stage, text::capped,
+};
 use crate::ports::{Channel, Session};
 
 use super::frames::{Frame, Reader};
@@ -24,7 +26,7 @@ const BECOMING_LIMIT: Duration = Duration::from_secs(45);
 const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// What was heard until now.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Heard {
     /// What `become.sh` found.
     tool: Option<Tool>,
@@ -32,8 +34,12 @@ struct Heard {
     process: u32,
     /// Whether the password was sent.
     sent: bool,
+    /// Leave to send it, until it is known what became of it.
+    permit: Option<Permit>,
     /// Whether sudo asked once more after that.
     asked_again: bool,
+    /// Whether there is a password that this host must not get: its key is another one than is known.
+    withheld: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,14 +58,16 @@ impl<C: Channel> Talk<C> {
         &mut self,
         session: &mut S,
         node: &Node,
+        start: &Limit,
     ) -> Result<(), Failure> {
         let mark = nonce();
         let program_reader = std::mem::replace(&mut self.reader, Reader::new(&mark, (0, 0), 0));
         let mut heard = Heard::default();
-        let becoming = self.becoming(session, node, &mark, &mut heard);
-        match timeout(BECOMING_LIMIT, becoming).await {
-            Ok(result) => result.map_err(|failure| once(failure, heard.sent))?,
-            Err(_) => {
+        let limits = [start, &Limit::new(BECOMING_LIMIT)];
+        let becoming = self.becoming(session, node, &mark, &mut heard, limits);
+        match limits[1].within(becoming).await {
+            Some(result) => result.map_err(|failure| once(failure, heard.sent))?,
+            None => {
                 if heard.tool == Some(Tool::Sudo) {
                     end(session, heard.process).await;
                 }
@@ -77,8 +85,11 @@ impl<C: Channel> Talk<C> {
         node: &Node,
         mark: &str,
         heard: &mut Heard,
+        limits: [&Limit; 2],
     ) -> Result<(), Failure> {
-        let password = node.become_password.as_ref();
+        // Another host than the one that is known gets no password.
+        heard.withheld = session.host_key_changed() && node.become_password.is_some();
+        let password = node.become_password.as_ref().filter(|_| !heard.withheld);
         let given = if password.is_some() { "yes" } else { "no" };
         let start = format!("{}{mark}\n{given}\n", request::program(SCRIPT));
         if let Err(lost) = self.channel.write(start.into()).await {
@@ -88,7 +99,12 @@ impl<C: Channel> Talk<C> {
         loop {
             let next = self.reader.next().map_err(|broken| self.broken(&broken))?;
             match next {
-                Some(Frame::Root(said)) if said == "begun" => return Ok(()),
+                Some(Frame::Root(said)) if said == "begun" => {
+                    if let Some(permit) = heard.permit.take() {
+                        permit.accepted();
+                    }
+                    return Ok(());
+                }
                 Some(Frame::Root(said)) if heard.tool.is_none() => {
                     let read = found(&said);
                     let (tool, process) =
@@ -108,6 +124,26 @@ impl<C: Channel> Talk<C> {
             let expired = stderr.contains("is expired, reset your password");
             match password {
                 Some(password) if prompts == 1 && !heard.sent => {
+                    if let Some(passwords) = session.root_passwords() {
+                        let server = node.server();
+                        let permit = passwords.permit(&node.user, password, &server);
+                        // How long other nodes take is not this one's fault.
+                        match limits[0].pausing(limits[1].pausing(permit)).await {
+                            Ok(permit) => heard.permit = Some(permit),
+                            Err(withheld) => {
+                                end(session, heard.process).await;
+                                let detail = format!(
+                                    "sudo wants the password of {}, and it was not sent: {withheld}",
+                                    node.user
+                                );
+                                return Err(Failure::new(
+                                    FailureKind::Privilege,
+                                    Stage::Start,
+                                    detail,
+                                ));
+                            }
+                        }
+                    }
                     heard.sent = true;
                     if self.channel.write(line(password).into()).await.is_err() {
                         return Err(self.not_root(node, heard, mark));
@@ -160,7 +196,7 @@ impl<C: Channel> Talk<C> {
         Failure::new(kind, self.stage, detail)
     }
 
-    fn not_root(&self, node: &Node, heard: &Heard, mark: &str) -> Failure {
+    fn not_root(&self, node: &Node, heard: &mut Heard, mark: &str) -> Failure {
         let words = self.said(mark);
         let end = match &self.exit {
             Some(ExitStatus::Code(code)) => format!("exit status {code}"),
@@ -173,9 +209,21 @@ impl<C: Channel> Talk<C> {
                     .to_string(),
             ),
             Some(Tool::Doas) => doas_refused(&node.user, &words),
-            // Whatever words sudoers has for it (badpass_message, insults).
-            Some(Tool::Sudo) => sudo_refused(&node.user, &words, heard.sent)
-                .or_else(|| heard.asked_again.then(|| not_taken(&node.user))),
+            Some(Tool::Sudo) if heard.withheld && wants_password(&words) => Some(
+                "sudo wants a password, and this host gets none: its host key is another one than known_hosts has"
+                    .to_string(),
+            ),
+            Some(Tool::Sudo) => {
+                let why = sudo_refused(&node.user, &words, heard.sent);
+                if why.as_ref().is_some_and(|why| *why != not_taken(&node.user))
+                    && let Some(permit) = heard.permit.take()
+                {
+                    // sudo looks at the password first, so this one was not wrong.
+                    permit.unused();
+                }
+                // Whatever words sudoers has for it (badpass_message, insults).
+                why.or_else(|| heard.asked_again.then(|| not_taken(&node.user)))
+            }
             Some(Tool::None) | None => None,
         };
         let why = why.unwrap_or_else(|| {
@@ -321,19 +369,25 @@ fn sudo_refused(user: &str, words: &str, sent: bool) -> Option<String> {
         {
             return Some(not_taken(user));
         }
-    } else if says(&[
-        "password is required",
-        "terminal is required",
-        "no askpass program",
-        "authentication is required",
-        "uthentication required",
-    ]) {
+    } else if wants_password(words) {
         return Some(format!(
             "sudo wants a password: give it with --ask-become-pass (-K), or add \
              \"{user} ALL=(root) NOPASSWD: /bin/sh\" to the node's sudoers"
         ));
     }
     None
+}
+
+/// Whether sudo says that it cannot do without a password.
+fn wants_password(words: &str) -> bool {
+    let signs = [
+        "password is required",
+        "terminal is required",
+        "no askpass program",
+        "authentication is required",
+        "uthentication required",
+    ];
+    signs.iter().any(|sign| words.contains(sign))
 }
 
 fn not_taken(user: &str) -> String {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::super::run;
 use super::*;
+use crate::model::Passwords;
 use crate::ports::ChannelEvent;
 use bytes::Bytes;
 
@@ -91,6 +92,19 @@ fn neither_the_prompt_nor_the_lecture_is_shown() {
 struct Sudo {
     says: Vec<ChannelEvent>,
     record: Arc<Mutex<String>>,
+    passwords: Arc<Passwords>,
+    has_changed: bool,
+}
+
+impl Sudo {
+    fn new(says: Vec<ChannelEvent>) -> Self {
+        Self {
+            says,
+            record: Arc::default(),
+            passwords: Arc::default(),
+            has_changed: false,
+        }
+    }
 }
 
 impl Session for Sudo {
@@ -103,7 +117,17 @@ impl Session for Sudo {
         Ok(Self {
             says: std::mem::take(&mut self.says),
             record: self.record.clone(),
+            passwords: self.passwords.clone(),
+            has_changed: self.has_changed,
         })
+    }
+
+    fn host_key_changed(&self) -> bool {
+        self.has_changed
+    }
+
+    fn root_passwords(&self) -> Option<&Passwords> {
+        Some(&self.passwords)
     }
 
     async fn close(self) {}
@@ -117,6 +141,9 @@ impl Channel for Sudo {
             return Ok(());
         };
         let mark = values.lines().next().unwrap();
+        if values.lines().nth(1) == Some("no") {
+            self.record.lock().unwrap().push_str("no password;");
+        }
         for event in &mut self.says {
             if let ChannelEvent::Stdout(said) | ChannelEvent::Stderr(said) = event {
                 let marked =
@@ -132,6 +159,107 @@ impl Channel for Sudo {
             return std::future::pending().await;
         }
         Ok(Some(self.says.remove(0)))
+    }
+}
+
+fn with_password() -> Node {
+    Node {
+        become_root: true,
+        become_password: Some(Secret::new("s3cret")),
+        ..super::super::tests::node()
+    }
+}
+
+fn asks() -> Vec<ChannelEvent> {
+    vec![
+        ChannelEvent::Stdout("~root sudo 77\n".into()),
+        ChannelEvent::Stderr("~password\n".into()),
+    ]
+}
+
+async fn becomes_root(session: &mut Sudo, node: &Node) -> Failure {
+    let argv = ["true".to_string()];
+    run(session, node, &argv, pending()).await.unwrap_err()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_password_that_two_nodes_refuse_is_not_tried_on_a_third() {
+    let passwords = Arc::<Passwords>::default();
+    let mut sent = Vec::new();
+    for number in 0..4 {
+        let mut says = asks();
+        says.push(ChannelEvent::Stderr(
+            "Sorry, try again.\n~password\n".into(),
+        ));
+        let mut session = Sudo {
+            passwords: passwords.clone(),
+            ..Sudo::new(says)
+        };
+        let node = Node {
+            address: format!("10.0.0.{number}"),
+            ..with_password()
+        };
+        let failure = becomes_root(&mut session, &node).await;
+        assert_eq!(failure.kind, FailureKind::Privilege);
+        let was_sent = session.record.lock().unwrap().contains("s3cret");
+        assert_eq!(
+            failure.detail.contains("it was not sent: 10.0.0.0:22 and"),
+            !was_sent,
+            "{failure}"
+        );
+        sent.push(was_sent);
+    }
+    assert_eq!(sent, [true, true, false, false]);
+    assert!(passwords.is_any_given_up());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_sudo_refuses_after_the_password_is_no_refusal_of_it() {
+    let passwords = Arc::<Passwords>::default();
+    for number in 0..4 {
+        let mut says = asks();
+        let words = "ops is not in the sudoers file.\n";
+        says.push(ChannelEvent::Stderr(words.into()));
+        says.push(ChannelEvent::Exited(ExitStatus::Code(1)));
+        let mut session = Sudo {
+            passwords: passwords.clone(),
+            ..Sudo::new(says)
+        };
+        let node = Node {
+            address: format!("10.0.0.{number}"),
+            ..with_password()
+        };
+        let failure = becomes_root(&mut session, &node).await;
+        assert!(
+            session.record.lock().unwrap().contains("s3cret"),
+            "{failure}"
+        );
+    }
+    assert!(!passwords.is_any_given_up());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_with_another_key_gets_no_password_for_sudo() {
+    let wants = "sudo: a password is required\n";
+    for (words, detail) in [
+        (wants, "this host gets none: its host key is another one"),
+        // What it shows does not matter.
+        ("~password\n", ""),
+    ] {
+        let mut session = Sudo {
+            has_changed: true,
+            ..Sudo::new(vec![
+                ChannelEvent::Stdout("~root sudo 77\n".into()),
+                ChannelEvent::Stderr(words.into()),
+                ChannelEvent::Exited(ExitStatus::Code(1)),
+            ])
+        };
+        let failure = becomes_root(&mut session, &with_password()).await;
+        assert_eq!(failure.kind, FailureKind::Privilege);
+        assert!(failure.detail.contains(detail), "{failure}");
+        let record = session.record.lock().unwrap().clone();
+        assert!(record.starts_with("no password;"), "{record}");
+        assert!(!record.contains("s3cret"), "{record}");
     }
 }
 
@@ -217,16 +345,9 @@ async fn whatever_sudo_does_the_password_is_sent_to_our_prompt_alone_and_once() 
         ),
     ] {
         let told = format!("{says:?}");
-        let record = Arc::new(Mutex::new(String::new()));
-        let mut session = Sudo {
-            says,
-            record: record.clone(),
-        };
-        let node = Node {
-            become_root: true,
-            become_password: Some(Secret::new("s3cret")),
-            ..super::super::tests::node()
-        };
+        let mut session = Sudo::new(says);
+        let record = session.record.clone();
+        let node = with_password();
         let argv = ["true".to_string()];
         let failure = run(&mut session, &node, &argv, pending())
             .await

@@ -118,6 +118,7 @@ struct NodeState {
     alone: HashMap<String, Instant>,
     run: Option<(Duration, CommandOutput)>,
     refusal: Option<Failure>,
+    has_changed_key: bool,
     /// Kilobytes for images.
     free: Option<u64>,
     counts: Counts,
@@ -130,6 +131,7 @@ struct World {
     nodes: HashMap<String, NodeState>,
     /// The one login that the registry accepts, where it asks for one.
     accepted: Option<String>,
+    has_given_up_a_password: bool,
     total: Counts,
 }
 
@@ -177,6 +179,11 @@ impl Peer {
     /// From now on the registry accepts this registry token only.
     pub fn accepts(&self, token: &str) {
         self.world().accepted = Some(token.to_string());
+    }
+
+    /// From now on a password that the nodes share is tried no more.
+    pub fn gives_a_password_up(&self) {
+        self.world().has_given_up_a_password = true;
     }
 
     /// What was seen on this node.
@@ -252,6 +259,11 @@ impl Script {
         self.with(|node| node.refusal = Some(failure))
     }
 
+    /// Its host key is another one than is known, and nobody checks.
+    pub fn has_changed_key(self) -> Self {
+        self.with(|node| node.has_changed_key = true)
+    }
+
     /// What the command of `run` prints, and when.
     pub fn runs(self, after: Duration, output: CommandOutput) -> Self {
         self.with(|node| node.run = Some((after, output)))
@@ -289,6 +301,10 @@ impl Transport for Peer {
             peer: self.clone(),
             node: node.name.clone(),
         })
+    }
+
+    fn has_given_up_a_password(&self) -> bool {
+        self.world().has_given_up_a_password
     }
 }
 
@@ -329,6 +345,10 @@ impl Session for ScriptedSession {
             pulling: false,
             deaf: false,
         })
+    }
+
+    fn host_key_changed(&self) -> bool {
+        self.peer.world().node(&self.node).has_changed_key
     }
 
     async fn close(self) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::model::{
-    CommandOutput, ExitStatus, Failure, FailureKind, Node, Stage,
+    CommandOutput, ExitStatus, Failure, FailureKind, Limit, Node, Stage,
     text::{self, capped},
 };
 use crate::ports::{Channel, ChannelEvent, Session};
@@ -74,6 +74,7 @@ impl<C: Channel> Talk<C> {
         mut cancel: Pin<&mut F>,
     ) -> Result<Option<Self>, Failure> {
         let values = request.values()?;
+        let limit = Limit::new(ANSWER_LIMIT);
         let starting = async {
             let mut talk = Self {
                 channel: session.exec(LINE).await?,
@@ -88,7 +89,7 @@ impl<C: Channel> Talk<C> {
                 disk: None,
             };
             if node.become_root {
-                talk.become_root(session, node).await?;
+                talk.become_root(session, node, &limit).await?;
             }
             talk.sent = Instant::now();
             for bytes in [SENT.clone(), values] {
@@ -114,7 +115,7 @@ impl<C: Channel> Talk<C> {
                 }
                 return Ok(None);
             }
-            started = timeout(ANSWER_LIMIT, starting.as_mut()) => started.unwrap_or_else(|_| Err(Failure::new(
+            started = limit.within(starting.as_mut()) => started.unwrap_or_else(|| Err(Failure::new(
                 FailureKind::TimedOut,
                 Stage::Start,
                 format!(

@@ -10,6 +10,7 @@ mod policy;
 mod reports;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,6 +60,8 @@ pub struct SshSettings {
     pub known_hosts: Vec<PathBuf>,
     /// The password for all nodes.
     pub password: Option<Secret>,
+    /// The passwords for jump hosts, by the hop as it is written.
+    pub jump_passwords: HashMap<String, Secret>,
     /// The longest each step of connecting may take.
     pub connect_timeout: Option<Duration>,
     /// The interval of keepalive requests.
@@ -289,7 +292,7 @@ fn run(
     output: OutputSettings,
     ambient: &Ambient,
 ) -> Result<RunSettings> {
-    let ssh_settings = ssh_settings(ssh, dry_run, ambient)?;
+    let ssh_settings = ssh_settings(ssh, &plan.fleet, dry_run, ambient)?;
     if ssh.login.ask_become_pass && !dry_run {
         plan.fleet
             .set_become_password(&credentials::prompt("sudo password: ")?);
@@ -394,15 +397,30 @@ fn one_reader_of_stdin(
     Ok(())
 }
 
-fn ssh_settings(args: &SshArgs, dry_run: bool, ambient: &Ambient) -> Result<SshSettings> {
+fn ssh_settings(
+    args: &SshArgs,
+    fleet: &Fleet,
+    dry_run: bool,
+    ambient: &Ambient,
+) -> Result<SshSettings> {
     let ask = args.ask_pass && !dry_run;
     let password = ask
         .then(|| credentials::prompt("SSH password: "))
         .transpose()?;
+    let mut jump_passwords = HashMap::new();
+    if args.ask_jump_pass && !dry_run {
+        for hop in fleet.nodes().iter().flat_map(|node| &node.jump) {
+            if let Entry::Vacant(place) = jump_passwords.entry(hop.to_string()) {
+                let question = format!("SSH password of the jump host {hop}: ");
+                place.insert(credentials::prompt(&question)?);
+            }
+        }
+    }
     Ok(SshSettings {
         host_keys: args.host_keys,
         known_hosts: ambient.paths(&args.known_hosts),
         password,
+        jump_passwords,
         connect_timeout: args.connect_timeout,
         keepalive: args.keepalive,
     })

@@ -1,32 +1,29 @@
 //! Logging in: which keys and passwords are tried in which order, and what a refusal is told as.
 
+mod passwords;
+
 use std::collections::VecDeque;
 
-use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
+use russh::client::{AuthResult, Handle};
 use russh::keys::HashAlg;
 use russh::keys::agent::AgentSessionBinding;
 use russh::{AgentAuthError, MethodKind, MethodSet};
-use tokio::time::timeout;
 
 use super::agent::TOUCH_WAIT;
-use super::connect::{Client, Target};
+use super::connect::Target;
+use super::handler::Client;
 use super::identities::Identities;
 use super::link::Link;
 use super::offer::{Offer, OfferSigner};
-use super::questions::{self, Answer};
-use super::{HostSettings, LoginMethod};
-use crate::model::text::capped;
-use crate::model::{Failure, FailureKind, Secret, Stage};
+use super::{HostSettings, Inner, LoginMethod};
+use crate::model::node::server;
+use crate::model::{Failure, FailureKind, Limit, Passwords, Secret, Stage, Withheld};
 
 /// With a password at hand this many keys are tried before it: OpenSSH's server ends the connection at the
 /// sixth refusal (MaxAuthTries), and two ways of sending a password may be left.
 const KEYS_BEFORE_PASSWORD: usize = 4;
 /// A server may want several proofs, and say after each which comes next; nobody wants more than this.
 const TURNS: usize = 12;
-/// The rounds of questions that a keyboard-interactive exchange may go through.
-const QUESTIONS: usize = 8;
-/// The most of a prompt that is shown.
-const PROMPT: usize = 200;
 
 /// Proves to the server that we are the target's user. One whose host key `has_changed` gets no password and no answer,
 /// as with `ssh`: it may be somebody else.
@@ -36,11 +33,12 @@ const PROMPT: usize = 200;
 pub(super) async fn authenticate(
     handle: &mut Handle<Client>,
     link: &Link,
-    identities: &Identities,
+    inner: &Inner,
     settings: &HostSettings,
     target: &Target<'_>,
     has_changed: bool,
 ) -> Result<(), Failure> {
+    let identities = &inner.identities;
     let keys = identities
         .offer(settings, target.identities)
         .map_err(|path| {
@@ -54,11 +52,16 @@ pub(super) async fn authenticate(
         wait += TOUCH_WAIT;
     }
     // Where ssh may ask for no password, it sends none.
-    let password = identities
+    let password = target
         .password
-        .as_ref()
         .filter(|_| settings.password_prompts > 0 && !has_changed);
+    let limit = Limit::new(wait);
     let mut login = Login {
+        limit: &limit,
+        passwords: &inner.tried,
+        server: server(target.host, target.port, target.way),
+        given: target.password,
+        withheld: None,
         session: handle.agent_session_binding().cloned(),
         handle,
         link,
@@ -71,12 +74,15 @@ pub(super) async fn authenticate(
         password,
         over: Vec::new(),
         tried: Vec::new(),
+        was_key_tried: false,
+        was_password_tried: false,
+        is_jump_host: target.is_jump_host,
         offered: None,
         partial: false,
     };
-    match timeout(wait, login.run()).await {
-        Ok(ended) => ended,
-        Err(_) => {
+    match limit.within(login.run()).await {
+        Some(ended) => ended,
+        None => {
             let tried = login.tried.last();
             let mut after = tried.map_or(String::new(), |last| format!(" after {last}"));
             if after == " after password" {
@@ -96,6 +102,15 @@ pub(super) async fn authenticate(
 }
 
 struct Login<'a> {
+    /// How long it may take.
+    limit: &'a Limit,
+    passwords: &'a Passwords,
+    /// Tells the server from others.
+    server: String,
+    /// The password for this host, whether or not it may be sent.
+    given: Option<&'a Secret>,
+    /// Why the password was not sent after all.
+    withheld: Option<Withheld>,
     /// What an agent is told of the session.
     session: Option<AgentSessionBinding>,
     handle: &'a mut Handle<Client>,
@@ -109,11 +124,14 @@ struct Login<'a> {
     keys: VecDeque<Offer<'a>>,
     /// How many more keys may be tried, where something else comes after them.
     left: Option<usize>,
-    /// The password, until the server refused it: once more would only lock the account.
+    /// The password that may be sent, until the server refused it: once more would only lock the account.
     password: Option<&'a Secret>,
     /// The methods that have nothing left to try.
     over: Vec<LoginMethod>,
     tried: Vec<String>,
+    was_key_tried: bool,
+    was_password_tried: bool,
+    is_jump_host: bool,
     /// What the server offered last.
     offered: Option<MethodSet>,
     /// Whether the server took the last proof and wants another one.
@@ -132,6 +150,14 @@ impl<'a> Login<'a> {
         }
         for _ in 0..TURNS {
             let Some(method) = self.next() else { break };
+            if method != LoginMethod::PublicKey && self.offered.is_none() {
+                // No key got as far as an answer.
+                let answer = self.handle.authenticate_none(self.user).await;
+                if self.settle(answer).await? {
+                    return Ok(());
+                }
+                continue;
+            }
             self.partial = false;
             let is_in = match method {
                 LoginMethod::PublicKey => self.try_keys().await?,
@@ -182,7 +208,7 @@ impl<'a> Login<'a> {
                 self.password.is_some()
                     || (!self.has_changed
                         && self.offered.is_some()
-                        && self.identities.password.is_none()
+                        && self.given.is_none()
                         && self.settings.password_prompts > 0
                         && !self.settings.batch_mode)
             }
@@ -202,6 +228,7 @@ impl<'a> Login<'a> {
             if !self.offers(MethodKind::PublicKey) {
                 // The server did not even look at it: it may want the password first.
                 self.tried.pop();
+                self.was_key_tried = !self.tried.is_empty();
                 self.keys.push_front(key);
                 self.left = self.left.map(|left| left + 1);
             }
@@ -211,6 +238,7 @@ impl<'a> Login<'a> {
 
     async fn try_key(&mut self, key: &Offer<'a>) -> Result<bool, Failure> {
         self.tried.push(key.to_string());
+        self.was_key_tried = true;
         for (number, hash) in key.hashes.iter().enumerate() {
             if number > 0 {
                 // Asked only now: by this time the server has said which hashes it knows, if ever.
@@ -266,89 +294,6 @@ impl<'a> Login<'a> {
         }
     }
 
-    async fn try_password(&mut self) -> Result<bool, Failure> {
-        let Some(password) = self.password else {
-            return Ok(false);
-        };
-        self.tried.push("password".to_owned());
-        let answer = self
-            .handle
-            .authenticate_password(self.user, text(password))
-            .await;
-        let is_in = self.settle(answer).await?;
-        if !is_in && !self.partial && self.offers(MethodKind::Password) {
-            // It was looked at.
-            self.password = None;
-        }
-        Ok(is_in)
-    }
-
-    /// Answers hidden questions for a password: that is how servers with PAM ask for it.
-    async fn try_keyboard(&mut self) -> Result<bool, Failure> {
-        use KeyboardInteractiveAuthResponse as Response;
-
-        self.tried.push("keyboard-interactive".to_owned());
-        let mut answer = self
-            .handle
-            .authenticate_keyboard_interactive_start(self.user, None)
-            .await;
-        let mut was_sent = false;
-        for _ in 0..QUESTIONS {
-            let prompts = match answer {
-                Ok(Response::Success) => return Ok(true),
-                Ok(Response::Failure {
-                    remaining_methods,
-                    partial_success,
-                }) => {
-                    if was_sent && !partial_success {
-                        self.password = None;
-                    }
-                    let failure = AuthResult::Failure {
-                        remaining_methods,
-                        partial_success,
-                    };
-                    return self.settle(Ok(failure)).await;
-                }
-                Ok(Response::InfoRequest { prompts, .. }) => prompts,
-                Err(_) => return Err(self.lost().await),
-            };
-            let mut answers = Vec::with_capacity(prompts.len());
-            for prompt in &prompts {
-                let why = match (
-                    questions::answer(&prompt.prompt, prompt.echo),
-                    self.password,
-                ) {
-                    (Answer::Password, Some(password)) if !was_sent => {
-                        was_sent = true;
-                        answers.push(text(password));
-                        continue;
-                    }
-                    (Answer::Password, Some(_)) => {
-                        "after it got the password, which is not sent twice"
-                    }
-                    (Answer::Password, None) => {
-                        "and there is no password to give: --ask-pass asks for it"
-                    }
-                    (Answer::NewPassword, _) => {
-                        "because the password has expired: log in once with ssh to change it"
-                    }
-                    (Answer::Person, _) => "which only a person can answer",
-                };
-                let tried = self.tried.join(", ");
-                let prompt = capped(prompt.prompt.trim().as_bytes(), PROMPT);
-                return Err(refused(format!(
-                    "{} may not log in: the server asks {prompt:?}, {why}; tried {tried}",
-                    self.user
-                )));
-            }
-            answer = self
-                .handle
-                .authenticate_keyboard_interactive_respond(answers)
-                .await;
-        }
-        Err(refused("the server does not stop asking questions"))
-    }
-
     /// Reads an answer of the server: whether we are in.
     async fn settle(&mut self, answer: Result<AuthResult, russh::Error>) -> Result<bool, Failure> {
         match answer {
@@ -394,11 +339,9 @@ impl<'a> Login<'a> {
     }
 
     fn refusal(&self) -> Failure {
-        let mut detail = format!("{} may not log in: ", self.user);
-        if self.tried.is_empty() {
-            detail.push_str("there was no key and no password to try");
-        } else {
-            detail.push_str("tried ");
+        let mut detail = format!("{} for {}", self.not_accepted(), self.user);
+        if !self.tried.is_empty() {
+            detail.push_str(": tried ");
             detail.push_str(&self.tried.join(", "));
         }
         if self.offers(MethodKind::PublicKey) {
@@ -409,19 +352,51 @@ impl<'a> Login<'a> {
             detail.push_str("; the server offers ");
             detail.push_str(&names.join(", "));
         }
-        if self.settings.password_prompts == 0 && self.identities.password.is_some() {
-            detail.push_str("; NumberOfPasswordPrompts 0 of ssh_config allows no password");
-        }
-        if self.has_changed && self.identities.password.is_some() {
-            detail.push_str(
-                "; its host key is another one than known_hosts has, so it gets no password",
-            );
+        if let Some(note) = self.password_note() {
+            detail.push_str("; ");
+            detail.push_str(&note);
         }
         for note in &self.identities.notes {
             detail.push_str("; ");
             detail.push_str(note);
         }
         refused(detail)
+    }
+
+    /// What came to nothing, in the words of whoever reads the failure.
+    fn not_accepted(&self) -> &'static str {
+        match (self.was_key_tried, self.was_password_tried) {
+            (true, true) => "neither a key nor the password was accepted",
+            (true, false) => "no key was accepted",
+            (false, true) => "the password was not accepted",
+            (false, false) => "no key was offered",
+        }
+    }
+
+    /// Why the password was not tried, or what to do where there is none.
+    fn password_note(&self) -> Option<String> {
+        let wanted = [MethodKind::Password, MethodKind::KeyboardInteractive];
+        if let Some(withheld) = &self.withheld {
+            return Some(format!("the password was not sent: {withheld}"));
+        }
+        let note = match self.given {
+            Some(_) if self.has_changed => {
+                "its host key is another one than known_hosts has, so it gets no password"
+            }
+            Some(_) if self.settings.password_prompts == 0 => {
+                "NumberOfPasswordPrompts 0 of ssh_config allows no password"
+            }
+            None if self.offered.is_some()
+                && wanted.into_iter().any(|method| self.offers(method)) =>
+            {
+                match self.is_jump_host {
+                    true => "--ask-jump-pass asks for the passwords of jump hosts",
+                    false => "--ask-pass (-k) asks for a password",
+                }
+            }
+            _ => return None,
+        };
+        Some(note.to_owned())
     }
 }
 
@@ -435,9 +410,4 @@ fn kind(method: LoginMethod) -> MethodKind {
 
 fn refused(detail: impl Into<String>) -> Failure {
     Failure::new(FailureKind::SshAuth, Stage::Authenticate, detail)
-}
-
-/// russh wants text, and wipes it; that the password is UTF-8 was checked at the start.
-fn text(password: &Secret) -> String {
-    String::from_utf8_lossy(password.expose()).into_owned()
 }

@@ -1,30 +1,22 @@
 //! One connection from the first packet to the login, every phase under a deadline of its own.
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::BoxFuture;
-use russh::client::{self, DisconnectReason, GexParams, Handle, Handler};
-use russh::keys::ssh_encoding::Error as EncodingError;
-use russh::keys::ssh_key::public::KeyData;
-use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
+use russh::client::{self, GexParams, Handle};
+use russh::keys::Algorithm;
 use russh::{Preferred, SshId, compression};
 use tokio::time::timeout;
 
 use super::algorithms::{certificate_algorithms, chosen, key_algorithms, key_exchanges};
-use super::host_keys::{HostKeys, Trust};
+use super::handler::{Client, Fault};
 use super::known_hosts::KnownName;
 use super::link::{Carrier, KillOnDrop, Link};
-use super::revoked::Revoked;
-use super::settings::HostSettings;
 use super::{Host, Inner, auth};
-use crate::model::text::capped;
-use crate::model::{Failure, FailureKind, Stage};
-
-/// The most of a server's own words that is kept.
-const WORDS: usize = 500;
+use crate::model::{Failure, FailureKind, Hop, Secret, Stage};
 
 /// Whom to connect to, and as whom.
 pub(super) struct Target<'a> {
@@ -32,6 +24,10 @@ pub(super) struct Target<'a> {
     pub(super) port: u16,
     pub(super) user: &'a str,
     pub(super) identities: &'a [PathBuf],
+    pub(super) password: Option<&'a Secret>,
+    /// The hosts to go through.
+    pub(super) way: &'a [Hop],
+    pub(super) is_jump_host: bool,
     /// The number of its settings.
     pub(super) settings: usize,
 }
@@ -41,7 +37,7 @@ pub(super) struct Live {
     pub(super) handle: Handle<Client>,
     pub(super) link: KillOnDrop,
     /// Whether another host key is known for it, and this one was taken all the same.
-    has_changed: bool,
+    pub(super) has_changed: bool,
 }
 
 /// Opens what a session to the host runs over.
@@ -92,7 +88,7 @@ pub(super) async fn open(
     auth::authenticate(
         &mut live.handle,
         &link,
-        &inner.identities,
+        inner,
         &host.settings,
         target,
         live.has_changed,
@@ -132,6 +128,7 @@ async fn greet(
         },
         settings: Arc::clone(&host.settings),
         link: link.clone(),
+        unrequested: 0,
     };
     let failed = |kind, detail| Refused::Failed(Failure::new(kind, Stage::Handshake, detail));
     let unreachable = |detail| failed(FailureKind::Unreachable, detail);
@@ -185,140 +182,5 @@ fn config(host: &Host, name: &KnownName, keys: &[Algorithm]) -> client::Config {
         inactivity_timeout: (!keepalive.is_zero())
             .then_some(keepalive * keepalive_max.saturating_add(2)),
         ..client::Config::default()
-    }
-}
-
-/// What ends a session from within.
-#[derive(Debug)]
-pub(super) enum Fault {
-    HostKey(String),
-    /// The host should be asked for these types of keys, in this order.
-    Order(Vec<Algorithm>),
-    Ssh(russh::Error),
-}
-
-impl From<russh::Error> for Fault {
-    fn from(error: russh::Error) -> Self {
-        Self::Ssh(error)
-    }
-}
-
-/// What russh asks and tells us while a session lives.
-pub(super) struct Client {
-    has_changed: Arc<AtomicBool>,
-    host_keys: Arc<HostKeys>,
-    revoked: Option<Arc<Result<Revoked, String>>>,
-    name: KnownName,
-    /// The types of keys that the host was asked for, in order; none where it must not be asked in another one.
-    algorithms: Vec<Algorithm>,
-    settings: Arc<HostSettings>,
-    link: Link,
-}
-
-impl Client {
-    /// What RevokedHostKeys lists is refused whatever known_hosts says.
-    fn check_revoked(
-        &self,
-        revoked: &Result<Revoked, String>,
-        offered: &PublicKeyOrCertificate,
-        key: &PublicKey,
-    ) -> Result<(), Fault> {
-        match revoked {
-            Ok(list) if !list.holds(offered) => Ok(()),
-            Ok(_) => Err(Fault::HostKey(format!(
-                "the host key of {} is revoked: {} (RevokedHostKeys of ssh_config) forbids {} {} or its certificate; give the node a new one",
-                self.name,
-                self.settings
-                    .revoked_host_keys
-                    .as_deref()
-                    .unwrap_or(Path::new(""))
-                    .display(),
-                key.algorithm(),
-                key.fingerprint(HashAlg::Sha256)
-            ))),
-            Err(unread) => Err(Fault::HostKey(format!(
-                "{unread}; no host key is taken then, by ssh neither"
-            ))),
-        }
-    }
-}
-
-impl Handler for Client {
-    type Error = Fault;
-
-    async fn check_server_key(&mut self, offered: &PublicKeyOrCertificate) -> Result<bool, Fault> {
-        let key = offered.public_key();
-        if let KeyData::Rsa(rsa) = key.key_data()
-            && rsa.key_size() < self.settings.required_rsa_size
-        {
-            return Err(Fault::HostKey(format!(
-                "the host key of {} is an RSA key of {} bits; RequiredRSASize of ssh_config asks for {}",
-                self.name,
-                rsa.key_size(),
-                self.settings.required_rsa_size
-            )));
-        }
-        if let Some(revoked) = self.revoked.as_deref() {
-            self.check_revoked(revoked, offered, &key)?;
-        }
-        let trust = match offered.certificate() {
-            Some(certificate) => {
-                self.host_keys
-                    .check_certificate(&self.name, certificate, &self.settings)
-            }
-            None => self.host_keys.check(&self.name, &key, &self.algorithms),
-        };
-        match trust.map_err(Fault::HostKey)? {
-            Trust::Yes => Ok(true),
-            Trust::Changed => {
-                self.has_changed.store(true, Ordering::Relaxed);
-                Ok(true)
-            }
-            Trust::AskFor(algorithms) => Err(Fault::Order(algorithms)),
-            Trust::OnceRecorded { lines } => {
-                let (host_keys, name) = (Arc::clone(&self.host_keys), self.name.clone());
-                let hash = self.settings.hash_known_hosts;
-                tokio::task::spawn_blocking(move || host_keys.record(&name, &key, lines, hash))
-                    .await
-                    .unwrap_or_else(|error| Err(format!("recording the host key failed: {error}")))
-                    .map_err(Fault::HostKey)?;
-                Ok(true)
-            }
-        }
-    }
-
-    async fn disconnected(&mut self, reason: DisconnectReason<Fault>) -> Result<(), Fault> {
-        match reason {
-            DisconnectReason::ReceivedDisconnect(farewell) => {
-                self.link
-                    .note_farewell(capped(farewell.message.as_bytes(), WORDS));
-                Ok(())
-            }
-            DisconnectReason::Error(fault) => {
-                if let Fault::Ssh(error) = &fault {
-                    match error {
-                        russh::Error::NoAuthMethod => self
-                            .link
-                            .note_farewell("it offers no other way to log in".to_owned()),
-                        // russh reads all text as UTF-8, as RFC 4252 has it, and offers no other way.
-                        russh::Error::SshEncoding(EncodingError::CharacterEncoding) => {
-                            self.link.note_farewell(
-                                "it sent text that is not UTF-8, which RFC 4252 wants and prepull cannot do without: \
-                                 is it the Banner of its sshd_config? Write that file anew in UTF-8"
-                                    .to_owned(),
-                            );
-                        }
-                        russh::Error::KeepaliveTimeout | russh::Error::InactivityTimeout => {
-                            self.link.note_fault(|| {
-                                "the other side has not answered keep-alives".to_owned()
-                            });
-                        }
-                        // What the stream said is clearer, and came first.
-                        other => self.link.note_fault(|| other.to_string()),
-                    }
-                }
-                Err(fault)
-            }
-        }
     }
 }

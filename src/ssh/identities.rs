@@ -22,7 +22,6 @@ pub(super) struct Identities {
     /// Those that CertificateFile names.
     certificates: HashMap<PathBuf, Certificate>,
     agents: HashMap<PathBuf, (Agent, Vec<Held>)>,
-    pub(super) password: Option<Secret>,
     /// What could not be used and why: told to an operator who is refused.
     pub(super) notes: Vec<String>,
 }
@@ -39,16 +38,17 @@ impl Identities {
         nodes: &[Node],
         ask: AskPassphrase<'_>,
     ) -> Result<Self, SshError> {
-        if let Some(password) = &options.password
-            && std::str::from_utf8(password.expose()).is_err()
-        {
+        let mut passwords = options
+            .password
+            .iter()
+            .chain(options.jump_passwords.values());
+        if passwords.any(|password| std::str::from_utf8(password.expose()).is_err()) {
             return Err(SshError::Password);
         }
         let mut identities = Self {
             files: HashMap::new(),
             certificates: HashMap::new(),
             agents: HashMap::new(),
-            password: options.password.clone(),
             notes: Vec::new(),
         };
         let mut silent = HashSet::new();
@@ -64,14 +64,14 @@ impl Identities {
             }
         }
         let uses = uses(options, nodes);
-        for (host, named) in &uses {
-            identities.read_files(host, named)?;
+        for login in &uses {
+            identities.read_files(login.host, login.named)?;
         }
-        for (host, named) in &uses {
-            identities.unlock(host, named, ask);
+        for login in &uses {
+            identities.unlock(login, ask);
         }
-        for (host, named) in &uses {
-            identities.check(host, named)?;
+        for login in &uses {
+            identities.check(login)?;
         }
         Ok(identities)
     }
@@ -130,14 +130,14 @@ impl Identities {
     }
 
     /// Asks for passphrases: of all keys that are named, of default ones only where nothing else could log in.
-    fn unlock(&mut self, host: &HostSettings, named: &[PathBuf], ask: AskPassphrase<'_>) {
+    fn unlock(&mut self, login: &Use<'_>, ask: AskPassphrase<'_>) {
+        let Use { host, named, .. } = *login;
         if host.batch_mode || !host.methods.contains(&LoginMethod::PublicKey) {
             return;
         }
         for path in candidates(host, named) {
             if named.is_empty()
-                && (self.password.is_some()
-                    || !self.offer(host, named).unwrap_or_default().is_empty())
+                && (login.has_password || !self.offer(host, named).unwrap_or_default().is_empty())
             {
                 return;
             }
@@ -155,12 +155,13 @@ impl Identities {
     }
 
     /// Notes what is no use.
-    fn check(&mut self, host: &HostSettings, named: &[PathBuf]) -> Result<(), SshError> {
+    fn check(&mut self, login: &Use<'_>) -> Result<(), SshError> {
+        let Use { host, named, .. } = *login;
         if !host.methods.contains(&LoginMethod::PublicKey) {
             return Ok(());
         }
         let offer = self.offer(host, named).unwrap_or_default();
-        let is_hopeless = offer.is_empty() && self.password.is_none();
+        let is_hopeless = offer.is_empty() && !login.has_password;
         if let Some(key) = offer.iter().find(|key| key.wants_touch()) {
             let note = format!(
                 "the key {key} is in a FIDO device: each login with it may wait a minute for somebody to touch it"
@@ -292,20 +293,40 @@ fn candidates<'a>(host: &'a HostSettings, named: &'a [PathBuf]) -> &'a [PathBuf]
     }
 }
 
-/// Each combination of settings and named files that a login can have, once.
-fn uses<'a>(options: &'a SshOptions, nodes: &'a [Node]) -> Vec<(&'a HostSettings, &'a [PathBuf])> {
+/// What a login can be tried with, apart from what an agent holds.
+struct Use<'a> {
+    host: &'a HostSettings,
+    named: &'a [PathBuf],
+    has_password: bool,
+}
+
+/// Each combination that the run's logins have, once.
+fn uses<'a>(options: &'a SshOptions, nodes: &'a [Node]) -> Vec<Use<'a>> {
     let mut seen = HashSet::new();
     let mut uses = Vec::new();
     for node in nodes {
-        let hops = node.jump.iter().map(|hop| match hop.identities.as_slice() {
-            [] => (hop.ssh_settings, node.identities.as_slice()),
-            own => (hop.ssh_settings, own),
+        let hops = node.jump.iter().map(|hop| {
+            let named = match hop.identities.as_slice() {
+                [] => node.identities.as_slice(),
+                own => own,
+            };
+            let has_password = options.password_of(hop).is_some();
+            (hop.ssh_settings, named, has_password)
         });
-        for (number, named) in hops.chain([(node.ssh_settings, node.identities.as_slice())]) {
+        let own = (
+            node.ssh_settings,
+            node.identities.as_slice(),
+            options.password.is_some(),
+        );
+        for (number, named, has_password) in hops.chain([own]) {
             if let Some(host) = options.hosts.get(number)
-                && seen.insert((number, named))
+                && seen.insert((number, named, has_password))
             {
-                uses.push((host, named));
+                uses.push(Use {
+                    host,
+                    named,
+                    has_password,
+                });
             }
         }
     }

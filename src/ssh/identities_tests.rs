@@ -50,7 +50,7 @@ fn options(folder: &Path) -> SshOptions {
             connect_timeout: Duration::from_secs(1),
             ..HostSettings::for_home(folder)
         }],
-        password: None,
+        ..SshOptions::default()
     }
 }
 
@@ -69,6 +69,14 @@ fn with_agent(folder: &Path, keys: &[&PrivateKey]) -> (SshOptions, Identities) {
 
 fn nobody(_: &Path, _: u32) -> Option<Secret> {
     None
+}
+
+fn without_password<'a>(options: &'a SshOptions, named: &'a [PathBuf]) -> Use<'a> {
+    Use {
+        host: &options.hosts[0],
+        named,
+        has_password: false,
+    }
 }
 
 /// The names of the files and agents whose keys are offered.
@@ -209,7 +217,9 @@ fn a_public_key_file_picks_a_key_of_the_agent() {
     let (mut options, mut identities) = with_agent(folder.path(), &[&other, &picked]);
     let named = [path];
     identities.read_files(&options.hosts[0], &named).unwrap();
-    identities.check(&options.hosts[0], &named).unwrap();
+    identities
+        .check(&without_password(&options, &named))
+        .unwrap();
     assert_eq!(
         offered(&identities, &options.hosts[0], &named),
         ["key.pub", "agent"]
@@ -228,12 +238,16 @@ fn a_public_key_beside_a_private_one_that_is_elsewhere_picks_a_key_of_the_agent(
     options.hosts[0].identities_only = true;
     let named = [folder.path().join("key")];
     identities.read_files(&options.hosts[0], &named).unwrap();
-    identities.check(&options.hosts[0], &named).unwrap();
+    identities
+        .check(&without_password(&options, &named))
+        .unwrap();
     assert_eq!(offered(&identities, &options.hosts[0], &named), ["key"]);
     assert_eq!(identities.notes, Vec::<String>::new());
     // Without the agent it is no use, and there is no other.
     options.hosts[0].agent = None;
-    let error = identities.check(&options.hosts[0], &named).unwrap_err();
+    let error = identities
+        .check(&without_password(&options, &named))
+        .unwrap_err();
     assert!(error.to_string().contains("cannot read"), "{error}");
 }
 
@@ -247,7 +261,9 @@ fn named_files_that_are_no_use_are_noted_where_the_agent_holds_other_keys() {
     write(folder.path(), "encrypted", &encrypted);
     let (mut options, mut identities) = with_agent(folder.path(), &[&key()]);
     identities.read_files(&options.hosts[0], &named).unwrap();
-    identities.check(&options.hosts[0], &named).unwrap();
+    identities
+        .check(&without_password(&options, &named))
+        .unwrap();
     assert_eq!(offered(&identities, &options.hosts[0], &named), ["agent"]);
     assert_eq!(identities.notes.len(), 3, "{:?}", identities.notes);
     for (note, path) in identities.notes.iter().zip(&named) {
@@ -255,7 +271,11 @@ fn named_files_that_are_no_use_are_noted_where_the_agent_holds_other_keys() {
     }
     // With IdentitiesOnly the agent's keys do not count.
     options.hosts[0].identities_only = true;
-    assert!(identities.check(&options.hosts[0], &named).is_err());
+    assert!(
+        identities
+            .check(&without_password(&options, &named))
+            .is_err()
+    );
 }
 
 #[test]

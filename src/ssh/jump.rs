@@ -47,6 +47,9 @@ struct Sessions {
     dialing: Vec<(Dial, usize)>,
     /// How many channels the host is known to allow in one session.
     room: usize,
+    /// The refusal of a login, where no other one has worked. It holds for the run: to try again for each node would lock
+    /// the account.
+    refused: Option<Failure>,
 }
 
 impl Default for Sessions {
@@ -55,6 +58,7 @@ impl Default for Sessions {
             live: Vec::new(),
             dialing: Vec::new(),
             room: CHANNELS,
+            refused: None,
         }
     }
 }
@@ -212,6 +216,9 @@ async fn lease(inner: &Arc<Inner>, route: Route) -> Result<Lease, Failure> {
                     return Ok((Arc::clone(bastion), slot));
                 }
             }
+            if let Some(refused) = &sessions.refused {
+                return Err(refused.clone());
+            }
             let dial = match sessions.joined() {
                 Some(dial) => dial,
                 None => {
@@ -253,6 +260,12 @@ impl Waiting<'_> {
         {
             drop(sessions.dialing.swap_remove(number));
             sessions.live.extend(answer.iter().cloned());
+            if let Err(failure) = answer
+                && failure.kind == FailureKind::SshAuth
+                && sessions.live.is_empty()
+            {
+                sessions.refused = Some(failure.clone());
+            }
         }
     }
 }
@@ -313,6 +326,9 @@ async fn reach(inner: Arc<Inner>, route: Route, room: usize) -> Result<Arc<Basti
         } else {
             &hop.identities
         },
+        password: inner.jump_passwords.get(&hop.to_string()),
+        way: before,
+        is_jump_host: true,
         settings: hop.ssh_settings,
     };
     let (inner, identities) = (&inner, &route.identities);

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::jump::Lease;
 use super::link::Link;
-use super::session::{CLOSE_WAIT, QUEUE_BYTES};
+use super::session::{CLOSE_WAIT, QUEUE_BYTES, cost};
 use crate::model::Hop;
 
 /// The stream. Dropping it closes the channel.
@@ -78,10 +78,12 @@ async fn drain(
             () = sender.closed() => break None,
         };
         match message {
+            Some(ChannelMsg::Data { data }) if data.is_empty() => {}
             Some(ChannelMsg::Data { data }) => {
                 // The flow control of the session inside keeps an honest node far below this.
-                let queued = state.queued.fetch_add(data.len(), Ordering::Relaxed);
-                if queued + data.len() > QUEUE_BYTES {
+                let cost = cost(data.len());
+                let queued = state.queued.fetch_add(cost, Ordering::Relaxed);
+                if queued + cost > QUEUE_BYTES {
                     break Some("it sends more than it may".to_owned());
                 }
                 if sender.send(data.to_vec()).is_err() {
@@ -120,7 +122,8 @@ impl AsyncRead for JumpStream {
         while self.current.1 == self.current.0.len() {
             match self.incoming.poll_recv(context) {
                 Poll::Ready(Some(bytes)) => {
-                    self.state.queued.fetch_sub(bytes.len(), Ordering::Relaxed);
+                    let cost = cost(bytes.len());
+                    self.state.queued.fetch_sub(cost, Ordering::Relaxed);
                     self.current = (bytes, 0);
                 }
                 Poll::Ready(None) => {

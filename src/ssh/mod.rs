@@ -6,6 +6,7 @@ mod auth;
 pub mod config;
 mod connect;
 mod dial;
+mod handler;
 mod host_certificate;
 mod host_keys;
 mod identities;
@@ -42,7 +43,7 @@ pub use settings::{
     CONNECT_TIMEOUT, HostKeyPolicy, HostSettings, KEEPALIVE, LoginMethod, Overrides,
 };
 
-use crate::model::{Failure, FailureKind, Node, Secret, Stage};
+use crate::model::{Failure, FailureKind, Hop, Node, Passwords, Secret, Stage};
 use crate::ports::Transport;
 
 /// How many nodes are connected to at one time, however many are at work: key exchanges of thousands at once would take
@@ -54,8 +55,16 @@ pub const CONNECTING: usize = 512;
 pub struct SshOptions {
     /// How each host is reached: nodes and hops name theirs by its number.
     pub hosts: Vec<HostSettings>,
-    /// The login password, the same on all nodes and jump hosts.
+    /// The login password, the same on all nodes. No jump host gets it.
     pub password: Option<Secret>,
+    /// The login passwords of jump hosts, by the [`Hop`] as it is written.
+    pub jump_passwords: HashMap<String, Secret>,
+}
+
+impl SshOptions {
+    fn password_of(&self, hop: &Hop) -> Option<&Secret> {
+        self.jump_passwords.get(&hop.to_string())
+    }
 }
 
 /// Something about the operator's SSH files that can be seen before the first connection.
@@ -132,6 +141,12 @@ pub struct SshTransport(Arc<Inner>);
 struct Inner {
     hosts: Vec<Host>,
     identities: Identities,
+    password: Option<Secret>,
+    jump_passwords: HashMap<String, Secret>,
+    /// What became of these passwords.
+    tried: Passwords,
+    /// What became of those for becoming root.
+    root_passwords: Arc<Passwords>,
     pool: jump::Pool,
     connecting: Semaphore,
     warnings: Vec<String>,
@@ -190,6 +205,10 @@ impl SshTransport {
         Ok(Self(Arc::new(Inner {
             hosts,
             identities,
+            password: options.password,
+            jump_passwords: options.jump_passwords,
+            tried: Passwords::default(),
+            root_passwords: Arc::default(),
             pool: jump::Pool::default(),
             connecting: Semaphore::new(CONNECTING),
             warnings,
@@ -248,6 +267,9 @@ impl Transport for SshTransport {
             port: node.port,
             user: &node.user,
             identities: &node.identities,
+            password: self.0.password.as_ref(),
+            way: &node.jump,
+            is_jump_host: false,
             settings: node.ssh_settings,
         };
         let live = connect::open(&self.0, &target, progress, &|| {
@@ -268,6 +290,11 @@ impl Transport for SshTransport {
             .boxed()
         })
         .await?;
-        Ok(SshSession::new(live, wait))
+        let root_passwords = Arc::clone(&self.0.root_passwords);
+        Ok(SshSession::new(live, wait, root_passwords))
+    }
+
+    fn has_given_up_a_password(&self) -> bool {
+        self.0.tried.is_any_given_up() || self.0.root_passwords.is_any_given_up()
     }
 }

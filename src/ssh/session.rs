@@ -9,16 +9,20 @@ use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Sig};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::connect::Live;
 use super::link::Link;
 use crate::model::text::capped;
-use crate::model::{ExitStatus, Failure, FailureKind, Stage};
+use crate::model::{ExitStatus, Failure, FailureKind, Passwords, Stage};
 use crate::ports::{Channel, ChannelEvent, Session};
 
-/// The most bytes kept for a reader who does not come: beyond it, output is thrown away.
+/// The most memory for what a reader has not taken yet: beyond it, output is thrown away.
 pub(super) const QUEUE_BYTES: usize = 8 << 20;
+/// What a piece of output counts for at least: a server may send its bytes one by one.
+const LEAST_COST: usize = 128;
+/// How long a server may refuse our input. What we write is small, so one that works never does for long.
+const WRITE_WAIT: Duration = Duration::from_secs(60);
 /// The most that is given to the session in one piece, in bytes. It copies a piece twice, and keeps the room of the
 /// biggest for as long as it lives.
 const PIECE: usize = 2 << 10;
@@ -27,16 +31,26 @@ pub(super) const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// The longest signal name that is kept.
 const SIGNAL_NAME: usize = 40;
 
+/// The memory that a piece of output of this length takes while it waits.
+pub(super) fn cost(length: usize) -> usize {
+    length.max(LEAST_COST)
+}
+
 /// A connection to one node over SSH. Dropping it closes the socket at once.
 pub struct SshSession {
     live: Live,
     /// The most that opening a channel may take.
     wait: Duration,
+    root_passwords: Arc<Passwords>,
 }
 
 impl SshSession {
-    pub(super) fn new(live: Live, wait: Duration) -> Self {
-        Self { live, wait }
+    pub(super) fn new(live: Live, wait: Duration, root_passwords: Arc<Passwords>) -> Self {
+        Self {
+            live,
+            wait,
+            root_passwords,
+        }
     }
 }
 
@@ -66,6 +80,14 @@ impl Session for SshSession {
                 )))
             }
         }
+    }
+
+    fn host_key_changed(&self) -> bool {
+        self.live.has_changed
+    }
+
+    fn root_passwords(&self) -> Option<&Passwords> {
+        Some(&self.root_passwords)
     }
 
     async fn close(self) {
@@ -144,6 +166,11 @@ impl Channel for SshChannel {
                 // russh waits for ever for the window of a channel that is gone.
                 _ = self.open.changed() => false,
                 written = self.writing.data_bytes(piece) => written.is_ok(),
+                () = sleep(WRITE_WAIT) => {
+                    self.link.kill("the server took no input");
+                    let detail = format!("the server took no input for {WRITE_WAIT:?}");
+                    return Err(lost(detail));
+                }
             };
             if !is_written {
                 return match self.link.has_ended() {
@@ -162,7 +189,8 @@ impl Channel for SshChannel {
     async fn next(&mut self) -> Result<Option<ChannelEvent>, Failure> {
         let event = self.events.recv().await.transpose()?;
         if let Some(ChannelEvent::Stdout(bytes) | ChannelEvent::Stderr(bytes)) = &event {
-            self.state.queued.fetch_sub(bytes.len(), Ordering::Relaxed);
+            let cost = cost(bytes.len());
+            self.state.queued.fetch_sub(cost, Ordering::Relaxed);
         }
         Ok(event)
     }
@@ -195,6 +223,10 @@ impl Drain {
                 // 1 is standard error, RFC 4254 section 5.2; there are no others.
                 Some(ChannelMsg::ExtendedData { data, ext: 1 }) => {
                     self.keep(&data).map(ChannelEvent::Stderr)
+                }
+                // A command ends once.
+                Some(ChannelMsg::ExitStatus { .. } | ChannelMsg::ExitSignal { .. }) if exited => {
+                    None
                 }
                 Some(ChannelMsg::ExitStatus { exit_status }) => {
                     exited = true;
@@ -238,14 +270,18 @@ impl Drain {
 
     /// The bytes, unless too many wait already. Once some were thrown away, all that follow are.
     fn keep(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        if bytes.is_empty() {
+            return None;
+        }
         let queued = self.state.queued.load(Ordering::Relaxed);
-        if queued + bytes.len() > QUEUE_BYTES || self.state.discarded.load(Ordering::Relaxed) > 0 {
+        let cost = cost(bytes.len());
+        if queued + cost > QUEUE_BYTES || self.state.discarded.load(Ordering::Relaxed) > 0 {
             self.state
                 .discarded
                 .fetch_add(bytes.len() as u64, Ordering::Relaxed);
             return None;
         }
-        self.state.queued.fetch_add(bytes.len(), Ordering::Relaxed);
+        self.state.queued.fetch_add(cost, Ordering::Relaxed);
         Some(bytes.to_vec())
     }
 }

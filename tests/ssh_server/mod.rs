@@ -94,6 +94,11 @@ pub struct Seen {
     pub nones: AtomicUsize,
     pub forwards: AtomicUsize,
     pub closed_channels: AtomicUsize,
+    /// Pieces of one byte that are on their way.
+    pub crumbs: AtomicUsize,
+    /// Channels that the server opened, and the client took or refused.
+    pub accepted: AtomicUsize,
+    pub rejected: AtomicUsize,
     /// Cuts all connections.
     pub cut: Notify,
 }
@@ -230,8 +235,8 @@ impl server::Handler for Login {
     }
 
     async fn auth_password(&mut self, _: &str, password: &str) -> Result<Auth, russh::Error> {
-        self.may_stall().await?;
         self.seen.passwords.fetch_add(1, Ordering::SeqCst);
+        self.may_stall().await?;
         let right = !self.behaviour.keyboard && self.behaviour.password == Some(password);
         Ok(if right { Auth::Accept } else { Auth::reject() })
     }
@@ -287,6 +292,7 @@ impl server::Handler for Login {
                 prompts: vec![(self.behaviour.question.into(), false)].into(),
             });
         };
+        self.seen.passwords.fetch_add(1, Ordering::SeqCst);
         let right = response.next().as_deref() == self.behaviour.password.map(str::as_bytes);
         Ok(if right { Auth::Accept } else { Auth::reject() })
     }
@@ -385,6 +391,35 @@ async fn pump(mut channel: impl AsyncRead + AsyncWrite + Unpin, mut target: TcpS
     let _ = tokio::io::copy_bidirectional(&mut channel, &mut target).await;
 }
 
+/// Opens a channel of every kind to the client, as a server would that has a forwarding there.
+async fn open_all(handle: &Handle, seen: &Seen) -> Option<()> {
+    let from = || ("127.0.0.1".to_owned(), 4000);
+    let opened = [
+        handle.channel_open_agent().await,
+        handle.channel_open_session().await,
+        handle.channel_open_x11(from().0, from().1).await,
+        handle
+            .channel_open_direct_tcpip(from().0, 22, from().0, from().1)
+            .await,
+        handle
+            .channel_open_forwarded_tcpip(from().0, 22, from().0, from().1)
+            .await,
+        handle.channel_open_direct_streamlocal("/socket").await,
+        handle.channel_open_forwarded_streamlocal("/socket").await,
+    ];
+    for answer in opened {
+        match answer {
+            Ok(_) => seen.accepted.fetch_add(1, Ordering::SeqCst),
+            Err(russh::Error::ChannelOpenFailure(_)) => {
+                seen.rejected.fetch_add(1, Ordering::SeqCst)
+            }
+            // The connection is gone.
+            Err(_) => return None,
+        };
+    }
+    Some(())
+}
+
 /// The commands that the server knows.
 async fn run(line: &str, channel: ChannelId, handle: &Handle, seen: &Seen) -> Option<()> {
     let (command, number) = line.split_once(' ').unwrap_or((line, "0"));
@@ -417,6 +452,27 @@ async fn run(line: &str, channel: ChannelId, handle: &Handle, seen: &Seen) -> Op
                 handle.data(channel, vec![b'x'; 1 << 15]).await.ok()?;
             }
             handle.exit_status_request(channel, 0).await.ok()?;
+        }
+        // So many pieces of output of one byte, and then nothing more.
+        "crumbs" => {
+            for _ in 0..number {
+                handle.data(channel, b"x".to_vec()).await.ok()?;
+            }
+            seen.crumbs.fetch_add(number, Ordering::SeqCst);
+            return None;
+        }
+        // Ends so many times.
+        "ends" => {
+            for status in 0..number as u32 {
+                handle.exit_status_request(channel, status).await.ok()?;
+            }
+        }
+        // Opens channels of every kind, again and again, until the client has enough.
+        "open" => {
+            for _ in 0..number {
+                open_all(handle, seen).await?;
+            }
+            return None;
         }
         // Output, and then the connection is cut.
         "cut" => {

@@ -1,0 +1,245 @@
+//! What became of a run's passwords: a wrong one must not lock an account by being tried on every node.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Secret;
+
+/// How many hosts may refuse a password that none has accepted before it is tried no more. Accounts in a directory are
+/// commonly locked after three to ten failures.
+const MOST_REFUSALS: usize = 2;
+
+/// What became of the passwords that were tried, by user and password.
+///
+/// A host that did not accept a password is not sent it again. Until one host has accepted it, one host at a time is sent
+/// it, and after two refusals none is.
+#[derive(Default)]
+pub struct Passwords {
+    accounts: Mutex<HashMap<String, Vec<(Secret, Arc<Account>)>>>,
+    is_any_given_up: Arc<AtomicBool>,
+}
+
+/// One password of one user.
+struct Account {
+    is_any_given_up: Arc<AtomicBool>,
+    /// Whoever tries a password that is not known to be right holds it.
+    turn: Arc<Semaphore>,
+    tries: Mutex<Tries>,
+}
+
+#[derive(Default)]
+struct Tries {
+    is_right: bool,
+    /// The hosts that accepted it.
+    accepted: HashSet<String>,
+    /// The hosts that were sent it and did not accept it.
+    refused: HashSet<String>,
+}
+
+impl Tries {
+    fn is_given_up(&self) -> bool {
+        !self.is_right && self.refused.len() >= MOST_REFUSALS
+    }
+}
+
+/// Why a password is not sent to a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Withheld {
+    /// This host was sent it before and did not accept it.
+    SentBefore,
+    /// These hosts did not accept it, and no other has.
+    Refused(Vec<String>),
+}
+
+impl std::fmt::Display for Withheld {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::SentBefore => {
+                out.write_str("this host was sent it before in this run and did not accept it")
+            }
+            Self::Refused(hosts) => write!(
+                out,
+                "{} did not accept it and no host has, and further tries could lock the account",
+                hosts.join(" and ")
+            ),
+        }
+    }
+}
+
+impl Passwords {
+    /// Leave to send `host` this password, which may be a long time coming. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why it must not be sent.
+    pub async fn permit(
+        &self,
+        user: &str,
+        password: &Secret,
+        host: &str,
+    ) -> Result<Permit, Withheld> {
+        let account = self.account(user, password);
+        if let Some(answer) = account.answer(host) {
+            return answer;
+        }
+        // It is never closed, so there is no error.
+        let turn = Arc::clone(&account.turn).acquire_owned().await.ok();
+        account.answer(host).unwrap_or_else(|| {
+            Ok(Permit {
+                account: Some(Arc::clone(&account)),
+                host: host.to_owned(),
+                _turn: turn,
+            })
+        })
+    }
+
+    /// Whether some password is tried no more.
+    pub fn is_any_given_up(&self) -> bool {
+        self.is_any_given_up.load(Ordering::Relaxed)
+    }
+
+    fn account(&self, user: &str, password: &Secret) -> Arc<Account> {
+        let mut accounts = lock(&self.accounts);
+        let of_user = accounts.entry(user.to_owned()).or_default();
+        let known = of_user.iter().find(|(known, _)| known == password);
+        if let Some((_, account)) = known {
+            return Arc::clone(account);
+        }
+        let account = Arc::new(Account {
+            is_any_given_up: Arc::clone(&self.is_any_given_up),
+            turn: Arc::new(Semaphore::new(1)),
+            tries: Mutex::default(),
+        });
+        of_user.push((password.clone(), Arc::clone(&account)));
+        account
+    }
+}
+
+impl Account {
+    /// What holds for this host; nothing where it has to wait for its turn.
+    fn answer(self: &Arc<Self>, host: &str) -> Option<Result<Permit, Withheld>> {
+        let tries = lock(&self.tries);
+        if !tries.accepted.contains(host) && tries.refused.contains(host) {
+            return Some(Err(Withheld::SentBefore));
+        }
+        if tries.is_given_up() {
+            let mut hosts: Vec<String> = tries.refused.iter().cloned().collect();
+            hosts.sort_unstable();
+            return Some(Err(Withheld::Refused(hosts)));
+        }
+        tries.is_right.then(|| {
+            Ok(Permit {
+                account: Some(Arc::clone(self)),
+                host: host.to_owned(),
+                _turn: None,
+            })
+        })
+    }
+}
+
+/// Leave to send a password to one host, once. Dropped without a word, it counts as a refusal: the host may have counted
+/// the password as a wrong one.
+#[must_use]
+pub struct Permit {
+    /// Nothing once it is known what became of it.
+    account: Option<Arc<Account>>,
+    host: String,
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Permit {
+    /// The host accepted the password.
+    pub fn accepted(mut self) {
+        if let Some(account) = self.account.take() {
+            let mut tries = lock(&account.tries);
+            tries.is_right = true;
+            tries.accepted.insert(std::mem::take(&mut self.host));
+        }
+    }
+
+    /// The password was not sent after all.
+    pub fn unused(mut self) {
+        self.account = None;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(account) = &self.account {
+            let host = std::mem::take(&mut self.host);
+            let mut tries = lock(&account.tries);
+            tries.refused.insert(host);
+            if tries.is_given_up() {
+                account.is_any_given_up.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing in here panics half-way through a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn password() -> Secret {
+        Secret::new("battery")
+    }
+
+    async fn permit(passwords: &Passwords, host: &str) -> Result<Permit, Withheld> {
+        passwords.permit("ops", &password(), host).await
+    }
+
+    #[tokio::test]
+    async fn one_host_at_a_time_tries_a_password_that_none_has_accepted() {
+        let passwords = Passwords::default();
+        let first = permit(&passwords, "a").await.unwrap();
+        let mut second = Box::pin(permit(&passwords, "b"));
+        assert!(second.as_mut().now_or_never().is_none());
+        // Others do not wait for it.
+        let others = [("root", "battery"), ("ops", "staple")];
+        for (user, other) in others {
+            let permit = passwords
+                .permit(user, &Secret::new(other), "a")
+                .now_or_never();
+            permit.unwrap().unwrap().unused();
+        }
+        first.accepted();
+        let second = second.await.unwrap();
+        let third = permit(&passwords, "c").now_or_never().unwrap().unwrap();
+        drop((second, third));
+        assert!(!passwords.is_any_given_up());
+        assert_eq!(
+            permit(&passwords, "b").await.err(),
+            Some(Withheld::SentBefore)
+        );
+        permit(&passwords, "a").await.unwrap().accepted();
+    }
+
+    #[tokio::test]
+    async fn two_refusals_are_enough_for_all() {
+        let passwords = Passwords::default();
+        drop(permit(&passwords, "a").await.unwrap());
+        assert_eq!(
+            permit(&passwords, "a").await.err(),
+            Some(Withheld::SentBefore)
+        );
+        permit(&passwords, "b").await.unwrap().unused();
+        assert!(!passwords.is_any_given_up());
+        let trying = permit(&passwords, "b").await.unwrap();
+        let mut waiting = Box::pin(permit(&passwords, "c"));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(trying);
+        let refused = Withheld::Refused(vec!["a".into(), "b".into()]);
+        assert_eq!(waiting.await.err(), Some(refused.clone()));
+        assert_eq!(permit(&passwords, "d").await.err(), Some(refused));
+        assert!(passwords.is_any_given_up());
+    }
+}
