@@ -13,6 +13,9 @@ use crate::ssh::config::{
 };
 use crate::ssh::{HostSettings, Overrides, public_key_of};
 
+/// The hosts to go through, and the command that leads to the first of them where it is not dialled.
+type Way = (Vec<Hop>, Option<String>);
+
 /// The ssh_config of a run, and what it says that prepull does not do.
 pub(super) struct SshBackground {
     config: SshConfig,
@@ -22,7 +25,7 @@ pub(super) struct SshBackground {
     /// Whether a key file is there: asked once, however many hosts it is named for.
     key_files: RefCell<HashMap<PathBuf, bool>>,
     /// The way through jump hosts, by how they were said.
-    ways: RefCell<HashMap<Vec<JumpHost>, Vec<Hop>>>,
+    ways: RefCell<HashMap<Vec<JumpHost>, Way>>,
     /// Who logs in to a jump host, as far as ssh_config says.
     jump_users: RefCell<HashMap<String, String>>,
     /// Option and what becomes of it: said once, however many hosts it is set for.
@@ -100,21 +103,24 @@ impl SshBackground {
             given.jump = Some(hops.collect::<Result<_, _>>()?);
         }
         let host = self.resolve(asked.host, &given)?;
+        let (jump, proxy_command) = match &host.proxy {
+            Proxy::Direct => (Vec::new(), None),
+            Proxy::Command { command, .. } => (Vec::new(), Some(command.clone())),
+            Proxy::Jump(chain) => self.way(asked.host, chain)?,
+        };
         Ok(Behind {
             user: Some(host.user.clone()),
             port: Some(host.port),
             identities: self.identities(&host),
             address: Some(host.host_name.clone()),
-            jump: match &host.proxy {
-                Proxy::Jump(chain) => self.way(asked.host, chain)?,
-                Proxy::Direct | Proxy::Command { .. } => Vec::new(),
-            },
+            jump,
+            proxy_command,
             ssh_settings: self.note(&host),
         })
     }
 
-    /// The way to a host through these.
-    fn way(&self, host: &str, chain: &[JumpHost]) -> Result<Vec<Hop>, String> {
+    /// The way to a host through these, and the command that leads to the first of them.
+    fn way(&self, host: &str, chain: &[JumpHost]) -> Result<Way, String> {
         if let Some(way) = self.ways.borrow().get(chain) {
             return Ok(way.clone());
         }
@@ -127,7 +133,11 @@ impl SshBackground {
             identities: self.identities(hop),
             ssh_settings: self.note(hop),
         };
-        let way: Vec<Hop> = hops.iter().map(hop).collect();
+        let command = match hops.first().map(|first| &first.proxy) {
+            Some(Proxy::Command { command, .. }) => Some(command.clone()),
+            _ => None,
+        };
+        let way: Way = (hops.iter().map(hop).collect(), command);
         self.ways.borrow_mut().insert(chain.to_vec(), way.clone());
         Ok(way)
     }
@@ -265,6 +275,8 @@ mod tests {
             })
             .unwrap();
         assert_eq!(behind.jump, []);
+        let shown = behind.proxy_command.as_deref();
+        assert_eq!(shown, Some("nc -q 1 node 2222 # ops"));
         let settings = settings(&background, &behind);
         let command = settings.proxy_command.as_deref();
         assert_eq!(command, Some("nc -q 1 node 2222 # ops"));
@@ -348,6 +360,15 @@ mod tests {
             let error = error.unwrap_err();
             assert!(error.contains(part), "{option}: {error}");
         }
+    }
+
+    #[test]
+    fn a_command_that_leads_to_the_first_hop_is_known() {
+        let background =
+            background("Host gate\nProxyCommand nc %h %p\nHost node\nProxyJump gate\n");
+        let behind = background.ask(&asked("node")).unwrap();
+        assert_eq!(behind.jump.len(), 1);
+        assert_eq!(behind.proxy_command.as_deref(), Some("nc gate 22"));
     }
 
     #[test]

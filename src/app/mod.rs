@@ -127,6 +127,9 @@ fn nodes(args: &NodesArgs, ambient: &Ambient) -> Result<Exit> {
     })?;
     warn(&ssh.warnings());
     warn(&without_address(&fleet));
+    if args.output == NodesFormat::Yaml {
+        warn(proxied(&fleet).as_slice());
+    }
     let text = match args.output {
         NodesFormat::Human => report::fleet_table(&fleet, false),
         NodesFormat::Wide => report::fleet_table(&fleet, true),
@@ -136,6 +139,22 @@ fn nodes(args: &NodesArgs, ambient: &Ambient) -> Result<Exit> {
     };
     report::print_stdout(&text)?;
     Ok(Exit::Success)
+}
+
+/// What an inventory in prepull's own YAML cannot say.
+fn proxied(fleet: &Fleet) -> Option<String> {
+    let proxied = fleet
+        .nodes()
+        .iter()
+        .filter(|node| node.proxy_command().is_some());
+    let names: Vec<&str> = proxied.map(|node| node.name.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "a ProxyCommand leads to {}, which this inventory cannot say: without the ssh_config or the Ansible inventory that \
+             says it, prepull would connect directly",
+            runs::named(&names)
+        )
+    })
 }
 
 /// `prepull images`.

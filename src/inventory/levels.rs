@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use super::error::Fault;
 use super::hosts::{self, HostSpec};
+use crate::model::node::PROXY_COMMAND;
 use crate::model::{Hop, Node, RuntimeKind};
 
 /// The port where nobody says another one.
@@ -73,6 +74,8 @@ pub struct Behind {
     pub address: Option<String>,
     /// The way, resolved; it follows [`Asked::jump`] where that is said.
     pub jump: Vec<Hop>,
+    /// The command that leads to it, or to the first host on the way: only shown.
+    pub proxy_command: Option<String>,
     /// See [`Node::ssh_settings`].
     pub ssh_settings: usize,
 }
@@ -352,6 +355,9 @@ pub(super) fn resolve(
     for level in levels.iter().rev() {
         labels.extend(level.labels.clone());
         facts.extend(level.facts.clone());
+    }
+    if let Some(command) = behind.proxy_command {
+        facts.insert(PROXY_COMMAND.to_owned(), command);
     }
     Ok(Node {
         address: address.or(behind.address).unwrap_or_else(|| name.clone()),

@@ -139,6 +139,7 @@ fn what_stands_behind_fills_what_nobody_says() {
             identities: vec!["key".into()],
             address: Some("n.example".into()),
             jump: vec![],
+            proxy_command: Some("nc n 22".into()),
             ssh_settings: 0,
         })
     };

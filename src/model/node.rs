@@ -37,7 +37,7 @@ pub struct Node {
     pub ssh_settings: usize,
     /// Free-form labels.
     pub labels: BTreeMap<String, String>,
-    /// What its source knows about it and prepull only shows: architecture, readiness, taints.
+    /// What is known about it and only shown: architecture, readiness, taints, [`PROXY_COMMAND`].
     pub facts: BTreeMap<String, String>,
     /// The groups it stands in, nearest first.
     pub groups: Vec<String>,
@@ -65,7 +65,15 @@ impl Node {
     }
 }
 
+/// The fact that holds the command whose standard input and output lead to a node, or to the first host on the way there.
+pub const PROXY_COMMAND: &str = "proxy-command";
+
 impl Node {
+    /// The command that leads to it, or to the first host on the way, where it is not dialled.
+    pub fn proxy_command(&self) -> Option<&str> {
+        self.facts.get(PROXY_COMMAND).map(String::as_str)
+    }
+
     /// What tells its SSH server from others, for people: the address, the port and the way there.
     pub fn server(&self) -> String {
         server(&self.address, self.port, &self.jump)

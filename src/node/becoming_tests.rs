@@ -94,6 +94,8 @@ struct Sudo {
     record: Arc<Mutex<String>>,
     passwords: Arc<Passwords>,
     has_changed: bool,
+    /// Whether its channel is closed after that.
+    closes: bool,
 }
 
 impl Sudo {
@@ -103,6 +105,7 @@ impl Sudo {
             record: Arc::default(),
             passwords: Arc::default(),
             has_changed: false,
+            closes: false,
         }
     }
 }
@@ -119,6 +122,7 @@ impl Session for Sudo {
             record: self.record.clone(),
             passwords: self.passwords.clone(),
             has_changed: self.has_changed,
+            closes: self.closes,
         })
     }
 
@@ -155,6 +159,9 @@ impl Channel for Sudo {
     }
 
     async fn next(&mut self) -> Result<Option<ChannelEvent>, Failure> {
+        if self.says.is_empty() && self.closes {
+            return Ok(None);
+        }
         if self.says.is_empty() {
             return std::future::pending().await;
         }
@@ -223,6 +230,7 @@ async fn what_sudo_refuses_after_the_password_is_no_refusal_of_it() {
         says.push(ChannelEvent::Exited(ExitStatus::Code(1)));
         let mut session = Sudo {
             passwords: passwords.clone(),
+            closes: true,
             ..Sudo::new(says)
         };
         let node = Node {
@@ -248,6 +256,7 @@ async fn a_host_with_another_key_gets_no_password_for_sudo() {
     ] {
         let mut session = Sudo {
             has_changed: true,
+            closes: true,
             ..Sudo::new(vec![
                 ChannelEvent::Stdout("~root sudo 77\n".into()),
                 ChannelEvent::Stderr(words.into()),

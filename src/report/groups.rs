@@ -31,6 +31,8 @@ pub(super) struct Group {
     pub(super) kind: Option<FailureKind>,
     /// The nodes by number, each once, in the order in which it hit them.
     pub(super) nodes: Vec<usize>,
+    /// Host keys: the fingerprints that each node's failure tells, the one that it offers first.
+    pub(super) fingerprints: Vec<(usize, Vec<String>)>,
 }
 
 /// The groups of a finished run: failures first, those of one kind together, the kinds and groups with most nodes first.
@@ -79,18 +81,31 @@ impl Causes {
         // What goes wrong before the image is looked at is the same for all of them.
         let about_one = matches!(failure.stage, Stage::Inspect | Stage::Pull | Stage::Verify);
         let about_one = about_one && plan.work.items() > 1;
+        let found = match failure.kind {
+            FailureKind::HostKey => fingerprints(first),
+            _ => Vec::new(),
+        };
+        // Each host has a key of its own.
+        let general = found
+            .iter()
+            .fold(first.to_owned(), |text, one| text.replace(one, "#"));
         let names = plan.fleet.nodes().get(node);
         let names = names.map(|node| [node.name.as_str(), &node.address]);
         let cause = Cause {
             kind: failure.kind.as_str().to_string(),
             stage: Some(failure.stage),
             image: Some(item).filter(|_| about_one),
-            words: normalised(first, names.as_ref().map_or(&[], |names| &names[..])),
+            words: normalised(&general, names.as_ref().map_or(&[], |names| &names[..])),
         };
         let image = cause.image.and_then(|item| plan.work.image(item));
         let image = image.map_or(String::new(), |image| format!(" {image}"));
         let what = format!("{} ({}{image})", failure.kind, failure.stage);
-        self.add(node, cause, what, first, Some(failure.kind))
+        let place = self.add(node, cause, what, first, Some(failure.kind));
+        let noted = &mut self.groups[place].fingerprints;
+        if !found.is_empty() && noted.last().is_none_or(|(last, _)| *last != node) {
+            noted.push((node, found));
+        }
+        place
     }
 
     /// Takes note of an outcome, if it is not what the operator wanted.
@@ -151,6 +166,7 @@ impl Causes {
                 example: telling(words, EXAMPLE).into_owned(),
                 kind,
                 nodes: Vec::new(),
+                fingerprints: Vec::new(),
             });
         }
         let nodes = &mut self.groups[place].nodes;
@@ -160,6 +176,15 @@ impl Causes {
         }
         place
     }
+}
+
+/// The fingerprints of keys in a node's failure, escaped.
+fn fingerprints(detail: &str) -> Vec<String> {
+    let words = detail.split(|c: char| c.is_whitespace() || ",;()".contains(c));
+    words
+        .filter(|word| word.starts_with("SHA256:"))
+        .map(|word| shown(word, 60).into_owned())
+        .collect()
 }
 
 /// What is the same in equal failures of different nodes: names and addresses gone, and of the rest

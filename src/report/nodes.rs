@@ -10,6 +10,7 @@ use super::document::outcome_entry;
 use super::lines::shown;
 use super::summary::failures;
 use super::table::{Column, table, width};
+use crate::model::node::PROXY_COMMAND;
 use crate::model::{ClockOffset, Fleet, Node, NodeFacts, Outcome, Record, Work, text::bytes};
 
 /// The longest cell of a table, in characters.
@@ -29,7 +30,9 @@ pub fn fleet_table(fleet: &Fleet, wide: bool) -> String {
         column("RUNTIME", 7, 7),
         column("JUMP", 2, 6),
     ];
-    let has_facts = fleet.nodes().iter().any(|node| !node.facts.is_empty());
+    let has_facts = (fleet.nodes().iter())
+        .flat_map(|node| node.facts.keys())
+        .any(|fact| fact != PROXY_COMMAND);
     if has_facts {
         columns.extend([column("SYSTEM", 1, 6), column("STATE", 4, 10)]);
     }
@@ -44,7 +47,7 @@ pub fn fleet_table(fleet: &Fleet, wide: bool) -> String {
             node.port.to_string(),
             node.user.clone(),
             runtime.to_string(),
-            hops(node).join(","),
+            way(node),
         ];
         if has_facts {
             row.extend([system(node), state(node)]);
@@ -161,6 +164,15 @@ fn hops(node: &Node) -> Vec<String> {
     node.jump.iter().map(ToString::to_string).collect()
 }
 
+/// The way to it in one cell.
+fn way(node: &Node) -> String {
+    let command = node
+        .proxy_command()
+        .map(|command| format!("(command) {command}"));
+    let legs: Vec<String> = command.into_iter().chain(hops(node)).collect();
+    legs.join(",")
+}
+
 fn groups_and_labels(node: &Node) -> [String; 2] {
     let labels = node.labels.iter();
     let labels: Vec<String> = labels
@@ -203,6 +215,13 @@ fn yaml<'a>(nodes: impl Iterator<Item = (&'a Node, Value, Option<Value>)>) -> St
     for (node, says, found) in nodes {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "  - {says}");
+        if let Some(command) = node.proxy_command() {
+            let _ = writeln!(
+                out,
+                "    # not said here: the ProxyCommand that leads to it, {}",
+                json!(command)
+            );
+        }
         if let Some(found) = found {
             let _ = writeln!(out, "    # {found}");
         }
@@ -287,7 +306,7 @@ fn node_json(node: &Node) -> Value {
     let identities = node.identities.iter().map(|path| path.to_string_lossy());
     json!({
         "name": node.name, "address": node.address, "port": node.port, "user": node.user,
-        "identities": identities.collect::<Vec<_>>(), "jump": hops(node),
+        "identities": identities.collect::<Vec<_>>(), "jump": hops(node), "proxy_command": node.proxy_command(),
         "runtime": node.runtime.map(|kind| kind.as_str()),
         "labels": node.labels, "groups": node.groups, "facts": node.facts,
     })

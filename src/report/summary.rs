@@ -19,6 +19,8 @@ use crate::model::{
 const NAMES: usize = 400;
 /// How many groups of failures are listed.
 const GROUPS: usize = 20;
+/// How many host keys of one group are listed.
+const HOST_KEYS: usize = 200;
 /// How many of the slowest nodes are named.
 const SLOWEST: usize = 3;
 
@@ -211,7 +213,11 @@ pub(super) fn failures(out: &mut String, result: &RunResult) {
         if !group.example.is_empty() {
             let _ = write!(out, ": {}", group.example);
         }
-        let _ = writeln!(out, "\n  {}", names(&nodes));
+        out.push('\n');
+        if group.fingerprints.is_empty() {
+            let _ = writeln!(out, "  {}", names(&nodes));
+        }
+        host_keys(out, result, &group.fingerprints);
         let advice = group.kind.map(FailureKind::advice);
         let next = groups.peek().and_then(|next| next.kind);
         begins = next.map(FailureKind::advice) != advice;
@@ -250,6 +256,23 @@ fn names(nodes: &[&str]) -> String {
         left = left.saturating_sub(names);
     }
     out
+}
+
+/// A line for each host key that is to be compared: "  node-1  SHA256:...", and the known one where it has changed.
+fn host_keys(out: &mut String, result: &RunResult, fingerprints: &[(usize, Vec<String>)]) {
+    let listed = &fingerprints[..fingerprints.len().min(HOST_KEYS)];
+    for (node, found) in listed {
+        let _ = write!(out, "  {}", shown(name(result, *node), NAMES));
+        for (place, fingerprint) in found.iter().enumerate() {
+            let known = if place == 0 { "" } else { "known: " };
+            let _ = write!(out, "  {known}{fingerprint}");
+        }
+        out.push('\n');
+    }
+    if fingerprints.len() > listed.len() {
+        let more = fingerprints.len() - listed.len();
+        let _ = writeln!(out, "  and {more} more");
+    }
 }
 
 /// "registry.lab:5000: 15 tries failed (12 registry-unavailable, 3 rate-limited), 97 pulls went well", where tries failed.

@@ -610,6 +610,40 @@ fn the_command_that_retries_names_the_nodes_and_stands_before_the_operators_own(
 }
 
 #[test]
+fn the_summary_lists_each_host_key_that_is_to_be_compared() {
+    let fails = |detail: String| {
+        let failure = Failure::new(FailureKind::HostKey, Stage::Handshake, detail);
+        vec![Outcome::Failed(failure)]
+    };
+    let unknown = |node: usize, key: &str| {
+        fails(format!(
+            "the host key of 10.0.0.{node} is unknown: it offers ssh-ed25519 SHA256:{key}; known hosts were read from \
+             /home/ops/.ssh/known_hosts and /etc/ssh/ssh_known_hosts; compare the fingerprint with the node's own"
+        ))
+    };
+    let changed = fails(
+        "the host key of 10.0.0.4 has changed: it offers ssh-ed25519 SHA256:offered+one, but /home/ops/.ssh/known_hosts:7 \
+         knows ssh-ed25519 SHA256:known/other; someone may be listening in"
+            .into(),
+    );
+    let outcomes = vec![
+        unknown(1, "abc+def/one"),
+        unknown(2, "ghi+jkl/two"),
+        unknown(3, "mno/pqr+three"),
+        changed,
+    ];
+    let text = summary(&result(pull(), outcomes));
+    for part in [
+        "host-key (handshake) on 3 nodes: ",
+        "known hosts were read from",
+        "\n  worker-1  SHA256:abc+def/one\n  worker-2  SHA256:ghi+jkl/two\n  worker-3  SHA256:mno/pqr+three\n",
+        "\n  worker-4  SHA256:offered+one  known: SHA256:known/other\n",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
 fn the_summary_names_the_slowest_the_registries_and_what_arrived() {
     let mut run = result(pull(), vec![vec![Outcome::Pulled(held("sha256:aa"))]; 9]);
     for (number, node) in run.nodes.iter_mut().enumerate() {

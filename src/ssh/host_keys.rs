@@ -32,6 +32,8 @@ pub(super) struct HostKeys {
     policy: HostKeyPolicy,
     /// Where new keys are recorded: the first of the operator's own files.
     own: Option<Arc<Path>>,
+    /// What was read and what was not there, for people.
+    sources: String,
     state: RwLock<State>,
 }
 
@@ -52,6 +54,7 @@ impl HostKeys {
     ) -> (Self, Vec<String>) {
         let mut state = State::default();
         let mut warnings = Vec::new();
+        let mut found: Vec<String> = Vec::new();
         for (number, path) in own.iter().chain(others).enumerate() {
             let shown = path.display();
             let bytes = match fs::read(path) {
@@ -64,6 +67,7 @@ impl HostKeys {
                     continue;
                 }
             };
+            found.push(shown.to_string());
             let text = String::from_utf8_lossy(&bytes);
             if number == 0 {
                 state.read = (bytes.len() as u64, text.lines().count());
@@ -77,7 +81,21 @@ impl HostKeys {
             }
             warnings.extend(state.index.add(&path.as_path().into(), 1, &text));
         }
+        let sources = match found.is_empty() {
+            false => format!("known hosts were read from {}", found.join(" and ")),
+            true => {
+                let missing = own
+                    .iter()
+                    .chain(others)
+                    .map(|path| path.display().to_string());
+                format!(
+                    "there is none of the files of known hosts: {}",
+                    missing.collect::<Vec<_>>().join(", ")
+                )
+            }
+        };
         let keys = Self {
+            sources,
             policy,
             own: own.first().map(|path| path.as_path().into()),
             state: RwLock::new(state),
@@ -120,7 +138,7 @@ impl HostKeys {
             (Verdict::Unknown { .. }, HostKeyPolicy::AcceptNew) => {
                 Ok(Trust::OnceRecorded { lines: index.len() })
             }
-            (refused, _) => Err(refusal(name, key, &refused)),
+            (refused, _) => Err(self.refusal(name, key, &refused)),
         }
     }
 
@@ -215,7 +233,38 @@ impl HostKeys {
             Verdict::Unknown { .. } => {
                 append(&mut state, &mut file, own, name, key, hash).map_err(failed)
             }
-            other => Err(refusal(name, key, &other)),
+            other => Err(self.refusal(name, key, &other)),
+        }
+    }
+
+    /// Why a key is not taken, for the operator.
+    fn refusal(&self, name: &KnownName, key: &PublicKey, verdict: &Verdict) -> String {
+        let offered = format!("{} {}", key.algorithm(), key.fingerprint(HashAlg::Sha256));
+        match verdict {
+            // Never asked for; harmless if it were.
+            Verdict::Known => format!("the host key of {name} is known"),
+            Verdict::Unknown { authority } => {
+                let authority = authority.as_ref().map_or_else(String::new, |place| {
+                    format!(
+                        " ({place} trusts a certificate authority for it, but it shows no certificate)"
+                    )
+                });
+                format!(
+                    "{}{authority}; {}; compare the fingerprint with the node's own, then add the key to known_hosts, or record unknown keys with --host-keys accept-new",
+                    stranger(name, key),
+                    self.sources
+                )
+            }
+            Verdict::Changed { known, place } => format!(
+                "the host key of {name} has changed: it offers {offered}, but {place} knows {} {}; someone may be listening in, or the node was installed anew: if so, remove the old key with `ssh-keygen -f {} -R {}`",
+                known.algorithm(),
+                known.fingerprint(HashAlg::Sha256),
+                quoted(&place.file.to_string_lossy()),
+                quoted(&name.full)
+            ),
+            Verdict::Revoked { place } => format!(
+                "the host key of {name} is revoked: {place} forbids {offered}; give the node a new key"
+            ),
         }
     }
 
@@ -349,35 +398,6 @@ fn quoted(word: &str) -> String {
         word.to_owned()
     } else {
         format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
-fn refusal(name: &KnownName, key: &PublicKey, verdict: &Verdict) -> String {
-    let offered = format!("{} {}", key.algorithm(), key.fingerprint(HashAlg::Sha256));
-    match verdict {
-        // Never asked for; harmless if it were.
-        Verdict::Known => format!("the host key of {name} is known"),
-        Verdict::Unknown { authority } => {
-            let authority = authority.as_ref().map_or_else(String::new, |place| {
-                format!(
-                    " ({place} trusts a certificate authority for it, but it shows no certificate)"
-                )
-            });
-            format!(
-                "{}{authority}; compare the fingerprint with the node's own, then add the key to known_hosts, or record unknown keys with --host-keys accept-new",
-                stranger(name, key)
-            )
-        }
-        Verdict::Changed { known, place } => format!(
-            "the host key of {name} has changed: it offers {offered}, but {place} knows {} {}; someone may be listening in, or the node was installed anew: if so, remove the old key with `ssh-keygen -f {} -R {}`",
-            known.algorithm(),
-            known.fingerprint(HashAlg::Sha256),
-            quoted(&place.file.to_string_lossy()),
-            quoted(&name.full)
-        ),
-        Verdict::Revoked { place } => format!(
-            "the host key of {name} is revoked: {place} forbids {offered}; give the node a new key"
-        ),
     }
 }
 

@@ -87,7 +87,7 @@ impl Builder<'_> {
         let values = self.values;
         let word = |name: &str, default: &str| values.text(name).unwrap_or(default).to_string();
         let text = |name: &str| values.text(name).map(str::to_string);
-        let user = word("user", &self.ambient.user);
+        let user = self.user();
         let alias = values.text("hostkeyalias").map(str::to_ascii_lowercase);
         let written_jump = values.jump().unwrap_or_default().last();
         let tokens = Tokens {
@@ -224,6 +224,26 @@ impl Builder<'_> {
         })
     }
 
+    /// Who logs in. OpenSSH 10 fills tokens and variables in; text that it would refuse is a name as older ones take it.
+    fn user(&self) -> String {
+        let Some(written) = self.values.text("user") else {
+            return self.ambient.user.clone();
+        };
+        let tokens = Tokens {
+            ambient: self.ambient,
+            host: self.host_name,
+            original: self.given,
+            alias: self.values.text("hostkeyalias"),
+            key_name: self.given,
+            port: self.values.port(),
+            user: "",
+            jump: "",
+        };
+        tokens
+            .expand_user(written)
+            .unwrap_or_else(|_| written.to_string())
+    }
+
     /// An error at the line where a value came from.
     fn at(&self, entry: Option<&Entry>, what: impl AsRef<str>) -> ConfigError {
         match entry {
@@ -296,7 +316,20 @@ impl Builder<'_> {
     fn proxy(&self, tokens: &Tokens<'_>) -> Result<Proxy, ConfigError> {
         if let Some(hosts) = self.values.jump() {
             self.refuse_loop(hosts, tokens)?;
-            return Ok(Proxy::Jump(hosts.to_vec()));
+            // `ssh` makes a ProxyCommand of them, and so fills its tokens in.
+            let entry = self.values.get("proxyjump");
+            let filled = |text: &str| {
+                let filled = tokens.expand(text, expand::PROXY);
+                filled.map_err(|what| self.at(entry, what))
+            };
+            let hosts = hosts.iter().map(|host| {
+                Ok(JumpHost {
+                    user: host.user.as_deref().map(filled).transpose()?,
+                    host: filled(&host.host)?,
+                    port: host.port,
+                })
+            });
+            return hosts.collect::<Result<_, _>>().map(Proxy::Jump);
         }
         let Some((written, entry)) = unless_none(self.values, "proxycommand") else {
             return Ok(Proxy::Direct);

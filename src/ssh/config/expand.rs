@@ -31,6 +31,8 @@ pub(super) const USUAL: &str = "CLdhijklnpru";
 pub(super) const EXEC: &str = "CLdhijklnpru";
 /// Tokens of ProxyCommand.
 pub(super) const PROXY: &str = "hknpr";
+/// Tokens of User.
+const USER: &str = "Ldhiklnpu";
 /// Tokens of HostName.
 pub(super) const HOSTNAME: &str = "h";
 
@@ -92,6 +94,14 @@ impl Tokens<'_> {
         replace(text, Some((self, USUAL)), Some(&self.ambient.environment))
     }
 
+    /// Replaces tokens and variables in User.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn expand_user(&self, text: &str) -> Result<String, String> {
+        replace(text, Some((self, USER)), Some(&self.ambient.environment))
+    }
+
     /// A path: `~` first, then tokens and variables.
     ///
     /// # Errors
@@ -99,6 +109,24 @@ impl Tokens<'_> {
     pub fn path(&self, text: &str, outside: &dyn Outside) -> Result<String, String> {
         self.expand_all(&home(text, &self.ambient.home, outside)?)
     }
+}
+
+/// Replaces what is known of Include before there is a host: variables, and the tokens of this machine and user.
+///
+/// # Errors
+/// A sentence, for a variable that is not set, or a token that is unknown or of the host.
+pub(super) fn include(text: &str, ambient: &Ambient) -> Result<String, String> {
+    let tokens = Tokens {
+        ambient,
+        host: "",
+        original: "",
+        alias: None,
+        key_name: "",
+        port: 0,
+        user: "",
+        jump: "",
+    };
+    replace(text, Some((&tokens, "Ldilu")), Some(&ambient.environment))
 }
 
 /// Replaces `${NAME}` variables alone.

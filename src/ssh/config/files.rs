@@ -268,6 +268,21 @@ impl<'a> Reader<'a> {
         trust: Trust,
         depth: usize,
     ) -> Result<Vec<Arc<File>>, ConfigError> {
+        let word = if word.contains('%') || word.contains("${") {
+            match expand::include(word, self.ambient) {
+                Ok(word) => word,
+                Err(what) => {
+                    let words = format!(
+                        "{place}: this Include was not read, because prepull reads the files once for all hosts: {what}"
+                    );
+                    self.unread.push(words);
+                    return Ok(Vec::new());
+                }
+            }
+        } else {
+            word.to_string()
+        };
+        let word = word.as_str();
         let pattern = if word.starts_with('~') {
             if !trust.own {
                 return Err(ConfigError::line(

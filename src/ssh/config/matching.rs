@@ -7,6 +7,11 @@ use super::lexer::Cursor;
 use super::outside::Outside;
 use super::pattern::{self, Verdict};
 
+/// What `Match version` sees: the release whose ssh_config is understood.
+const VERSION: &str = "OpenSSH_10.0p2";
+/// What `Match command` sees of the commands that prepull runs on a node.
+const COMMAND: &str = "sh";
+
 /// One condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Condition {
@@ -26,6 +31,9 @@ enum Test {
     User(String),
     LocalUser(String),
     Tagged(String),
+    SessionType(String),
+    Command(String),
+    Version(String),
     LocalNetwork(String),
     Exec(String),
 }
@@ -60,10 +68,16 @@ pub(super) fn read(rest: &str) -> Result<Vec<Condition>, String> {
             });
             return Ok(conditions);
         }
+        // `Match tagged ""` fits where there is no tag.
+        let may_be_empty = matches!(name.as_str(), "tagged" | "command");
         let mut argument = || {
+            let quoted = cursor
+                .rest
+                .is_some_and(|rest| rest.trim_start().starts_with('"'));
             cursor
                 .next_word()
-                .filter(|argument| !argument.is_empty() && !argument.starts_with('#'))
+                .filter(|argument| !argument.is_empty() || (may_be_empty && quoted))
+                .filter(|argument| !argument.starts_with('#'))
                 .ok_or_else(|| format!("the condition \"{name}\" needs an argument"))
         };
         let test = match name.as_str() {
@@ -74,12 +88,15 @@ pub(super) fn read(rest: &str) -> Result<Vec<Condition>, String> {
             "user" => Test::User(argument()?),
             "localuser" => Test::LocalUser(argument()?),
             "tagged" => Test::Tagged(argument()?),
+            "sessiontype" => Test::SessionType(argument()?),
+            "command" => Test::Command(argument()?),
+            "version" => Test::Version(argument()?),
             "localnetwork" => Test::LocalNetwork(networks(argument()?)?),
             "exec" => Test::Exec(argument()?),
             _ => {
                 return Err(format!(
                     "\"{word}\" is not a condition: use all, host, originalhost, user, localuser, tagged, \
-                     localnetwork, exec, canonical or final"
+                     sessiontype, command, version, localnetwork, exec, canonical or final"
                 ));
             }
         };
@@ -114,6 +131,8 @@ pub(super) struct Subject<'a> {
     /// Another name of the host.
     pub also: Option<&'a str>,
     pub tag: &'a str,
+    /// Whether the session only forwards, as one to a jump host does.
+    pub only_forwards: bool,
     pub second_pass: bool,
     /// Whether the block can apply at all; commands are not run where it cannot.
     pub can_apply: bool,
@@ -138,6 +157,10 @@ pub(super) fn answer(
 ) -> Result<Answer, String> {
     let tokens = &subject.tokens;
     let fits = |text: &str, list: &str| pattern::list(text, list, false) == Verdict::Yes;
+    let fits_or_both_empty = |text: &str, list: &str| match text {
+        "" => list.is_empty(),
+        text => fits(text, list),
+    };
     let mut answer = Answer {
         applies: true,
         wants_second_pass: false,
@@ -156,7 +179,20 @@ pub(super) fn answer(
             Test::OriginalHost(list) => pattern::host(tokens.original, list),
             Test::User(list) => fits(tokens.user, list),
             Test::LocalUser(list) => fits(&tokens.ambient.user, list),
-            Test::Tagged(list) => fits(subject.tag, list),
+            Test::Tagged(list) => fits_or_both_empty(subject.tag, list),
+            Test::SessionType(list) => fits(
+                if subject.only_forwards {
+                    "none"
+                } else {
+                    "exec"
+                },
+                list,
+            ),
+            Test::Command(list) => {
+                let command = if subject.only_forwards { "" } else { COMMAND };
+                fits_or_both_empty(command, list)
+            }
+            Test::Version(list) => fits(VERSION, list),
             Test::LocalNetwork(list) => outside.local_addresses().into_iter().any(|address| {
                 list.split(',')
                     .any(|network| pattern::network_holds(network, address) == Some(true))

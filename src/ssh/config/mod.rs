@@ -1,7 +1,8 @@
 //! Resolves a host from ssh_config files as `ssh -G HOST` does: files are read once, hosts resolved many times.
 //!
 //! The oracle is OpenSSH 9.2's own client (`tests/ssh_config.rs`). Conditions and options of newer releases are
-//! taken too: `Match tagged`, `Match localnetwork`, `Tag`, `RefuseConnection`.
+//! taken too: `Match tagged`, `sessiontype`, `command`, `version` and `localnetwork`, `Tag`, `RefuseConnection`, tokens in
+//! `User`.
 
 mod algorithms;
 mod build;
@@ -67,6 +68,8 @@ pub struct Given {
     pub port: Option<u16>,
     /// Keys to offer first.
     pub identity_files: Vec<String>,
+    /// Whether nothing runs there: it is a jump host.
+    pub only_forwards: bool,
     /// Hosts to jump through as in `-J`; an empty list forbids jumps.
     pub jump: Option<Vec<JumpHost>>,
     /// Lines of ssh_config as in `-o`: `StrictHostKeyChecking=accept-new`.
@@ -170,7 +173,8 @@ impl SshConfig {
         }
         let mut values = self.given(given)?;
         let also = given.also.as_deref();
-        let wants_second = self.pass(&mut values, host, host, also, false)?;
+        let names = [host, host];
+        let wants_second = self.pass(&mut values, names, also, given.only_forwards, false)?;
         let mut name = match values.get("hostname") {
             Some(entry) => {
                 let written = values.text("hostname").unwrap_or(host);
@@ -191,7 +195,8 @@ impl SshConfig {
         if wants_second || rules.mode != Canonicalize::No {
             values.put_hostname(&name, spec("hostname")?);
             // What the first reading set stays; blocks that fit the new name add to it.
-            self.pass(&mut values, &name, host, also, true)?;
+            let names = [&name, host];
+            self.pass(&mut values, names, also, given.only_forwards, true)?;
         }
         build::Builder {
             values: &values,
@@ -242,6 +247,7 @@ impl SshConfig {
             let given = Given {
                 user: last.user,
                 port: last.port,
+                only_forwards: true,
                 jump: (!chain.is_empty()).then_some(chain),
                 ..Given::default()
             };
@@ -308,9 +314,9 @@ impl SshConfig {
     fn pass(
         &self,
         values: &mut Values,
-        host: &str,
-        original: &str,
+        [host, original]: [&str; 2],
         also: Option<&str>,
+        only_forwards: bool,
         second: bool,
     ) -> Result<bool, ConfigError> {
         let mut pass = Pass {
@@ -319,6 +325,7 @@ impl SshConfig {
             host,
             original,
             also,
+            only_forwards,
             second,
             wants_second: false,
             values,

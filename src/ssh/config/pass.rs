@@ -250,6 +250,8 @@ pub(super) struct Pass<'a> {
     pub original: &'a str,
     /// Another name of the host that `Host` and `Match host` lines are held against.
     pub also: Option<&'a str>,
+    /// Whether the session only forwards.
+    pub only_forwards: bool,
     /// Whether this is the second reading.
     pub second: bool,
     /// Whether a line asked for a second reading.
@@ -338,6 +340,7 @@ impl Pass<'_> {
             tokens,
             also: self.also,
             tag: values.text("tag").unwrap_or_default(),
+            only_forwards: self.only_forwards,
             second_pass: self.second,
             can_apply,
         };

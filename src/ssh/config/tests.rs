@@ -410,6 +410,86 @@ fn the_first_of_jump_and_command_wins() {
 }
 
 #[test]
+fn tokens_in_a_jump_are_those_of_the_host_behind_it() {
+    let home = user(
+        "Host node\nHostName 192.0.2.7\nUser ops\nPort 2200\nProxyJump %r@gate-%n.example\n\
+         Host far\nUser ops\nProxyJump outer-%p,%r@in-%h-%%\nHost outer-22\nUser other\n\
+         Host wrong\nProxyJump gate-%q\nHost circle\nProxyJump %h\n",
+    );
+    let config = home.load().unwrap();
+    let way = |host| -> Vec<String> {
+        let way = config.way(host, &Given::default()).unwrap();
+        way.iter()
+            .map(|hop| format!("{}@{}:{}", hop.user, hop.host_name, hop.port))
+            .collect()
+    };
+    assert_eq!(
+        way("node"),
+        ["ops@gate-node.example:22", "ops@192.0.2.7:2200"]
+    );
+    assert_eq!(
+        way("far"),
+        ["other@outer-22:22", "ops@in-far-%:22", "ops@far:22"]
+    );
+    for (host, words) in [("wrong", "%q is not known"), ("circle", "circles")] {
+        let error = config.way(host, &Given::default()).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn a_user_may_hold_tokens_and_variables() {
+    let user_of = |text: &str| user(text).resolve("web").unwrap().user;
+    assert_eq!(user_of("User %u-adm\n"), "me-adm");
+    assert_eq!(
+        user_of("HostName web.example\nUser %n-%h\n"),
+        "web-web.example"
+    );
+    // What OpenSSH 10 refuses, older ones take as it is.
+    for literal in ["corp%ops", "${NOT_SET}", "%r", "%"] {
+        assert_eq!(user_of(&format!("User {literal}\n")), literal);
+    }
+}
+
+#[test]
+fn an_include_may_hold_tokens_of_this_machine() {
+    let home = user("Include ~/.ssh/%u.conf\nInclude %d/.ssh/${NAME}\n")
+        .with(".ssh/me.conf", "Port 5\n")
+        .with(".ssh/%h.conf", "User literal\n");
+    // The second line is not read, and that is said.
+    assert_eq!(home.resolve("web").unwrap().port, 5);
+    let config = home.load().unwrap();
+    assert_eq!(config.unread().len(), 1, "{:?}", config.unread());
+    let home = user("Include ~/.ssh/%h.conf\nPort 7\n");
+    assert_eq!(home.resolve("web").unwrap().port, 7);
+    assert!(home.load().unwrap().unread()[0].contains("config:1: this Include was not read"));
+}
+
+#[test]
+fn conditions_of_openssh_10_are_known() {
+    let home = user(
+        "Match version \"OpenSSH_9.*\"\nUser old\nMatch version OpenSSH_1?.*\nUser new\n\
+         Match sessiontype shell,none\nPort 1\nMatch !sessiontype shell sessiontype exec\nPort 77\n\
+         Match command \"\"\nTag empty\nMatch command *\nTag some\n\
+         Match tagged \"\" tagged *\nCompression yes\n",
+    );
+    let found = home.resolve("web").unwrap();
+    assert_eq!((found.user.as_str(), found.port), ("new", 77));
+    assert_eq!(found.tag.as_deref(), Some("some"));
+    assert!(!found.compression);
+    // A session to a jump host only forwards.
+    let home = user(
+        "Match sessiontype none command \"\"\nPort 9\nMatch tagged \"\"\nUser plain\nHost web\nProxyJump gate\n",
+    );
+    let way = home.load().unwrap().way("web", &Given::default()).unwrap();
+    let found: Vec<_> = way
+        .iter()
+        .map(|hop| (hop.port, hop.user.as_str()))
+        .collect();
+    assert_eq!(found, [(9, "plain"), (22, "plain")]);
+}
+
+#[test]
 fn a_way_follows_each_hops_own_configuration() {
     let home = user(
         "Host node\nProxyJump inner\nHost inner\nProxyJump ops@outer:2200\nUser in\nHost outer\nHostName 192.0.2.1\n\
