@@ -1522,7 +1522,9 @@ async fn a_node_behind_a_jump_host_that_stalls_anywhere_ends_at_its_deadline() {
             host.connect_timeout = Duration::from_secs(2);
         })
     };
-    let transport = reach(options, &[]);
+    let mut behind = node(1);
+    behind.jump = vec![hop(&bastion), hop(&deaf)];
+    let transport = reach(options, &[behind]);
     let port = |server: &Server| server.address.port();
     for (hop, port, kind, stage) in [
         (

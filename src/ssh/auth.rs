@@ -343,6 +343,8 @@ impl<'a> Login<'a> {
         if !self.tried.is_empty() {
             detail.push_str(": tried ");
             detail.push_str(&self.tried.join(", "));
+        } else if self.given.is_none() {
+            detail.push_str(": there is no key and no password to try");
         }
         if self.offers(MethodKind::PublicKey) {
             detail.push_str(&self.not_tried());
