@@ -501,6 +501,41 @@ fn images_come_out_of_manifests() {
         plan.contains("other:3") && plan.contains("reg.example/web:v1"),
         "{plan}"
     );
+    let widget = "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\nspec: {image: 'reg.example/w:1'}\n";
+    let (status, shown) = images(&["-f", "-"], widget);
+    let place = "standard input:4:15 Widget/w: spec.image";
+    assert!(
+        status == 0 && shown.starts_with("reg.example/w:1\n") && shown.contains(place),
+        "{shown}"
+    );
+    let (status, shown) = images(&["-f", "-", "--images-strict"], widget);
+    assert!(
+        status == 2 && shown.contains(place) && !shown.starts_with("reg"),
+        "{shown}"
+    );
+    let (status, shown) = images(&["-f", "-", "-o", "json"], widget);
+    let json: serde_json::Value =
+        serde_json::from_str(shown.split("prepull: ").next().unwrap()).unwrap();
+    let warning = json["warnings"][0].as_str().unwrap();
+    assert!(status == 0 && warning.starts_with(place), "{shown}");
+    let gateway =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: g}\nspec: {containers: [{image: auto}]}\n";
+    std::fs::write(desk.path().join("gateway.yml"), gateway).unwrap();
+    let plan = ["pull", "-n", "-H", "n1", "-u", "ops", "--manifests"];
+    let shown = desk.run(&[&plan[..], &["gateway.yml", "other:3"]].concat());
+    assert!(
+        shown.contains("warning: gateway.yml:4:29 Pod/g")
+            && shown.contains("other:3")
+            && !shown.contains("library/auto"),
+        "{shown}"
+    );
+    let shown = desk.run(&[&plan[..], &["gateway.yml"]].concat());
+    assert!(shown.contains("name no image that a node pulls"), "{shown}");
+    let shown = desk.run(&[&plan[..], &["gateway.yml", "other:3", "--images-strict"]].concat());
+    assert!(
+        shown.contains("--images-strict") && shown.contains("gateway.yml:4:29"),
+        "{shown}"
+    );
     let both = ["pull", "-n", "-i", "-", "-u", "ops", "--manifests", "-"];
     assert!(desk.run(&both).contains("standard input can be read once"));
 }

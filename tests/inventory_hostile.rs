@@ -220,14 +220,14 @@ fn programs_that_print_too_much_or_nonsense_are_refused() {
         (
             "deep",
             "yes '{\"a\":' | head -n 100000",
-            "this is no JSON: EOF",
+            "this is not JSON: EOF",
         ),
         (
             "noisy",
             "yes mist | head -n 1000000 >&2; exit 4",
             "failed: exit status: 4; it said: mist",
         ),
-        ("silent", "exit 0", "this is no JSON: EOF"),
+        ("silent", "exit 0", "this is not JSON: EOF"),
         ("list", "echo '[1]'", "must be a map"),
         (
             "twice",

@@ -119,12 +119,12 @@ proptest! {
     ])) {
         match images_in(&format!("spec:\n  containers: [{{image: 'first:v1'}}]\n---\n{text}"), "file") {
             Ok(found) => {
-                for (number, named) in found.iter().enumerate() {
-                    prop_assert!(found[..number].iter().all(|other| other.image != named.image));
+                for (number, named) in found.images.iter().enumerate() {
+                    prop_assert!(found.images[..number].iter().all(|other| other.image != named.image));
                     prop_assert!(!named.places.is_empty());
                     prop_assert!(named.places.iter().all(|place| place.starts_with("file:")));
                 }
-                prop_assert!(!found.is_empty());
+                prop_assert!(!found.images.is_empty());
             }
             Err(error) => prop_assert!(error.to_string().starts_with("file"), "{}", error),
         }

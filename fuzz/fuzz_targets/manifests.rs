@@ -1,4 +1,4 @@
-//! Any text of manifests is read or refused with a place in it, and what it names are images, each once.
+//! Any text of manifests is read or refused with a place in it, and what it names are images, each once; warnings have places.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -8,8 +8,10 @@ fuzz_target!(|text: &str| {
     let Ok(found) = images_in(text, "fuzz") else {
         return;
     };
-    for (number, named) in found.iter().enumerate() {
+    let images = &found.images;
+    for (number, named) in images.iter().enumerate() {
         assert!(!named.places.is_empty());
-        assert!(found[..number].iter().all(|other| other.image != named.image));
+        assert!(images[..number].iter().all(|other| other.image != named.image));
     }
+    assert!(found.warnings.iter().all(|warning| warning.starts_with("fuzz")));
 });

@@ -29,7 +29,7 @@ pub use man::pages;
 use crate::cli::{
     Cli, Command, ImagesArgs, ImagesFormat, NodesArgs, NodesFormat, PullArgs, SshArgs,
 };
-use crate::inventory::{self, Asked, Background, NamedImage};
+use crate::inventory::{Asked, Background, NamedImage};
 use crate::model::Fleet;
 use crate::model::text::printable;
 use crate::report;
@@ -159,9 +159,10 @@ fn proxied(fleet: &Fleet) -> Option<String> {
 
 /// `prepull images`.
 fn images(args: &ImagesArgs, ambient: &Ambient) -> Result<Exit> {
-    let named = inventory::images(&settings::manifest_paths(&args.files, ambient))?;
+    let found = settings::manifest_images(&args.files, args.images_strict, ambient)?;
+    warn(&found.warnings);
     let mut text = String::new();
-    for NamedImage { image, places } in &named {
+    for NamedImage { image, places } in &found.images {
         match args.output {
             ImagesFormat::Json => break,
             ImagesFormat::Name => text.push_str(&format!("{image}\n")),
@@ -172,11 +173,12 @@ fn images(args: &ImagesArgs, ambient: &Ambient) -> Result<Exit> {
         }
     }
     if args.output == ImagesFormat::Json {
-        let images: Vec<_> = named
+        let images: Vec<_> = found
+            .images
             .iter()
             .map(|NamedImage { image, places }| json!({"reference": image.to_string(), "places": places}))
             .collect();
-        text = pretty(&json!({"schema": 1, "images": images}));
+        text = pretty(&json!({"schema": 1, "images": images, "warnings": found.warnings}));
     }
     report::print_stdout(&text)?;
     Ok(Exit::Success)

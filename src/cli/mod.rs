@@ -78,9 +78,9 @@ pub struct PullArgs {
     /// Images, e.g. registry.example:5000/team/app:v2 or app@sha256:...
     #[arg(required_unless_present_any = ["resume", "manifests"], value_name = "IMAGE")]
     pub images: Vec<String>,
-    /// The images that these Kubernetes manifests name: a file, a folder, or - for standard input; repeatable.
-    #[arg(long, value_name = "FILE", help_heading = "Images")]
-    pub manifests: Vec<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub named: ManifestArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub reach: ReachArgs,
@@ -148,9 +148,23 @@ pub struct ImagesArgs {
     /// Manifests, a folder of them, or - for standard input, e.g. what helm template prints; repeatable.
     #[arg(short = 'f', long = "file", required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Refuse manifests with something that looks like an image and is not understood, instead of warning of it.
+    #[arg(long)]
+    pub images_strict: bool,
     /// What to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "name")]
     pub output: ImagesFormat,
+}
+
+/// Images that manifests name.
+#[derive(Debug, Args)]
+pub struct ManifestArgs {
+    /// The images that these Kubernetes manifests name: a file, a folder, or - for standard input; repeatable.
+    #[arg(long, value_name = "FILE", help_heading = "Images")]
+    pub manifests: Vec<PathBuf>,
+    /// Refuse manifests with something that looks like an image and is not understood, instead of warning of it.
+    #[arg(long, requires = "manifests", help_heading = "Images")]
+    pub images_strict: bool,
 }
 
 /// `prepull runs`.
@@ -191,9 +205,9 @@ pub struct CheckArgs {
     /// Images to look for.
     #[arg(required_unless_present = "manifests", value_name = "IMAGE")]
     pub images: Vec<String>,
-    /// The images that these Kubernetes manifests name: a file, a folder, or - for standard input; repeatable.
-    #[arg(long, value_name = "FILE", help_heading = "Images")]
-    pub manifests: Vec<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub named: ManifestArgs,
     /// An image that a node holds for another platform than this is a failure.
     #[arg(long, value_name = "OS/ARCH", help_heading = "Policy")]
     pub platform: Option<String>,

@@ -15,50 +15,83 @@ use super::yaml::{DEPTH_LIMIT, Key, Tree, VALUE_LIMIT, Value, too_large};
 /// # Errors
 /// What the parser says, with its place; a key that stands twice; texts that are too large or too deep.
 pub(super) fn parse(text: &str, name: &str) -> Result<Tree, InventoryError> {
-    let whole: &RawValue = serde_json::from_str(text).map_err(|error| {
-        let place = Place {
-            line: shortened(error.line()),
-            column: shortened(error.column()),
-        };
-        let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or_default();
-        InventoryError::at(
-            name,
-            place,
-            Fault::new(format!("this is no JSON: {message}")),
-        )
-    })?;
-    let mut reader = Reader {
-        text,
-        name,
-        lines: Lines::new(text),
-        values: 0,
+    let whole: &RawValue =
+        serde_json::from_str(text).map_err(|error| not_json(&error, text, name))?;
+    Reader::new(text, name, DEPTH_LIMIT).tree(whole, 0)
+}
+
+/// Reads JSON documents that stand one after the other, which may be deeper than inventories.
+///
+/// # Errors
+/// As for [`parse`].
+pub(super) fn parse_many(
+    text: &str,
+    name: &str,
+    depth: usize,
+) -> Result<Vec<Tree>, InventoryError> {
+    let mut reader = Reader::new(text, name, depth);
+    let values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+    let trees = values.map(|value| {
+        let value = value.map_err(|error| not_json(&error, text, name))?;
+        reader.tree(value, 0)
+    });
+    trees.collect()
+}
+
+/// Whether a text that begins with `{` is meant as JSON: YAML seldom quotes keys.
+pub(super) fn is_meant(text: &str) -> bool {
+    let inside = text.split_once('{').map(|(_, rest)| rest.trim_start());
+    inside.is_some_and(|inside| inside.starts_with('"'))
+}
+
+fn not_json(error: &serde_json::Error, text: &str, name: &str) -> InventoryError {
+    let message = error.to_string();
+    let message = message.split(" at line ").next().unwrap_or_default();
+    let fault = Fault::new(format!("this is not JSON: {message}"));
+    // The parser counts columns in bytes.
+    let line = text.lines().nth(error.line().saturating_sub(1));
+    let before = line.and_then(|line| line.get(..error.column()));
+    let column = before.map_or(error.column(), |before| before.chars().count());
+    let place = Place {
+        line: shortened(error.line()),
+        column: shortened(column),
     };
-    reader.tree(whole, 0)
+    InventoryError::at(name, place, fault)
 }
 
 struct Reader<'a> {
     text: &'a str,
     name: &'a str,
+    depth: usize,
     lines: Lines,
     values: usize,
 }
 
 impl<'a> Reader<'a> {
+    fn new(text: &'a str, name: &'a str, depth: usize) -> Self {
+        Self {
+            text,
+            name,
+            depth,
+            lines: Lines::new(text),
+            values: 0,
+        }
+    }
+
     fn tree(&mut self, raw: &'a RawValue, depth: usize) -> Result<Tree, InventoryError> {
         let raw = raw.get();
         let at = self.offset(raw);
         let place = self.lines.place(self.text, at);
         self.values += 1;
-        if depth > DEPTH_LIMIT || self.values > VALUE_LIMIT {
-            return Err(InventoryError::at(self.name, place, too_large()));
+        if depth > self.depth || self.values > VALUE_LIMIT {
+            return Err(InventoryError::at(self.name, place, too_large(self.depth)));
         }
         // The whole text was found to be JSON, but for the names of keys and what only a string can hold.
         let wrong = |error: serde_json::Error| {
             InventoryError::at(
                 self.name,
                 place,
-                Fault::new(format!("this is no JSON: {error}")),
+                Fault::new(format!("this is not JSON: {error}")),
             )
         };
         let value = match raw.as_bytes().first() {
@@ -235,10 +268,10 @@ mod tests {
             ),
             (
                 "{\"a\": 1} x",
-                "j:1:10: this is no JSON: trailing characters",
+                "j:1:10: this is not JSON: trailing characters",
             ),
-            ("{\"a\": ", "j:1:6: this is no JSON: EOF"),
-            ("{a: 1}", "j:1:2: this is no JSON: key must be a string"),
+            ("{\"a\": ", "j:1:6: this is not JSON: EOF"),
+            ("{a: 1}", "j:1:2: this is not JSON: key must be a string"),
         ] {
             let error = parse(text, "j").unwrap_err().to_string();
             assert!(error.starts_with(start), "{text}: {error}");

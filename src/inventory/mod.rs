@@ -32,7 +32,7 @@ pub use levels::{
     Asked, Background, Behind, JumpSpec, NodeSettings, RuntimeChoice, built_in, parse_endpoint,
     parse_jump,
 };
-pub use manifests::{NamedImage, images, images_in};
+pub use manifests::{ManifestImages, NamedImage, images, images_in};
 pub use names::{check_host, check_user, parse_port};
 pub use native::Origin;
 pub use select::Selection;

@@ -420,7 +420,7 @@ mod tests {
             (
                 "#!/bin/sh\necho a: b\n",
                 0o755,
-                "--list:1:1: this is no JSON",
+                "--list:1:1: this is not JSON",
             ),
             ("#!/bin/sh\necho '{\"g\": 1}'\n", 0o755, "must be a map"),
             ("#!/bin/sh\necho '{}'\n", 0o644, "not executable"),

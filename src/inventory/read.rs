@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::string::FromUtf8Error;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -107,17 +108,32 @@ fn text(input: impl Read, name: &str, limit: u64) -> Result<String, InventoryErr
             .but("is it the right file?"),
         ));
     }
-    match String::from_utf8(bytes) {
-        // Editors on Windows put a byte order mark in front.
-        Ok(text) => Ok(text
-            .strip_prefix('\u{feff}')
-            .map(str::to_string)
-            .unwrap_or(text)),
-        Err(error) => {
-            let valid = error.utf8_error().valid_up_to();
-            Err(yaml::not_utf8(error.as_bytes(), valid, &printable(name)))
+    decoded(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        yaml::not_utf8(error.as_bytes(), valid, &printable(name))
+    })
+}
+
+/// The text of bytes, without the byte order mark that programs on Windows put in front. One of UTF-16 (PowerShell's `>`)
+/// says how to read them.
+fn decoded(bytes: Vec<u8>) -> Result<String, FromUtf8Error> {
+    let order: Option<fn([u8; 2]) -> u16> = match bytes.get(..2) {
+        Some([0xff, 0xfe]) => Some(u16::from_le_bytes),
+        Some([0xfe, 0xff]) => Some(u16::from_be_bytes),
+        _ => None,
+    };
+    if let Some(order) = order.filter(|_| bytes.len().is_multiple_of(2)) {
+        let units = bytes[2..].chunks_exact(2);
+        let units: Vec<u16> = units.map(|pair| order([pair[0], pair[1]])).collect();
+        if let Ok(text) = String::from_utf16(&units) {
+            return Ok(text);
         }
     }
+    let mut text = String::from_utf8(bytes)?;
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    Ok(text)
 }
 
 /// A limit in words.
@@ -157,7 +173,15 @@ mod tests {
                 .to_string()
                 .contains("larger than 3 bytes")
         );
-        assert_eq!(text(&b"\xef\xbb\xbfabc"[..], "f", 10).unwrap(), "abc");
+        for bytes in [
+            &b"\xef\xbb\xbfa\xc3\xbc"[..],
+            b"\xff\xfea\0\xfc\0",
+            b"\xfe\xff\0a\0\xfc",
+        ] {
+            assert_eq!(text(bytes, "f", 10).unwrap(), "a\u{fc}");
+        }
+        assert!(text(&b"\xff\xfea"[..], "f", 10).is_err());
+        assert!(text(&b"\xff\xfe\0\xd8"[..], "f", 10).is_err());
     }
 
     #[test]

@@ -88,9 +88,7 @@ pub(super) fn recognise(text: &str, name: &str) -> Result<Format, InventoryError
 /// JSON is YAML too, but read much faster; YAML's `{a: b}` is no JSON.
 fn json_or_yaml(text: &str, name: &str) -> Result<Tree, InventoryError> {
     json::parse(text, name).or_else(|json| {
-        let quoted = text.split_once('{').map(|(_, rest)| rest.trim_start());
-        let meant_as_json = quoted.is_some_and(|rest| rest.starts_with('"'));
-        yaml::parse(text, name).map_err(|yaml| if meant_as_json { json } else { yaml })
+        yaml::parse(text, name).map_err(|yaml| if json::is_meant(text) { json } else { yaml })
     })
 }
 
@@ -268,7 +266,7 @@ mod tests {
             ),
             (
                 "{\"_meta\": {},\n \"g\": [\"a\"}",
-                "f:2:11: this is no JSON: expected",
+                "f:2:11: this is not JSON: expected",
             ),
             ("{nodes: [a}", "f:1:"),
         ] {

@@ -111,18 +111,25 @@ pub(super) fn parse_deep(text: &str, name: &str, depth: usize) -> Result<Tree, I
         with_snippet: false,
     };
     let mut tree: Tree = serde_yaml::from_str_with_options(text, options)
-        .map_err(|error| explain(&error, text, name))?;
+        .map_err(|error| explain(&error, text, name, depth))?;
     fill(&mut tree, text);
     Ok(tree)
 }
 
-/// What is said of more values, or deeper ones, than an inventory has.
-pub(super) fn too_large() -> Fault {
-    Fault::new("this is too large or too deep for an inventory")
-        .but("write ranges, e.g. node[001-128], or split the file")
+/// What is said of more values, or deeper ones, than are read.
+pub(super) fn too_large(depth: usize) -> Fault {
+    if depth == DEPTH_LIMIT {
+        return Fault::new("this is too large or too deep for an inventory")
+            .but("write ranges, e.g. node[001-128], or split the file");
+    }
+    let limit = format!("{VALUE_LIMIT} values, {depth} levels");
+    Fault::new(format!(
+        "this document is larger or deeper than is read ({limit})"
+    ))
+    .but("split the file")
 }
 
-fn explain(error: &Error, text: &str, name: &str) -> InventoryError {
+fn explain(error: &Error, text: &str, name: &str, depth: usize) -> InventoryError {
     let place = error
         .location()
         .map_or_else(Place::default, |location| place(&location));
@@ -143,7 +150,7 @@ fn explain(error: &Error, text: &str, name: &str) -> InventoryError {
         | Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. } => {
-            return InventoryError::at(name, place, too_large());
+            return InventoryError::at(name, place, too_large(depth));
         }
         _ => {}
     }
@@ -154,9 +161,9 @@ fn explain(error: &Error, text: &str, name: &str) -> InventoryError {
         _ => &message,
     };
     if message.contains("recursion limit") {
-        return InventoryError::at(name, place, too_large());
+        return InventoryError::at(name, place, too_large(depth));
     }
-    let fault = Fault::new(format!("this is no YAML that prepull can read: {message}"));
+    let fault = Fault::new(format!("this is not YAML that prepull can read: {message}"));
     // A tab is what people fall over most.
     let line = text
         .lines()

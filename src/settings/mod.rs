@@ -20,9 +20,9 @@ use anyhow::{Result, bail};
 pub use ambient::Ambient;
 pub use reports::report_files;
 
-use crate::cli::{self, FleetArgs, SshArgs};
+use crate::cli::{self, FleetArgs, ManifestArgs, SshArgs};
 use crate::credentials::{self, LoginSources};
-use crate::inventory::{self, Background};
+use crate::inventory::{self, Background, ManifestImages};
 use crate::model::text::printable;
 use crate::model::{Fleet, Image, Plan, PlannedImage, Preflight, PullWhen, Secret, Work};
 use fleet::{fleet, platform_fits};
@@ -97,11 +97,11 @@ pub fn pull(
     let began = Instant::now();
     one_reader_of_stdin(
         &args.reach.fleet,
-        &args.manifests,
+        &args.named.manifests,
         args.registry.registry_password_stdin,
     )?;
     let reports = report_files(&args.course.output.report, ambient)?;
-    let images = images(&args.images, &args.manifests, ambient)?;
+    let (images, warnings) = images(&args.images, &args.named, ambient)?;
     let mut policy = policy::policy(&args.course.policy)?;
     policy.pull_timeout = Some(args.pull_timeout).filter(|limit| !limit.is_zero());
     policy.stall_timeout = Some(args.stall_timeout).filter(|limit| !limit.is_zero());
@@ -158,7 +158,7 @@ pub fn pull(
     Ok(RunSettings {
         login_sources: sources,
         reports,
-        warnings: found.warnings,
+        warnings: [warnings, found.warnings].concat(),
         spent: known.duration_since(began),
         ..course(plan, &args.reach.ssh, &args.course, ambient)?
     })
@@ -173,9 +173,9 @@ pub fn check(
     ambient: &Ambient,
     background: Background<'_>,
 ) -> Result<RunSettings> {
-    one_reader_of_stdin(&args.reach.fleet, &args.manifests, false)?;
+    one_reader_of_stdin(&args.reach.fleet, &args.named.manifests, false)?;
     let reports = report_files(&args.course.output.report, ambient)?;
-    let images = images(&args.images, &args.manifests, ambient)?;
+    let (images, warnings) = images(&args.images, &args.named, ambient)?;
     let mut policy = policy::policy(&args.course.policy)?;
     policy.platform = args.platform.as_deref().map(policy::platform).transpose()?;
     let fleet = fleet(
@@ -195,6 +195,7 @@ pub fn check(
     };
     Ok(RunSettings {
         reports,
+        warnings,
         ..course(plan, &args.reach.ssh, &args.course, ambient)?
     })
 }
@@ -261,7 +262,7 @@ pub fn probe(
     ambient: &Ambient,
     background: Background<'_>,
 ) -> Result<RunSettings> {
-    let images = images(&args.images, &[], ambient)?;
+    let images = given_images(&args.images, ambient)?;
     let plan = Plan {
         fleet: nodes(args, ambient, background)?,
         work: Work::Probe(images),
@@ -337,8 +338,32 @@ fn output(progress: &cli::ProgressArgs) -> OutputSettings {
     }
 }
 
-/// The images given by name, then those that manifests name besides.
-fn images(given: &[String], manifests: &[PathBuf], ambient: &Ambient) -> Result<Vec<Image>> {
+/// The images given by name, then those that manifests name besides; and what to warn of.
+fn images(
+    given: &[String],
+    named: &ManifestArgs,
+    ambient: &Ambient,
+) -> Result<(Vec<Image>, Vec<String>)> {
+    let mut images = given_images(given, ambient)?;
+    if named.manifests.is_empty() {
+        return Ok((images, Vec::new()));
+    }
+    let found = manifest_images(&named.manifests, named.images_strict, ambient)?;
+    for named in found.images {
+        if !images.contains(&named.image) {
+            images.push(named.image);
+        }
+    }
+    if images.is_empty() {
+        bail!(
+            "the manifests name no image that a node pulls for certain:\n  {}",
+            found.warnings.join("\n  ")
+        );
+    }
+    Ok((images, found.warnings))
+}
+
+fn given_images(given: &[String], ambient: &Ambient) -> Result<Vec<Image>> {
     let mut images = Vec::with_capacity(given.len());
     for text in given {
         is_no_inventory(text, ambient)?;
@@ -347,14 +372,6 @@ fn images(given: &[String], manifests: &[PathBuf], ambient: &Ambient) -> Result<
             bail!("the image {image} is named twice");
         }
         images.push(image);
-    }
-    if !manifests.is_empty() {
-        let named = inventory::images(&manifest_paths(manifests, ambient))?;
-        for named in named {
-            if !images.contains(&named.image) {
-                images.push(named.image);
-            }
-        }
     }
     Ok(images)
 }
@@ -373,8 +390,27 @@ fn is_no_inventory(text: &str, ambient: &Ambient) -> Result<()> {
     Ok(())
 }
 
+/// The images that manifests name; `strict` refuses what would be a warning.
+///
+/// # Errors
+/// What is wrong with the manifests, with its place.
+pub fn manifest_images(
+    files: &[PathBuf],
+    strict: bool,
+    ambient: &Ambient,
+) -> Result<ManifestImages> {
+    let found = inventory::images(&manifest_paths(files, ambient))?;
+    if strict && !found.warnings.is_empty() {
+        bail!(
+            "the manifests name more than is understood for certain (--images-strict):\n  {}",
+            found.warnings.join("\n  ")
+        );
+    }
+    Ok(found)
+}
+
 /// Where manifests are; `-` stays standard input.
-pub fn manifest_paths(manifests: &[PathBuf], ambient: &Ambient) -> Vec<PathBuf> {
+fn manifest_paths(manifests: &[PathBuf], ambient: &Ambient) -> Vec<PathBuf> {
     let path = |path: &PathBuf| match path.as_os_str() == "-" {
         true => path.clone(),
         false => ambient.path(path),

@@ -1,0 +1,405 @@
+//! Looks through a document for images: the containers of pods wherever they stand, what the table says of custom
+//! resources, and shapes that are plain without it.
+
+use super::super::error::{Fault, InventoryError};
+use super::super::yaml::{Key, Tree, Value};
+use super::documents::{file_word, unrendered};
+use super::kinds::{Meaning, Rule};
+use super::loose;
+use super::object::{Object, in_values, resource};
+use super::parts::{DIGESTS, composed, entry, joined, resolved, text};
+use super::reference::{Filler, Reference, is_explicit};
+use super::{Found, Place};
+use crate::model::Image;
+
+/// The lists of containers in a pod's specification (core/v1 `PodSpec`).
+const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
+/// What stands in a container, and beside hardly any other image.
+const OF_CONTAINERS: [&str; 15] = [
+    "args",
+    "command",
+    "env",
+    "envFrom",
+    "imagePullPolicy",
+    "lifecycle",
+    "livenessProbe",
+    "ports",
+    "pullPolicy",
+    "readinessProbe",
+    "resources",
+    "script",
+    "startupProbe",
+    "volumeMounts",
+    "workingDir",
+];
+/// How sure it is that a field names an image that nodes pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Certainty {
+    /// A container of a pod.
+    Pod,
+    /// The table or a shape says so.
+    Known,
+    /// It is called `image`, in a resource that the table does not have.
+    Guess,
+    /// It may be one.
+    Loose,
+}
+
+pub(super) struct Finder<'a> {
+    pub(super) name: &'a str,
+    /// Lines of the text before this document.
+    pub(super) lines: u32,
+    pub(super) found: &'a mut Found,
+}
+
+type Done = Result<(), InventoryError>;
+
+impl<'a> Finder<'a> {
+    /// Looks through a document.
+    pub(super) fn document(&mut self, tree: &Tree) -> Done {
+        let outside = Object::outside(tree);
+        self.value(tree, &mut Vec::new(), None, &outside)
+    }
+
+    /// Looks through a value; `list` is the key of the list that it is an item of.
+    fn value<'t>(
+        &mut self,
+        tree: &'t Tree,
+        path: &mut Vec<&'t str>,
+        list: Option<&str>,
+        object: &Object<'t>,
+    ) -> Done {
+        match &tree.value {
+            Value::List(items) => {
+                let list = path.last().copied();
+                for item in items {
+                    if let Value::Text(text) = &item.value {
+                        self.listed(item, text, path, object)?;
+                    }
+                    self.value(item, path, list, object)?;
+                }
+                Ok(())
+            }
+            Value::Map(entries) => match resource(tree, object) {
+                Some(inner) if inner.is_ignored() => Ok(()),
+                Some(inner) if inner.is_config_map() => {
+                    loose::config_map(self, tree, &inner);
+                    Ok(())
+                }
+                Some(inner) => self.map(tree, entries, &mut Vec::new(), None, &inner),
+                None => self.map(tree, entries, path, list, object),
+            },
+            Value::Null | Value::Text(_) | Value::Unfilled => Ok(()),
+        }
+    }
+
+    fn map<'t>(
+        &mut self,
+        tree: &'t Tree,
+        entries: &'t [(Key, Tree)],
+        path: &mut Vec<&'t str>,
+        list: Option<&str>,
+        object: &Object<'t>,
+    ) -> Done {
+        let is_top = path.is_empty() && !object.kind.is_empty();
+        for (key, value) in entries {
+            let key = key.text.as_str();
+            if is_top && matches!(key, "metadata" | "status") {
+                continue;
+            }
+            path.push(key);
+            if object.is_policy {
+                self.of_policy(key, value, list, object);
+            } else if !object.ignores(path) {
+                self.field(tree, key, value, path, list, object)?;
+            }
+            self.value(value, path, None, object)?;
+            path.pop();
+        }
+        if !object.is_policy && !object.kind.is_empty() {
+            loose::environment(self, tree, list, object);
+        }
+        Ok(())
+    }
+
+    /// A field that may name an image; `beside` is the map that it stands in.
+    fn field<'t>(
+        &mut self,
+        beside: &'t Tree,
+        key: &str,
+        value: &'t Tree,
+        path: &[&'t str],
+        list: Option<&str>,
+        object: &Object<'t>,
+    ) -> Done {
+        let is_pod = list.is_some_and(|list| CONTAINERS.contains(&list)) && key == "image";
+        let rule = object.rule(path);
+        let parent = path.len().checked_sub(2).map_or("", |at| path[at]);
+        // A volume of Ceph's block devices has an image that is none of a container.
+        if parent == "rbd" && rule.is_none() {
+            return Ok(());
+        }
+        match &value.value {
+            Value::Text(text) => {
+                let Some(certainty) =
+                    self.certainty(beside, key, text, path, parent, list, rule, object)
+                else {
+                    return Ok(());
+                };
+                if certainty == Certainty::Pod || is_pod {
+                    return self.reference(text, value.place, Certainty::Pod, path, object);
+                }
+                let versioned = rule.is_some_and(|rule| rule.meaning == Meaning::Versioned);
+                match joined(beside, key, text, versioned || rule.is_none()) {
+                    Some(whole) => self.reference(&whole, value.place, certainty, path, object),
+                    None => Ok(()),
+                }
+            }
+            Value::Map(_) => {
+                let volume = entry(value, "reference").filter(|_| key == "image");
+                if let Some((tree, text)) = volume.and_then(|tree| Some((tree, text(tree)?))) {
+                    let certainty = if list == Some("volumes") {
+                        Certainty::Pod
+                    } else {
+                        Certainty::Known
+                    };
+                    return self.reference(text, tree.place, certainty, path, object);
+                }
+                let called = key == "image"
+                    || key.ends_with("Image")
+                    || key.ends_with("ImageSpec")
+                    || rule.is_some();
+                match composed(value).filter(|_| called) {
+                    Some((place, whole)) => {
+                        let certainty = if object.kind.is_empty() || in_values(path) {
+                            Certainty::Loose
+                        } else {
+                            Certainty::Known
+                        };
+                        self.reference(&whole, place, certainty, path, object)
+                    }
+                    None => Ok(()),
+                }
+            }
+            Value::List(_) | Value::Null | Value::Unfilled => Ok(()),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // one question about one field
+    fn certainty(
+        &self,
+        beside: &Tree,
+        key: &str,
+        text: &str,
+        path: &[&str],
+        parent: &str,
+        list: Option<&str>,
+        rule: Option<&'static Rule>,
+        object: &Object<'_>,
+    ) -> Option<Certainty> {
+        if key == "image" && list.is_some_and(|list| CONTAINERS.contains(&list)) {
+            return Some(Certainty::Pod);
+        }
+        if let Some(rule) = rule {
+            return Some(match rule.meaning {
+                Meaning::Candidate => Certainty::Loose,
+                _ => Certainty::Known,
+            });
+        }
+        if !loose::is_image_key(key) || loose::is_of_another_sort(text) {
+            return None;
+        }
+        if object.kind.is_empty() || in_values(path) || key != "image" {
+            return loose::is_likely(text).then_some(Certainty::Loose);
+        }
+        let of_list = list.is_some_and(|list| {
+            list.ends_with("ontainers") || matches!(list, "sidecars" | "steps")
+        });
+        let of_map = parent == "container" || parent.ends_with("Container");
+        let like_container = OF_CONTAINERS.iter().any(|key| entry(beside, key).is_some());
+        let in_parts = DIGESTS
+            .iter()
+            .chain(&["tag", "repository"])
+            .any(|key| entry(beside, key).is_some());
+        if of_list || of_map || like_container || in_parts {
+            return Some(Certainty::Known);
+        }
+        Some(if is_explicit(text) {
+            Certainty::Guess
+        } else {
+            Certainty::Loose
+        })
+    }
+
+    /// A text in a list: the table has lists of images.
+    fn listed<'t>(
+        &mut self,
+        item: &Tree,
+        text: &str,
+        path: &[&'t str],
+        object: &Object<'t>,
+    ) -> Done {
+        if object.is_policy || object.ignores(path) {
+            return Ok(());
+        }
+        if object
+            .rules
+            .iter()
+            .any(|rule| !rule.is_whole() && rule.covers(path))
+        {
+            return self.reference(text, item.place, Certainty::Known, path, object);
+        }
+        let key = path.last().copied().unwrap_or_default();
+        if loose::is_image_key(key) && is_explicit(text) && loose::is_likely(text) {
+            return self.reference(text, item.place, Certainty::Loose, path, object);
+        }
+        Ok(())
+    }
+
+    /// In a policy, only a container with a whole image in it may come into a pod.
+    fn of_policy(&mut self, key: &str, value: &Tree, list: Option<&str>, object: &Object<'_>) {
+        let text = text(value)
+            .filter(|_| key == "image" && list.is_some_and(|list| CONTAINERS.contains(&list)));
+        if let Some(Reference::Image(image)) = text.map(Reference::of) {
+            let why = "left out, but this policy may put it into pods; name it too if it does";
+            self.leave_out(
+                value.place,
+                object,
+                &format!("\"{image}\""),
+                why,
+                Some(image.clone()),
+            );
+        }
+    }
+
+    /// Takes a text for what it is.
+    fn reference(
+        &mut self,
+        text: &str,
+        place: Place,
+        certainty: Certainty,
+        path: &[&str],
+        object: &Object<'_>,
+    ) -> Done {
+        let field = path.join(".");
+        let is_sure = matches!(certainty, Certainty::Pod | Certainty::Known);
+        let quoted = format!("{field} \"{text}\"");
+        match Reference::of(text) {
+            Reference::Image(image) => match certainty {
+                Certainty::Pod | Certainty::Known => self.take(image, place, object),
+                Certainty::Guess => {
+                    let why = format!(
+                        "taken for an image, but prepull does not know {} resources",
+                        object.kind
+                    );
+                    let shown = self.place(place, object);
+                    self.found.note(&shown, &format!("{quoted}: {why}"));
+                    self.take(image, place, object);
+                }
+                Certainty::Loose => {
+                    let why = if object.kind.is_empty() {
+                        "left out, for this is not a Kubernetes object (no apiVersion and kind); of a chart's values, give what it renders to: helm template CHART | prepull images -f -"
+                    } else if in_values(path) {
+                        "left out, for these are values for a chart; give what it renders to: helm template CHART | prepull images -f -"
+                    } else {
+                        "looks like an image and is left out; name it too if nodes pull it"
+                    };
+                    self.leave_out(place, object, &quoted, why, Some(image));
+                }
+            },
+            Reference::Late(_) if text.trim().is_empty() && certainty != Certainty::Pod => {}
+            Reference::Late(why) => match resolved(text, object.root) {
+                Some(image) if is_sure => self.take(image, place, object),
+                _ if certainty == Certainty::Loose => {}
+                _ => self.leave_out(place, object, &quoted, &format!("left out: {why}"), None),
+            },
+            Reference::Template if certainty != Certainty::Loose => {
+                return Err(unrendered(self.name, self.line(place), place.column));
+            }
+            Reference::Placeholder(..) if self.is_late_variable(text, object) => {
+                self.leave_out(
+                    place,
+                    object,
+                    &quoted,
+                    "left out: each node has its own",
+                    None,
+                );
+            }
+            Reference::Placeholder(what, filler) if is_sure => {
+                let command = filler.command(file_word(self.name), object.in_template);
+                let what = match object.in_template && filler == Filler::Variables {
+                    true => "it is a parameter of an OpenShift template",
+                    false => what,
+                };
+                let fault = Fault::new(format!("\"{text}\" is not an image: {what}"));
+                let fault = fault.but(format!("give what is going to run: {command}"));
+                return Err(self.error(place, fault));
+            }
+            Reference::Placeholder(what, _) => {
+                if certainty == Certainty::Guess {
+                    self.leave_out(place, object, &quoted, &format!("left out: {what}"), None);
+                }
+            }
+            Reference::Pattern if certainty == Certainty::Pod => {
+                let fault = Fault::new(format!("\"{text}\" is a pattern, not an image"));
+                return Err(self.error(place, fault));
+            }
+            Reference::Other(error) if certainty == Certainty::Pod => {
+                return Err(self.error(place, Fault::new(error.to_string())));
+            }
+            Reference::Other(_) if certainty == Certainty::Known => {
+                self.leave_out(
+                    place,
+                    object,
+                    &quoted,
+                    "left out: it is not an image reference",
+                    None,
+                );
+            }
+            Reference::Template | Reference::Pattern | Reference::Other(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The variables of the kernel module operator differ between nodes.
+    fn is_late_variable(&self, text: &str, object: &Object<'_>) -> bool {
+        object.kind == "Module" && text.contains("KERNEL_")
+    }
+
+    fn take(&mut self, image: Image, place: Place, object: &Object<'_>) {
+        let place = self.place(place, object);
+        self.found.take(image, place);
+    }
+
+    /// Warns of what is not taken for an image.
+    pub(super) fn leave_out(
+        &mut self,
+        place: Place,
+        object: &Object<'_>,
+        what: &str,
+        why: &str,
+        image: Option<Image>,
+    ) {
+        let place = self.place(place, object);
+        self.found
+            .leave_out(&place, &format!("{what}: {why}"), image);
+    }
+
+    fn error(&self, place: Place, fault: Fault) -> InventoryError {
+        let place = Place {
+            line: self.line(place),
+            ..place
+        };
+        InventoryError::at(self.name, place, fault)
+    }
+
+    fn line(&self, place: Place) -> u32 {
+        place.line.saturating_add(self.lines)
+    }
+
+    fn place(&self, place: Place, object: &Object<'_>) -> String {
+        let line = self.line(place);
+        let place = format!("{}:{line}:{} {}", self.name, place.column, object.shown);
+        place.trim_end().to_string()
+    }
+}

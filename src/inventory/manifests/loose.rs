@@ -1,0 +1,121 @@
+//! What looks like an image where nothing says that a node pulls it: environment variables and arguments of operators,
+//! settings in ConfigMaps. Named in warnings, never taken.
+
+use super::super::yaml::{Tree, Value};
+use super::find::Finder;
+use super::object::Object;
+use super::parts::{entry, text};
+use super::reference::{Reference, has_registry, is_explicit};
+use crate::model::Image;
+
+/// What an image's name never ends with: other sorts of images, and documents.
+const OTHERS: [&str; 14] = [
+    ".png", ".svg", ".jpg", ".jpeg", ".gif", ".ico", ".webp", ".qcow2", ".iso", ".img", ".raw",
+    ".vmdk", ".xz", ".gz",
+];
+
+/// Whether a key is named as one of an image is.
+pub(super) fn is_image_key(key: &str) -> bool {
+    let key = key.to_ascii_lowercase().replace(['_', '-'], "");
+    let ends = [
+        "image",
+        "images",
+        "imagename",
+        "imageref",
+        "imagereference",
+        "imageurl",
+        "imageuri",
+    ];
+    ends.iter().any(|end| key.ends_with(end))
+}
+
+/// Whether a text is more likely an image than something else that is called one.
+pub(super) fn is_likely(text: &str) -> bool {
+    image(text).is_some()
+}
+
+/// Whether a text names a file or is no name at all.
+pub(super) fn is_of_another_sort(text: &str) -> bool {
+    let is_number = |c: char| c.is_ascii_digit() || c == '.';
+    text.contains("://") && !text.starts_with("ko://")
+        || OTHERS.iter().any(|end| text.ends_with(end))
+        || text.chars().all(is_number) && !text.is_empty()
+        || matches!(text, "true" | "false")
+}
+
+fn image(text: &str) -> Option<Image> {
+    let is_whole = is_explicit(text) || has_registry(text);
+    match Reference::of(text) {
+        Reference::Image(image) if is_whole && !is_of_another_sort(text) => Some(image),
+        _ => None,
+    }
+}
+
+/// The environment and the arguments of a container: `RELATED_IMAGE_X`, `--config-reloader=IMAGE`.
+pub(super) fn environment(
+    finder: &mut Finder<'_>,
+    tree: &Tree,
+    list: Option<&str>,
+    object: &Object<'_>,
+) {
+    if list == Some("env") {
+        let name = entry(tree, "name").and_then(text).unwrap_or_default();
+        let value = entry(tree, "value").and_then(|value| Some((value.place, text(value)?)));
+        let value = value.filter(|_| name.to_ascii_uppercase().contains("IMAGE"));
+        if let Some((place, image)) = value.and_then(|(place, text)| Some((place, image(text)?))) {
+            let what = format!("the environment variable {name} \"{image}\"");
+            finder.leave_out(place, object, &what, WHY, Some(image.clone()));
+        }
+    }
+    for key in ["args", "command"] {
+        let Some(Value::List(items)) = entry(tree, key).map(|tree| &tree.value) else {
+            continue;
+        };
+        for item in items {
+            let Some((option, value)) = text(item).and_then(|text| text.split_once('=')) else {
+                continue;
+            };
+            let is_meant = is_image_key(option)
+                || is_explicit(value) && has_registry(value) && value.matches('/').count() > 1;
+            let is_option = option.starts_with('-') && !value.contains(',');
+            if let Some(image) = image(value).filter(|_| is_option && is_meant) {
+                let what = format!("the argument {option}=\"{image}\"");
+                finder.leave_out(item.place, object, &what, WHY, Some(image.clone()));
+            }
+        }
+    }
+}
+
+const WHY: &str = "left out; name it too if this program has nodes pull it";
+
+/// The settings in a ConfigMap: a field that is called an image, or a line `image: ...` in a file.
+pub(super) fn config_map(finder: &mut Finder<'_>, tree: &Tree, object: &Object<'_>) {
+    let data = entry(tree, "data");
+    let Some(Value::Map(entries)) = data.map(|tree| &tree.value) else {
+        return;
+    };
+    for (key, value) in entries {
+        let Some(written) = text(value) else { continue };
+        if is_image_key(&key.text) && is_likely(written) {
+            let what = format!("data.{} \"{written}\"", key.text);
+            finder.leave_out(value.place, object, &what, WHY, image(written));
+            continue;
+        }
+        for line in written.lines() {
+            let Some((field, value_of)) = line.split_once([':', '=']) else {
+                continue;
+            };
+            let bare = |text: &str| {
+                text.trim()
+                    .trim_end_matches(',')
+                    .trim_matches(['"', '\'', '-', ' '])
+                    .to_string()
+            };
+            let (field, said) = (bare(field), bare(value_of));
+            if is_image_key(&field) && is_likely(&said) {
+                let what = format!("data.{}, {field} \"{said}\"", key.text);
+                finder.leave_out(value.place, object, &what, WHY, image(&said));
+            }
+        }
+    }
+}
