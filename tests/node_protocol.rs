@@ -6,7 +6,7 @@ mod local_node;
 
 use std::future::pending;
 
-use local_node::{DASH, Place, Shells, daemon, find, node, scenarios};
+use local_node::{DASH, Place, Shells, daemon, find, hostile, node, scenarios};
 use prepull::model::{Failure, FailureKind, Stage};
 use prepull::node::run;
 
@@ -234,6 +234,71 @@ async fn a_probe_finds_what_is_there() {
 async fn a_clients_daemon_does_not_hold_the_call() {
     for shells in &SHELLS {
         scenarios::a_clients_daemon_does_not_hold_the_call(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn all_names_are_below_a_private_directory() {
+    for shells in &SHELLS {
+        hostile::all_names_are_below_a_private_directory(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_taken_name_is_left_alone() {
+    for shells in &SHELLS {
+        hostile::a_taken_name_is_left_alone(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pull_is_found_wherever_it_lies() {
+    for shells in &SHELLS {
+        hostile::a_pull_is_found_wherever_it_lies(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_fifo_in_place_of_a_file_holds_nothing() {
+    for shells in &SHELLS {
+        hostile::a_fifo_in_place_of_a_file_holds_nothing(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_process_with_a_reused_number_is_not_ended() {
+    for shells in &SHELLS {
+        hostile::a_process_with_a_reused_number_is_not_ended(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_wait_for_another_pull_has_a_limit() {
+    for shells in &SHELLS {
+        hostile::a_wait_for_another_pull_has_a_limit(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_question_ends_at_once() {
+    // One processor, so that what a shell starts runs after what the shell does next.
+    for sh in [&["taskset", "1", "dash"], &["taskset", "1", "bash"]] {
+        let shells = Shells { login: "dash", sh };
+        hostile::a_cancelled_question_ends_at_once(&shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_run_is_told_in_plain_words() {
+    for shells in &SHELLS {
+        hostile::a_command_that_cannot_run_is_told_in_plain_words(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_supervisor_that_cannot_end_is_ended() {
+    for shells in &SHELLS {
+        hostile::a_supervisor_that_cannot_end_is_ended(shells).await;
     }
 }
 

@@ -91,7 +91,10 @@ impl<C: Channel> Talk<C> {
         heard.withheld = session.host_key_changed() && node.become_password.is_some();
         let password = node.become_password.as_ref().filter(|_| !heard.withheld);
         let given = if password.is_some() { "yes" } else { "no" };
-        let start = format!("{}{mark}\n{given}\n", request::program(SCRIPT));
+        let start = format!(
+            "{}{mark}\n{given}\n",
+            request::program(SCRIPT, request::Part::Call)
+        );
         if let Err(lost) = self.channel.write(start.into()).await {
             return Err(self.last_words(lost).await);
         }

@@ -58,7 +58,8 @@ pub struct PullJob<'a> {
     pub request: PullRequest<'a>,
     /// Whether a node that holds the image is left alone.
     pub when: PullWhen,
-    /// How long the pull itself may take; inspecting has a limit of its own.
+    /// How long the pull itself may take, and a wait for another pull of the same image before it; inspecting has a limit
+    /// of its own.
     pub timeout: Option<Duration>,
     /// When it is too slow.
     pub patience: Patience,
@@ -72,6 +73,8 @@ pub struct PullJob<'a> {
 
 /// How long a question to a runtime, or the start of our program, may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// How long a node may wait for another pull of the same image where a pull has no limit.
+const TURN_LIMIT: Duration = Duration::from_secs(3600);
 /// How long output is waited for once the operator's command has ended: something it left running in
 /// the background may hold its output open for ever.
 const STRAGGLER_LIMIT: Duration = Duration::from_secs(2);
@@ -207,9 +210,11 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
                     return Err(failure);
                 }
                 Heard::TimeUp => {
+                    let is_waiting = talk.is_waiting();
                     talk.stop().await;
                     return Err(match ($stage, $limit) {
-                        (Stage::Pull, Some(limit)) => too_long(limit),
+                        _ if is_waiting => waited_too_long(job.timeout),
+                        (Stage::Pull, Some(_)) => too_long(job.timeout.unwrap_or_default()),
                         (stage, _) => no_answer(stage),
                     });
                 }
@@ -236,7 +241,8 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
         return Ok(Some(Ended::Done(Outcome::Present(held))));
     }
 
-    let pulled = step!(Stage::Pull, job.timeout);
+    let left = job.timeout.map(|limit| limit.saturating_sub(talk.waited()));
+    let pulled = step!(Stage::Pull, left);
     if !pulled.success() {
         talk.finish().await;
         runtime.read_pull(image, &pulled)?;
@@ -439,6 +445,21 @@ fn too_long(limit: Duration) -> Failure {
         format!(
             "the pull was not done within {} and was ended",
             humantime::format_duration(limit)
+        ),
+    )
+}
+
+fn waited_too_long(limit: Option<Duration>) -> Failure {
+    let origin = match limit {
+        Some(_) => "--pull-timeout, which counts the wait",
+        None => "the limit for this wait without --pull-timeout",
+    };
+    Failure::new(
+        FailureKind::TimedOut,
+        Stage::Inspect,
+        format!(
+            "waited {} for another pull of the same image on this node ({origin}), which is still running",
+            humantime::format_duration(limit.unwrap_or(TURN_LIMIT))
         ),
     )
 }

@@ -3,8 +3,11 @@
 # It is sent on standard input (see request.rs), comments and indentation taken out, followed by values.
 # A value is data: it is assigned to variables and handed on as "$@", never evaluated.
 #
-# Needs: mktemp mkfifo mkdir rm head tail cat wc sleep (coreutils and busybox have them all), and a printf
-# that is built into the shell. Uses setsid where there is one.
+# Needs: mkfifo mkdir rmdir rm ls head tail cat wc sleep (coreutils and busybox have them all), and a printf
+# that is built into the shell. Uses setsid where there is one, and stat to find memory file systems.
+#
+# Other users of the node are hostile. All files are in one directory of the user's own (open_private), and a
+# process is signalled only once it is proven to be the one that was written down (is_same, is_alive).
 #
 # A question or the operator's command is tied to the session: the main shell writes to its output, and a
 # watcher sits on its input. When that reads "cancel", or ends because we are gone, the command is ended.
@@ -12,6 +15,7 @@
 # A pull is not. A supervisor runs it and writes the same frames to a file, in a directory that has the
 # pull's name; the main shell only shows that file to whoever is there, now or on another connection. A
 # keeper ends the pull when nobody asked after it for a whole lease.
+# What follows a line "#pull" is sent with pulls alone, what follows "#call" with everything else, "#both" with both.
 # The bootstrap left $n (a newline) and $locale (what LC_ALL was).
 
 frame() {
@@ -58,103 +62,211 @@ get_command() {
     line=
 }
 
-# Whether directory $1 is in memory: the longest mount point above it, the last of equals.
 in_memory() {
-    here=$(cd -P "$1" 2>/dev/null && pwd -P) || return 1
-    best=
-    kind=
-    while read -r device mount type rest; do
-        [ "$mount" = / ] && mount=
-        case $here/ in
-            "$mount"/*) [ ${#mount} -ge ${#best} ] && best=$mount kind=$type ;;
-        esac
-    done 2>/dev/null </proc/mounts
-    [ "$kind" = tmpfs ] || [ "$kind" = ramfs ]
+    case $(stat -f -c %T "$1" 2>/dev/null) in
+        tmpfs | ramfs) ;;
+        *) return 1 ;;
+    esac
 }
 
-# Calls "$@" with each place in memory that the user may write to, until it succeeds.
+# Calls "$@" with each place that may be in memory until it succeeds. In the first ones no other user can do anything.
 in_memories() {
-    for base in $memories; do
-        in_memory "$base" && "$@" "$base" && return
+    for base in /run "${XDG_RUNTIME_DIR:-}" "/run/user/$uid" /dev/shm; do
+        case $base in /*) "$@" "$base" && return ;; esac
     done
     return 1
 }
 
-# Makes $dir in directory $1. That of a pull is named after it: who comes back finds it.
-make_in() {
-    if [ -z "$detached" ]; then
-        dir=$(mktemp -d "$1/prepull.XXXXXX" 2>/dev/null)
-        return
+# Calls "$@" with each place for a private directory until it succeeds. A pull by a user other than root goes on without a
+# session, and what the user has in memory may go with the last one (logind's RemoveIPC). The home directory comes last, for
+# a user whose names in /tmp are all taken.
+in_places() {
+    if [ -z "$detached" ] || [ "$uid" = 0 ]; then
+        in_memories "$@" && return
     fi
-    dir=$1/prepull.$nonce
-    mkdir "$dir" 2>/dev/null && fresh=yes && return
-    fresh=
-    is_ours "$dir" && return
+    for base in "${TMPDIR:-}" /tmp /var/tmp "${HOME:-}"; do
+        case $base in /*) "$@" "$base" && return ;; esac
+    done
+    return 1
+}
+
+# Reads what ls says of a private directory and of all above it. Prints "ours" if the private directory is there with the
+# mode that we give it, "safe" if it can be made, or the line of a directory in which others could replace what is ours.
+judge() {
+    verdict=
+    while read -r mode links owner rest; do
+        case $rest in
+            */"prepull-$uid") case $mode in drwx--[-S]---*) verdict=ours; continue ;; esac ;;
+            *)
+                case $mode in
+                    d????-??-* | d????????[tT]*)
+                        verdict=${verdict:-safe}
+                        case $owner in 0 | "$uid") continue ;; esac
+                        ;;
+                esac
+                ;;
+        esac
+        verdict="$mode $owner $rest"
+        break
+    done
+    printf %s "$verdict"
+}
+
+# Opens this user's private directory in directory $1, as $private: no link, of mode 0700, ours by owner, and in a place
+# where nobody else can put another under its name. Whatever else has the name is left alone; $said tells why.
+open_private() {
+    said="$1 is not writable"
+    [ -w "$1" ] && place=$(cd -P "$1" && pwd -P) || return 1
+    private=${place%/}/prepull-$uid
+    set -- "$private"
+    while [ -n "${place%/}" ]; do
+        set -- "$@" "$place"
+        place=${place%/*}
+    done
+    said=$(QUOTING_STYLE=literal ls -ldn / "$@" 2>/dev/null | judge)
+    case $said in
+        ours) is_ours "$private" && return ;;
+        safe) said=$(mkdir -m 700 "$private" 2>&1) && return ;;
+    esac
+    said="$private is not private: $said"
+    return 1
+}
+
+# Makes $dir and its pipes in the private directory of place $1.
+make_in() {
+    # Another call may just have made the private directory, or removed it at its end.
+    for again in 1 2 3 4; do
+        open_private "$1" || continue
+        dir=$private/$nonce
+        said=$(mkdir "$dir" 2>&1) || continue
+        said="no room for 16 KiB in $dir"
+        # Only writing shows that a place is full.
+        printf %16384s '' >"$dir/stdout" && said=$(mkfifo "$dir/stdout-pipe" "$dir/stderr-pipe" "$dir/question" 2>&1) &&
+            fresh=yes && return
+        remove
+        break
+    done 2>/dev/null
+    why="$why; $said"
     dir=
     return 1
 }
 
 is_ours() {
-    [ -d "$1" ] && ! [ -h "$1" ] && [ -O "$1" ]
+    ! [ -h "$1" ] && [ -d "$1" ] && [ -O "$1" ]
 }
 
-# Makes the private directory $dir, in memory if it can be. A pull of somebody who is not root goes on
-# without a session, and what he has in memory may be taken away with his last one (logind's RemoveIPC).
+# Finds $dir in the private directory of place $1: that of a pull which an earlier connection began.
+find_in() {
+    is_ours "$1/prepull-$uid" && open_private "$1" && dir=$private/$nonce && is_ours "$dir"
+}
+
 make_directory() {
-    if [ -z "$detached" ] || [ "$(id -u)" = 0 ]; then
-        in_memories make_in && return
-    fi
-    for base in "${TMPDIR:-/tmp}" /tmp /var/tmp; do
-        make_in "$base" && return
-    done
-    refuse directory
+    why=
+    fresh=
+    [ -n "$detached" ] && in_places find_in && return
+    in_places make_in && return
+    dir=
+    set -f
+    refuse directory $why
 }
 
-# Puts command $1's secret below directory $2, in a directory of its own.
+#pull
+# Makes $vault, where a file with a login may lie: in memory, or on a disk where that is allowed.
+make_vault() {
+    vault=$dir/login
+    in_memory "$dir" || in_memories vault_in || [ -n "$may_use_disk" ] || { vault=; return; }
+    [ -d "$vault" ] || mkdir "$vault"
+    printf '%s\n' "$vault" >"$dir/vault"
+}
+
+vault_in() {
+    vault=$dir/login
+    in_memory "$1" && open_private "$1" && mkdir "$private/$nonce" 2>/dev/null && vault=$private/$nonce
+}
+
+# Puts command $1's secret into the vault.
 make_secret() {
     eval "name=\$secret_file_$1 secret=\$secret_$1"
-    printf '%s\n' "$2/prepull-secret.$nonce" >"$dir/secret" &&
-        mkdir "$2/prepull-secret.$nonce" && printf %s "$secret" >"$2/prepull-secret.$nonce/$name"
+    [ -n "$vault" ] && printf %s "$secret" >"$vault/$name"
 }
 
-# Wherever it may lie: what says so may be gone already, or a client may have written beside it when it was first removed.
+#both
 forget_secret() {
-    set -- "$dir/secret"
-    for base in "$dir" $memories; do
-        set -- "$@" "$base/prepull-secret.$nonce"
-    done
-    rm -rf "$@" 2>/dev/null
+    [ -n "$vault" ] && is_ours "${vault%/*}" && rm -rf "$vault" && rmdir "${vault%/*}"
+} 2>/dev/null
+
+# Reads the first line of our file $1 into $word; a FIFO would hold us for ever.
+load() {
+    word=
+    [ -f "$1" ] && read -r word <"$1"
+} 2>/dev/null
+
+# Finds out when process $1 began, as $born: no other with its number has the same. $parent is the number of its parent.
+look_at() {
+    stat=
+    while IFS= read -r piece || [ -n "$piece" ]; do stat=$stat$piece; done <"/proc/$1/stat"
+    # The fields behind its name, which may hold anything.
+    set -- ${stat##*\) }
+    parent=${2:-}
+    born=${20:+${20}-$boot}
+} 2>/dev/null
+
+is_same() {
+    look_at "$1"
+    [ -n "$born" ] && [ "$born" = "$2" ]
 }
 
-# Sends signal $1 to the running command: to its process group, or to it alone where it has none.
-signal() {
-    read -r leader 2>/dev/null <"$dir/leader" || return 0
-    kill -s "$1" -- "-$leader" 2>/dev/null || kill -s "$1" "$leader" 2>/dev/null
+# Ends child $1, which began at $2, and waits for its end.
+end() {
+    ! is_same "$1" "$2" || kill "$1"
+    wait "$1"
+} 2>/dev/null
+
+# Writes down in file $1 which processes "$@" are.
+note() {
+    file=$dir/$1
+    shift
+    for process in "$@"; do
+        look_at "$process"
+        printf '%s\n' "$process $born"
+    done >"$file"
 }
 
-end_readers() {
-    read -r readers 2>/dev/null <"$dir/readers" && kill $readers 2>/dev/null
-}
+# Sends signal $1 to the processes in file $2 that are still the same, with their process groups where they lead one.
+send() {
+    [ ! -f "$dir/$2" ] || while read -r process known; do
+        is_same "$process" "$known" || continue
+        kill -s "$1" -- "-$process" || kill -s "$1" "$process"
+    done <"$dir/$2"
+} 2>/dev/null
 
+#call
 watch() {
     while IFS= read -r line; do
         case $line in
             cancel) break ;;
             # What the command left behind still holds its output open: take what there is.
-            enough) end_readers ;;
+            enough) send KILL readers ;;
         esac
     done
     ask_to_end
     force_end
 }
 
+#both
 # From here on a TERM ends this process together with its last child. A trap runs between two commands, where $! names
-# the child already; what it named before is not ours to end, so a child that has nothing to do comes first. A TERM
-# would be lost on a child that has not become its program yet.
+# the child already. A TERM would be lost on a child that has not become its program yet.
 end_with_child() {
-    : &
-    trap 'kill -s KILL $!; exit' TERM
+    trap 'end_child; exit' TERM
 }
+
+# What $! names may have ended long ago.
+end_child() {
+    look_at $!
+    child_of=$parent
+    look_at self
+    [ "$child_of" = "${stat%% *}" ] && kill -s KILL $!
+} 2>/dev/null
 
 ask_to_end() {
     : >"$dir/stop"
@@ -165,8 +277,8 @@ ask_to_end() {
 # docker 29's dial-stdio ignores TERM and INT. It keeps no state of its own, so HUP harms nothing; podman's clean-up
 # after a pull, for one, would be cut short by it.
 ask_command_to_end() {
-    signal TERM
-    [ ! -e "$dir/ends-with-hup" ] || signal HUP
+    send TERM leader
+    [ ! -e "$dir/ends-with-hup" ] || send HUP leader
 }
 
 # Ends the running command if it does not end by itself, and removes the directory. The operator's own command may
@@ -178,9 +290,13 @@ force_end() {
     [ "$action" != run ] || grace=5
     sleep "$grace" &
     wait $!
-    signal KILL
+    send KILL leader
     # Something that left the process group may hold them.
-    end_readers
+    send KILL readers
+    # A supervisor that can go on now sees to the rest.
+    sleep 2 &
+    wait $!
+    ! is_alive supervisor 8 || kill -s KILL "$process"
     give_turn
     remove
 }
@@ -188,7 +304,9 @@ force_end() {
 # Whoever looks for a pull must not find half of one.
 remove() {
     rm -rf "$dir/supervisor" "$dir"
-}
+    # Unless another call is at work.
+    rmdir "${dir%/*}"
+} 2>/dev/null
 
 stopped() {
     [ -e "$dir/stop" ] || ! [ -d "$dir" ]
@@ -197,7 +315,7 @@ stopped() {
 finish() {
     [ "$detached" != supervisor ] || finish_pull
     [ -z "$dir" ] || remove
-    [ -z "$watcher" ] || { kill "$watcher"; wait "$watcher"; } 2>/dev/null
+    [ -z "$watcher" ] || end "$watcher" "$watcher_born"
     frame end
     exit 0
 }
@@ -210,7 +328,7 @@ become() {
         left=$((left - 1))
     done
     case $delivery in
-        directory) read -r place <"$dir/secret" && export "$name=$place" ;;
+        directory) export "$name=$vault" ;;
         environment) export "$name=$secret" ;;
     esac
     if [ "$action" = run ]; then
@@ -227,11 +345,25 @@ become() {
         eval "set -- \"\$@\" \"\$argument_${number}_$left\""
         left=$((left - 1))
     done
-    # Without the second test a missing command would be reported in setsid's words, not in the shell's.
-    if command -v setsid >/dev/null 2>&1 && command -v "$1" >/dev/null 2>&1; then
-        exec setsid -- "$@"
-    fi
-    exec "$@"
+    # The shell's own words for a missing command would name this program and one of its lines.
+    said='command not found'
+    code=127
+    set -f
+    IFS=:
+    for folder in $PATH; do
+        file=${folder:-.}/$1
+        case $1 in */*) file=$1 ;; esac
+        [ -e "$file" ] || continue
+        if [ -f "$file" ] && [ -x "$file" ]; then
+            unset IFS
+            ! command -v setsid >/dev/null || exec setsid -- "$@"
+            exec "$@"
+        fi
+        said='not an executable file'
+        code=126
+    done
+    printf '%s: %s\n' "$1" "$said" >&2
+    exit "$code"
 }
 
 # Keeps at least one byte more than limit $1, which tells that something was cut; the rest is read and
@@ -252,6 +384,7 @@ keep_and_forget() {
     keep "$1"
 }
 
+#pull
 # Keeps what docker's daemon answers, but for the sizes of chunks and what has no end: how far the layers on their way
 # are. Of that it writes down the newest when measure asks. What is no answer is dropped.
 keep_answer() {
@@ -315,13 +448,14 @@ note_layer() {
     [ "$state" = waits ]
 }
 
+#both
 # Runs command number $1 to its end and sends its output, unless it is a question to docker's daemon that was not answered.
 # Leaves its exit status in $code. With a second number, tells meanwhile what arrives.
 perform() {
     stopped && finish
     eval "delivery=\$delivery_$1"
     if [ "$delivery" = directory ]; then
-        in_memories make_secret "$1" || { [ -n "$may_use_disk" ] && make_secret "$1" "$dir"; } || refuse memory
+        make_secret "$1" || refuse memory
     fi
     input=/dev/null
     keep=keep_and_forget
@@ -335,33 +469,39 @@ perform() {
     fi
     # Opening the pipes holds the command back until they have readers: by then its leader is written down. A pipe for
     # its input has no end, as it holds that open for writing itself: docker's daemon takes an end for a cancel.
-    (become "$1") <>"$input" >"$dir/stdout-pipe" 2>"$dir/stderr-pipe" &
+    # A signal to a new child is lost while that still has a trap of ours, in dash and ash: it never gets one.
+    trap - TERM
+    (become "$1") <>"$input" >"$dir/stdout-pipe" 2>"$dir/stderr-pipe" 8<&- &
     client=$!
     readers=
     [ "$delivery" != input ] || { eval "printf %s \"\$secret_$1\"" >"$input" 2>/dev/null & readers=$!; }
     unset "secret_$1" secret
-    printf '%s\n' "$client" >"$dir/leader"
+    note leader "$client"
     "$keep" "$limit_stdout" <"$dir/stdout-pipe" >"$dir/stdout" 2>/dev/null &
     readers="$readers $!"
     keep "$limit_stderr" <"$dir/stderr-pipe" >"$dir/stderr" 2>/dev/null &
     readers="$readers $!"
-    printf '%s\n' "$readers" >"$dir/readers"
-    stopped && ask_command_to_end
+    note readers $readers
     measurer=
     if [ -n "$2" ]; then
         measure "$2" &
         measurer=$!
+        look_at "$measurer"
+        measurer_born=$born
     fi
+    trap "$at_term" TERM
+    stopped && ask_command_to_end
     wait "$client"
     code=$?
     # It writes frames too: not while we do.
-    [ -z "$measurer" ] || { kill "$measurer"; wait "$measurer"; } 2>/dev/null
+    [ -z "$measurer" ] || end "$measurer" "$measurer_born"
     [ "$delivery" != directory ] || forget_secret
-    # A runtime's client has nothing to leave behind; the operator's command may.
-    [ "$action" = run ] || kill -s KILL -- "-$client" 2>/dev/null
+    # A runtime's client has nothing to leave behind; the operator's command may. Its number, free since a moment ago, stays
+    # the group's own while that has a member.
+    [ "$action" = run ] || [ -e "/proc/$client" ] || kill -s KILL -- "-$client" 2>/dev/null
     frame exited
     # A client that was ended before it opened its pipes leaves readers that would wait for ever.
-    stopped && kill $readers 2>/dev/null
+    stopped && send KILL readers
     wait $readers
     rm -f "$dir/leader" "$dir/readers" "$dir/ends-with-hup"
     stopped && finish
@@ -377,6 +517,7 @@ perform() {
     head -c "$size_stderr" "$dir/stderr"
 }
 
+#call
 # ---- What the node is and has
 
 # The clock comes first: what runs before it blurs it.
@@ -400,17 +541,20 @@ tell_disk() {
     frame disk "${free:--}" "$root"
 } 2>/dev/null
 
-# ---- A pull on its own
-
-# Whether the process that file $1 names is still the one that wrote it down: descriptor $2 is the frames.
+#both
+# Whether the process that file $1 of pull $3 (ours) names is still the one that wrote it down: descriptor $2 is the frames.
 is_alive() {
-    read -r process <"$dir/$1" && [ "/proc/$process/fd/$2" -ef "$dir/frames" ]
-} 2>/dev/null
+    load "${3:-$dir}/$1" && process=$word && [ "/proc/$process/fd/$2" -ef "${3:-$dir}/frames" ]
+}
+
+#pull
+# ---- A pull on its own
 
 # The first command inspects, the second pulls, the third tells where the runtime keeps its files. A fourth asks docker's
 # daemon to pull, which tells more than its client does.
 pull() {
-    trap 'forget_secret; signal TERM; exit 143' INT TERM
+    at_term='forget_secret; send TERM leader; exit 143'
+    trap "$at_term" INT TERM
     take_turn
     frame stage inspect
     perform 1
@@ -436,40 +580,38 @@ pull() {
 may_ask_daemon() {
     [ "$commands" = 4 ] && [ -z "${DOCKER_CONTENT_TRUST:-}" ] || return
     ! grep -qs -e podman -e 'image not known' "$dir/stderr" || return
-    [ "$delivery_2" = directory ] || ! grep -qs -e '"auth' -e '"cred' "${DOCKER_CONFIG:-${HOME:-}/.docker}/config.json"
+    [ "$delivery_2" != directory ] || return 0
+    config=${DOCKER_CONFIG:-${HOME:-}/.docker}/config.json
+    [ ! -e "$config" ] || [ -f "$config" ] && ! grep -qs -e '"auth' -e '"cred' "$config"
 }
 
-# One pull of an image at a time: a second one waits here, and then finds what the first one brought.
+# One pull of an image at a time: a second one waits here, and then finds what the first one brought. It is the operator's
+# side that limits the wait.
 take_turn() {
-    turn=${dir%/*}/prepull-turn.$turn_name
+    turn=${dir%/*}/turn.$turn_name
     told=
     until mkdir "$turn" 2>/dev/null; do
         stopped && finish
-        is_ours "$turn" || { turn=; return; }
+        is_ours "$turn" || return
         # Its holder may be about to write down who it is.
         [ -z "$told" ] || holds_turn || rm -rf "$turn"
         [ -n "$told" ] || frame stage turn
         told=yes
         sleep 1
     done
-    printf '%s\n' "$dir" >"$turn/holder"
+    printf '%s\n' "$nonce" >"$turn/holder" || rm -rf "$turn"
 }
 
 holds_turn() {
-    read -r holder <"$turn/holder" && read -r process <"$holder/supervisor" && [ "/proc/$process/fd/1" -ef "$holder/frames" ]
-} 2>/dev/null
-
-give_turn() {
-    turn=${dir%/*}/prepull-turn.$turn_name
-    read -r holder <"$turn/holder" && [ "$holder" = "$dir" ] && rm -rf "$turn"
-} 2>/dev/null
+    load "$turn/holder" && is_alive supervisor 8 "${dir%/*}/$word"
+}
 
 # The supervisor's end. The frames stay for whoever has not seen them yet.
 finish_pull() {
     give_turn
     if stopped; then
         frame end
-        end_keeper
+        send TERM keeper
         remove
     else
         # Whoever sees the end removes the directory: nothing may be written to it after that.
@@ -478,10 +620,6 @@ finish_pull() {
     fi
     exit 0
 }
-
-end_keeper() {
-    read -r keeper <"$dir/keeper" && kill "$keeper"
-} 2>/dev/null
 
 # Ends what shows the pull to a connection, which does not know yet that it is lost: TERM. Or it is not lost, and somebody
 # else goes on with the pull: USR1 lets the viewer say so (TAKEN_OVER in talk.rs).
@@ -498,11 +636,10 @@ keep_lease() {
     while [ "$quiet" -lt "$ticks" ]; do
         sleep "$tick" &
         wait $!
-        beat=
-        read -r beat 2>/dev/null <"$dir/beat"
+        load "$dir/beat"
         quiet=$((quiet + 1))
-        [ "$beat" = "$last" ] || quiet=0
-        last=$beat
+        [ "$word" = "$last" ] || quiet=0
+        last=$word
     done
     end_viewer TERM
     ask_to_end
@@ -593,6 +730,12 @@ hear_layers() {
     tell_manifest
 }
 
+#both
+give_turn() {
+    turn=${dir%/*}/turn.$turn_name
+    load "$turn/holder" && [ "$word" = "$nonce" ] && rm -rf "$turn"
+}
+
 # Reads where the runtime keeps its files into $root: its own word, or its usual place where it does not say.
 read_root() {
     root=/var/lib/containerd
@@ -607,6 +750,7 @@ read_root() {
     done
 }
 
+#pull
 # What arrives below the places "$@": names, bytes that are there, bytes in all (0: not known).
 layers() {
     [ -n "$disk" ] || return
@@ -679,7 +823,7 @@ leave_session() {
     login=org.freedesktop.login1
     [ "$(busctl get-property $login /org/freedesktop/login1 $login.Manager KillUserProcesses)" = "b true" ] || return 0
     manager=--system
-    if [ "$(id -u)" != 0 ]; then
+    if [ "$uid" != 0 ]; then
         manager=--user
         [ "$(busctl get-property $login /org/freedesktop/login1/user/self $login.User Linger)" = "b true" ] || return 1
     fi
@@ -700,11 +844,12 @@ set_out() {
     : >"$dir/frames"
     [ -z "$tied" ] || frame tied >>"$dir/frames"
     trap '' HUP
-    # It must be known by its frames from its first moment on (is_alive): they are opened before it begins.
-    exec 4>&1 >>"$dir/frames"
-    (exec 4>&-; detached=supervisor; pull) </dev/null 2>/dev/null &
+    # It must be known by its frames from its first moment on (is_alive): they are opened before it begins, on a
+    # descriptor that no redirection replaces for a while.
+    exec 8<"$dir/frames"
+    (detached=supervisor; pull) </dev/null >>"$dir/frames" 2>/dev/null &
     supervisor=$!
-    exec >&4 4>&-
+    exec 8<&-
     # Nobody else needs a secret.
     number=0
     while [ "$number" -lt "$commands" ]; do
@@ -712,23 +857,25 @@ set_out() {
         unset "secret_$number"
     done
     (keep_lease) </dev/null >/dev/null 2>&1 &
-    printf '%s\n' "$!" >"$dir/keeper"
+    note keeper $!
     printf '%s\n' "$supervisor" >"$dir/supervisor"
     trap - HUP
 }
 
 # Finds the pull that an earlier connection left here; false when there is none any more.
 pick_up() {
+    load "$dir/vault"
+    vault=$word
     tries=0
     while is_ours "$dir"; do
         tries=$((tries + 1))
         if [ -e "$dir/supervisor" ] && ! [ -e "$dir/stop" ]; then
-            is_alive supervisor 1 || [ -e "$dir/ended" ] && return
+            is_alive supervisor 8 || [ -e "$dir/ended" ] && return
             # It was killed, and nobody is left to clean up.
             tries=8
         fi
         # It is being set up or taken down just now.
-        [ "$tries" -lt 8 ] || { end_keeper; signal KILL; forget_secret; give_turn; remove; }
+        [ "$tries" -lt 8 ] || { send TERM keeper; send KILL leader; forget_secret; give_turn; remove; }
         sleep 1
     done
     return 1
@@ -742,8 +889,10 @@ attend() {
     exec 3<&0 </dev/null
     tail -c +1 -f "$dir/frames" 3<&- &
     tail=$!
-    trap 'kill $tail; exit 143' HUP INT TERM
-    trap 'kill $tail; exit 76' USR1
+    look_at $tail
+    tail_born=$born
+    trap 'end "$tail" "$tail_born"; exit 143' HUP INT TERM
+    trap 'end "$tail" "$tail_born"; exit 76' USR1
     printf '%s\n' "$tail" >"$dir/tail"
     beats=0
     while IFS= read -r line <&3; do
@@ -751,32 +900,33 @@ attend() {
             beat)
                 beats=$((beats + 1))
                 printf '%s\n' "$$ $beats" >"$dir/beat"
-                is_alive supervisor 1 || [ -e "$dir/ended" ] || break
+                is_alive supervisor 8 || [ -e "$dir/ended" ] || break
                 ;;
             cancel)
-                end_keeper
-                (trap '' HUP; force_end) </dev/null >/dev/null 2>&1 3<&- 9<&- &
-                printf '%s\n' "$!" >"$dir/keeper"
+                send TERM keeper
+                (trap '' HUP; trap - TERM; force_end) </dev/null >/dev/null 2>&1 3<&- 9<&- &
+                note keeper $!
                 ask_to_end
                 ;;
-            enough) end_readers ;;
+            enough) send KILL readers ;;
             done)
-                end_keeper
+                send TERM keeper
                 remove
                 break
                 ;;
         esac
     done
-    kill $tail
-    wait $tail
+    end "$tail" "$tail_born"
 } 2>/dev/null
 
+#both
 main() {
     # A variable that came with the environment would hand what we assign to every command.
     unset value line lines left secret name delivery
     mask=$(umask)
     umask 077
     dir=
+    vault=
     watcher=
     detached=
     # sshd's path for commands is short. Where clients are: /usr/local (installed by hand), sbin
@@ -784,7 +934,9 @@ main() {
     PATH=${PATH:-/usr/bin:/bin}:/usr/local/bin:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin:/opt/bin:/snap/bin
     PATH=$PATH:/var/lib/rancher/rke2/bin:/var/lib/rancher/k3s/data/current/bin
     export PATH
-    memories="/dev/shm /run ${XDG_RUNTIME_DIR:-} /run/user/$(id -u 2>/dev/null)"
+    uid=$(id -u 2>/dev/null)
+    load /proc/sys/kernel/random/boot_id
+    boot=$word
 
     get; nonce=$value
     get; action=$value
@@ -801,37 +953,38 @@ main() {
         get_command "$number"
     done
     tied=
-    case $action in
-        # Before we are heard of, for it may take a moment, and beats would queue up.
-        pull-*) detached=yes; leave_session || tied=yes ;;
-    esac
+#pull
+    detached=yes
+    # Before we are heard of, for it may take a moment, and beats would queue up.
+    leave_session || tied=yes
+#both
     frame hello
 
     # An external printf would show a secret in its arguments.
     [ "$(command -v printf)" = printf ] || refuse tool printf
-    for tool in mktemp mkfifo mkdir rm head tail cat wc sleep; do
+    for tool in mkfifo mkdir rmdir rm ls head tail cat wc sleep; do
         command -v "$tool" >/dev/null 2>&1 || refuse tool "$tool"
     done
     make_directory
-    if [ -n "$detached" ] && [ -z "$fresh" ] && ! pick_up; then
+#pull
+    if [ -z "$fresh" ] && ! pick_up; then
         make_directory
     fi
-    if [ -n "$detached" ]; then
-        if [ -n "$fresh" ]; then
-            mkfifo "$dir/stdout-pipe" "$dir/stderr-pipe" "$dir/question" || refuse directory
-            set_out
-        fi
-        attend
-        exit 0
+    if [ -n "$fresh" ]; then
+        [ "$delivery_2" != directory ] || make_vault
+        set_out
     fi
-    mkfifo "$dir/stdout-pipe" "$dir/stderr-pipe" || refuse directory
-
+    attend
+#call
     exec 3<&0 </dev/null
     watch <&3 3<&- >/dev/null 2>&1 &
     watcher=$!
+    look_at "$watcher"
+    watcher_born=$born
     exec 3<&-
     # The watcher sees our input end when we are gone, and does what is left to do.
-    trap 'signal TERM; exit 143' HUP INT TERM
+    at_term='send TERM leader; exit 143'
+    trap "$at_term" HUP INT TERM
     [ "$action" != facts ] || tell_host
     number=0
     while [ "$number" -lt "$commands" ]; do
@@ -840,6 +993,7 @@ main() {
         [ "$action$number" != facts1 ] || tell_disk
     done
     finish
+#both
 }
 
 main

@@ -8,14 +8,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use sha1::{Digest as _, Sha1};
 
-use super::PullJob;
+use super::{PullJob, TURN_LIMIT};
 use crate::model::{Failure, FailureKind, Node, PullWhen, Secret, Stage};
 use crate::ports::{NodeCommand, SecretDelivery};
 
 /// The program itself.
 pub(super) const PROGRAM: &str = include_str!("program.sh");
-/// As it is sent, to every node the same, ahead of the values: in one piece of memory.
-pub(super) static SENT: LazyLock<Bytes> = LazyLock::new(|| program(PROGRAM).into());
+/// As it is sent ahead of the values, the same to every node: in one piece of memory.
+static SENT_TO_PULL: LazyLock<Bytes> = LazyLock::new(|| program(PROGRAM, Part::Pull).into());
+/// As it is sent for all that ends with its connection.
+static SENT_TO_CALL: LazyLock<Bytes> = LazyLock::new(|| program(PROGRAM, Part::Call).into());
 
 /// Given to the login shell. bash, dash, zsh, fish, csh, tcsh and busybox ash read it alike: in single
 /// quotes stands nothing that any of them treats specially (`!`, a newline, two backslashes).
@@ -60,6 +62,34 @@ impl Action {
     }
 }
 
+/// Which lines of the program are sent: the node's shell reads byte by byte, so it gets only what it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Those marked `#pull`, and those for both.
+    Pull,
+    /// Those marked `#call`, and those for both.
+    Call,
+}
+
+impl Part {
+    /// What an action is sent, by its word in the request.
+    pub(super) fn of(action: &str) -> Self {
+        if action.starts_with("pull-") {
+            Self::Pull
+        } else {
+            Self::Call
+        }
+    }
+
+    /// The text itself.
+    pub(super) fn text(self) -> Bytes {
+        match self {
+            Self::Pull => SENT_TO_PULL.clone(),
+            Self::Call => SENT_TO_CALL.clone(),
+        }
+    }
+}
+
 /// Everything for one call.
 #[derive(Debug)]
 pub(super) struct Request<'a> {
@@ -78,6 +108,8 @@ pub(super) struct OnItsOwn {
     pub(super) turn: String,
     /// How long it goes on when nobody asks after it.
     pub(super) lease: Duration,
+    /// How long it may wait for another pull of the same image. The node is not trusted with it.
+    pub(super) turn_limit: Duration,
     /// Whether a login may be put on a disk.
     pub(super) disk_credentials: bool,
 }
@@ -128,6 +160,7 @@ impl<'a> Request<'a> {
             own: Some(OnItsOwn {
                 turn: fingerprint(&what),
                 lease: job.lease,
+                turn_limit: job.timeout.unwrap_or(TURN_LIMIT),
                 disk_credentials: job.disk_credentials,
             }),
         }
@@ -200,11 +233,18 @@ pub(super) fn nonce() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
 
-/// A program as it is sent: without comments, empty lines and indentation.
-pub(super) fn program(source: &str) -> String {
+/// A program as it is sent: without what is not for this part, comments, empty lines and indentation.
+pub(super) fn program(source: &str, part: Part) -> String {
     let mut text = format!("{GATHER}\n");
+    let mut is_wanted = true;
     for line in source.lines().map(str::trim_start) {
-        if !line.is_empty() && !line.starts_with('#') {
+        match line {
+            "#both" => is_wanted = true,
+            "#pull" => is_wanted = part == Part::Pull,
+            "#call" => is_wanted = part == Part::Call,
+            _ => {}
+        }
+        if is_wanted && !line.is_empty() && !line.starts_with('#') {
             text.push_str(line);
             text.push('\n');
         }
@@ -307,11 +347,13 @@ mod tests {
 
     #[test]
     fn the_program_is_sent_without_comments_and_ends_once() {
-        let text = program(PROGRAM);
-        assert_eq!(text.lines().filter(|line| *line == GO).count(), 1);
-        assert!(text.ends_with("\nmain\n#go\n"));
-        assert!(!text.lines().any(|line| line.starts_with("# ")));
-        assert!(text.len() < 24 << 10, "{} bytes", text.len());
+        for (part, most) in [(Part::Pull, 22 << 10), (Part::Call, 12 << 10)] {
+            let text = program(PROGRAM, part);
+            assert_eq!(text.lines().filter(|line| *line == GO).count(), 1);
+            assert!(text.ends_with("\nmain\n#go\n"));
+            assert!(!text.lines().any(|line| line.starts_with("# ")));
+            assert!(text.len() < most, "{part:?}: {} bytes", text.len());
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::ports::{
     Transport,
 };
 
-use super::request::{PROGRAM, program};
+use super::request::Part;
 use asked::Request;
 
 #[path = "../../tests/support/request.rs"]
@@ -703,13 +703,25 @@ pub const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 
 /// The request, once all of it is there; panics on what is none.
 fn request_in(bytes: &[u8]) -> Option<Request<'_>> {
-    let program = program(PROGRAM);
-    let checked = bytes.len().min(program.len());
-    assert!(
-        bytes[..checked] == program.as_bytes()[..checked],
-        "not our program, up to its last line"
+    let has_begun = |part: &Part| {
+        let program = part.text();
+        let checked = bytes.len().min(program.len());
+        bytes[..checked] == program[..checked]
+    };
+    let begun: Vec<Part> = [Part::Pull, Part::Call]
+        .into_iter()
+        .filter(has_begun)
+        .collect();
+    let [part] = begun[..] else {
+        assert!(!begun.is_empty(), "not our program, up to its last line");
+        return None;
+    };
+    let (request, rest) = Request::read(bytes.get(part.text().len()..)?)?;
+    assert_eq!(
+        part,
+        Part::of(request.action),
+        "the program of another action"
     );
-    let (request, rest) = Request::read(bytes.get(program.len()..)?)?;
     assert!(rest.is_empty(), "more than one request on a channel");
     Some(request)
 }

@@ -14,7 +14,7 @@ use crate::model::{
 use crate::ports::{Channel, ChannelEvent, Session};
 
 use super::frames::{Frame, Reader};
-use super::request::{LINE, OnItsOwn, Request, SENT};
+use super::request::{LINE, OnItsOwn, Part, Request};
 use super::transfer::Transfer;
 use super::{ANSWER_LIMIT, Patience, STRAGGLER_LIMIT};
 
@@ -54,6 +54,12 @@ pub(super) struct Talk<C> {
     pub(super) exit: Option<ExitStatus>,
     /// For what goes on without us: how often it has to hear that we are here.
     beat: Option<Duration>,
+    /// How long the node may wait for another pull of the same image; taken once it says that it does.
+    turn_limit: Option<Duration>,
+    /// When that wait began, while it lasts.
+    waiting_since: Option<Instant>,
+    /// How long it took.
+    waited: Duration,
     /// Whether it cannot go on without us: the node's login manager ends it with the connection.
     is_tied: bool,
     /// When our program was sent.
@@ -83,6 +89,9 @@ impl<C: Channel> Talk<C> {
                 stderr: Vec::new(),
                 exit: None,
                 beat: request.own.as_ref().map(OnItsOwn::beat),
+                turn_limit: request.own.as_ref().map(|own| own.turn_limit),
+                waiting_since: None,
+                waited: Duration::ZERO,
                 is_tied: false,
                 sent: Instant::now(),
                 host: None,
@@ -92,7 +101,7 @@ impl<C: Channel> Talk<C> {
                 talk.become_root(session, node, &limit).await?;
             }
             talk.sent = Instant::now();
-            for bytes in [SENT.clone(), values] {
+            for bytes in [Part::of(request.action.word()).text(), values] {
                 if let Err(lost) = talk.channel.write(bytes).await {
                     return Err(talk.last_words(lost).await);
                 }
@@ -133,6 +142,16 @@ impl<C: Channel> Talk<C> {
         self.stage = stage;
     }
 
+    /// Whether the node waits for another pull of the same image.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting_since.is_some()
+    }
+
+    /// How long the node waited for another pull of the same image.
+    pub(super) fn waited(&self) -> Duration {
+        self.waited
+    }
+
     /// The next command's output, within `limit` from now.
     pub(super) async fn output<F: Future<Output = ()> + Send>(
         &mut self,
@@ -144,6 +163,9 @@ impl<C: Channel> Talk<C> {
     }
 
     /// The next command's output, within `limit` from now, and meanwhile how a pull gets on.
+    ///
+    /// A node that waits for another pull first has a limit of its own for that. No other frame moves the limit, so that a
+    /// node cannot hold the run by announcing stages for ever.
     pub(super) async fn watched_output<F: Future<Output = ()> + Send>(
         &mut self,
         limit: Option<Duration>,
@@ -209,11 +231,19 @@ impl<C: Channel> Talk<C> {
                 Frame::Manifest(json) => transfer.manifest(&json),
                 Frame::There(digest) => transfer.there(digest),
                 Frame::Tied => self.is_tied = true,
-                // Another pull of the same image is at it, and has limits of its own.
-                Frame::Stage(stage) if stage == "turn" => deadline = None,
+                Frame::Stage(stage) if stage == "turn" => {
+                    if let Some(limit) = self.turn_limit.take() {
+                        let now = Instant::now();
+                        self.waiting_since = Some(now);
+                        deadline = now.checked_add(limit);
+                    }
+                }
                 // The pull's comes again where it turns to another way: what was before says nothing of that.
                 Frame::Stage(_) => {
-                    deadline = from_now();
+                    if let Some(since) = self.waiting_since.take() {
+                        self.waited = since.elapsed();
+                        deadline = from_now();
+                    }
                     stragglers = None;
                     transfer.end();
                 }
@@ -396,13 +426,15 @@ impl<C: Channel> Talk<C> {
             ("memory", _) => (
                 FailureKind::NodeSetup,
                 "refusing to put credentials on a disk: neither /dev/shm nor /run nor the user's \
-                 runtime directory is a memory file system that the user may write to"
+                 runtime directory is a memory file system (as stat -f tells) where the user can have a \
+                 private directory with room in it"
                     .to_string(),
             ),
-            ("directory", _) => (
+            ("directory", reasons) => (
                 FailureKind::NodeSetup,
                 format!(
-                    "could not make a temporary directory or write to it{}",
+                    "could not make a private temporary directory or write to it: {}{}",
+                    text::printable(reasons.trim_start_matches("; ")),
                     self.words()
                 ),
             ),

@@ -355,6 +355,133 @@ impl Channel for Canned {
     }
 }
 
+/// A node that says these lines, one a second and the last one for ever, until it is told to cancel.
+struct Announcing {
+    lines: Vec<&'static str>,
+    nonce: String,
+    is_cancelled: bool,
+}
+
+impl Session for Announcing {
+    type Channel = Self;
+
+    async fn exec(&mut self, _: &str) -> Result<Self, Failure> {
+        Ok(Self {
+            lines: self.lines.clone(),
+            nonce: String::new(),
+            is_cancelled: false,
+        })
+    }
+
+    async fn close(self) {}
+}
+
+impl Channel for Announcing {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Failure> {
+        let text = String::from_utf8_lossy(&bytes);
+        if text == "cancel\n" {
+            self.is_cancelled = true;
+        } else if !text.ends_with(&format!("\n{}\n", request::GO)) && self.nonce.is_empty() {
+            self.nonce = text.lines().nth(1).unwrap_or_default().to_string();
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Option<ChannelEvent>, Failure> {
+        if self.is_cancelled {
+            return Ok(None);
+        }
+        sleep(SECOND).await;
+        let line = match self.lines.len() {
+            1 => self.lines[0],
+            _ => self.lines.remove(0),
+        };
+        let said = format!("prepull-{} {line}\n", self.nonce);
+        Ok(Some(ChannelEvent::Stdout(said.into_bytes())))
+    }
+}
+
+/// A pull on a node that says these lines, and how long it took.
+async fn announced(lines: &[&'static str], timeout: Option<Duration>) -> (Pull, Duration) {
+    let mut session = Announcing {
+        lines: lines.to_vec(),
+        nonce: String::new(),
+        is_cancelled: false,
+    };
+    let image = IMAGE.parse().unwrap();
+    let job = PullJob {
+        runtime: &DOCKER,
+        layers: None,
+        request: PullRequest {
+            image: &image,
+            endpoint: None,
+            platform: None,
+            login: None,
+        },
+        when: PullWhen::Always,
+        timeout,
+        patience: Patience::default(),
+        mark: "test",
+        lease: Duration::from_secs(600),
+        disk_credentials: false,
+    };
+    let began = Instant::now();
+    let ended = pull(&mut session, &node(), &job, &|_| {}, pending()).await;
+    (ended, began.elapsed())
+}
+
+/// However often it announces something, and whatever: the limits are counted here.
+#[tokio::test(start_paused = true)]
+async fn a_node_cannot_hold_a_pull_by_announcing_stages() {
+    let inspected = "output 1 0 0 0";
+    for lines in [
+        &["hello", "stage turn"][..],
+        &["hello", "stage inspect"],
+        &["hello", "stage turn", "stage inspect"],
+        &["hello", "measured", "stage turn", "exited"],
+        &["hello", "stage inspect", inspected, "stage pull"],
+        &["hello", "stage inspect", inspected, "stage turn"],
+    ] {
+        for limit in [8, 600, 5400, 0] {
+            let limit = Some(SECOND * limit).filter(|limit| !limit.is_zero());
+            if limit.is_none() && lines.contains(&inspected) {
+                continue; // A pull itself has no limit then.
+            }
+            let (ended, took) = announced(lines, limit).await;
+            assert!(ended.is_err(), "{lines:?} {limit:?}: {ended:?}");
+            let most = limit.unwrap_or(TURN_LIMIT) + ANSWER_LIMIT + 20 * SECOND;
+            assert!(took < most, "{lines:?} {limit:?}: {took:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_another_pull_counts_against_the_limit_of_a_pull() {
+    let (ended, took) = announced(&["hello", "stage turn"], Some(20 * SECOND)).await;
+    let failure = ended.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::TimedOut);
+    assert!(
+        failure
+            .detail
+            .starts_with("waited 20s for another pull of the same image"),
+        "{failure}"
+    );
+    assert!(took < 25 * SECOND, "{took:?}");
+
+    let mut lines = vec!["hello"];
+    lines.extend(["stage turn"; 15]);
+    lines.extend(["stage inspect", "output 1 0 0 0", "stage pull"]);
+    let (ended, took) = announced(&lines, Some(20 * SECOND)).await;
+    let failure = ended.unwrap_err();
+    assert!(failure.detail.contains("not done within 20s"), "{failure}");
+    assert!(took < 27 * SECOND, "{took:?}");
+
+    // A wait that ends in time leaves inspecting its own limit, and a second one gets none.
+    let (ended, _) = announced(&["hello", "stage turn"], None).await;
+    let failure = ended.unwrap_err();
+    assert!(failure.detail.starts_with("waited 1h for"), "{failure}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_channel_that_closes_early_tells_by_what_it_said() {
     use ChannelEvent::{Exited, Stderr, Stdout};

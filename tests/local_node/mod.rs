@@ -4,6 +4,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 pub mod daemon;
+pub mod hostile;
 pub mod runtime;
 pub mod scenarios;
 
@@ -222,6 +223,13 @@ impl Place {
             .trim()
             .parse()
             .unwrap()
+    }
+
+    /// What shows the pull: the number of a process.
+    pub fn viewer(&self) -> String {
+        let folders = self.folders();
+        let named = |folder: &PathBuf| fs::read_to_string(folder.join("viewer")).ok();
+        folders.iter().find_map(named).unwrap_or_default()
     }
 
     /// Waits until the pull has begun.

@@ -15,7 +15,7 @@ use prepull::node::{self as call, Ended, Patience, Progress, PullJob, Transferre
 use prepull::ports::PullRequest;
 
 use super::runtime::FakeRuntime;
-use super::{Place, Shells, contains, daemon, node, processes, signal};
+use super::{Place, Shells, contains, daemon, hostile, node, processes, signal};
 
 const IMAGE: &str = "reg.example:5000/team/app:v1";
 
@@ -36,7 +36,7 @@ pub(super) async fn pull(
 }
 
 /// The pull of the run with this mark.
-async fn pull_of(
+pub(super) async fn pull_of(
     mark: &str,
     lease: Duration,
     place: &Place,
@@ -113,7 +113,7 @@ pub fn docker_with(secret: &str) -> FakeRuntime {
     }
 }
 
-async fn run(place: &Place, argv: &[&str]) -> CommandOutput {
+pub(super) async fn run(place: &Place, argv: &[&str]) -> CommandOutput {
     let argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
     match call::run(&mut place.session(), &node(false), &argv, pending()).await {
         Ok(Ended::Done(output)) => output,
@@ -316,7 +316,7 @@ pub async fn the_platform_asked_for_is_what_counts(shells: &Shells) {
     }
 }
 
-const HANGS: &str = "sleep 1000 & touch \"$FAKE/started\"; sleep 1000; wait";
+pub(super) const HANGS: &str = "sleep 1000 & touch \"$FAKE/started\"; sleep 1000; wait";
 const HANGS_WELL: &str =
     "trap '' TERM HUP INT; sleep 1000 & touch \"$FAKE/started\"; while :; do sleep 1; done";
 
@@ -364,7 +364,7 @@ pub async fn a_pull_cancelled_after(shells: &Shells, time: Duration, runtime: &F
 }
 
 /// Loses the connection once the pull has begun.
-async fn lose(place: &Place, lease: Duration) {
+pub(super) async fn lose(place: &Place, lease: Duration) {
     let runtime = docker_with("s3cret");
     tokio::select! {
         ended = pull_of("test", lease, place, &runtime, None, pending()) => panic!("{ended:?}"),
@@ -372,11 +372,12 @@ async fn lose(place: &Place, lease: Duration) {
     }
 }
 
-const WAITS: &str = "touch \"$FAKE/started\"; while ! [ -e \"$FAKE/go\" ]; do sleep 0.05; done";
+pub(super) const WAITS: &str =
+    "touch \"$FAKE/started\"; while ! [ -e \"$FAKE/go\" ]; do sleep 0.05; done";
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 /// How often the clients were asked to pull.
-fn pulls(place: &Place) -> usize {
+pub(super) fn pulls(place: &Place) -> usize {
     place.text("fake/log").matches("docker pull").count()
 }
 
@@ -452,8 +453,12 @@ pub async fn a_new_connection_takes_over(shells: &Shells) {
     let first = pull(&place, &runtime, None, pending());
     let second = async {
         place.shown().await;
+        let viewer = place.viewer();
         let letting_go = async {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            let began = Instant::now();
+            while place.viewer() == viewer && began.elapsed() < MINUTE {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             place.write("fake/go", "");
         };
         tokio::join!(pull(&place, &runtime, None, pending()), letting_go).0
@@ -976,5 +981,16 @@ fn of_sh(shells: &Shells) -> Scenarios<'_> {
             shells,
         )),
         Box::pin(daemon::a_hostile_daemon_costs_little(shells)),
+        Box::pin(hostile::all_names_are_below_a_private_directory(shells)),
+        Box::pin(hostile::a_taken_name_is_left_alone(shells)),
+        Box::pin(hostile::a_pull_is_found_wherever_it_lies(shells)),
+        Box::pin(hostile::a_fifo_in_place_of_a_file_holds_nothing(shells)),
+        Box::pin(hostile::a_process_with_a_reused_number_is_not_ended(shells)),
+        Box::pin(hostile::a_wait_for_another_pull_has_a_limit(shells)),
+        Box::pin(hostile::a_cancelled_question_ends_at_once(shells)),
+        Box::pin(hostile::a_command_that_cannot_run_is_told_in_plain_words(
+            shells,
+        )),
+        Box::pin(hostile::a_supervisor_that_cannot_end_is_ended(shells)),
     ]
 }
