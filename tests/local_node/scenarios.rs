@@ -25,7 +25,7 @@ pub fn hostile() -> String {
     format!("-n {quoted}\n\n -leading\n{}\n", "p@ss'word\\ ".repeat(370))
 }
 
-pub(super) async fn pull(
+pub async fn pull(
     place: &Place,
     runtime: &FakeRuntime,
     timeout: Option<Duration>,
