@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use prepull::model::{ExitStatus, Failure, FailureKind, Hop, Node, Secret, Stage};
 use prepull::ports::{Channel, ChannelEvent, Session, Transport};
 use prepull::ssh::{
-    HostKeyPolicy, HostSettings, LoginMethod, SshChannel, SshOptions, SshSession, SshTransport,
+    HostKeyPolicy, HostSettings, KeyStatus, LoginMethod, ScanTarget, SshChannel, SshOptions,
+    SshSession, SshTransport,
 };
 use russh::keys::key::safe_rng;
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, PublicKey};
@@ -1143,6 +1144,128 @@ async fn a_link_that_goes_silent_is_lost_after_its_keep_alives() {
     let lost = failure(lost);
     assert_eq!(lost.kind, FailureKind::ConnectionLost);
     assert!(lost.detail.contains("keep-alives"), "{lost}");
+}
+
+// Host keys without a login
+
+#[tokio::test]
+async fn hosts_are_scanned_without_a_login_and_their_new_keys_are_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bastion, new, changed) = (
+        Server::start(with_password()).await,
+        Server::start(with_password()).await,
+        Server::start(with_password()).await,
+    );
+    let known = bastion.known() + &changed.known_as(ed25519().public_key());
+    let options = SshOptions {
+        password: Some(Secret::new(PASSWORD)),
+        ..options(folder.path(), &known)
+    };
+    let mut behind = node(new.address.port());
+    behind.jump = vec![hop(&bastion)];
+    let transport = reach(options, std::slice::from_ref(&behind));
+    let target = |server: &Server, way| ScanTarget {
+        host: "127.0.0.1",
+        port: server.address.port(),
+        way,
+        identities: &[],
+        settings: 0,
+    };
+    let found = transport.scan(&target(&changed, &[])).await.unwrap();
+    let KeyStatus::Changed { known, place } = &found.status else {
+        panic!("{found:?}");
+    };
+    assert!(known.starts_with("ssh-ed25519 SHA256:"), "{known}");
+    assert!(place.ends_with("known_hosts:2"), "{place}");
+    assert!(
+        transport
+            .record(&found)
+            .unwrap_err()
+            .contains("has changed")
+    );
+    for way in [&[][..], &behind.jump] {
+        let found = transport.scan(&target(&new, way)).await.unwrap();
+        assert_eq!(found.status, KeyStatus::New);
+        let fingerprint = new.host_key.fingerprint(russh::keys::HashAlg::Sha256);
+        assert_eq!(found.fingerprint, fingerprint.to_string());
+    }
+    let found = transport.scan(&target(&new, &[])).await.unwrap();
+    transport.record(&found).unwrap();
+    let found = transport.scan(&target(&new, &[])).await.unwrap();
+    assert_eq!(found.status, KeyStatus::Known);
+    for server in [&new, &changed] {
+        let logins = [
+            &server.seen.nones,
+            &server.seen.offers,
+            &server.seen.passwords,
+        ];
+        assert!(
+            logins
+                .iter()
+                .all(|logins| logins.load(Ordering::SeqCst) == 0)
+        );
+    }
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    let away = ScanTarget {
+        port,
+        ..target(&new, &[])
+    };
+    let failure = failure(transport.scan(&away).await);
+    assert_eq!(failure.kind, FailureKind::Unreachable);
+}
+
+#[tokio::test]
+async fn the_program_lists_the_fleets_host_keys_and_records_them_when_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let servers = [
+        Server::start(with_password()).await,
+        Server::start(with_password()).await,
+    ];
+    let known_hosts = folder.path().join("known_hosts");
+    let inventory = folder.path().join("nodes.yml");
+    let ports = servers.each_ref().map(|server| server.address.port());
+    let nodes =
+        ports.map(|port| format!("  - {{name: n{port}, address: 127.0.0.1, port: {port}}}\n"));
+    std::fs::write(&inventory, format!("nodes:\n{}", nodes.concat())).unwrap();
+    let scan = |more: &'static [&'static str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_prepull"));
+        command.args(["hosts", "scan", "-F", "none", "-u", "ops"]);
+        command.arg("--known-hosts").arg(&known_hosts).args(more);
+        command.arg("-i").arg(&inventory);
+        command
+            .env("HOME", folder.path())
+            .stdin(std::process::Stdio::null());
+        async move {
+            let output = command.output().await.unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let errors = String::from_utf8(output.stderr).unwrap();
+            (output.status.code(), text, errors)
+        }
+    };
+    let (status, text, errors) = scan(&[]).await;
+    assert_eq!(status, Some(1), "{text}{errors}");
+    for server in &servers {
+        let fingerprint = server.host_key.fingerprint(russh::keys::HashAlg::Sha256);
+        let line = format!("  ssh-ed25519 {fingerprint}  new\n");
+        assert!(text.contains(&line), "{line}: {text}");
+    }
+    assert!(text.contains("2 new, not recorded\n"), "{text}");
+    assert!(!known_hosts.exists());
+    let (status, text, errors) = scan(&["--yes"]).await;
+    assert_eq!(status, Some(0), "{text}{errors}");
+    assert!(text.contains("2 new, recorded now\n"), "{text}");
+    assert_eq!(
+        std::fs::read_to_string(&known_hosts)
+            .unwrap()
+            .lines()
+            .count(),
+        2
+    );
+    let (status, text, errors) = scan(&["-o", "json"]).await;
+    assert_eq!(status, Some(0), "{text}{errors}");
+    assert_eq!(text.matches("\"status\": \"known\"").count(), 2, "{text}");
 }
 
 // Passwords

@@ -6,6 +6,7 @@ mod contents;
 mod exit;
 mod files;
 mod harden;
+mod hosts;
 mod ledger;
 mod logins;
 mod man;
@@ -27,7 +28,7 @@ pub use exit::Exit;
 pub use man::pages;
 
 use crate::cli::{
-    Cli, Command, ImagesArgs, ImagesFormat, NodesArgs, NodesFormat, PullArgs, SshArgs,
+    Cli, Command, HostsCommand, ImagesArgs, ImagesFormat, NodesArgs, NodesFormat, PullArgs, SshArgs,
 };
 use crate::inventory::{Asked, Background, NamedImage};
 use crate::model::Fleet;
@@ -92,6 +93,7 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
             settings::probe(args, &ambient, behind)
         }),
         Command::Nodes(args) => return nodes(args, &ambient),
+        Command::Hosts(HostsCommand::Scan(args)) => return hosts::scan(args, &ambient),
         Command::Images(args) => return images(args, &ambient),
         Command::Runs(command) => return runs::perform(command, &ambient),
         Command::Completions { shell } => return complete::registration(*shell),

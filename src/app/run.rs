@@ -165,7 +165,7 @@ fn given_up(info: &RunInfo) -> String {
 }
 
 /// Asks for the passphrase of a key. An empty answer, or no terminal, leaves the key out, as with `ssh`.
-fn passphrase(path: &Path, attempt: u32) -> Option<Secret> {
+pub(super) fn passphrase(path: &Path, attempt: u32) -> Option<Secret> {
     let again = if attempt > 1 {
         "That did not fit. "
     } else {

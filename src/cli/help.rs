@@ -12,7 +12,8 @@ Examples:
   prepull pull -i nodes.yml registry.example:5000/team/app:v2
   prepull check -i nodes.yml app:v2        does every node hold it?
   prepull nodes -i nodes.yml               who would be warmed?
-  prepull exec -i nodes.yml -- df -h /var  run a command on every node";
+  prepull exec -i nodes.yml -- df -h /var  run a command on every node
+  prepull hosts scan -i nodes.yml          compare and record host keys";
 
 pub(super) const PULL: &str = "\
 Examples:
@@ -35,6 +36,11 @@ Examples:
   prepull nodes -H 'worker[01-40].example' -o name
   prepull nodes --kube --context prod -l pool=gpu -o wide
   prepull nodes -i nodes.yml --probe registry.example:5000/team/app:v2";
+
+pub(super) const HOSTS: &str = "\
+Examples:
+  prepull hosts scan -i nodes.yml          compare, then answer y
+  prepull hosts scan -i nodes.yml -o json >keys.json";
 
 pub(super) const EXEC: &str = "\
 Examples:

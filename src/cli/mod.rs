@@ -14,8 +14,8 @@ pub use options::{
     RegistryArgs, RuntimeArgs, SshArgs,
 };
 pub use values::{
-    AddressTypeChoice, ColorChoice, Format, HostKeysChoice, ImagesFormat, ListFormat, NodesFormat,
-    ProgressChoice, PullChoice, ReportFile, ReportForm, RuntimeChoice, Share, Shell,
+    AddressTypeChoice, ColorChoice, Format, HostKeysChoice, HostsFormat, ImagesFormat, ListFormat,
+    NodesFormat, ProgressChoice, PullChoice, ReportFile, ReportForm, RuntimeChoice, Share, Shell,
 };
 
 use values::{at_least_one, bytes, duration, factor, lease, report_file};
@@ -48,6 +48,10 @@ pub enum Command {
     /// Show the resolved fleet; with --probe, what each node is and has.
     #[command(help_template = help::TEMPLATE, before_help = help::NODES)]
     Nodes(NodesArgs),
+    /// The host keys of the fleet.
+    #[command(subcommand)]
+    #[command(help_template = help::TEMPLATE, before_help = help::HOSTS)]
+    Hosts(HostsCommand),
     /// Run a command on every node: program and arguments as given, without a shell.
     #[command(help_template = help::TEMPLATE, before_help = help::EXEC, after_help = help::EXIT)]
     Exec(ExecArgs),
@@ -260,6 +264,42 @@ pub struct NodesArgs {
         help_heading = "Output"
     )]
     pub output: NodesFormat,
+}
+
+/// `prepull hosts`.
+#[allow(clippy::large_enum_variant)] // there is one in a process
+#[derive(Debug, Subcommand)]
+pub enum HostsCommand {
+    /// Show the host key of every node and jump host, and record the new ones once that is confirmed.
+    ///
+    /// Nodes are not logged in to; jump hosts are, to reach the nodes behind them.
+    #[command(help_template = help::TEMPLATE, before_help = help::HOSTS)]
+    Scan(ScanArgs),
+}
+
+/// `prepull hosts scan`.
+#[derive(Debug, Args)]
+// No node is logged in to.
+#[command(mut_args(|arg| match arg.get_id().as_str() {
+    "ask_pass" | "ask_become_pass" | "become" | "host_keys" => arg.hide(true),
+    _ => arg,
+}))]
+pub struct ScanArgs {
+    /// Record new keys without asking. A changed key is never recorded.
+    #[arg(short, long)]
+    pub yes: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub reach: ReachArgs,
+    /// How to print it.
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        default_value = "human",
+        help_heading = "Output"
+    )]
+    pub output: HostsFormat,
 }
 
 /// `prepull exec`.

@@ -114,6 +114,15 @@ pub enum ReportForm {
     Html,
 }
 
+/// `prepull hosts scan --output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HostsFormat {
+    /// A line for each host.
+    Human,
+    /// One JSON document.
+    Json,
+}
+
 /// `prepull nodes --output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum NodesFormat {

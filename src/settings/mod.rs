@@ -253,6 +253,26 @@ pub fn nodes(
     )
 }
 
+/// `hosts scan`: the fleet, and how its jump hosts are logged in to.
+///
+/// # Errors
+/// Whatever is wrong with the inventory or the options.
+pub fn scan(
+    args: &cli::ScanArgs,
+    ambient: &Ambient,
+    background: Background<'_>,
+) -> Result<(Fleet, SshSettings)> {
+    let fleet = fleet(
+        &args.reach.fleet,
+        &args.reach.ssh.login,
+        None,
+        ambient,
+        background,
+    )?;
+    let ssh = ssh_settings(&args.reach.ssh, &fleet, false, ambient)?;
+    Ok((fleet, ssh))
+}
+
 /// `nodes --probe`.
 ///
 /// # Errors

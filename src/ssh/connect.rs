@@ -15,6 +15,8 @@ use super::algorithms::{certificate_algorithms, chosen, key_algorithms, key_exch
 use super::handler::{Client, Fault};
 use super::known_hosts::KnownName;
 use super::link::{Carrier, KillOnDrop, Link};
+use super::scan::Slot;
+use super::settings::HostSettings;
 use super::{Host, Inner, auth};
 use crate::model::{Failure, FailureKind, Hop, Secret, Stage};
 
@@ -57,32 +59,8 @@ pub(super) async fn open(
     progress: Progress<'_>,
     dial: Dial<'_>,
 ) -> Result<Live, Failure> {
+    let mut live = exchange(inner, target, progress, dial, None).await?;
     let host = inner.host(target.settings)?;
-    let name = match &host.settings.host_key_alias {
-        Some(alias) => KnownName::alias(alias),
-        None => KnownName::new(target.host, target.port),
-    };
-    let mut carrier = dial().await?;
-    progress(Stage::Handshake);
-    let mut algorithms = key_algorithms(host, &name);
-    let mut greeting = greet(host, target, &name, &algorithms, carrier).await;
-    if let Err(Refused::Order(wanted)) = greeting {
-        carrier = dial().await?;
-        algorithms = wanted;
-        greeting = greet(host, target, &name, &algorithms, carrier).await;
-    }
-    let mut live = greeting.map_err(|refused| match refused {
-        Refused::Failed(failure) => failure,
-        // It was asked in the right order by now, unless it plays with us.
-        Refused::Order(_) => Failure::new(
-            FailureKind::HostKey,
-            Stage::Handshake,
-            format!(
-                "the host key of {name} is unknown: it shows another one each time it is asked"
-            ),
-        ),
-    })?;
-
     progress(Stage::Authenticate);
     let link = live.link.0.clone();
     auth::authenticate(
@@ -95,6 +73,49 @@ pub(super) async fn open(
     )
     .await?;
     Ok(live)
+}
+
+/// The host as known_hosts calls it.
+pub(super) fn known_name(settings: &HostSettings, host: &str, port: u16) -> KnownName {
+    match &settings.host_key_alias {
+        Some(alias) => KnownName::alias(alias),
+        None => KnownName::new(host, port),
+    }
+}
+
+/// Dials, key exchange and host key. With `scan` the key is left there, and the exchange ends in a failure.
+///
+/// # Errors
+/// As [`open`], up to host-key.
+pub(super) async fn exchange(
+    inner: &Inner,
+    target: &Target<'_>,
+    progress: Progress<'_>,
+    dial: Dial<'_>,
+    scan: Option<&Slot>,
+) -> Result<Live, Failure> {
+    let host = inner.host(target.settings)?;
+    let name = known_name(&host.settings, target.host, target.port);
+    let mut carrier = dial().await?;
+    progress(Stage::Handshake);
+    let mut algorithms = key_algorithms(host, &name);
+    let mut greeting = greet(host, target, &name, &algorithms, carrier, scan).await;
+    if let Err(Refused::Order(wanted)) = greeting {
+        carrier = dial().await?;
+        algorithms = wanted;
+        greeting = greet(host, target, &name, &algorithms, carrier, scan).await;
+    }
+    greeting.map_err(|refused| match refused {
+        Refused::Failed(failure) => failure,
+        // It was asked in the right order by now, unless it plays with us.
+        Refused::Order(_) => Failure::new(
+            FailureKind::HostKey,
+            Stage::Handshake,
+            format!(
+                "the host key of {name} is unknown: it shows another one each time it is asked"
+            ),
+        ),
+    })
 }
 
 /// Why a key exchange led to nothing.
@@ -111,6 +132,7 @@ async fn greet(
     name: &KnownName,
     algorithms: &[Algorithm],
     carrier: Carrier,
+    scan: Option<&Slot>,
 ) -> Result<Live, Refused> {
     let wait = host.settings.connect_timeout;
     let (link, stream) = Link::new(carrier);
@@ -129,6 +151,7 @@ async fn greet(
         settings: Arc::clone(&host.settings),
         link: link.clone(),
         unrequested: 0,
+        scan: scan.cloned(),
     };
     let failed = |kind, detail| Refused::Failed(Failure::new(kind, Stage::Handshake, detail));
     let unreachable = |detail| failed(FailureKind::Unreachable, detail);

@@ -1,8 +1,8 @@
 //! What russh asks and tells us while a session lives: the host key, what the server does unasked, and the end.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use russh::Channel;
 use russh::client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session};
@@ -14,6 +14,7 @@ use super::host_keys::{HostKeys, Trust};
 use super::known_hosts::KnownName;
 use super::link::Link;
 use super::revoked::Revoked;
+use super::scan::{KeyStatus, Slot};
 use super::settings::HostSettings;
 use crate::model::text::capped;
 
@@ -50,6 +51,8 @@ pub(super) struct Client {
     pub(super) link: Link,
     /// How often the server has asked for something that only a server that misbehaves asks for.
     pub(super) unrequested: usize,
+    /// Where the host's key is left, when nothing else is wanted of the host.
+    pub(super) scan: Option<Slot>,
 }
 
 impl Client {
@@ -110,6 +113,21 @@ impl Handler for Client {
         }
         if let Some(revoked) = self.revoked.as_deref() {
             self.check_revoked(revoked, offered, &key)?;
+        }
+        if let Some(slot) = &self.scan {
+            let vouched = offered.certificate().map(|certificate| {
+                self.host_keys
+                    .check_certificate(&self.name, certificate, &self.settings)
+            });
+            let status = match vouched {
+                Some(Ok(Trust::Yes)) => Ok(KeyStatus::Known),
+                // No order of types brings another key: certificates are asked for first.
+                Some(_) => self.host_keys.status(&self.name, &key, &[key.algorithm()]),
+                None => self.host_keys.status(&self.name, &key, &self.algorithms),
+            }
+            .map_err(Fault::Order)?;
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some((key, status));
+            return Err(Fault::HostKey("only the key was wanted".to_owned()));
         }
         let trust = match offered.certificate() {
             Some(certificate) => {

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use russh::keys::{Algorithm, Certificate, EcdsaCurve, HashAlg, PublicKey};
 
 use super::known_hosts::{Index, KnownName, Verdict, hashed};
+use super::scan::KeyStatus;
 use super::{HostKeyPolicy, HostSettings, host_certificate};
 
 /// Whether a key is trusted.
@@ -142,6 +143,42 @@ impl HostKeys {
         }
     }
 
+    /// What known_hosts says of the key of the host called `name`, whatever the policy. The error is the types of keys to ask
+    /// for instead: the host may have one that is known.
+    pub(super) fn status(
+        &self,
+        name: &KnownName,
+        key: &PublicKey,
+        asked: &[Algorithm],
+    ) -> Result<KeyStatus, Vec<Algorithm>> {
+        let index = &self.state().index;
+        if index.knows(name, key) {
+            return Ok(KeyStatus::Known);
+        }
+        let found = index.find(name, 0);
+        let verdict = index.judge(name, key, &found);
+        let mut wanted = known_first(&index.algorithms(name, &found));
+        wanted.retain(|algorithm| asked.contains(algorithm));
+        if verdict != Verdict::Known && !same_answer(asked, &wanted, key) {
+            return Err(wanted);
+        }
+        Ok(match verdict {
+            Verdict::Known => KeyStatus::Known,
+            Verdict::Unknown { .. } => KeyStatus::New,
+            Verdict::Changed { known, place } => KeyStatus::Changed {
+                known: format!(
+                    "{} {}",
+                    known.algorithm(),
+                    known.fingerprint(HashAlg::Sha256)
+                ),
+                place: place.to_string(),
+            },
+            Verdict::Revoked { place } => KeyStatus::Revoked {
+                place: place.to_string(),
+            },
+        })
+    }
+
     /// Whether certificates are worth asking this host for: an authority may vouch for it, or is revoked.
     pub(super) fn certified(&self, name: &KnownName) -> bool {
         self.state().index.is_marked(name)
@@ -250,7 +287,7 @@ impl HostKeys {
                     )
                 });
                 format!(
-                    "{}{authority}; {}; compare the fingerprint with the node's own, then add the key to known_hosts, or record unknown keys with --host-keys accept-new",
+                    "{}{authority}; {}; compare the fingerprint with the node's own, then record it with `prepull hosts scan`, or record all unknown keys with --host-keys accept-new",
                     stranger(name, key),
                     self.sources
                 )

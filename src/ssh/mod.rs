@@ -19,6 +19,7 @@ mod offer;
 mod proxy_command;
 mod questions;
 mod revoked;
+mod scan;
 mod session;
 mod settings;
 
@@ -38,6 +39,7 @@ use revoked::Revoked;
 
 pub use identities::AskPassphrase;
 pub use key_files::public_key_of;
+pub use scan::{KeyStatus, ScanTarget, ScannedKey};
 pub use session::{SshChannel, SshSession};
 pub use settings::{
     CONNECT_TIMEOUT, HostKeyPolicy, HostSettings, KEEPALIVE, LoginMethod, Overrides,

@@ -61,6 +61,8 @@ impl Hosts {
                 "ProxyJump root@a",
                 "ProxyJump a.alias",
                 "ProxyJump ssh://root@a",
+                "ProxyJump %r@a",
+                "ProxyJump %q@a",
             ]));
             ways.push(format!("ProxyJump root@127.0.0.1:{}", ports[0]));
             ways.push(format!("ProxyJump [127.0.0.1]:{}", ports[0]));
@@ -83,6 +85,7 @@ impl Hosts {
                 "ProxyJump a, b",
                 "ProxyJump b # near",
                 "ProxyJump b:",
+                "ProxyJump %r@a,%r@b",
             ]));
         }
         let folder = self.0[number].folder.path().display();
