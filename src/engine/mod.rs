@@ -273,6 +273,8 @@ impl<'a, T: Transport> Scheduler<'a, T> {
                 self.done[node] = Some(state);
                 continue;
             }
+            // Read after the state was made: what is due from the start is due now.
+            let now = Instant::now();
             self.course
                 .registries
                 .postpone(&mut state, self.course.plan, now);

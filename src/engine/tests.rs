@@ -912,6 +912,25 @@ async fn a_registry_that_is_away_is_left_alone_by_all_nodes_and_then_gets_few_at
     assert!(starts[0] > 5 * SECOND, "{starts:?}");
 }
 
+/// Not on a paused clock, which hides what passes between two looks at it.
+#[tokio::test]
+async fn a_failure_limit_holds_on_a_clock_that_runs() {
+    let peer = Peer::new();
+    let away = || Failure::new(FailureKind::HostKey, Stage::Handshake, "unknown");
+    for node in 1..=50 {
+        let dial = Dial::Fails(Duration::from_millis(1), away());
+        peer.node(&format!("n{node}")).connects([dial]);
+    }
+    let policy = Policy {
+        parallel: 2,
+        max_failures: Some(FailureLimit::Count(1)),
+        ..policy()
+    };
+    let seen = run_all(&pulling(50, &[APP], policy), &peer).await;
+    assert_eq!(seen.finish.stopped, Some(StopReason::FailureLimit));
+    assert_eq!(peer.total().connects, 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_further_node_is_started_once_the_first_have_refused_the_password() {
     let refused = || {
