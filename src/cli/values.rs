@@ -61,6 +61,7 @@ pub enum RuntimeChoice {
     Auto,
     Docker,
     Crictl,
+    Podman,
 }
 
 /// `--pull`.

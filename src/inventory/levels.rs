@@ -101,7 +101,7 @@ impl FromStr for RuntimeChoice {
         match text {
             "auto" => Ok(Self::Auto),
             _ => RuntimeKind::from_str(text).map(Self::Kind).map_err(|_| {
-                let names = RuntimeKind::ALL.map(RuntimeKind::as_str).join(" or ");
+                let names = RuntimeKind::names();
                 Fault::new(format!("unknown runtime \"{text}\"")).but(format!("use auto, {names}"))
             }),
         }

@@ -122,16 +122,25 @@ pub enum RuntimeKind {
     Crictl,
     /// The docker daemon, through the `docker` client.
     Docker,
+    /// podman, through its own client.
+    Podman,
 }
 
 impl RuntimeKind {
     /// Each of them, in the order in which a probe asks.
-    pub const ALL: [Self; 2] = [Self::Crictl, Self::Docker];
+    pub const ALL: [Self; 3] = [Self::Crictl, Self::Docker, Self::Podman];
+
+    /// What one may choose from: `crictl, docker or podman`.
+    pub fn names() -> String {
+        let [first @ .., last] = Self::ALL.map(Self::as_str);
+        format!("{} or {last}", first.join(", "))
+    }
 
     /// Its name on the command line, in inventories and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Docker => "docker",
+            Self::Podman => "podman",
             Self::Crictl => "crictl",
         }
     }
@@ -149,7 +158,7 @@ impl FromStr for RuntimeKind {
     fn from_str(text: &str) -> Result<Self, String> {
         let named = |kind: &Self| kind.as_str() == text;
         Self::ALL.into_iter().find(named).ok_or_else(|| {
-            let names = Self::ALL.map(Self::as_str).join(" or ");
+            let names = Self::names();
             format!("unknown runtime \"{text}\": use {names}")
         })
     }

@@ -368,9 +368,12 @@ fn choose(
     asked: &[&dyn Runtime],
     answers: Vec<Result<RuntimeKind, Failure>>,
 ) -> Result<RuntimeKind, Failure> {
+    let is_there = |failure: &Failure| failure.kind != FailureKind::RuntimeMissing;
     let mut telling: Option<Failure> = None;
     for answer in answers {
         match answer {
+            // podman needs no daemon and so always answers, also beside one that is down just now.
+            Ok(RuntimeKind::Podman) if telling.as_ref().is_some_and(is_there) => {}
             Ok(kind) => return Ok(kind),
             Err(failure) => {
                 let weight = |failure: &Failure| match failure.kind {
@@ -388,13 +391,19 @@ fn choose(
         }
     }
     match telling {
-        Some(failure) if failure.kind != FailureKind::RuntimeMissing => Err(failure),
+        Some(failure) if is_there(&failure) => Err(failure),
         _ => {
             let names: Vec<&str> = asked.iter().map(|r| r.kind().as_str()).collect();
+            let names = match names.as_slice() {
+                [first @ .., last] if !first.is_empty() => {
+                    format!("{} and {last}", first.join(", "))
+                }
+                all => all.join(""),
+            };
             Err(Failure::new(
                 FailureKind::RuntimeMissing,
                 Stage::Probe,
-                format!("looked for {} and found none", names.join(" and ")),
+                format!("looked for {names} and found none"),
             ))
         }
     }

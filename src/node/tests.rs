@@ -190,6 +190,19 @@ async fn a_connection_lost_in_the_pull_says_so_at_that_stage() {
     );
 }
 
+#[test]
+fn podman_is_taken_only_where_no_other_client_is_there() {
+    let asked: [&dyn Runtime; 2] = [&DOCKER, &ScriptedRuntime(RuntimeKind::Podman)];
+    let answer = |kind| {
+        let failure = Failure::new(kind, Stage::Probe, "as it is");
+        super::choose(&asked, vec![Err(failure), Ok(RuntimeKind::Podman)])
+    };
+    assert_eq!(answer(FailureKind::RuntimeMissing), Ok(RuntimeKind::Podman));
+    for kind in [FailureKind::RuntimeAbsent, FailureKind::Privilege] {
+        assert_eq!(answer(kind).unwrap_err().kind, kind);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_probe_prefers_crictl_and_tells_the_most_when_nothing_answers() {
     let ask = async |peer: &Peer, node: &Node| {

@@ -99,6 +99,14 @@ struct Part {
     podman_api: Option<String>,
 }
 
+/// Asks what is held of an image, which comes last.
+pub(super) const INSPECT: &[&str] = &[
+    "image",
+    "inspect",
+    "--format",
+    "{{json .RepoDigests}} {{.Os}}/{{.Architecture}} {{.Size}} {{.Id}}",
+];
+
 /// How `docker image inspect` says that an image is not there; podman's stand-in says the last.
 const ABSENT: [&str; 3] = ["no such image", "no such object", "image not known"];
 
@@ -120,26 +128,33 @@ impl Docker {
             stdin: b"",
         }
     }
+}
 
-    fn failure(stage: Stage, image: Option<&Image>, output: &CommandOutput) -> Failure {
-        Self::explained(stage, image, output, &complaint(output))
-    }
+/// What became of a command of docker's client, or of podman, which speaks as it does.
+fn failure(
+    kind: RuntimeKind,
+    stage: Stage,
+    image: Option<&Image>,
+    output: &CommandOutput,
+) -> Failure {
+    explained(kind, stage, image, output, &complaint(output))
+}
 
-    fn explained(
-        stage: Stage,
-        image: Option<&Image>,
-        output: &CommandOutput,
-        complaint: &Complaint,
-    ) -> Failure {
-        explain(
-            RuntimeKind::Docker,
-            [RULES, WITHOUT_STATUS],
-            stage,
-            image,
-            output,
-            complaint,
-        )
-    }
+fn explained(
+    kind: RuntimeKind,
+    stage: Stage,
+    image: Option<&Image>,
+    output: &CommandOutput,
+    complaint: &Complaint,
+) -> Failure {
+    explain(
+        kind,
+        [RULES, WITHOUT_STATUS],
+        stage,
+        image,
+        output,
+        complaint,
+    )
 }
 
 impl Runtime for Docker {
@@ -152,45 +167,7 @@ impl Runtime for Docker {
     }
 
     fn read_version(&self, output: &CommandOutput) -> Result<String, Failure> {
-        if !output.success() {
-            return Err(Self::failure(Stage::Probe, None, output));
-        }
-        let printed = String::from_utf8_lossy(&output.stdout);
-        let answer = printed
-            .lines()
-            .find_map(|line| serde_json::from_str::<Versions>(line.trim()).ok());
-        let capped = |version: String| text::capped(version.as_bytes(), 100);
-        let (kind, what) = match answer {
-            // podman in docker's place needs no daemon. It spells the version of its API unlike docker.
-            Some(Versions {
-                client:
-                    Some(Part {
-                        version: Some(version),
-                        podman_api: Some(_),
-                    }),
-                ..
-            }) => return Ok(format!("podman {}", capped(version))),
-            Some(Versions {
-                server:
-                    Some(Part {
-                        version: Some(version),
-                        ..
-                    }),
-                ..
-            }) => return Ok(format!("docker {}", capped(version))),
-            // Some clients exit with 0 although the daemon's part of the answer is missing.
-            Some(_) => (RuntimeAbsent, "docker version names no server"),
-            None => (
-                FailureKind::Unknown,
-                "docker version printed no JSON that names a server",
-            ),
-        };
-        let mut said = vec![what.to_string()];
-        said.extend(words::lines(match kind {
-            RuntimeAbsent => &output.stderr,
-            _ => &output.stdout,
-        }));
-        Err(Failure::new(kind, Stage::Probe, words::detail(&said)))
+        read_version(self.kind(), output)
     }
 
     fn describe<'a>(&self, endpoint: Option<&'a str>) -> [NodeCommand<'a>; 2] {
@@ -217,16 +194,7 @@ impl Runtime for Docker {
     }
 
     fn inspect<'a>(&self, image: &'a Image, endpoint: Option<&'a str>) -> NodeCommand<'a> {
-        Self::command(
-            endpoint,
-            &[
-                "image",
-                "inspect",
-                "--format",
-                "{{json .RepoDigests}} {{.Os}}/{{.Architecture}} {{.Size}} {{.Id}}",
-                image.exact(),
-            ],
-        )
+        Self::command(endpoint, &[INSPECT, &[image.exact()]].concat())
     }
 
     fn read_inspect(
@@ -235,33 +203,7 @@ impl Runtime for Docker {
         output: &CommandOutput,
         stage: Stage,
     ) -> Result<Option<Held>, Failure> {
-        if !output.success() {
-            let said = String::from_utf8_lossy(&output.stderr).to_ascii_lowercase();
-            if ABSENT.iter().any(|absent| said.contains(absent)) {
-                return Ok(None);
-            }
-            return Err(Self::failure(stage, Some(image), output));
-        }
-        let printed = String::from_utf8_lossy(&output.stdout);
-        printed
-            .lines()
-            .find_map(|line| read_held(image, line.trim()))
-            .map(Some)
-            .ok_or_else(|| {
-                Failure::new(
-                    FailureKind::Unknown,
-                    stage,
-                    words::detail(
-                        &[
-                            vec![
-                                "docker image inspect printed something else than asked for".into(),
-                            ],
-                            words::lines(&output.stdout),
-                        ]
-                        .concat(),
-                    ),
-                )
-            })
+        read_inspect(self.kind(), image, output, stage)
     }
 
     fn root<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
@@ -303,48 +245,135 @@ impl Runtime for Docker {
     }
 
     fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {
-        let answered = docker_api::printed(output);
-        let output = answered.as_ref().unwrap_or(output);
-        let stdout = words::lines(&output.stdout);
-        // Exit status 0 is no proof: CLI 28, ended while it asks for a login, exits with 0.
-        if let Some(asked) = stdout
-            .iter()
-            .position(|line| line.starts_with("Login prior to pull"))
-        {
-            let mut said =
-                vec!["the registry refused the login and docker asked for another one".to_string()];
-            said.extend(stdout[asked..].iter().take(1).cloned());
-            said.extend(words::lines(&output.stderr));
-            return Err(Failure::new(
-                FailureKind::RegistryAuth,
-                Stage::Pull,
-                words::detail(&said),
-            ));
-        }
-        if !output.success() {
-            return Err(Self::failure(Stage::Pull, Some(image), output));
-        }
-        // podman that is ended in the middle of a pull exits with 0 as well; when it is done, it prints the image's ID.
-        if stdout.is_empty()
-            && words::lines(&output.stderr)
-                .iter()
-                .any(|line| line.starts_with(TRYING))
-        {
-            let mut complaint = complaint(output);
-            complaint.lines.insert(
-                0,
-                "podman was ended before the pull was done: it named no image".to_string(),
-            );
-            return Err(Self::explained(
-                Stage::Pull,
-                Some(image),
-                output,
-                &complaint,
-            ));
-        }
-        // docker's status line is no proof either: what the node holds is asked afterwards in any case.
-        Ok(())
+        read_pull(self.kind(), image, output)
     }
+}
+
+/// Reads the answer to `version --format '{{json .}}'`.
+pub(super) fn read_version(kind: RuntimeKind, output: &CommandOutput) -> Result<String, Failure> {
+    if !output.success() {
+        return Err(failure(kind, Stage::Probe, None, output));
+    }
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let answer = printed
+        .lines()
+        .find_map(|line| serde_json::from_str::<Versions>(line.trim()).ok());
+    let capped = |version: String| text::capped(version.as_bytes(), 100);
+    let (fault, what) = match answer {
+        // podman in docker's place needs no daemon. It spells the version of its API unlike docker.
+        Some(Versions {
+            client:
+                Some(Part {
+                    version: Some(version),
+                    podman_api: Some(_),
+                }),
+            ..
+        }) => return Ok(format!("podman {}", capped(version))),
+        Some(Versions {
+            server:
+                Some(Part {
+                    version: Some(version),
+                    ..
+                }),
+            ..
+        }) => return Ok(format!("docker {}", capped(version))),
+        // Some clients exit with 0 although the daemon's part of the answer is missing.
+        Some(_) => (RuntimeAbsent, "docker version names no server"),
+        None => (
+            FailureKind::Unknown,
+            "docker version printed no JSON that names a server",
+        ),
+    };
+    let mut said = vec![what.to_string()];
+    said.extend(words::lines(match fault {
+        RuntimeAbsent => &output.stderr,
+        _ => &output.stdout,
+    }));
+    Err(Failure::new(fault, Stage::Probe, words::detail(&said)))
+}
+
+/// Reads the answer to [`INSPECT`].
+pub(super) fn read_inspect(
+    kind: RuntimeKind,
+    image: &Image,
+    output: &CommandOutput,
+    stage: Stage,
+) -> Result<Option<Held>, Failure> {
+    if !output.success() {
+        let said = String::from_utf8_lossy(&output.stderr).to_ascii_lowercase();
+        if ABSENT.iter().any(|absent| said.contains(absent)) {
+            return Ok(None);
+        }
+        return Err(failure(kind, stage, Some(image), output));
+    }
+    let printed = String::from_utf8_lossy(&output.stdout);
+    printed
+        .lines()
+        .find_map(|line| read_held(image, line.trim()))
+        .map(Some)
+        .ok_or_else(|| {
+            Failure::new(
+                FailureKind::Unknown,
+                stage,
+                words::detail(
+                    &[
+                        vec!["docker image inspect printed something else than asked for".into()],
+                        words::lines(&output.stdout),
+                    ]
+                    .concat(),
+                ),
+            )
+        })
+}
+
+/// Reads how a pull ended.
+pub(super) fn read_pull(
+    kind: RuntimeKind,
+    image: &Image,
+    output: &CommandOutput,
+) -> Result<(), Failure> {
+    let answered = docker_api::printed(output);
+    let output = answered.as_ref().unwrap_or(output);
+    let stdout = words::lines(&output.stdout);
+    // Exit status 0 is no proof: CLI 28, ended while it asks for a login, exits with 0.
+    if let Some(asked) = stdout
+        .iter()
+        .position(|line| line.starts_with("Login prior to pull"))
+    {
+        let mut said =
+            vec!["the registry refused the login and docker asked for another one".to_string()];
+        said.extend(stdout[asked..].iter().take(1).cloned());
+        said.extend(words::lines(&output.stderr));
+        return Err(Failure::new(
+            FailureKind::RegistryAuth,
+            Stage::Pull,
+            words::detail(&said),
+        ));
+    }
+    if !output.success() {
+        return Err(failure(kind, Stage::Pull, Some(image), output));
+    }
+    // podman that is ended in the middle of a pull exits with 0 as well; when it is done, it prints the image's ID.
+    if stdout.is_empty()
+        && words::lines(&output.stderr)
+            .iter()
+            .any(|line| line.starts_with(TRYING))
+    {
+        let mut complaint = complaint(output);
+        complaint.lines.insert(
+            0,
+            "podman was ended before the pull was done: it named no image".to_string(),
+        );
+        return Err(explained(
+            kind,
+            Stage::Pull,
+            Some(image),
+            output,
+            &complaint,
+        ));
+    }
+    // docker's status line is no proof either: what the node holds is asked afterwards in any case.
+    Ok(())
 }
 
 /// What docker's client and podman in its place print that is no part of an error.
@@ -452,7 +481,7 @@ fn server_of(image: &Image) -> &str {
 }
 
 /// docker's `config.json` with one login.
-fn config_json(image: &Image, login: &RegistryLogin) -> Result<Secret, Failure> {
+pub(super) fn config_json(image: &Image, login: &RegistryLogin) -> Result<Secret, Failure> {
     let impossible = || {
         Failure::new(
             FailureKind::Internal,

@@ -11,11 +11,13 @@ mod docker;
 mod docker_api;
 mod held;
 mod mask;
+mod podman;
 mod rules;
 mod words;
 
 pub use crictl::Crictl;
 pub use docker::Docker;
+pub use podman::Podman;
 
 use crate::model::{CommandOutput, ExitStatus, Failure, FailureKind, Image, RuntimeKind, Stage};
 use crate::ports::Runtime;
@@ -30,6 +32,7 @@ pub fn of_kind(kind: RuntimeKind) -> &'static dyn Runtime {
     match kind {
         RuntimeKind::Crictl => &Crictl,
         RuntimeKind::Docker => &Docker,
+        RuntimeKind::Podman => &Podman,
     }
 }
 

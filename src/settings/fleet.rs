@@ -121,6 +121,7 @@ fn command_line_node(
                 cli::RuntimeChoice::Auto => RuntimeChoice::Auto,
                 cli::RuntimeChoice::Docker => RuntimeChoice::Kind(RuntimeKind::Docker),
                 cli::RuntimeChoice::Crictl => RuntimeChoice::Kind(RuntimeKind::Crictl),
+                cli::RuntimeChoice::Podman => RuntimeChoice::Kind(RuntimeKind::Podman),
             }),
         endpoint,
         become_root: (login.r#become || login.ask_become_pass).then_some(true),

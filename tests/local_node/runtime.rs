@@ -109,7 +109,7 @@ impl Runtime for FakeRuntime {
         let mut command = self.command(&["pull", request.image.as_str()]);
         command.stdin = self.stdin;
         command.secret = self.secret.clone().map(|secret| match self.kind {
-            RuntimeKind::Docker => SecretDelivery::Directory {
+            RuntimeKind::Docker | RuntimeKind::Podman => SecretDelivery::Directory {
                 variable: "DOCKER_CONFIG",
                 file: "config.json",
                 content: secret,

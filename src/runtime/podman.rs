@@ -1,0 +1,218 @@
+//! podman: no daemon, rootful or rootless, through its own client. It speaks as docker's does, and is read as that is.
+
+use super::docker::{self, INSPECT};
+use crate::model::{
+    CommandOutput, Failure, FailureKind, Held, Image, RegistryLogin, RuntimeKind, Stage,
+};
+use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
+
+/// podman, through its own client.
+#[derive(Debug, Clone, Copy)]
+pub struct Podman;
+
+/// Hands podman its login as a file of its own, before which none of the node's counts (containers-auth.json(5)): a login that
+/// `podman login` left there might be another one.
+const WITH_LOGIN: &str = r#"REGISTRY_AUTH_FILE=$PREPULL_LOGIN/auth.json
+export REGISTRY_AUTH_FILE
+exec "$0" "$@""#;
+
+impl Podman {
+    /// An endpoint is that of podman's own service, which is asked as from another machine.
+    fn command<'a>(
+        start: &[&'a str],
+        endpoint: Option<&'a str>,
+        arguments: &[&'a str],
+    ) -> NodeCommand<'a> {
+        let mut argv = [start, &["podman"]].concat();
+        if let Some(endpoint) = endpoint {
+            argv.extend(["--url", endpoint]);
+        }
+        argv.extend_from_slice(arguments);
+        NodeCommand {
+            argv,
+            environment: Vec::new(),
+            secret: None,
+            stdin: b"",
+        }
+    }
+}
+
+impl Runtime for Podman {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Podman
+    }
+
+    fn version<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
+        Self::command(&[], endpoint, &["version", "--format", "{{json .}}"])
+    }
+
+    fn read_version(&self, output: &CommandOutput) -> Result<String, Failure> {
+        docker::read_version(self.kind(), output)
+    }
+
+    fn describe<'a>(&self, endpoint: Option<&'a str>) -> [NodeCommand<'a>; 2] {
+        [self.version(endpoint), self.root(endpoint)]
+    }
+
+    fn read_description(
+        &self,
+        [_, version, _]: [&CommandOutput; 3],
+    ) -> Result<Description, Failure> {
+        Ok(Description {
+            runtime: self.read_version(version)?,
+            endpoint: None,
+        })
+    }
+
+    fn inspect<'a>(&self, image: &'a Image, endpoint: Option<&'a str>) -> NodeCommand<'a> {
+        Self::command(&[], endpoint, &[INSPECT, &[image.exact()]].concat())
+    }
+
+    fn read_inspect(
+        &self,
+        image: &Image,
+        output: &CommandOutput,
+        stage: Stage,
+    ) -> Result<Option<Held>, Failure> {
+        docker::read_inspect(self.kind(), image, output, stage)
+    }
+
+    fn root<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
+        Self::command(&[], endpoint, &["info", "--format", "{{.Store.GraphRoot}}"])
+    }
+
+    fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
+        let mut arguments = vec!["pull"];
+        if let Some(platform) = request.platform {
+            arguments.extend(["--platform", platform]);
+        }
+        arguments.push(request.image.exact());
+        let Some(login) = request.login else {
+            return Ok(Self::command(&[], request.endpoint, &arguments));
+        };
+        if let RegistryLogin::RegistryToken(_) = login {
+            return Err(Failure::new(
+                FailureKind::RegistryAuth,
+                Stage::Pull,
+                "this login is a registry token, which podman cannot be told; use --registry-user, or another --auth-file",
+            ));
+        }
+        Ok(NodeCommand {
+            secret: Some(SecretDelivery::Directory {
+                variable: "PREPULL_LOGIN",
+                file: "auth.json",
+                content: docker::config_json(request.image, login)?,
+            }),
+            ..Self::command(&["sh", "-c", WITH_LOGIN], request.endpoint, &arguments)
+        })
+    }
+
+    fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {
+        docker::read_pull(self.kind(), image, output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ExitStatus, Secret};
+
+    fn image() -> Image {
+        "reg.example/app:v1".parse().unwrap()
+    }
+
+    fn pull<'a>(
+        image: &'a Image,
+        login: Option<&'a RegistryLogin>,
+    ) -> Result<NodeCommand<'a>, Failure> {
+        Podman.pull(&PullRequest {
+            image,
+            endpoint: None,
+            platform: Some("linux/arm64"),
+            login,
+        })
+    }
+
+    #[test]
+    fn a_login_is_a_file_of_its_own_and_in_no_argument() {
+        let login = RegistryLogin::Password {
+            username: "ci".into(),
+            password: Secret::new("hunter2"),
+        };
+        let image = image();
+        let command = pull(&image, Some(&login)).unwrap();
+        assert_eq!(
+            command.argv,
+            [
+                "sh",
+                "-c",
+                WITH_LOGIN,
+                "podman",
+                "pull",
+                "--platform",
+                "linux/arm64",
+                "reg.example/app:v1"
+            ]
+        );
+        assert!(!format!("{command:?}").contains("hunter2"));
+        let Some(SecretDelivery::Directory {
+            variable,
+            file,
+            content,
+        }) = command.secret
+        else {
+            panic!("no file");
+        };
+        assert_eq!((variable, file), ("PREPULL_LOGIN", "auth.json"));
+        assert_eq!(
+            content.expose(),
+            br#"{"auths":{"reg.example":{"auth":"Y2k6aHVudGVyMg=="}}}"#
+        );
+        let token = RegistryLogin::RegistryToken(Secret::new("hunter2"));
+        let failure = pull(&image, Some(&token)).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::RegistryAuth);
+        assert!(!failure.detail.contains("hunter2"), "{failure}");
+    }
+
+    #[test]
+    fn without_a_login_podman_is_called_as_it_is() {
+        let image = image();
+        let command = pull(&image, None).unwrap();
+        assert_eq!(command.argv[0], "podman");
+        let asked = Podman.version(Some("unix:///run/podman/podman.sock"));
+        assert_eq!(
+            asked.argv,
+            [
+                "podman",
+                "--url",
+                "unix:///run/podman/podman.sock",
+                "version",
+                "--format",
+                "{{json .}}"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pull_that_was_ended_is_no_success_though_podman_exits_with_0() {
+        let ended = CommandOutput {
+            exit: ExitStatus::Code(0),
+            stdout: Vec::new(),
+            stderr: b"Trying to pull reg.example/app:v1...\nCopying blob sha256:7b65\n".to_vec(),
+            truncated: false,
+        };
+        let failure = Podman.read_pull(&image(), &ended).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Unknown);
+        let killed = CommandOutput {
+            exit: ExitStatus::Code(137),
+            ..ended.clone()
+        };
+        let failure = Podman.read_pull(&image(), &killed).unwrap_err();
+        assert_eq!(failure.detail, "podman was ended by signal number 9");
+        let done = CommandOutput {
+            stdout: format!("{}\n", "9".repeat(64)).into_bytes(),
+            ..ended
+        };
+        assert_eq!(Podman.read_pull(&image(), &done), Ok(()));
+    }
+}
