@@ -197,7 +197,7 @@ fn every_mistake_names_file_line_column_and_what_would_be_right() {
             "neither true nor false",
         ),
         (
-            "nodes:\n  - {name: a, runtime: podman}\n",
+            "nodes:\n  - {name: a, runtime: rocket}\n",
             "fleet.yml:2:24: ",
             "use auto, crictl, docker or podman",
         ),
