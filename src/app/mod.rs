@@ -99,6 +99,7 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
         Command::Completions { shell } => return complete::registration(*shell),
         Command::Man { command } => return man::print(command),
     }?;
+    warn(settings.plan.fleet.warnings());
     warn(&ssh.warnings());
     warn(&settings.warnings);
     warn(&without_address(&settings.plan.fleet));
@@ -127,6 +128,7 @@ fn nodes(args: &NodesArgs, ambient: &Ambient) -> Result<Exit> {
     let (ssh, fleet) = with_ssh_config(&args.reach.ssh, |behind| {
         settings::nodes(args, ambient, behind)
     })?;
+    warn(fleet.warnings());
     warn(&ssh.warnings());
     warn(&without_address(&fleet));
     if args.output == NodesFormat::Yaml {

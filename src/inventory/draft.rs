@@ -31,6 +31,8 @@ pub struct Draft {
     pub member_order: BTreeMap<usize, Vec<String>>,
     /// Nodes that cannot be used as they were said, and why: an error for those who select them.
     pub refusals: HashMap<String, InventoryError>,
+    /// What the operator should know of how it was read.
+    pub warnings: Vec<String>,
 }
 
 /// A group and what is said for all of its nodes.
@@ -395,7 +397,8 @@ mod tests {
 
     fn expressions(text: &str) -> Vec<Draft> {
         let no_file = |path: &str| panic!("{path} was read");
-        super::super::lines::read_option(text, no_file).unwrap()
+        let no_group = |text: &str, _| panic!("{text} was looked up");
+        super::super::lines::read_option(text, no_file, no_group).unwrap()
     }
 
     fn named(drafts: &[Draft]) -> Vec<(String, String, u16)> {

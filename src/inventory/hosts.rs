@@ -342,7 +342,7 @@ fn parse_ranges(list: &str, at: usize) -> Result<Vec<Range>, ExpressionError> {
 
 fn parse_range(item: &str) -> Result<Range, Fault> {
     let bad = |what: &str| {
-        Fault::new(format!("\"{item}\" is no range: {what}"))
+        Fault::new(format!("this is no range: {what}"))
             .but("write numbers, e.g. [001-128,140] or [1-9/2]")
     };
     let (numbers, step) = match item.split_once('/') {
@@ -401,7 +401,8 @@ fn bracketed_address(text: &str) -> Option<(&str, &str)> {
 fn unreadable_sign(sign: char) -> Fault {
     match sign {
         '^' => Fault::new("a file of expressions (^FILE) can only be named by --hosts"),
-        '@' => Fault::new("a user is missing before the @").but("write user@host"),
+        '@' => Fault::new("a user is missing before the @")
+            .but("write user@host; groups of ClusterShell (@GROUP) are looked up for --hosts"),
         _ => Fault::new(format!("the operator {sign} is not read here"))
             .but("choose nodes with --limit and --exclude"),
     }

@@ -11,10 +11,11 @@ const OPTION: &str = "--hosts";
 
 /// Reads one `-H`: the hosts of its own text, and of the files it names (`^FILE`), in one draft a source.
 ///
-/// `listed` reads such a file.
+/// `listed` reads such a file; `grouped` looks up a group of ClusterShell (`@GROUP`), which may have so many hosts.
 pub(super) fn read_option(
     text: &str,
     listed: impl Fn(&str) -> Result<Draft, InventoryError>,
+    grouped: impl Fn(&str, usize) -> Result<Vec<HostSpec>, Fault>,
 ) -> Result<Vec<Draft>, InventoryError> {
     let explain = |error: ExpressionError| InventoryError {
         excerpt: Some(text.to_string()),
@@ -37,7 +38,14 @@ pub(super) fn read_option(
                     line: 1,
                     column: shortened(piece.at + 1),
                 };
-                let hosts = hosts::expand_piece(&piece, found.room(operator)).map_err(explain)?;
+                let room = found.room(operator);
+                let hosts = if piece.text.starts_with('@') {
+                    let at = piece.at;
+                    grouped(piece.text, room).map_err(|fault| ExpressionError { at, fault })
+                } else {
+                    hosts::expand_piece(&piece, room)
+                };
+                let hosts = hosts.map_err(explain)?;
                 hosts.into_iter().map(|spec| (spec, (0, place))).collect()
             }
         };
@@ -154,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_bad_option_is_shown_with_a_caret() {
-        let error = read_option("web-1, node[a-3]", no_file).unwrap_err();
+        let error = read_option("web-1, node[a-3]", no_file, no_group).unwrap_err();
         let shown = error.to_string();
         assert!(shown.starts_with("--hosts:1:13: "), "{shown}");
         assert!(
@@ -162,6 +170,31 @@ mod tests {
             "{shown}"
         );
     }
+
+    fn no_group(text: &str, _: usize) -> Result<Vec<HostSpec>, Fault> {
+        panic!("{text} was looked up")
+    }
+
+    #[test]
+    fn a_group_takes_part_in_the_operators() {
+        let grouped = |text: &str, _: usize| match text {
+            "@gpu" => Ok(hosts::expand("n[2-3]").unwrap()),
+            other => Err(Fault::new(format!("no {other}"))),
+        };
+        let named = |text: &str| {
+            let drafts = read_option(text, no_file, grouped)?;
+            let mentions = drafts.into_iter().flat_map(|draft| draft.mentions);
+            Ok::<_, InventoryError>(mentions.map(|mention| mention.name).collect::<Vec<_>>())
+        };
+        assert_eq!(named("n[1-4]!@gpu").unwrap(), ["n1", "n4"]);
+        assert_eq!(named("@gpu,n9").unwrap(), ["n2", "n3", "n9"]);
+        let error = named("n1, @cpu").unwrap_err().to_string();
+        assert!(
+            error.starts_with("--hosts:1:5: no @cpu\n  n1, @cpu\n      ^"),
+            "{error}"
+        );
+    }
+
     fn no_file(path: &str) -> Result<Draft, InventoryError> {
         panic!("{path} was read")
     }
@@ -177,9 +210,9 @@ mod tests {
     #[test]
     fn a_file_takes_part_in_the_operators() {
         let listed = |path: &str| read_file("# down\nn2\nn9\n", path);
-        let drafts = read_option("n[1-3]!^down.txt", listed).unwrap();
+        let drafts = read_option("n[1-3]!^down.txt", listed, no_group).unwrap();
         assert_eq!(named(&drafts), [("--hosts", "n1", 1), ("--hosts", "n3", 1)]);
-        let drafts = read_option("n[1-2]^^down.txt,m", listed).unwrap();
+        let drafts = read_option("n[1-2]^^down.txt,m", listed, no_group).unwrap();
         assert_eq!(
             named(&drafts),
             [
@@ -188,7 +221,9 @@ mod tests {
                 ("--hosts", "m", 1)
             ]
         );
-        let error = read_option("n1!n1", no_file).unwrap_err().to_string();
+        let error = read_option("n1!n1", no_file, no_group)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("nothing is left"), "{error}");
     }
 }

@@ -4,6 +4,8 @@
 //! new format (Ansible, plain lists, Kubernetes) is a new file that makes a [`Draft`].
 
 mod ansible;
+mod clustershell;
+mod configparser;
 mod draft;
 mod error;
 pub mod hosts;
@@ -82,7 +84,10 @@ pub fn load_selected(
         .filter(|home| !home.is_empty())
         .map(PathBuf::from);
     let drafts = sources::drafts(sources, home)?;
-    draft::resolve(&drafts, selection, strongest, background)
+    let warnings = drafts.iter().flat_map(|draft| draft.warnings.clone());
+    let warnings = warnings.collect();
+    let fleet = draft::resolve(&drafts, selection, strongest, background)?;
+    Ok(fleet.with_warnings(warnings))
 }
 
 /// The names of the nodes and groups in inventory files, in order, for whoever completes a line: what cannot be read

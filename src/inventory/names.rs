@@ -1,4 +1,6 @@
 //! What may be a host name, a user name and a port, wherever an operator writes one.
+//!
+//! No fault quotes what was written: a wrong file may be read as an inventory, and it may hold a secret. The place is told.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -31,9 +33,7 @@ pub fn parse_port(text: &str) -> Result<u16, Fault> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse::<u16>() {
         Ok(port) if digits && port > 0 => Ok(port),
-        _ => {
-            Err(Fault::new(format!("\"{text}\" is no port")).but("write a number from 1 to 65535"))
-        }
+        _ => Err(Fault::new("this is no port").but("write a number from 1 to 65535")),
     }
 }
 
@@ -47,7 +47,7 @@ pub fn check_host(name: &str) -> Result<(), Fault> {
     if name.parse::<Ipv6Addr>().is_ok() {
         return Ok(());
     }
-    let bad = |what: &str| Err(Fault::new(format!("\"{name}\" is no host name: {what}")));
+    let bad = |what: &str| Err(Fault::new(format!("this is no host name: {what}")));
     if name.is_empty() {
         return Err(Fault::new("a host name is missing here"));
     }
@@ -75,7 +75,15 @@ pub fn check_host(name: &str) -> Result<(), Fault> {
         .bytes()
         .all(|byte| byte.is_ascii_digit() || byte == b'.');
     if numeric && name.parse::<Ipv4Addr>().is_err() {
-        return bad("only digits and dots, but no IPv4 address");
+        // A range may have led here, and no password looks like this.
+        let shown = if name.split('.').count() == 4 {
+            name
+        } else {
+            "this"
+        };
+        return Err(Fault::new(format!(
+            "{shown} is no host name: only digits and dots, but no IPv4 address"
+        )));
     }
     Ok(())
 }
@@ -91,7 +99,7 @@ pub fn check_user(name: &str) -> Result<(), Fault> {
         return Err(Fault::new("a user name is missing here"));
     }
     if name.len() > USER_LIMIT || name.starts_with('-') || !name.chars().all(allowed) {
-        return Err(Fault::new(format!("\"{name}\" is no user name"))
+        return Err(Fault::new("this is no user name")
             .but("use letters, digits and . _ + $ \\ - (not first)"));
     }
     Ok(())

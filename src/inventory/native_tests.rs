@@ -167,19 +167,19 @@ fn every_mistake_names_file_line_column_and_what_would_be_right() {
         (
             "nodes:\n  - gpu[01-x]\n",
             "fleet.yml:2:9: ",
-            "\"01-x\" is no range",
+            "this is no range",
         ),
         ("nodes: [a, 'b[2-1]']\n", "fleet.yml:1:15: ", "write [1-2]"),
         ("nodes:\n  - a:99999\n", "fleet.yml:2:7: ", "1 to 65535"),
         (
             "nodes:\n  - {name: a, port: 22.5}\n",
             "fleet.yml:2:21: ",
-            "\"22.5\" is no port",
+            "this is no port",
         ),
         (
             "nodes:\n  - {name: a, port: 0x16}\n",
             "fleet.yml:2:21: ",
-            "\"0x16\" is no port",
+            "this is no port",
         ),
         (
             "nodes:\n  - {name: a, port: [22]}\n",

@@ -32,6 +32,8 @@ pub(super) enum Format {
     Lines,
     /// Bare host names.
     Names,
+    /// An object of Kubernetes, a kubeconfig perhaps: no inventory.
+    Kubernetes,
 }
 
 /// Decides on the format of a text.
@@ -66,7 +68,16 @@ pub(super) fn recognise(text: &str, name: &str) -> Result<Format, InventoryError
         }
         Some(_) => {}
     }
-    if header.is_some() {
+    if let Some((number, _)) = header {
+        if is_toml(text, name) {
+            let place = Place {
+                line: number,
+                column: 1,
+            };
+            let fault = Fault::new("this is an inventory in TOML, which only Ansible reads")
+                .but("run ansible-inventory -i FILE --list | prepull ... -i -");
+            return Err(InventoryError::at(name, place, fault));
+        }
         return Ok(Format::Ini);
     }
     let (mut ini, mut expressions) = (None, None);
@@ -102,6 +113,20 @@ fn both<T>(name: &str, at: u32, other: u32, one: &str, two: &str) -> Result<T, I
     ))
     .but("keep one format a file");
     Err(InventoryError::at(name, place, fault))
+}
+
+/// `[web.hosts]` and `host = {}`, as Ansible's TOML has them; INI has no maps.
+fn is_toml(text: &str, name: &str) -> bool {
+    let has_map = |line: &str| {
+        let value = line.split_once('=').map(|(_, value)| value.trim_start());
+        !line.starts_with(['#', ';', '['])
+            && value.is_some_and(|value| value.starts_with('{') && !value.starts_with("{{"))
+    };
+    let parts = [".hosts]", ".vars]", ".children]"];
+    let is_part =
+        |line: &str| line.starts_with('[') && parts.iter().any(|part| line.ends_with(part));
+    let mut lines = text.lines().map(str::trim);
+    name.ends_with(".toml") || lines.clone().any(is_part) && lines.any(has_map)
 }
 
 fn is_section(line: &str) -> bool {
@@ -171,6 +196,13 @@ fn of_tree(tree: Tree, name: &str) -> Result<Format, InventoryError> {
             .but("run ansible-inventory -i FILE --list | prepull ... -i -");
         return Err(InventoryError::at(name, key.place, fault));
     }
+    let is_text = |wanted: &str| {
+        let found = entries.iter().find(|(key, _)| key.text == wanted);
+        found.is_some_and(|(_, tree)| matches!(tree.value, Value::Text(_)))
+    };
+    if is_text("apiVersion") && is_text("kind") {
+        return Ok(Format::Kubernetes);
+    }
     if entries.iter().any(|(key, _)| key.text == "_meta") {
         return Ok(Format::Listing(tree));
     }
@@ -212,6 +244,7 @@ mod tests {
             Ok(Format::Ini) => "ini".into(),
             Ok(Format::Lines) => "lines".into(),
             Ok(Format::Names) => "names".into(),
+            Ok(Format::Kubernetes) => "kubernetes".into(),
             Err(error) => error.to_string(),
         }
     }
@@ -219,6 +252,7 @@ mod tests {
     #[test]
     fn each_format_is_known_by_its_content() {
         for (text, format) in [
+            ("apiVersion: v1\nkind: Config\nusers: []\n", "kubernetes"),
             ("nodes:\n- a\n", "native"),
             ("# x\n---\nnodes: a\n", "native"),
             ("groups: {g: {nodes: [a]}}\n", "native"),

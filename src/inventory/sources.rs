@@ -1,8 +1,10 @@
 //! Every source as drafts: files, folders of them, standard input, expressions.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
-use super::ansible::{self, World};
+use super::ansible::{self, Config, World};
+use super::clustershell::Groups;
 use super::draft::Draft;
 use super::error::{Fault, InventoryError};
 use super::native::{self, Origin};
@@ -11,12 +13,16 @@ use super::{Source, kubernetes, lines, program, read};
 
 /// What errors call standard input.
 pub(super) const STDIN: &str = "standard input";
-/// Names that Ansible leaves out of a folder of inventories.
-const LEFT_OUT: &[&str] = &["host_vars", "group_vars", "vars_plugins"];
-/// Endings that it leaves out: backups, editors' files, documents.
-const ENDINGS_LEFT_OUT: &[&str] = &[
-    ".pyc", ".pyo", ".swp", ".bak", "~", ".rpm", ".md", ".txt", ".rst", ".orig", ".cfg", ".retry",
+/// Names that Ansible leaves out of a folder of inventories, and those of folders that kubespray makes there.
+const LEFT_OUT: &[&str] = &[
+    "host_vars",
+    "group_vars",
+    "vars_plugins",
+    "artifacts",
+    "credentials",
 ];
+/// Endings of keys and passwords, which no inventory has: Ansible itself would take what is in them for hosts.
+const SECRETS: &[&str] = &[".creds", ".gpg", ".pem", ".key", ".crt", ".pub"];
 /// Folders within folders; a link to a folder above must end.
 const DEPTH_LIMIT: usize = 8;
 
@@ -24,6 +30,8 @@ struct Text {
     origin: Origin,
     text: String,
     format: Format,
+    /// Nobody named it: it was found in a folder.
+    is_found: bool,
 }
 
 enum Item {
@@ -40,22 +48,42 @@ pub(super) fn drafts(
 ) -> Result<Vec<Draft>, InventoryError> {
     let mut items = Vec::new();
     let mut folders = Vec::new();
+    let is_file = |source: &Source| matches!(source, Source::File(_) | Source::Stdin);
+    let config = if sources.iter().any(is_file) {
+        Config::find(home.as_deref())?
+    } else {
+        Config::default()
+    };
+    let mut warnings = Vec::new();
+    let groups = OnceCell::new();
     for source in sources {
         match source {
             Source::File(path) if path.is_dir() => {
                 folders.push(path.clone());
                 let before = items.len();
-                folder(path, home.as_deref(), 0, &mut items)?;
+                let mut walk = Walk {
+                    home: home.as_deref(),
+                    config: &config,
+                    warnings: &mut warnings,
+                    items: &mut items,
+                };
+                walk.folder(path, 0)?;
                 if items.len() == before {
                     let fault = Fault::new("no inventory in this folder").but(
-                        "hidden files, backups, *.txt, *.md, *.cfg and *.retry are left out, as by Ansible",
+                        "hidden files, backups, *.txt, *.md, *.cfg and *.retry are left out, as by Ansible; or what ansible.cfg lists",
                     );
                     return Err(InventoryError::of_file(path.display().to_string(), fault));
                 }
             }
             Source::File(path) => {
                 folders.push(path.parent().unwrap_or(Path::new("")).to_path_buf());
-                items.push(file(path, home.as_deref())?);
+                let item = file(path, home.as_deref())?;
+                if is_kubernetes(&item) {
+                    let fault = Fault::new("this is an object of Kubernetes, not an inventory")
+                        .but("a kubeconfig is named with --kube --kubeconfig, manifests with --manifests");
+                    return Err(InventoryError::of_file(path.display().to_string(), fault));
+                }
+                items.push(item);
             }
             Source::Stdin => {
                 let origin = Origin {
@@ -70,11 +98,22 @@ pub(super) fn drafts(
             }
             Source::Hosts(text) => {
                 let listed = |path: &str| lines::read_file(&read::file(Path::new(path))?, path);
-                items.push(Item::Drafts(lines::read_option(text, listed)?));
+                let grouped = |text: &str, room| {
+                    let found = groups.get_or_init(Groups::find);
+                    let found = found
+                        .as_ref()
+                        .map_err(|error: &InventoryError| Fault::new(error.to_string()));
+                    found?.hosts(text, room)
+                };
+                items.push(Item::Drafts(lines::read_option(text, listed, grouped)?));
             }
         }
     }
-    assemble(items, folders, home)
+    let mut drafts = assemble(items, folders, home, &config)?;
+    if let Some(first) = drafts.first_mut() {
+        first.warnings.extend(warnings);
+    }
+    Ok(drafts)
 }
 
 /// The drafts of one text, as if it stood alone in the world.
@@ -85,13 +124,14 @@ pub(super) fn parse(said: &str, name: &str) -> Result<Vec<Draft>, InventoryError
         home: None,
     };
     let item = text(said.to_string(), origin)?;
-    assemble(vec![item], Vec::new(), None)
+    assemble(vec![item], Vec::new(), None, &Config::default())
 }
 
 fn assemble(
     items: Vec<Item>,
     folders: Vec<PathBuf>,
     home: Option<PathBuf>,
+    config: &Config,
 ) -> Result<Vec<Draft>, InventoryError> {
     let is_ansible = |item: &Item| match item {
         Item::Text(text) => matches!(
@@ -115,6 +155,7 @@ fn assemble(
             origin,
             text,
             format,
+            is_found,
         } = match item {
             Item::Text(text) => *text,
             Item::Program(path) => {
@@ -132,24 +173,34 @@ fn assemble(
             }
         };
         let name = &origin.name;
-        match format {
-            Format::Native(tree) => drafts.push(native::read(&tree, &origin)?),
-            Format::Lines => drafts.push(lines::read_file(&text, name)?),
-            Format::Names if !ansible => drafts.push(lines::read_file(&text, name)?),
+        let read = match format {
+            Format::Native(tree) => native::read(&tree, &origin).map(|draft| drafts.push(draft)),
+            Format::Lines => lines::read_file(&text, name).map(|draft| drafts.push(draft)),
+            Format::Names if !ansible => {
+                lines::read_file(&text, name).map(|draft| drafts.push(draft))
+            }
+            Format::Kubernetes => Ok(()),
             other => {
                 world_at.get_or_insert(drafts.len());
                 match other {
-                    Format::AnsibleYaml(tree) => ansible::read_yaml(&tree, name, &mut world)?,
+                    Format::AnsibleYaml(tree) => ansible::read_yaml(&tree, name, &mut world),
                     Format::Listing(tree) => {
-                        ansible::read_listing(&tree, name, &mut world)?;
+                        ansible::read_listing(&tree, name, &mut world).map(|_| ())
                     }
-                    _ => ansible::read_ini(&text, name, &mut world)?,
+                    _ => ansible::read_ini(&text, name, &mut world),
                 }
             }
-        }
+        };
+        read.map_err(|error| {
+            if is_found {
+                found_in_folder(error)
+            } else {
+                error
+            }
+        })?;
     }
     if let Some(at) = world_at {
-        drafts.insert(at, world.into_draft()?);
+        drafts.insert(at, world.into_draft(config)?);
     }
     // The API says what nodes there are; how to log in to them is for the files beside it to say.
     for mut cluster in clusters {
@@ -167,7 +218,25 @@ fn text(text: String, origin: Origin) -> Result<Item, InventoryError> {
         origin,
         text,
         format,
+        is_found: false,
     })))
+}
+
+fn is_kubernetes(item: &Item) -> bool {
+    matches!(item, Item::Text(text) if matches!(text.format, Format::Kubernetes))
+}
+
+/// A file that is no inventory may stand in a folder of them.
+fn found_in_folder(error: InventoryError) -> InventoryError {
+    let more = "or name the inventory file itself instead of its folder";
+    let suggestion = match &error.suggestion {
+        Some(known) => format!("{known}; {more}"),
+        None => more.to_string(),
+    };
+    InventoryError {
+        suggestion: Some(suggestion),
+        ..error
+    }
 }
 
 fn file(path: &Path, home: Option<&Path>) -> Result<Item, InventoryError> {
@@ -183,32 +252,49 @@ fn file(path: &Path, home: Option<&Path>) -> Result<Item, InventoryError> {
     text(said, origin)
 }
 
-fn folder(
-    path: &Path,
-    home: Option<&Path>,
-    depth: usize,
-    items: &mut Vec<Item>,
-) -> Result<(), InventoryError> {
-    if depth == DEPTH_LIMIT {
-        let fault = Fault::new("folders are too deep here").but("is a link a ring?");
-        return Err(InventoryError::of_file(path.display().to_string(), fault));
-    }
-    for name in read::folder(path)? {
-        let inner = path.join(&name);
-        let name = name.to_string_lossy();
-        let left_out = name.starts_with('.')
-            || LEFT_OUT.contains(&&*name)
-            || ENDINGS_LEFT_OUT.iter().any(|ending| name.ends_with(ending));
-        if left_out {
-            continue;
+/// A walk through a folder of inventories.
+struct Walk<'a> {
+    home: Option<&'a Path>,
+    config: &'a Config,
+    warnings: &'a mut Vec<String>,
+    items: &'a mut Vec<Item>,
+}
+
+impl Walk<'_> {
+    fn folder(&mut self, path: &Path, depth: usize) -> Result<(), InventoryError> {
+        if depth == DEPTH_LIMIT {
+            let fault = Fault::new("folders are too deep here").but("is a link a ring?");
+            return Err(InventoryError::of_file(path.display().to_string(), fault));
         }
-        if inner.is_dir() {
-            folder(&inner, home, depth + 1, items)?;
-        } else {
-            items.push(file(&inner, home)?);
+        for name in read::folder(path)? {
+            let inner = path.join(&name);
+            let name = name.to_string_lossy();
+            let left_out = name.starts_with('.')
+                || LEFT_OUT.contains(&&*name)
+                || SECRETS.iter().any(|ending| name.ends_with(ending))
+                || self.config.leaves_out(&name);
+            if left_out {
+                continue;
+            }
+            if inner.is_dir() {
+                self.folder(&inner, depth + 1)?;
+                continue;
+            }
+            let mut item = file(&inner, self.home).map_err(found_in_folder)?;
+            if let Item::Text(text) = &mut item {
+                text.is_found = true;
+            }
+            if is_kubernetes(&item) {
+                self.warnings.push(format!(
+                    "{} is left out: it is an object of Kubernetes, not an inventory",
+                    inner.display()
+                ));
+            } else {
+                self.items.push(item);
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Whether reading this path would run a program, or wait for a pipe.
@@ -383,7 +469,10 @@ mod tests {
             ),
             ("[g:children]\nx\n", "i:2:1: a group that is not declared"),
             ("[a:children]\nb\n[b:children]\na\n", "i:"),
-            ("[g]\nh[1-3]\n", "i:2:1: \"[1-3]\" is no range"),
+            (
+                "[g]\nh[1-3]\n",
+                "i:2:1: what stands in brackets is no range",
+            ),
             ("[g]\nh 'a\n", "i:2:3: this quote"),
             (
                 "[g]\nh ansible_host={{ ip }}\n",

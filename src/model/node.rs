@@ -166,7 +166,10 @@ impl FromStr for RuntimeKind {
 
 /// The resolved nodes: unique by name, in order, never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fleet(Vec<Node>);
+pub struct Fleet {
+    nodes: Vec<Node>,
+    warnings: Vec<String>,
+}
 
 /// Why some nodes are no fleet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -191,19 +194,33 @@ impl Fleet {
                 return Err(FleetError::Duplicate(node.name.clone()));
             }
         }
-        Ok(Self(nodes))
+        Ok(Self {
+            nodes,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// The same fleet, with what the operator should know of how it was read.
+    #[must_use]
+    pub fn with_warnings(self, warnings: Vec<String>) -> Self {
+        Self { warnings, ..self }
+    }
+
+    /// What the operator should know of how it was read.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Gives every node this password for sudo.
     pub fn set_become_password(&mut self, password: &Secret) {
-        for node in &mut self.0 {
+        for node in &mut self.nodes {
             node.become_password = Some(password.clone());
         }
     }
 
     /// The nodes in order.
     pub fn nodes(&self) -> &[Node] {
-        &self.0
+        &self.nodes
     }
 }
 

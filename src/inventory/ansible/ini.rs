@@ -109,8 +109,8 @@ impl Reader<'_> {
             None | Some("hosts") => Kind::Hosts,
             Some("children") => Kind::Children,
             Some("vars") => Kind::Vars,
-            Some(other) => {
-                let fault = Fault::new(format!("a section of the unknown kind \"{other}\""))
+            Some(_) => {
+                let fault = Fault::new("a section of an unknown kind")
                     .but("write [group], [group:children] or [group:vars]");
                 return self.world.wrong(spot, fault);
             }
@@ -150,7 +150,7 @@ impl Reader<'_> {
                     Fault::new("this is a template without quotes, which only Ansible can fill in")
                         .but("write its value")
                 } else {
-                    Fault::new(format!("\"{text}\" is no variable of a host"))
+                    Fault::new("a variable of the host is expected here")
                         .but("write name=value, one host a line")
                 };
                 return self.world.wrong(at(*offset), fault);

@@ -21,9 +21,12 @@
 //! | `prepull_runtime` | docker, crictl or auto |
 //! | `prepull_runtime_endpoint` | the runtime's socket |
 //!
+//! `ansible.cfg` and Ansible's environment say some of them for all hosts, weaker than any inventory (`config`).
+//!
 //! A value that needs Ansible to be known (a template, a vaulted text) is no text to pass on: a node that
 //! it would reach is refused, with the place of the value.
 
+mod config;
 mod graph;
 mod ini;
 mod ini_words;
@@ -36,6 +39,7 @@ mod variables;
 mod vars_files;
 mod world;
 
+pub(super) use config::Config;
 pub(super) use ini::{header, read as read_ini};
 pub(super) use names::is_range;
 pub(super) use tree::{PARTS, read_listing, read_yaml};

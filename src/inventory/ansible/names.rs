@@ -129,7 +129,7 @@ fn parts(pattern: &str) -> Result<Vec<Part<'_>>, Fault> {
 fn range(inside: &str) -> Result<Part<'static>, Fault> {
     let bad = |what: &str| {
         Fault::new(format!(
-            "\"[{inside}]\" is no range of an Ansible inventory: {what}"
+            "what stands in brackets is no range of an Ansible inventory: {what}"
         ))
         .but("write [1:4], [01:50:2] or [a:f]")
     };

@@ -74,8 +74,7 @@ fn alias(name: &str) -> Result<(), Fault> {
         || name.starts_with('-')
         || !name.chars().all(fits)
     {
-        return Err(Fault::new(format!("\"{name}\" is no name for a node"))
-            .but("use letters, digits and - . _"));
+        return Err(Fault::new("this is no name for a node").but("use letters, digits and - . _"));
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ impl SshArguments {
                 continue;
             }
             let Some(letters) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
-                return Err(Fault::new(format!("\"{word}\" is no option of ssh")));
+                return Err(Fault::new("a word in it is no option of ssh"));
             };
             for (at, letter) in letters.char_indices() {
                 if !WITH_VALUE.contains(letter) {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::super::error::{Fault, InventoryError, Place};
 use super::super::yaml::{Key, Tree, Value};
 use super::variables::{self, Spot};
-use super::world::World;
+use super::world::{UNGROUPED, World};
 
 /// The parts of a group.
 pub(in crate::inventory) const PARTS: &[&str] = &["hosts", "vars", "children"];
@@ -191,7 +191,21 @@ impl Reader<'_> {
         }
         let mut hosts = Vec::new();
         let what = format!("the group \"{}\"", key.text);
-        for (part, tree) in self.map(tree, &what)? {
+        let parts = self.map(tree, &what)?;
+        let has_parts = parts
+            .iter()
+            .any(|(part, _)| PARTS.contains(&part.text.as_str()));
+        if !has_parts && tree.value != Value::Null && group > UNGROUPED {
+            // As Ansible: a host of this name, with these variables.
+            self.group_variables(group, tree)?;
+            return Ok(vec![self.world.add_host(
+                key.text.clone(),
+                None,
+                group,
+                spot,
+            )?]);
+        }
+        for (part, tree) in parts {
             match part.text.as_str() {
                 "hosts" => hosts = self.listed_hosts(group, tree)?,
                 "vars" => self.group_variables(group, tree)?,
@@ -202,11 +216,8 @@ impl Reader<'_> {
                         self.world.add_child(group, child, spot);
                     }
                 }
-                other => {
-                    let fault = Fault::new(format!("\"{other}\" in {what}"))
-                        .but("a group has hosts, vars and children");
-                    return self.wrong(part.place, fault);
-                }
+                // Ansible passes over the rest.
+                _ => {}
             }
         }
         Ok(hosts)

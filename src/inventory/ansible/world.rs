@@ -7,6 +7,7 @@ use super::super::draft::{Draft, Group, Mention};
 use super::super::error::{Fault, InventoryError};
 use super::super::hosts::{self, NODE_LIMIT};
 use super::super::levels;
+use super::config::Config;
 use super::graph::{self, GroupNode};
 use super::settings;
 use super::variables::{self, Content, PRIORITY, Said, Spot, Variables};
@@ -33,6 +34,8 @@ pub(in crate::inventory) struct World {
     /// What `group_vars` and `host_vars` are looked for in, in the order of the sources.
     folders: Vec<PathBuf>,
     home: Option<PathBuf>,
+    /// What ansible.cfg says, weaker than everything else.
+    configured: Variables,
 }
 
 #[derive(Debug)]
@@ -55,6 +58,7 @@ impl World {
             host_index: HashMap::new(),
             folders: Vec::new(),
             home,
+            configured: Variables::new(),
         };
         for (index, name) in ["all", "ungrouped"].into_iter().enumerate() {
             world.groups.push(GroupNode::new(name));
@@ -100,12 +104,11 @@ impl World {
         if let Some(&index) = self.group_index.get(name) {
             return Ok(index);
         }
-        let bad = |c: char| c.is_control() || c.is_whitespace() || ",'\"".contains(c);
-        if name.is_empty() || name.len() > 1000 || name.contains(bad) {
+        // Ansible warns of odd characters in names, and takes them: clouds' tags have blanks and commas.
+        if name.is_empty() || name.len() > 1000 {
             return self.wrong(
                 spot,
-                Fault::new(format!("\"{name}\" is no group name"))
-                    .but("use letters, digits and - . _"),
+                Fault::new("a group without a name, or with one too long"),
             );
         }
         if self.groups.len() == GROUP_LIMIT {
@@ -251,7 +254,10 @@ impl World {
     ///
     /// A host that cannot be reached as its variables say becomes a refusal: an error only for those who
     /// select it.
-    pub(in crate::inventory) fn into_draft(mut self) -> Result<Draft, InventoryError> {
+    pub(in crate::inventory) fn into_draft(
+        mut self,
+        config: &Config,
+    ) -> Result<Draft, InventoryError> {
         for host in 0..self.hosts.len() {
             let direct = &mut self.hosts[host].groups;
             if direct.iter().all(|group| *group <= UNGROUPED) {
@@ -278,6 +284,17 @@ impl World {
             source: self.files.join(", "),
             ..Draft::default()
         };
+        draft.warnings.extend(config.warnings.iter().cloned());
+        draft.warnings.extend(config.summary());
+        for (variable, value, source, place) in &config.said {
+            let content = variables::of_text(value.clone());
+            let file = self.add_file(source);
+            let spot = Spot {
+                file,
+                place: *place,
+            };
+            self.configured.insert(variable, Said { content, spot });
+        }
         self.list_groups(&mut draft);
         let mut lineages: HashMap<Vec<usize>, Lineage> = HashMap::new();
         let (mut memberships, mut weight) = (0_usize, 0_usize);
@@ -356,7 +373,9 @@ impl World {
         let mut groups = graph::ancestors(&self.groups, direct);
         groups.sort_by_key(|group| ranks[*group]);
         groups.retain(|group| *group != ALL);
-        let mut said = self.groups[ALL].variables.clone();
+        let mut said = self.configured.clone();
+        let of_all = self.groups[ALL].variables.iter();
+        said.extend(of_all.map(|(name, said)| (*name, said.clone())));
         for group in &groups {
             let own = self.groups[*group].variables.iter();
             said.extend(own.map(|(name, said)| (*name, said.clone())));
