@@ -196,6 +196,12 @@ fn the_greatest_values_are_no_reason_to_panic() {
     let said = desk.run(&once);
     assert!(said.contains("unreachable"), "{said}");
     assert!(!said.contains("panicked"), "{said}");
+    // ssh counts up to this many seconds.
+    let config = "ConnectTimeout 2147483647\nServerAliveInterval 2147483647\n";
+    let desk = Desk::with(&[("config", config)]);
+    let said = desk.run(&[&usual[..], &["-F", "config", "--retries", "0"]].concat());
+    assert!(said.contains("unreachable"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
     // With all retries there are it goes on until the deadline.
     let again = [
         "--retries",

@@ -387,7 +387,8 @@ fn check_tells_who_holds_an_image_and_whether_it_is_the_same() {
     ))
     .expect(0);
     succeed(&mut lab.command(&["push", image, "120k"]));
-    pull(&lab, &[image]).expect(0);
+    let left = pull(&lab, &[image]).expect(1);
+    assert!(left.stdout.contains(" --pull always"), "{}", left.stdout);
     let run = prepull(&lab, &["check", image]).expect(1);
     let digests: HashSet<_> = nodes
         .iter()

@@ -19,9 +19,11 @@ fn a_pull_that_leaves_different_digests_exits_1_and_says_what_mends_it() {
     let home = tempfile::tempdir().unwrap();
     let inventory = home.path().join("nodes.yml");
     fleet.inventory(&inventory);
+    let report = home.path().join("run.xml");
     let output = Command::new(env!("CARGO_BIN_EXE_prepull"))
         .args(["pull", "-F", "none", "--host-keys", "off", "-i"])
         .args([inventory.to_str().unwrap(), IMAGE])
+        .args(["--report", report.to_str().unwrap()])
         .env("HOME", home.path())
         .output()
         .unwrap();
@@ -37,4 +39,7 @@ fn a_pull_that_leaves_different_digests_exits_1_and_says_what_mends_it() {
     ] {
         assert!(said.contains(text), "{text} in {said}");
     }
+    let report = std::fs::read_to_string(report).unwrap();
+    assert!(report.contains("tests=\"4\" failures=\"1\""), "{report}");
+    assert!(report.contains("one digest on all nodes"), "{report}");
 }

@@ -124,12 +124,14 @@ fn suite(xml: &mut Xml, result: &RunResult, item: usize, tally: Tally) -> io::Re
     Ok(())
 }
 
-/// For `check`, whose nodes must agree: the digests, if there are several. `None` for everything else.
+/// For a check, and for a pull that left different digests: the digests, if there are several. Otherwise `None`.
 fn compared(result: &RunResult, item: usize) -> Option<Option<String>> {
-    if !matches!(result.info.plan.work, Work::Check(_)) {
-        return None;
-    }
     let digests = digests_of(result, item);
+    match result.info.plan.work {
+        Work::Check(_) => {}
+        Work::Pull(_) if digests.len() > 1 => {}
+        Work::Pull(_) | Work::Exec(_) | Work::Probe(_) => return None,
+    }
     let line = |(digest, names): (&str, Vec<&str>)| format!("{digest} on {}", names.join(", "));
     let several = digests.len() > 1;
     Some(several.then(|| digests.into_iter().map(line).collect::<Vec<_>>().join("\n")))

@@ -252,8 +252,8 @@ impl Program {
                     self.output(0, &held("ab"), "").await?;
                 }
             }
-            // It is left alone.
-            Pull::Holds(_) => while self.line().await? != "cancel" {},
+            // Its program has nothing more to do.
+            Pull::Holds(_) => {}
             Pull::Deaf => while self.line().await.is_some() {},
             Pull::Fails(words) => {
                 self.frames(&["exited"]).await?;
