@@ -152,10 +152,10 @@ async fn a_full_place_is_passed_over() {
         assert_eq!(failure.kind, FailureKind::NodeSetup, "{sh}: {failure}");
         let detail = &failure.detail;
         assert!(
-            detail.contains("no room for 16 KiB in /run/prepull-0/"),
+            detail.contains("/run/prepull-0: no room for 16 KiB"),
             "{sh}: {failure}"
         );
-        let why = ["/tmp is not writable", "Read-only file system"];
+        let why = ["/tmp/prepull-0: not writable", "Read-only file system"];
         assert!(
             why.iter().any(|why| detail.contains(why)),
             "{sh}: {failure}"
@@ -207,5 +207,26 @@ async fn a_place_that_others_can_change_is_passed_over() {
             "{owner} {mode:o}: {pipes}"
         );
         place.assert_clean().await;
+    }
+}
+
+/// A place that fills up in the middle: that is noticed, in words, and the next attempt lies elsewhere.
+#[tokio::test]
+async fn a_place_that_fills_up_is_noticed() {
+    for sh in ["dash", "bash", "busybox sh"] {
+        let place = Place::new(&DASH);
+        let small = "mount -t tmpfs -o size=96k,mode=755 none /run\n";
+        with_places(&place, small, sh);
+        place.write("fake/pull", "head -c 300000 /dev/zero");
+        let runtime = FakeRuntime::new(RuntimeKind::Crictl);
+        let lease = std::time::Duration::from_secs(10);
+        let ended = scenarios::pull_of("test", lease, &place, &runtime, None, pending()).await;
+        let failure = ended.unwrap_err();
+        assert!(
+            failure
+                .detail
+                .contains("there is no room left in /run/prepull-0/"),
+            "{sh}: {failure}"
+        );
     }
 }

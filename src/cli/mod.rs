@@ -102,6 +102,8 @@ pub struct PullArgs {
     #[arg(long, value_name = "RUN", conflicts_with_all = ["images", "manifests", "inventory", "hosts"], help_heading = "Policy")]
     pub resume: Option<String>,
     /// The longest one attempt at a pull may take, e.g. 30m; 0 for no limit.
+    ///
+    /// Waiting for another run's pull of the same image on the node counts. Without a limit, only that wait ends after an hour.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, help_heading = "Policy")]
     pub pull_timeout: Duration,
     /// Require one digest on every node: what the registry gives the first node that asks it.

@@ -19,7 +19,7 @@
 # The bootstrap left $n (a newline) and $locale (what LC_ALL was).
 
 frame() {
-    printf 'prepull-%s %s\n' "$nonce" "$*"
+    printf 'prepull-%s %s\n' "$nonce" "$*" || lost=yes
 }
 
 refuse() {
@@ -90,45 +90,50 @@ in_places() {
     return 1
 }
 
-# Reads what ls says of a private directory and of all above it. Prints "ours" if the private directory is there with the
-# mode that we give it, "safe" if it can be made, or the line of a directory in which others could replace what is ours.
+# Judges what ls says of a private directory and of all above it. $said becomes "ours" if the private directory is there with
+# the mode that we give it, "safe" if it can be made, or the line of what others could put something in the place of.
 judge() {
-    verdict=
+    said=
     while read -r mode links owner rest; do
         case $rest in
-            */"prepull-$uid") case $mode in drwx--[-S]---*) verdict=ours; continue ;; esac ;;
+            */"prepull-$uid") case $mode in drwx--[-S]---*) said=ours; continue ;; esac ;;
             *)
                 case $mode in
                     d????-??-* | d????????[tT]*)
-                        verdict=${verdict:-safe}
+                        said=${said:-safe}
                         case $owner in 0 | "$uid") continue ;; esac
                         ;;
                 esac
                 ;;
         esac
-        verdict="$mode $owner $rest"
+        said="$mode $owner $rest"
         break
     done
-    printf %s "$verdict"
 }
 
-# Opens this user's private directory in directory $1, as $private: no link, of mode 0700, ours by owner, and in a place
+# Opens this user's private directory in directory $1, as $private: of mode 0700, ours by owner, no link and below none, and
 # where nobody else can put another under its name. Whatever else has the name is left alone; $said tells why.
 open_private() {
-    said="$1 is not writable"
-    [ -w "$1" ] && place=$(cd -P "$1" && pwd -P) || return 1
-    private=${place%/}/prepull-$uid
+    said='not writable'
+    place=${1%/}
+    private=$place/prepull-$uid
+    [ -w "$1" ] || return
     set -- "$private"
-    while [ -n "${place%/}" ]; do
+    while [ -n "$place" ]; do
         set -- "$@" "$place"
         place=${place%/*}
     done
-    said=$(QUOTING_STYLE=literal ls -ldn / "$@" 2>/dev/null | judge)
+    listed=$(QUOTING_STYLE=literal ls -ldn / "$@" 2>/dev/null)
+    judge <<EOF
+$listed
+EOF
     case $said in
         ours) is_ours "$private" && return ;;
-        safe) said=$(mkdir -m 700 "$private" 2>&1) && return ;;
+        safe)
+            mkdir -m 700 "$private" 2>/dev/null && return
+            said=$(mkdir -m 700 "$private" 2>&1)
+            ;;
     esac
-    said="$private is not private: $said"
     return 1
 }
 
@@ -138,15 +143,16 @@ make_in() {
     for again in 1 2 3 4; do
         open_private "$1" || continue
         dir=$private/$nonce
-        said=$(mkdir "$dir" 2>&1) || continue
-        said="no room for 16 KiB in $dir"
+        said='not writable'
+        mkdir "$dir" || continue
+        said='no room for 16 KiB'
         # Only writing shows that a place is full.
-        printf %16384s '' >"$dir/stdout" && said=$(mkfifo "$dir/stdout-pipe" "$dir/stderr-pipe" "$dir/question" 2>&1) &&
+        printf %16384s '' >"$dir/stdout" && mkfifo "$dir/stdout-pipe" "$dir/stderr-pipe" "$dir/question" &&
             fresh=yes && return
         remove
         break
     done 2>/dev/null
-    why="$why; $said"
+    why="$why; $private: $said"
     dir=
     return 1
 }
@@ -503,7 +509,7 @@ perform() {
     # A client that was ended before it opened its pipes leaves readers that would wait for ever.
     stopped && send KILL readers
     wait $readers
-    rm -f "$dir/leader" "$dir/readers" "$dir/ends-with-hup"
+    [ ! -e "$dir/ends-with-hup" ] || rm -f "$dir/ends-with-hup"
     stopped && finish
     [ "$delivery" != input ] || [ -s "$dir/stdout" ] || return
     answered=yes
@@ -513,8 +519,7 @@ perform() {
     size_stderr=$(($(wc -c <"$dir/stderr")))
     [ "$size_stderr" -le "$limit_stderr" ] || cut=1 size_stderr=$limit_stderr
     frame "output $code $size_stdout $size_stderr $cut"
-    head -c "$size_stdout" "$dir/stdout"
-    head -c "$size_stderr" "$dir/stderr"
+    head -c "$size_stdout" "$dir/stdout" && head -c "$size_stderr" "$dir/stderr" || lost=yes
 }
 
 #call
@@ -614,8 +619,9 @@ finish_pull() {
         send TERM keeper
         remove
     else
-        # Whoever sees the end removes the directory: nothing may be written to it after that.
-        : >"$dir/ended"
+        # Whoever sees the end removes the directory: nothing may be written to it after that. Frames that did not fit
+        # are no end.
+        [ -n "$lost" ] || : >"$dir/ended"
         frame end
     fi
     exit 0
@@ -900,7 +906,10 @@ attend() {
             beat)
                 beats=$((beats + 1))
                 printf '%s\n' "$$ $beats" >"$dir/beat"
-                is_alive supervisor 8 || [ -e "$dir/ended" ] || break
+                is_alive supervisor 8 || [ -e "$dir/ended" ] || {
+                    printf '%s\n' "the pull's supervisor was killed, or there is no room left in $dir" >&7
+                    break
+                }
                 ;;
             cancel)
                 send TERM keeper
@@ -926,6 +935,7 @@ main() {
     mask=$(umask)
     umask 077
     dir=
+    lost=
     vault=
     watcher=
     detached=
@@ -974,7 +984,7 @@ main() {
         [ "$delivery_2" != directory ] || make_vault
         set_out
     fi
-    attend
+    attend 7>&2
 #call
     exec 3<&0 </dev/null
     watch <&3 3<&- >/dev/null 2>&1 &

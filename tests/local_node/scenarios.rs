@@ -36,7 +36,7 @@ pub async fn pull(
 }
 
 /// The pull of the run with this mark.
-pub(super) async fn pull_of(
+pub async fn pull_of(
     mark: &str,
     lease: Duration,
     place: &Place,
