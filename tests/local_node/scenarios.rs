@@ -322,7 +322,8 @@ const HANGS_WELL: &str =
 
 pub async fn a_hanging_pull_is_ended_by_the_time_out(shells: &Shells) {
     // The limit, a second's grace, and what a busy machine needs.
-    for (script, most) in [(HANGS, 4), (HANGS_WELL, 4)] {
+    let most = Duration::from_secs(12);
+    for script in [HANGS, HANGS_WELL] {
         let place = Place::new(shells);
         place.write("fake/pull", script);
         let limit = Some(Duration::from_millis(1500));
@@ -335,7 +336,7 @@ pub async fn a_hanging_pull_is_ended_by_the_time_out(shells: &Shells) {
             (FailureKind::TimedOut, Stage::Pull)
         );
         let took = began.elapsed();
-        assert!(took < Duration::from_secs(most), "{shells:?}: {took:?}");
+        assert!(took < most, "{shells:?}: {took:?}");
         // The node said that it has cleaned up: now, not some time later.
         assert_eq!(place.folders().len(), 0);
         place.assert_clean().await;
