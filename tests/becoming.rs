@@ -400,6 +400,7 @@ async fn a_pull_takes_both_secrets_to_their_places_and_shows_neither() {
         when: PullWhen::Missing,
         timeout: None,
         patience: Default::default(),
+        arrived: &Default::default(),
         mark: "test",
         lease: std::time::Duration::from_secs(600),
         disk_credentials: false,

@@ -303,6 +303,92 @@ fn docker_tells_bytes_and_sums_to_whoever_may_use_it() {
     }
 }
 
+/// What prepull says arrived is what the registry says it sent: of fast and slow pulls by both runtimes, of images that
+/// share a layer, and of a pull that brings nothing.
+#[test]
+fn what_arrived_is_what_the_registry_sent() {
+    let lab = fleet();
+    let image = |name: &str, sizes: &[&str]| {
+        let reference = format!("registry.lab:5000/team/{name}:v1");
+        succeed(&mut lab.command(&[&["push", reference.as_str()], sizes].concat()));
+        reference
+    };
+    let fast = image("fast", &["300k", "8M@base", "100k"]);
+    let shares = image("shares", &["8M@base", "2M", "100k"]);
+    let slow = image("slow", &["12M", "200k"]);
+    let log = lab.state.join("logs/registry.registry.log");
+    let nodes: Vec<Node> = good_nodes(&lab).into_iter().take(4).collect();
+    let limit: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+    let limit = limit.join(":");
+    let report = lab.file("arrived.json");
+    for (rate, images, always) in [
+        ("off", vec![&fast, &shares], false),
+        ("off", vec![&fast, &shares], true),
+        ("40mbit", vec![&slow], false),
+    ] {
+        succeed(&mut lab.command(&["registry", "rate", rate]));
+        let before = std::fs::read_to_string(&log).unwrap().len();
+        let mut arguments = vec![
+            "-o", "human", "--report", &report, "--limit", &limit, "--pull",
+        ];
+        arguments.push(if always { "always" } else { "missing" });
+        arguments.extend(images.iter().map(|image| image.as_str()));
+        let run = end(start(&mut pull_command(&lab, &arguments), &lab.password())).expect(0);
+        let text = std::fs::read_to_string(&log).unwrap();
+        // ADDRESS - - [DAY TIME] "GET PATH HTTP/1.1" 200 BYTES; a configuration is far smaller than any layer.
+        let blobs = text[before..]
+            .lines()
+            .filter(|line| line.contains("/blobs/sha256:"));
+        let sent_to = |address: &str| -> u64 {
+            let words = blobs
+                .clone()
+                .map(|line| line.split(' ').collect::<Vec<_>>());
+            let own = words.filter(|words| words[0] == address && words[5] == "\"GET");
+            let bytes = own.map(|words| words[9].parse::<u64>().unwrap());
+            bytes.filter(|bytes| *bytes > 50_000).sum()
+        };
+        let document = std::fs::read_to_string(&report).unwrap();
+        let document: Value = serde_json::from_str(&document).unwrap();
+        let mut all = 0;
+        for node in &nodes {
+            let sent = sent_to(&node.address);
+            assert_eq!(sent == 0, always, "{}", node.name);
+            let mut reported = document["nodes"].as_array().unwrap().iter();
+            let outcomes = reported
+                .find(|one| one["name"] == node.name.as_str())
+                .unwrap();
+            let outcomes = outcomes["outcomes"].as_array().unwrap();
+            let arrived = outcomes.iter().map(|outcome| {
+                assert_eq!(outcome["bytes"], outcome["arrived"], "{outcome}");
+                outcome["arrived"].as_u64().unwrap()
+            });
+            assert_eq!(
+                arrived.sum::<u64>(),
+                sent,
+                "{} {}: {outcomes:#?}",
+                node.name,
+                node.runtime
+            );
+            all += sent;
+        }
+        assert_eq!(document["arrived"], all, "{document:#}");
+        assert_eq!(document.get("arrived_unseen"), None);
+        // The last line and the summary tell the same.
+        let last = run
+            .stderr
+            .lines()
+            .rfind(|line| line.contains(" status=ended "));
+        let told = format!(" bytes={all}");
+        assert!(last.unwrap().contains(&told), "{told}: {last:?}");
+        let line = run
+            .stdout
+            .lines()
+            .find_map(|line| line.strip_prefix("Arrived: "));
+        let line = line.map(|line| line.split(',').next().unwrap().to_string());
+        assert_eq!(line, (all > 0).then(|| prepull::model::text::bytes(all)));
+    }
+}
+
 #[test]
 fn an_interrupt_or_a_hang_up_cancels_the_pulls_and_leaves_nothing_behind() {
     let lab = fleet();

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use local_node::runtime::FakeRuntime;
 use local_node::{DASH, Place, Shells, node};
 use prepull::model::{Image, PullWhen, RegistryLogin, RuntimeKind, Secret};
-use prepull::node::{Ended, Patience, PullJob, pull, run};
+use prepull::node::{Ended, Layers, Patience, PullJob, pull, run};
 use prepull::ports::PullRequest;
 use prepull::runtime;
 use proptest::collection::vec;
@@ -130,6 +130,7 @@ async fn hostile_arguments_and_passwords_reach_the_node_as_they_are() {
             when: PullWhen::Missing,
             timeout: None,
             patience: Patience::default(),
+            arrived: &Layers::default(),
             mark: owned.to_str().unwrap(),
             lease: std::time::Duration::from_secs(600),
             disk_credentials: false,

@@ -154,6 +154,13 @@ async fn what_the_daemon_tells_of_layers_is_told_in_bytes() {
 }
 
 #[tokio::test]
+async fn what_the_daemon_brought_is_counted_at_the_end() {
+    for shells in &SHELLS {
+        daemon::what_the_daemon_brought_is_counted_at_the_end(shells).await;
+    }
+}
+
+#[tokio::test]
 async fn what_only_the_client_can_do_is_left_to_it() {
     for shells in &SHELLS {
         daemon::what_only_the_client_can_do_is_left_to_it(shells).await;
@@ -175,9 +182,19 @@ async fn a_hostile_daemon_costs_little() {
 }
 
 #[tokio::test]
-async fn a_runtime_that_shows_nothing_is_said_to_show_nothing() {
+async fn what_arrived_is_counted_at_the_end() {
     for shells in &SHELLS {
-        scenarios::a_runtime_that_shows_nothing_is_said_to_show_nothing(shells).await;
+        scenarios::what_arrived_is_counted_at_the_end(shells).await;
+    }
+}
+
+/// The folder for what is staged belongs to the machine: one after the other.
+#[tokio::test]
+async fn only_what_is_seen_of_this_pull_tells_of_a_stall() {
+    for shells in &SHELLS {
+        scenarios::a_folder_that_merely_exists_is_no_sign_of_a_stall(shells).await;
+        scenarios::what_cri_o_stages_is_seen(shells).await;
+        scenarios::a_pull_that_cannot_be_seen_has_a_limit(shells).await;
     }
 }
 

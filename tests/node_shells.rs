@@ -96,6 +96,7 @@ async fn credentials_are_put_on_a_disk_only_where_that_is_allowed() {
             when: PullWhen::Missing,
             timeout: None,
             patience: Default::default(),
+            arrived: &Default::default(),
             mark: "test",
             lease: std::time::Duration::from_secs(600),
             disk_credentials,

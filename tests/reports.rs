@@ -401,6 +401,16 @@ fn junit_files_are_what_ci_systems_accept() {
         let agree = "string(/testsuites/@tests = count(//testcase) and /testsuites/@failures = count(//testcase[failure])
             and not(//testsuite[@tests != count(testcase) or @skipped != count(testcase[skipped])]))";
         assert_eq!(xpath(agree), "true");
+        let document = folder.path().join("run.json");
+        run.report(&document, ReportForm::Json);
+        let document: Value = serde_json::from_str(&fs::read_to_string(document).unwrap()).unwrap();
+        let outcomes = document["nodes"].as_array().unwrap().iter();
+        let outcomes = outcomes.flat_map(|node| node["outcomes"].as_array().unwrap());
+        let arrived = outcomes
+            .filter(|outcome| outcome["arrived"].is_u64())
+            .count();
+        let told = "count(//testcase/system-out[starts-with(., 'arrived_bytes=')])";
+        assert_eq!(xpath(told), arrived.to_string());
     }
     // The last were the hostile ones: they are names and words, and nothing else.
     assert_eq!(

@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import os
+import random
 import re
 import ssl
 import tarfile
@@ -31,13 +32,18 @@ def digest(data):
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def layer(number, bytes_inside):
-    """A layer with one file of random bytes: the packed layer, and the digest of the tar inside it."""
+def layer(number, text):
+    """A layer with one file of random bytes: the packed layer, and the digest of the tar inside it.
+
+    20M@base is the same layer in every image that has it.
+    """
+    text, _, name = text.partition("@")
+    inside = random.Random(text + name).randbytes(size(text)) if name else os.urandom(size(text))
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        member = tarfile.TarInfo(f"layer-{number}")
-        member.size = bytes_inside
-        archive.addfile(member, io.BytesIO(os.urandom(bytes_inside)))
+        member = tarfile.TarInfo(f"layer-{name or number}")
+        member.size = len(inside)
+        archive.addfile(member, io.BytesIO(inside))
     # Random bytes do not shrink, so the least work packs as well as the most.
     return gzip.compress(tar.getvalue(), compresslevel=0, mtime=0), digest(tar.getvalue())
 
@@ -79,7 +85,7 @@ def push(state, reference, sizes):
     registry = Registry(state)
     layers, inside = [], []
     for number, text in enumerate(sizes, start=1):
-        packed, tar_digest = layer(number, size(text))
+        packed, tar_digest = layer(number, text)
         registry.put_blob(repository, packed)
         inside.append(tar_digest)
         layers.append({"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": len(packed),

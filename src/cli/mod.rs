@@ -103,9 +103,10 @@ pub struct PullArgs {
     pub resume: Option<String>,
     /// The longest one attempt at a pull may take, e.g. 30m; 0 for no limit.
     ///
-    /// Waiting for another run's pull of the same image on the node counts. Without a limit, only that wait ends after an hour.
-    #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration, help_heading = "Policy")]
-    pub pull_timeout: Duration,
+    /// Without it there is a limit of 1h on nodes where it cannot be seen what arrives, and --stall-timeout on all others.
+    /// Waiting for another run's pull of the same image on the node counts; without a limit, that wait ends after an hour.
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Policy")]
+    pub pull_timeout: Option<Duration>,
     /// Require one digest on every node: what the registry gives the first node that asks it.
     ///
     /// Every node asks the registry, whether it holds the image or not. A node that gets another digest, because the tag
@@ -126,7 +127,8 @@ pub struct PullArgs {
     pub per_registry: Option<u32>,
     /// The longest a pull may go without a byte arriving, e.g. 5m; 0 for no limit.
     ///
-    /// Then it is cancelled on the node and tried again. Only where the node can see what arrives: as root.
+    /// Then it is cancelled on the node and tried again. Only where it can be seen what arrives: with docker, and as root
+    /// with containerd, and with CRI-O and podman from their first byte on.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration, help_heading = "Policy")]
     pub stall_timeout: Duration,
     /// The fewest bytes a second, e.g. 50kB, over the stall time-out; a pull below that counts as stalled.

@@ -6,68 +6,55 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::node::Transferred;
+use crate::node::{Layers, Transferred};
 
 /// What comes about once a second is not missed before.
 const LONG: Duration = Duration::from_secs(5);
 
-/// What was seen to arrive of one item on one node.
-#[derive(Default)]
-pub(super) struct Arrivals(Mutex<Seen>);
+/// How many bytes were there when more came the last time, and when that was; nothing while nothing is waited for.
+type Last = Option<(u64, Instant)>;
 
+/// What arrives of one item on one node.
 #[derive(Default)]
-struct Seen {
-    /// How many bytes were there when more came the last time, and when that was; nothing while nothing is waited for.
-    last: Option<(u64, Instant)>,
-    /// The most that was there in any attempt.
-    most: Option<Transferred>,
+pub(super) struct Arrivals {
+    /// How much of it came.
+    pub(super) layers: Layers,
+    last: Mutex<Last>,
 }
 
 impl Arrivals {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn last(&self) -> MutexGuard<'_, Last> {
         // Nothing panics with the lock held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes what is there now. Returns for how long nothing had arrived before, if that was long.
     pub(super) fn progress(&self, now: Instant, there: Transferred) -> Option<Duration> {
-        let mut seen = self.seen();
-        if seen.most.is_none_or(|most| there.bytes >= most.bytes) {
-            seen.most = Some(there);
-        }
-        if seen.last.is_some_and(|(before, _)| there.bytes <= before) {
+        let mut last = self.last();
+        if last.is_some_and(|(before, _)| there.bytes <= before) {
             return None;
         }
-        let before = seen.last;
+        let before = *last;
         // What has arrived completely is being unpacked.
         let is_whole = there.total.is_some_and(|total| there.bytes >= total);
-        seen.last = (!is_whole).then_some((there.bytes, now));
+        *last = (!is_whole).then_some((there.bytes, now));
         since(before, now).filter(|length| *length >= LONG)
     }
 
     /// Nothing is waited for any more. Returns for how long nothing had arrived, if that was long.
     pub(super) fn end(&self, now: Instant) -> Option<Duration> {
-        since(self.seen().last.take(), now).filter(|length| *length >= LONG)
+        since(self.last().take(), now).filter(|length| *length >= LONG)
     }
 
     /// The pull was given up because nothing arrived for as long as `limit`, also of one of which no byte ever came.
     /// Returns for how long that was. Nothing where some arrived until now, but not enough.
     pub(super) fn give_up(&self, now: Instant, limit: Option<Duration>) -> Option<Duration> {
-        let length = since(self.seen().last.take(), now).or(limit);
+        let length = since(self.last().take(), now).or(limit);
         length.filter(|length| *length >= limit.map_or(LONG, |limit| limit.min(LONG)))
-    }
-
-    /// How many bytes arrived. The last seconds of a pull are seldom seen: with its success all of it has.
-    pub(super) fn bytes(&self, is_pulled: bool) -> Option<u64> {
-        let most = self.seen().most?;
-        Some(match most.total {
-            Some(total) if is_pulled => total.max(most.bytes),
-            _ => most.bytes,
-        })
     }
 }
 
-fn since(last: Option<(u64, Instant)>, now: Instant) -> Option<Duration> {
+fn since(last: Last, now: Instant) -> Option<Duration> {
     last.map(|(_, at)| now.saturating_duration_since(at))
 }
 
@@ -109,17 +96,5 @@ mod tests {
         assert_eq!(give_up(4 * second), Some(4 * second));
         arrivals.progress(began + 7 * second, Transferred { bytes, total });
         assert_eq!(give_up(8 * second), None, "it was too slow");
-    }
-
-    #[test]
-    fn what_arrived_is_the_most_of_all_attempts_and_all_with_a_success() {
-        let arrivals = Arrivals::default();
-        assert_eq!(arrivals.bytes(true), None, "nobody can see it");
-        for bytes in [10, 70, 20] {
-            let total = Some(100);
-            arrivals.progress(Instant::now(), Transferred { bytes, total });
-        }
-        assert_eq!(arrivals.bytes(false), Some(70));
-        assert_eq!(arrivals.bytes(true), Some(100));
     }
 }

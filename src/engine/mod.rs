@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod canary;
+mod facts;
 mod logins;
 mod pins;
 mod preflight;
@@ -29,6 +30,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::model::{Fact, NodeRecord, Plan, Portion, StopReason};
 use crate::ports::{self, Runtime, Transport};
 use canary::Canary;
+use facts::Facts;
 use logins::Logins;
 use pins::Pins;
 use registries::Registries;
@@ -49,7 +51,7 @@ struct Course<'a, T> {
     plan: &'a Plan,
     transport: &'a T,
     runtimes: &'a [&'a dyn Runtime],
-    facts: mpsc::Sender<(Duration, Fact)>,
+    facts: Facts,
     began: Instant,
     /// Set once what runs is to be cancelled.
     cancel: watch::Receiver<Option<StopReason>>,
@@ -61,14 +63,12 @@ struct Course<'a, T> {
 }
 
 impl<T> Course<'_, T> {
-    /// Sends a fact; a reporter that went away stops nothing.
     async fn tell(&self, fact: Fact) {
-        let _ = self.facts.send((self.began.elapsed(), fact)).await;
+        self.facts.tell(fact).await;
     }
 
-    /// Sends a fact that may be lost when the reporters are far behind.
     fn mention(&self, fact: Fact) {
-        let _ = self.facts.try_send((self.began.elapsed(), fact));
+        self.facts.mention(fact);
     }
 }
 
@@ -85,12 +85,13 @@ pub async fn run<T: Transport>(
     stop: watch::Receiver<Option<StopReason>>,
 ) -> Finish {
     let (cancel_sender, cancel) = watch::channel(None);
+    let began = Instant::now();
     let course = Course {
         plan,
         transport,
         runtimes,
-        facts,
-        began: Instant::now(),
+        facts: Facts::new(facts, began),
+        began,
         cancel,
         registries: Registries::new(&plan.policy),
         logins: Logins::new(plan, logins),

@@ -39,7 +39,7 @@ pub(super) struct ItemState {
     forgiven: usize,
     /// When the attempt began that goes on without us, if one does.
     going_since: Option<Instant>,
-    /// What was seen to arrive.
+    /// What arrives.
     pub(super) arrivals: Arrivals,
     /// A registry refused the login, and there is another one to try.
     pub(super) has_new_login: bool,
@@ -54,6 +54,11 @@ pub(super) struct ItemState {
 impl ItemState {
     pub(super) fn is_open(&self) -> bool {
         self.record.is_none()
+    }
+
+    /// The number of the next attempt.
+    fn next_number(&self) -> u32 {
+        u32::try_from(self.attempts.len() + 1).unwrap_or(u32::MAX)
     }
 
     /// What is left of the time that one attempt may take.
@@ -128,7 +133,9 @@ impl NodeState {
     /// Notes that the preflight let it through: what is open begins with the pull, whenever that is.
     pub(super) fn passes(&mut self) {
         self.is_ready = true;
-        for item in self.items.iter_mut().filter(|item| item.is_open()) {
+        // Not where an attempt failed before: it counts, and so does its time.
+        let fresh = |item: &&mut ItemState| item.is_open() && item.attempts.is_empty();
+        for item in self.items.iter_mut().filter(fresh) {
             item.began = None;
         }
     }
@@ -156,7 +163,7 @@ impl NodeState {
         }
         let (node, item) = (self.node, &mut self.items[index]);
         let alone = self.alone_until.is_some_and(|until| until > now) && item.forgiven < FORGIVEN;
-        let number = next_number(&item.attempts);
+        let number = item.next_number();
         item.attempts.push(Attempt {
             number,
             elapsed: now - attempt_began,
@@ -225,7 +232,7 @@ impl NodeState {
     /// Notes an attempt that was cancelled; its item stays open for [`NodeState::give_up`].
     pub(super) fn note_cancelled(&mut self, index: usize, attempt_began: Instant) {
         let item = &mut self.items[index];
-        let number = next_number(&item.attempts);
+        let number = item.next_number();
         item.attempts.push(Attempt {
             number,
             elapsed: attempt_began.elapsed(),
@@ -246,7 +253,10 @@ impl NodeState {
         let item = &mut self.items[index];
         debug_assert!(item.is_open(), "an item has one outcome");
         let record = Arc::new(Record {
-            arrived: item.arrivals.bytes(matches!(outcome, Outcome::Pulled(_))),
+            arrived: match outcome {
+                Outcome::Pulled(_) | Outcome::Present(_) => item.arrivals.layers.arrived(),
+                _ => None,
+            },
             outcome,
             attempts: std::mem::take(&mut item.attempts),
             elapsed: item.began.map_or(Duration::ZERO, |began| began.elapsed()),
@@ -291,8 +301,4 @@ pub(super) fn earlier(plan: &Plan, node: usize, item: usize) -> Option<Record> {
         elapsed: Duration::ZERO,
         arrived: None,
     })
-}
-
-fn next_number(attempts: &[Attempt]) -> u32 {
-    u32::try_from(attempts.len() + 1).unwrap_or(u32::MAX)
 }

@@ -227,7 +227,7 @@ async fn try_item<T: Transport>(
     let progress = |progress| match progress {
         Progress::Stage(stage) => {
             if let Some(length) = arrivals.end(Instant::now()) {
-                course.mention(stalled(length));
+                course.facts.note(stalled(length));
             }
             if stage == Stage::Pull {
                 course.first_pull.send_if_modified(|began| {
@@ -240,7 +240,7 @@ async fn try_item<T: Transport>(
         }
         Progress::Transferred(there) => {
             if let Some(length) = arrivals.progress(Instant::now(), there) {
-                course.mention(stalled(length));
+                course.facts.note(stalled(length));
             }
             let Transferred { bytes, total } = there;
             course.mention(Fact::Progress {
@@ -276,7 +276,11 @@ async fn try_item<T: Transport>(
                 patience: Patience {
                     stall: policy.stall_timeout,
                     min_rate: policy.min_rate,
+                    unseen: policy
+                        .unseen_timeout
+                        .map(|limit| state.items[item].left_of(limit)),
                 },
+                arrived: &arrivals.layers,
                 mark: &course.plan.mark,
                 lease: policy.lease,
                 disk_credentials: policy.disk_credentials,

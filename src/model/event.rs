@@ -65,9 +65,9 @@ pub enum Fact {
         node: usize,
         /// The item.
         item: usize,
-        /// How many bytes are there.
+        /// How many compressed bytes of layers have arrived, without those of layers that were there before.
         bytes: u64,
-        /// How many there will be, where that is known.
+        /// How many will have in the end, where that is known.
         #[serde(skip_serializing_if = "Option::is_none")]
         total: Option<u64>,
     },

@@ -15,6 +15,7 @@ mod platform;
 pub mod redact;
 pub mod secret;
 pub mod text;
+mod tries;
 
 pub use content::{Layer, Manifest, manifest_for};
 pub use event::{Event, Fact};
@@ -33,3 +34,4 @@ pub use plan::{
 };
 pub use platform::is_platform;
 pub use secret::{FoundLogin, LoginSource, RegistryLogin, Secret, basic};
+pub use tries::Tries;

@@ -59,7 +59,7 @@ pub struct Held {
     pub digest: Option<String>,
     /// The runtime's own identity of the image: its configuration's digest.
     pub image_id: Option<String>,
-    /// Bytes as the runtime counts them: unpacked for docker, compressed for crictl.
+    /// The size as the runtime tells it: unpacked for docker, compressed for crictl, both for docker with containerd's store.
     pub bytes: Option<u64>,
     /// `os/architecture[/variant]`, where the runtime tells.
     pub platform: Option<String>,
@@ -186,7 +186,8 @@ pub struct Record {
     pub attempts: Vec<Attempt>,
     /// From the start of the first attempt to the outcome, pauses included; zero when nothing was tried.
     pub elapsed: Duration,
-    /// How many bytes of the image were seen to arrive; nothing where the node cannot see it, or nothing was pulled.
+    /// How many compressed bytes of the image's layers came to the node, without those of layers that were there before;
+    /// `None` where that could not be counted, or nothing was pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrived: Option<u64>,
 }

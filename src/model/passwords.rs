@@ -12,13 +12,16 @@ use super::Secret;
 /// commonly locked after three to ten failures.
 const MOST_REFUSALS: usize = 2;
 
+/// One user's accounts, by password.
+type Accounts = Vec<(Secret, Arc<Account>)>;
+
 /// What became of the passwords that were tried, by user and password.
 ///
 /// A host that did not accept a password is not sent it again. Until one host has accepted it, one host at a time is sent
 /// it, and after two refusals none is.
 #[derive(Default)]
 pub struct Passwords {
-    accounts: Mutex<HashMap<String, Vec<(Secret, Arc<Account>)>>>,
+    accounts: Mutex<HashMap<String, Accounts>>,
     is_any_given_up: Arc<AtomicBool>,
 }
 

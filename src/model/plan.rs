@@ -90,6 +90,9 @@ pub struct Policy {
     pub backoff: Backoff,
     /// The longest one attempt at a pull may take; `None` for no limit.
     pub pull_timeout: Option<Duration>,
+    /// The longest one attempt may take where the node cannot see what arrives, so that nothing tells a stall; `None` for no
+    /// limit.
+    pub unseen_timeout: Option<Duration>,
     /// The longest a pull may go without progress, where the node can see what arrives; `None` for no limit.
     pub stall_timeout: Option<Duration>,
     /// The fewest bytes a second that may arrive over the stall time-out.
@@ -120,6 +123,9 @@ pub struct Policy {
     pub seed: u64,
 }
 
+/// An image of 10 GB over a line of 25 Mbit/s takes 55 minutes.
+pub const UNSEEN_TIMEOUT: Duration = Duration::from_secs(3600);
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
@@ -130,6 +136,7 @@ impl Default for Policy {
                 max: Duration::from_secs(60),
             },
             pull_timeout: None,
+            unseen_timeout: Some(UNSEEN_TIMEOUT),
             stall_timeout: Some(Duration::from_secs(300)),
             min_rate: None,
             lease: Duration::from_secs(600),

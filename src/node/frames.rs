@@ -44,8 +44,12 @@ pub(super) enum Frame {
     Host(String),
     /// What is free where images live: kilobytes, and the place.
     Disk(String),
-    /// A layer that is there: its digest without `sha256:`, or the first digits of it.
+    /// A layer that was there before the pull: its digest without `sha256:`, or the first digits of it.
     There(String),
+    /// A layer that came, all of it.
+    Came(Vec<Part>),
+    /// Every layer of a pull that succeeded has been named.
+    Counted,
     /// The pull cannot leave the session: the login manager ends it with the connection.
     Tied,
     /// It will not go on, and why.
@@ -243,9 +247,16 @@ impl Reader {
             "disk" => Frame::Disk(rest.to_string()),
             "tied" => Frame::Tied,
             "there" => Frame::There(rest.to_string()),
-            "progress" => Frame::Progress(
-                parts(rest).ok_or_else(|| Broken("it told of progress that cannot be".into()))?,
-            ),
+            "counted" => Frame::Counted,
+            "progress" | "came" => {
+                let parts = parts(rest);
+                let parts =
+                    parts.ok_or_else(|| Broken("it told of progress that cannot be".into()))?;
+                match word {
+                    "came" => Frame::Came(parts),
+                    _ => Frame::Progress(parts),
+                }
+            }
             "manifest" => {
                 let size = rest.parse().ok().filter(|size| *size <= MANIFEST_LIMIT);
                 let size =

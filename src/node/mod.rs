@@ -28,7 +28,7 @@ pub use facts::facts;
 use request::{Action, Request};
 use talk::{Heard, Talk};
 use transfer::Transfer;
-pub use transfer::{Patience, Transferred};
+pub use transfer::{Layers, Patience, Transferred};
 
 /// What a call into the node came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +63,8 @@ pub struct PullJob<'a> {
     pub timeout: Option<Duration>,
     /// When it is too slow.
     pub patience: Patience,
+    /// Counts what comes, over all attempts.
+    pub arrived: &'a Layers,
     /// Names the run's pulls on nodes: the same mark, node and image find the same pull again.
     pub mark: &'a str,
     /// How long the pull goes on by itself when the connection is lost.
@@ -177,10 +179,7 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
     ];
     commands.extend(runtime.ask_to_pull(&job.request));
     let transferred = |bytes| progress(Progress::Transferred(bytes));
-    let mut transfer = Transfer::new(job.patience, &transferred);
-    if let Some(layers) = job.layers {
-        transfer.expect(layers);
-    }
+    let mut transfer = Transfer::new(job.arrived, job.layers, job.patience, &transferred);
     let request = Request::pull(job, when, node, commands);
     let Some(mut talk) =
         Talk::start(session, node, &request, Stage::Inspect, cancel.as_mut()).await?
@@ -266,6 +265,7 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
             )
         })?;
     let held = expected(&job.request, held, Stage::Verify)?;
+    transfer.succeeded();
     let unchanged = before.is_some_and(|before| {
         (before.digest.is_some() || before.image_id.is_some())
             && before.digest == held.digest

@@ -392,12 +392,13 @@ keep_and_forget() {
 
 #pull
 # Keeps what docker's daemon answers, but for the sizes of chunks and what has no end: how far the layers on their way
-# are. Of that it writes down the newest when measure asks. What is no answer is dropped.
+# are. Of that it writes down the newest when measure asks, and the last. What is no answer is dropped.
 keep_answer() {
     # A line without end is the end of this shell.
     ulimit -d 16384
     end=$(printf '\r')
     layers=
+    left_out=
     body=
     kept=0
     IFS= read -r line
@@ -415,6 +416,7 @@ keep_answer() {
         [ "$kept" -gt "$1" ] || printf '%.65536s\n' "$line"
         kept=$((kept + ${#line} + 1))
     done
+    [ -n "$left_out" ] || printf '%s\n' "$layers" >"$dir/heard"
 }
 
 # Notes in $layers, as ID:BYTES:TOTAL:STATE, how far the layer in $line is. True where that tells of the pull besides: that
@@ -425,7 +427,8 @@ note_layer() {
         'Pulling fs layer' | Waiting) state=waits ;;
         Downloading) state=comes ;;
         Extracting) state=unpacks ;;
-        'Already exists' | 'Verifying Checksum' | *' complete') state=there ;;
+        'Already exists') state=there ;;
+        'Verifying Checksum' | *' complete') state=came ;;
         *) return 1 ;;
     esac
     id=${line##*'"id":"'}
@@ -444,7 +447,7 @@ note_layer() {
             old=${old%:*}
             total=${total:-${old##*:}}
             ;;
-        *) [ ${#layers} -lt 8000 ] || return 1 ;;
+        *) [ ${#layers} -lt 8000 ] || { left_out=yes; return 1; } ;;
     esac
     layers="$layers $id:${current:-0}:${total:-0}:$state"
     if [ -e "$dir/ask" ]; then
@@ -456,7 +459,7 @@ note_layer() {
 
 #both
 # Runs command number $1 to its end and sends its output, unless it is a question to docker's daemon that was not answered.
-# Leaves its exit status in $code. With a second number, tells meanwhile what arrives.
+# Leaves its exit status in $code. With a second number it is the pull: tells meanwhile what arrives.
 perform() {
     stopped && finish
     eval "delivery=\$delivery_$1"
@@ -465,6 +468,7 @@ perform() {
     fi
     input=/dev/null
     keep=keep_and_forget
+    [ -z "$2" ] || note_what_is_there "$2"
     if [ "$delivery" = input ]; then
         input=$dir/question
         keep=keep_answer
@@ -490,7 +494,7 @@ perform() {
     note readers $readers
     measurer=
     if [ -n "$2" ]; then
-        measure "$2" &
+        measure &
         measurer=$!
         look_at "$measurer"
         measurer_born=$born
@@ -518,6 +522,8 @@ perform() {
     [ "$size_stdout" -le "$limit_stdout" ] || cut=1 size_stdout=$limit_stdout
     size_stderr=$(($(wc -c <"$dir/stderr")))
     [ "$size_stderr" -le "$limit_stderr" ] || cut=1 size_stderr=$limit_stderr
+    [ -z "$2" ] || count_new
+    [ -z "$is_pulled" ] || count_image
     frame "output $code $size_stdout $size_stderr $cut"
     head -c "$size_stdout" "$dir/stdout" && head -c "$size_stderr" "$dir/stderr" || lost=yes
 }
@@ -573,6 +579,7 @@ pull() {
         fi
         if [ "$code" -eq 0 ]; then
             frame stage verify
+            is_pulled=yes
             perform 1
         fi
     fi
@@ -652,39 +659,30 @@ keep_lease() {
     force_end
 }
 
-# Tells what arrives while the pull runs. Command number $1 prints where the runtime keeps its files.
+# ---- What arrives
+
+# Tells what arrives while the pull runs.
 #
 # docker's daemon says it where it is asked. Otherwise layers on their way are files that root may read: containerd's
-# ingest folders (plugins/content/local) and docker's GetImageBlob files (distribution/pull_v2.go). What has arrived is
-# unpacked, which only the disk's use shows. Only changes are told: whoever comes back reads all of it again.
+# ingest folders (plugins/content/local), docker's GetImageBlob files (distribution/pull_v2.go), and what CRI-O and podman
+# stage (containers/image, storage). That such a place exists does not show that this pull uses it: "measured" is said when
+# the runtime itself named the place, or once something new is there. What has arrived is unpacked, which only the disk's
+# use shows. Only changes are told: a later connection reads all of it again.
 measure() {
     end_with_child
-    disk=
+    is_measured=
     if [ "$delivery" = input ]; then
-        frame measured
         : >"$dir/ask"
+        is_measured=yes
     else
-        (become "$1") >"$dir/root" &
-        wait $!
-        read_root <"$dir/root"
-        content=io.containerd.content.v1.content
-        # Where it may be besides: containerd's own place, which docker may use too, and k3s'.
-        set -- "$root" "$root/containerd/daemon" /var/lib/containerd /var/lib/rancher/k3s/agent/containerd
-        for place in "$@"; do
-            [ -x "$place/$content/ingest" ] || [ -x "$place/tmp" ] && disk=$place && break
-        done
-        if [ -n "$disk" ] && [ -r "$disk" ]; then
-            frame measured
-        else
-            disk=
-            set --
-        fi
+        is_measured=$is_certain
     fi
+    [ -z "$is_measured" ] || frame measured
     now=
     last=' '
     found=
     manifest=
-    complete=
+    told=
     seconds=0
     # A killed supervisor leaves us behind, until its directory goes.
     while [ /proc/self/fd/1 -ef "$dir/frames" ]; do
@@ -695,15 +693,15 @@ measure() {
         if [ "$delivery" = input ]; then
             [ -e "$dir/ask" ] || hear_layers
         else
-            now=$(layers "$@")
+            now=$(layers)
             [ -z "$now" ] || found=yes
             [ -z "$found" ] || ! is_unpacking || now="$now disk:$(disk_use):0"
-            # What docker's client calls done.
-            tell_there $(grep -E '^[0-9a-f]{12}: (Already exists|Pull complete)' "$dir/stdout" | cut -c 1-12)
+            tell_named_layers
         fi
-        [ "$now $complete" != "$last" ] || continue
-        last="$now $complete"
-        [ -n "$manifest" ] || [ "$delivery" = input ] || find_manifest "$@"
+        [ -n "$is_measured" ] || [ -z "$found" ] || { is_measured=yes; frame measured; }
+        [ "$now $told" != "$last" ] || continue
+        last="$now $told"
+        [ -n "$manifest" ] || [ "$delivery" = input ] || find_manifest
         [ ${#now} -lt 3000 ] && frame "progress$now"
     done
 } 2>/dev/null
@@ -721,9 +719,10 @@ hear_layers() {
         part=${layer%:*}
         size=${part##*:}
         case $layer in
-            *:there) tell_there "$id" ;;
+            *:there) tell there "$id" ;;
+            *:came) tell came "$id:$size:$size" ;;
             # No bytes arrive, but it gets on.
-            *:unpacks) tell_there "$id"; now="$now disk${part#"$id"}" ;;
+            *:unpacks) tell came "$id:$size:$size"; now="$now disk${part#"$id"}" ;;
             *:0:[a-z]*) are_known= ;;
             *) now="$now $part" ;;
         esac
@@ -736,71 +735,134 @@ hear_layers() {
     tell_manifest
 }
 
+# Before the pull: where layers may arrive, and which are there. Command number $1 prints where the runtime keeps its files;
+# docker's daemon tells all of that itself.
+note_what_is_there() {
+    : >"$dir/began"
+    [ "$delivery" != input ] || return
+    trap - TERM
+    (become "$1") </dev/null >"$dir/root" 8<&- &
+    asked=$!
+    note leader "$asked"
+    trap "$at_term" TERM
+    ! stopped || send TERM leader
+    wait "$asked"
+    rm -f "$dir/leader"
+    stopped && finish
+    is_certain=
+    staging=
+    read_root <"$dir/root"
+    case $root_of in
+        containerd)
+            stores=$root
+            [ ! -r "$root/$content/ingest" ] || [ ! -x "$root/$content/ingest" ] || is_certain=yes
+            ;;
+        docker) stores="$root $root/containerd/daemon" ;;
+        storage)
+            stores=
+            staging="/var/tmp $(sed -n 's/^ *big_files_temporary_dir *= *"\(.*\)".*/\1/p' /etc/crio/crio.conf /etc/crio/crio.conf.d/*)"
+            ;;
+        *) stores="$root /var/lib/rancher/k3s/agent/containerd" ;;
+    esac
+    disk=$root
+    list_layers >"$dir/before"
+} 2>/dev/null
+
+# The digests of what the stores hold. containers/storage names its layers in one file.
+list_layers() {
+    {
+        for place in $stores; do
+            ls "$place/$content/blobs/sha256"
+        done
+        grep -o '"compressed-diff-digest":"sha256:[0-9a-f]*' "$storage/overlay-layers/layers.json" | cut -d : -f 3
+    } | sort -u
+}
+
 #both
 give_turn() {
     turn=${dir%/*}/turn.$turn_name
     load "$turn/holder" && [ "$word" = "$nonce" ] && rm -rf "$turn"
 }
 
-# Reads where the runtime keeps its files into $root: its own word, or its usual place where it does not say.
+# Reads where the runtime keeps its files into $root: its own word, or its usual place where it does not say. $root_of is
+# what has its files there, as far as that is known.
 read_root() {
+    root_of=
     root=/var/lib/containerd
-    # CRI-O never says.
-    [ ! -d /var/lib/containers/storage ] || root=/var/lib/containers/storage
+    # CRI-O says no more than its name, and podman does not say it as docker would.
+    [ ! -d "$storage" ] || root=$storage root_of=storage
     while read -r line; do
         case $line in
-            /*) root=$line ;;
-            # A line of the CRI's answer, which is JSON.
-            *'"containerdRootDir":'*) line=${line#*: \"}; root=${line%%\"*} ;;
+            /*) root=$line root_of=docker ;;
+            # Lines of the CRI's answer, which is JSON.
+            *'"crio":'*) root=$storage root_of=storage ;;
+            *'"containerdRootDir":'*) line=${line#*: \"}; root=${line%%\"*} root_of=containerd ;;
         esac
     done
 }
 
 #pull
-# What arrives below the places "$@": names, bytes that are there, bytes in all (0: not known).
+# What arrives: names, bytes that are there, bytes in all (0: not known). Files that are older than the pull are another's.
 layers() {
-    [ -n "$disk" ] || return
-    for file in "$1"/tmp/GetImageBlob*; do
-        size=$(stat -c %s "$file") && printf ' %s:%s:0' "${file##*/}" "$size"
+    for file in "$root"/tmp/GetImageBlob*; do
+        arriving "$file" "${file##*/}" 0
     done
-    for place in "$@"; do
+    for place in $stores; do
         for folder in "$place/$content"/ingest/*/; do
             reference=
             total=0
             read -r reference <"$folder/ref"
             case $reference in *layer-sha256:*) ;; *) continue ;; esac
             read -r total <"$folder/total"
-            size=$(stat -c %s "$folder/data") && printf ' %s:%s:%s' "${reference##*sha256:}" "$size" "${total:-0}"
+            arriving "$folder/data" "${reference##*sha256:}" "${total:-0}"
+        done
+    done
+    for place in $staging; do
+        for folder in "$place"/container_images_storage* "$place"/storage*; do
+            # Anybody may make one there.
+            is_ours "$folder" || continue
+            for file in "$folder"/*; do
+                [ -h "$file" ] || arriving "$file" "staged-${file##*/}" 0
+            done
         done
     done
 }
 
-# Tells once that each of the layers "$@" is there.
-tell_there() {
-    for layer in "$@"; do
-        case $complete in
-            *" $layer"*) continue ;;
+# Prints how much of layer $2 is there in file $1, of $3 bytes.
+arriving() {
+    [ "$1" -nt "$dir/began" ] && size=$(stat -c %s "$1") && printf ' %s:%s:%s' "$2" "$size" "$3"
+}
+
+# Tells something of a layer, once.
+tell() {
+    case "$told " in *" $2 "*) return ;; esac
+    told="$told $2"
+    frame "$@"
+}
+
+# What docker's client says of layers has no sizes.
+tell_named_layers() {
+    for layer in $(grep -E '^[0-9a-f]{12}: (Already exists|Pull complete)' "$dir/stdout" | tr -d ' '); do
+        case $layer in
+            *exists) tell there "${layer%%:*}" ;;
+            *) tell came "${layer%%:*}:0:0" ;;
         esac
-        complete="$complete $layer"
-        frame "there $layer"
     done
 }
 
-# Sends the newest manifest that names a layer on its way, and which of its layers are there.
+# Sends the newest manifest that names a layer on its way, and which of its layers were there before the pull.
 find_manifest() {
     layer=${now# }
     layer=${layer%%:*}
     [ ${#layer} = 64 ] || return
-    for place in "$@"; do
+    for place in $stores; do
         blobs=$place/$content/blobs/sha256
         [ -d "$blobs" ] || continue
         manifest=$(find "$blobs" -type f -size -128 -exec grep -l "$layer" {} +)
         [ -n "$manifest" ] || continue
         manifest=$(cat "$(ls -t -d $manifest | head -n 1)")
         tell_manifest
-        for digest in $(printf %s "$manifest" | tr -c '0-9a-f' '\n'); do
-            [ ${#digest} = 64 ] && [ -e "$blobs/$digest" ] && frame "there $digest"
-        done
+        tell_old_layers
         return
     done
 }
@@ -808,6 +870,80 @@ find_manifest() {
 # In one piece: we may be ended between two commands.
 tell_manifest() {
     printf 'prepull-%s manifest %s\n%s' "$nonce" $(($(printf %s "$manifest" | wc -c))) "$manifest"
+}
+
+# Which layers of $manifest were there before the pull.
+tell_old_layers() {
+    for digest in $(digests_in "$manifest"); do
+        grep -qxF "$digest" "$dir/before" && frame there "$digest"
+    done
+}
+
+digests_in() {
+    printf '%s\n' "$1" | grep -o '[0-9a-f]\{64\}' | sort -u
+}
+
+# ---- What arrived
+
+# The pull has ended, well or not: tells each layer that came, with its compressed size, and each that was there before.
+count_new() {
+    told=
+    if [ "$delivery" = input ]; then
+        read -r heard <"$dir/heard" || return
+        for layer in $heard; do
+            id=${layer%%:*}
+            size=${layer%:*}
+            size=${size##*:}
+            case $layer in
+                *:there) frame there "$id" ;;
+                *:came | *:unpacks) frame came "$id:$size:$size" ;;
+            esac
+        done
+        [ "$code" -ne 0 ] || frame counted
+        return
+    fi
+    tell_named_layers
+    [ "$code" -ne 0 ] || ! grep -q '^Status: ' "$dir/stdout" || frame counted
+    { cat "$dir/before" "$dir/before"; list_layers; } | sort | uniq -u | head -n 900 | while read -r digest; do
+        size=0
+        for place in $stores; do
+            size=$(stat -c %s "$place/$content/blobs/sha256/$digest") && break
+            size=0
+        done
+        frame came "$digest:$size:$size"
+    done
+} 2>/dev/null
+
+# $dir/stdout is what the runtime says of the image that it pulled: finds its manifest, and with it which layers came.
+count_image() {
+    [ ! -e "$dir/heard" ] || return
+    named=$(digests_in "$(cat "$dir/stdout")")
+    manifest=
+    for place in $stores; do
+        blobs=$place/$content/blobs/sha256
+        manifest=$(read_manifest $named) && break
+    done
+    for digest in $named; do
+        [ -n "$manifest" ] || manifest=$(cat "$storage/overlay-images/$digest/manifest")
+    done
+    [ -n "$manifest" ] || return
+    tell_manifest
+    tell_old_layers
+    frame counted
+} 2>/dev/null
+
+# Prints the newest manifest among the blobs "$@". An index stands for the manifests in it: the node has fetched its own.
+read_manifest() {
+    [ $# -gt 0 ] || return
+    for blob in $(cd "$blobs" && ls -t -d "$@"); do
+        [ "$(wc -c <"$blobs/$blob")" -lt 65536 ] || continue
+        if grep -q '"manifests" *:' "$blobs/$blob"; then
+            read_manifest $(digests_in "$(cat "$blobs/$blob")")
+            return
+        fi
+        ! grep -q '"layers" *:' "$blobs/$blob" || { cat "$blobs/$blob"; return; }
+    done
+    return 1
 }
 
 # Whether something that has arrived may be unpacked just now.
@@ -947,6 +1083,9 @@ main() {
     uid=$(id -u 2>/dev/null)
     load /proc/sys/kernel/random/boot_id
     boot=$word
+    storage=/var/lib/containers/storage
+    content=io.containerd.content.v1.content
+    is_pulled=
 
     get; nonce=$value
     get; action=$value

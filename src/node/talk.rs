@@ -16,7 +16,7 @@ use crate::ports::{Channel, ChannelEvent, Session};
 use super::frames::{Frame, Reader};
 use super::request::{LINE, OnItsOwn, Part, Request};
 use super::transfer::Transfer;
-use super::{ANSWER_LIMIT, Patience, STRAGGLER_LIMIT};
+use super::{ANSWER_LIMIT, Layers, Patience, STRAGGLER_LIMIT};
 
 /// How long the node may take to end a command and clean up; it needs 5 s when TERM does not help.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(10);
@@ -158,7 +158,8 @@ impl<C: Channel> Talk<C> {
         limit: Option<Duration>,
         cancel: Pin<&mut F>,
     ) -> Result<Heard<CommandOutput>, Failure> {
-        let mut nothing = Transfer::new(Patience::default(), &|_| {});
+        let none = Layers::default();
+        let mut nothing = Transfer::new(&none, None, Patience::default(), &|_| {});
         self.watched_output(limit, &mut nothing, cancel).await
     }
 
@@ -182,7 +183,8 @@ impl<C: Channel> Talk<C> {
                 Some(frame) => frame,
                 None => {
                     // One timer for all: to set one costs more than to hear a frame.
-                    let times = [deadline, transfer.stalled_at, stragglers, beat];
+                    let unseen = transfer.unseen_until();
+                    let times = [deadline, transfer.stalled_at, unseen, stragglers, beat];
                     tokio::select! {
                         biased;
                         () = cancel.as_mut() => return Ok(Heard::Cancel),
@@ -194,6 +196,9 @@ impl<C: Channel> Talk<C> {
                             }
                             if is_over(transfer.stalled_at) {
                                 return Ok(Heard::Stalled(transfer.stalled()));
+                            }
+                            if is_over(unseen) {
+                                return Ok(Heard::Stalled(transfer.unseen()));
                             }
                             if is_over(stragglers) {
                                 stragglers = None;
@@ -230,6 +235,8 @@ impl<C: Channel> Talk<C> {
                 }
                 Frame::Manifest(json) => transfer.manifest(&json),
                 Frame::There(digest) => transfer.there(digest),
+                Frame::Came(layers) => transfer.came(layers),
+                Frame::Counted => transfer.counted(),
                 Frame::Tied => self.is_tied = true,
                 Frame::Stage(stage) if stage == "turn" => {
                     if let Some(limit) = self.turn_limit.take() {
@@ -239,13 +246,13 @@ impl<C: Channel> Talk<C> {
                     }
                 }
                 // The pull's comes again where it turns to another way: what was before says nothing of that.
-                Frame::Stage(_) => {
+                Frame::Stage(stage) => {
                     if let Some(since) = self.waiting_since.take() {
                         self.waited = since.elapsed();
                         deadline = from_now();
                     }
                     stragglers = None;
-                    transfer.end();
+                    transfer.stage(stage == "pull");
                 }
                 Frame::Exited => stragglers = Some(Instant::now() + STRAGGLER_LIMIT),
                 Frame::Refused(why) => {

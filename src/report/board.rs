@@ -1,13 +1,14 @@
 //! Where a run stands, from its facts alone: who is done, at work, waiting or failed, and what has arrived.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::RunInfo;
+use super::document::is_unseen;
 use super::groups::Causes;
 use super::meter::Meter;
-use crate::model::{Event, Fact, Image, Outcome, Record, Stage, StopReason, Work};
+use crate::model::{Event, Fact, Image, Outcome, Record, Stage, StopReason, Tries, Work};
 
 /// How many nodes are in which state. Every node is in one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,12 +50,27 @@ impl AtWork {
 /// A node's last try that failed, while another is to come.
 #[derive(Debug, Clone, Copy)]
 pub struct Again {
-    /// The number of the next try.
-    pub attempt: u32,
+    /// The number of the next try, or of the one that goes on.
+    pub attempt: usize,
     /// When it is due.
     pub due: Duration,
     /// The place of its cause.
     pub cause: usize,
+    /// Which item is tried again.
+    pub item: usize,
+}
+
+/// What is known of one item on one node.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    /// Bytes that have arrived.
+    arrived: u64,
+    /// How many there will be.
+    total: Option<u64>,
+    /// Its tries so far.
+    tries: Tries,
+    /// Whether it has its outcome.
+    is_over: bool,
 }
 
 /// Where a run stands.
@@ -80,13 +96,15 @@ pub struct Board {
     bad: Vec<bool>,
     left_out: Vec<bool>,
     ended: Tally,
-    /// The most that was seen of each item on each node.
-    arrived: Vec<u64>,
-    /// The sum of it, once anything can be seen.
+    /// Every item on every node.
+    places: Vec<Place>,
+    /// What has arrived of all of them, once anything can be seen.
     sum: Option<u64>,
     meter: Meter,
-    /// What each item is to bring, where that is known.
+    /// What each item brought to the node that was last heard of: the others will be like it.
     sizes: Vec<Option<u64>>,
+    /// The nodes that something came to that could not be counted.
+    unseen: BTreeSet<usize>,
 }
 
 impl Board {
@@ -107,10 +125,11 @@ impl Board {
             bad: vec![false; nodes],
             left_out: vec![false; nodes],
             ended: Tally::default(),
-            arrived: vec![0; nodes * items],
+            places: vec![Place::default(); nodes * items],
             sum: None,
             meter: Meter::default(),
             sizes: vec![None; items],
+            unseen: BTreeSet::new(),
         }
     }
 
@@ -150,10 +169,17 @@ impl Board {
                 retry_in,
             } => {
                 let cause = self.retried.failure(&self.info.plan, *node, *item, failure);
+                let mut tries = *attempt as usize;
+                if let Some(place) = self.places.get_mut(node * self.sizes.len() + item) {
+                    let is_pull = matches!(self.info.plan.work, Work::Pull(_));
+                    place.tries.note(is_pull, Some(failure));
+                    tries = place.tries.ended;
+                }
                 let again = Again {
-                    attempt: attempt + 1,
+                    attempt: tries + 1,
                     due: event.at + *retry_in,
                     cause,
+                    item: *item,
                 };
                 self.again.insert(*node, again);
             }
@@ -175,17 +201,21 @@ impl Board {
             work.meter.tell(at, bytes);
         }
         self.has_arrived(at, node, item, bytes);
-        if let Some(size) = self.sizes.get_mut(item) {
-            *size = (*size).max(total);
+        if let Some(place) = self.places.get_mut(node * self.sizes.len() + item) {
+            place.total = total;
+        }
+        // The newest: the more is known of what was there before, the less is to come.
+        if let (Some(total), Some(size)) = (total, self.sizes.get_mut(item)) {
+            *size = Some(total);
         }
     }
 
-    /// Counts what is more than was seen before: another try, or another look at the same one, tells of it again.
+    /// What has arrived of an item on a node is this now.
     fn has_arrived(&mut self, at: Duration, node: usize, item: usize, bytes: u64) {
-        let place = node * self.sizes.len() + item;
-        if let Some(arrived) = self.arrived.get_mut(place) {
-            let sum = self.sum.unwrap_or(0) + bytes.saturating_sub(*arrived);
-            *arrived = bytes.max(*arrived);
+        if let Some(place) = self.places.get_mut(node * self.sizes.len() + item) {
+            let others = self.sum.unwrap_or(0).saturating_sub(place.arrived);
+            let sum = others.saturating_add(bytes);
+            place.arrived = bytes;
             self.sum = Some(sum);
             self.meter.tell(at, sum);
         }
@@ -195,15 +225,20 @@ impl Board {
         self.again.remove(&node);
         self.failed
             .outcome(&self.info.plan, node, item, &record.outcome);
-        let seen = self.arrived.get(node * self.sizes.len() + item);
-        let seen = seen.copied().filter(|seen| *seen > 0);
-        if let (Outcome::Pulled(_), Some(seen)) = (&record.outcome, seen)
-            && let Some(size) = self.sizes.get_mut(item)
-        {
-            // The last seconds of a pull are seldom seen.
-            let whole = size.map_or(seen, |size| size.max(seen));
-            *size = Some(whole);
-            self.has_arrived(at, node, item, whole);
+        let at_place = node * self.sizes.len() + item;
+        let seen = self.places.get(at_place).map_or(0, |place| place.arrived);
+        // The record has the last word: what was seen on its way counts only once it is known to be all.
+        if record.arrived.is_some() || seen > 0 {
+            self.has_arrived(at, node, item, record.arrived.unwrap_or(0));
+        }
+        if let (Outcome::Pulled(_), Some(size)) = (&record.outcome, self.sizes.get_mut(item)) {
+            *size = record.arrived.or(*size);
+        }
+        if let Some(place) = self.places.get_mut(at_place) {
+            place.is_over = true;
+        }
+        if is_unseen(record) {
+            self.unseen.insert(node);
         }
         let (Some(open), Some(bad), Some(left_out)) = (
             self.open.get_mut(node),
@@ -259,6 +294,18 @@ impl Board {
         self.sum
     }
 
+    /// On how many nodes something came that could not be counted.
+    pub fn unseen(&self) -> usize {
+        self.unseen.len()
+    }
+
+    /// When a node may be tried again, as far as is known: also later than was said, if its registry is left alone.
+    pub fn due(&self, again: &Again) -> Duration {
+        let image = self.info.plan.work.image(again.item);
+        let paused = image.and_then(|image| self.paused.get(image.registry()));
+        again.due.max(paused.copied().unwrap_or_default())
+    }
+
     /// How many bytes a second arrive.
     pub fn rate(&self, now: Duration) -> Option<u64> {
         self.meter.rate(now)
@@ -268,10 +315,11 @@ impl Board {
     fn to_come(&self) -> Option<u64> {
         self.sum?;
         let mut bytes: u64 = 0;
-        for (node, _) in self.open.iter().enumerate().filter(|(_, open)| **open > 0) {
-            let arrived = self.arrived.iter().skip(node * self.sizes.len());
-            for (size, arrived) in self.sizes.iter().zip(arrived) {
-                bytes = bytes.saturating_add((*size)?.saturating_sub(*arrived));
+        let items = self.sizes.len().max(1);
+        for node in self.places.chunks(items) {
+            for (place, size) in node.iter().zip(&self.sizes).filter(|(at, _)| !at.is_over) {
+                let total = place.total.or(*size)?;
+                bytes = bytes.saturating_add(total.saturating_sub(place.arrived));
             }
         }
         Some(bytes)

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::RunResult;
 use crate::model::{
-    Attempt, ExitStatus, Failure, NodeRecord, Outcome, Record, Retry, Stage, Work, text::capped,
+    Attempt, ExitStatus, Failure, FailureKind, NodeRecord, Outcome, Record, Retry, Stage, Work,
+    text::capped,
 };
 
 /// The longest detail in a document, in bytes: a node's words must not fill a disk.
@@ -24,6 +25,8 @@ pub struct Document {
     seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     arrived: Option<u64>,
+    #[serde(skip_serializing_if = "is_none")]
+    arrived_unseen: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     stopped: Option<&'static str>,
     images: Vec<ImageEntry>,
@@ -76,6 +79,8 @@ pub(super) struct OutcomeEntry {
     bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     arrived: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk_bytes: Option<u64>,
     #[serde(flatten)]
     output: Option<OutputEntry>,
     seconds: f64,
@@ -167,6 +172,7 @@ pub fn document(result: &RunResult) -> Document {
         finished: timestamp(result.finished),
         seconds: seconds(took(result)),
         arrived: arrived(result),
+        arrived_unseen: unseen(result),
         stopped: result.stopped.map(|reason| reason.as_str()),
         images,
         disagreements: disagreements(result),
@@ -181,12 +187,46 @@ pub(super) fn took(result: &RunResult) -> Duration {
     took.unwrap_or_default()
 }
 
-/// How many bytes were seen to arrive on all nodes; `None` where nobody can see it.
+/// For serde, which hands over a reference.
+fn is_none(number: &usize) -> bool {
+    *number == 0
+}
+
+/// How many bytes arrived on all nodes where that was counted; `None` where it was on none.
 pub(super) fn arrived(result: &RunResult) -> Option<u64> {
     let records = result.nodes.iter().flat_map(|node| &node.items);
     records
         .filter_map(|record| record.arrived)
         .reduce(u64::saturating_add)
+}
+
+/// On how many nodes something came that was not counted.
+pub(super) fn unseen(result: &RunResult) -> usize {
+    let is_any_unseen = |node: &&NodeRecord| node.items.iter().any(is_unseen);
+    result.nodes.iter().filter(is_any_unseen).count()
+}
+
+/// Whether something may have come that was not counted. What fails before the first layer brings nothing.
+pub(super) fn is_unseen(record: &Record) -> bool {
+    let brings_layers = |attempt: &Attempt| match &attempt.failure {
+        Some(failure) => {
+            let stage = matches!(failure.stage, Stage::Pull | Stage::Verify);
+            stage
+                && matches!(
+                    failure.kind,
+                    FailureKind::ConnectionLost
+                        | FailureKind::Stalled
+                        | FailureKind::TimedOut
+                        | FailureKind::Corrupt
+                        | FailureKind::DiskFull
+                        | FailureKind::Platform
+                        | FailureKind::Unknown
+                )
+        }
+        None => matches!(record.outcome, Outcome::NotRun(_)),
+    };
+    let is_pulled = matches!(record.outcome, Outcome::Pulled(_));
+    record.arrived.is_none() && (is_pulled || record.attempts.iter().any(brings_layers))
 }
 
 /// Whether no image is held with different digests on different nodes.
@@ -291,8 +331,9 @@ pub(super) fn outcome_entry(work: &Work, item: usize, record: &Record) -> Outcom
         image: work.image(item).map(ToString::to_string),
         status: record.outcome.status(),
         digest: None,
-        bytes: None,
+        bytes: record.arrived,
         arrived: record.arrived,
+        disk_bytes: None,
         output: None,
         seconds: seconds(record.elapsed),
         attempts: record.attempts.iter().map(attempt_entry).collect(),
@@ -301,7 +342,7 @@ pub(super) fn outcome_entry(work: &Work, item: usize, record: &Record) -> Outcom
     match &record.outcome {
         Outcome::Pulled(held) | Outcome::Present(held) => {
             entry.digest.clone_from(&held.digest);
-            entry.bytes = held.bytes;
+            entry.disk_bytes = held.bytes;
         }
         Outcome::Missing | Outcome::Probed(_) => {}
         Outcome::Ran(output) => {

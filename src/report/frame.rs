@@ -115,7 +115,11 @@ fn counts(board: &Board, now: Duration, view: View) -> String {
     if tally.not_run > 0 {
         words.push(word(tally.not_run, "not run", style.yellow()));
     }
-    words.push(format!("{} left", tally.left));
+    words.push(match tally.left {
+        // While nodes run, "0 left" would read as if all was done.
+        0 if tally.running > 0 => "none left to start".into(),
+        left => format!("{left} left"),
+    });
     let nodes = board.info.plan.fleet.nodes().len();
     let mut line = words.join(", ");
     if measure_text_width(&line) > view.width {
@@ -158,6 +162,7 @@ fn pace(board: &Board, now: Duration, view: View) -> String {
         // A guess that looks exact would be believed.
         let left = match left.as_secs() {
             0..60 => Duration::from_secs(left.as_secs().div_ceil(5) * 5),
+            60..600 => Duration::from_secs(left.as_secs().div_ceil(10) * 10),
             seconds => Duration::from_secs(seconds.div_ceil(60) * 60),
         };
         format!("  about {} left", span(left).replace(" 00s", ""))
@@ -208,7 +213,7 @@ fn tries(board: &Board, now: Duration, view: View) -> Vec<String> {
     for (node, again) in board.waiting() {
         if let Some((nodes, due)) = groups.get_mut(again.cause) {
             nodes.push(node);
-            *due = again.due.min(*due);
+            *due = board.due(again).min(*due);
         }
     }
     let yellow = view.style().yellow();
@@ -216,8 +221,10 @@ fn tries(board: &Board, now: Duration, view: View) -> Vec<String> {
     let mut groups: Vec<_> = groups.filter(|((nodes, _), _)| !nodes.is_empty()).collect();
     groups.sort_by_key(|((nodes, _), _)| std::cmp::Reverse(nodes.len()));
     let line = |((nodes, due), group): ((Vec<usize>, Duration), &Group)| {
+        let is_full = board.working.len() >= board.info.plan.policy.parallel;
         let next = match due.saturating_sub(now).as_secs() {
-            0 => "soon".to_string(),
+            0 if is_full => "once another node is done".to_string(),
+            0 => "now".to_string(),
             seconds => format!("in {}", span(Duration::from_secs(seconds))),
         };
         let head = yellow.apply_to(format!("{} to try again {next}", nodes.len()));

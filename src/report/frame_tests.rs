@@ -145,7 +145,7 @@ fn twelve_nodes_are_seen_at_a_glance() {
         run.frame(23, 100),
         [
             "1 done, 6 running, 2 failed, 3 left of 12 nodes, 10s",
-            "[##-----------------------]   8%  30.0 MB  3.0 MB/s  about 2m left",
+            "[##-----------------------]   8%  30.0 MB  3.0 MB/s  about 1m 50s left",
             "  2 failed: registry-auth (pull) on worker-0003, worker-0002: ... request r1a for worker-0002",
             "  1 to try again in 12s: registry-unavailable (pull) on worker-0004: ... connection refused",
             "  worker-0005  pull  10.0 MB of 40.0 MB  [##--------]  1.0 MB/s  10s",
@@ -198,6 +198,114 @@ fn what_has_arrived_is_not_done_before_it_is() {
     assert_eq!(pace, "[##################-]  99%  10.0 MB  1.0 MB/s");
     run.ends(0, pulled());
     assert!(run.frame(23, 79)[1].starts_with("[###################] 100%"));
+}
+
+#[test]
+fn the_time_that_is_left_is_not_rounded_up_to_twice_as_long() {
+    for (bytes, told) in [
+        (76, "about 1m 20s left"),
+        (41, "about 45s left"),
+        (599, "about 10m left"),
+        (661, "about 12m left"),
+    ] {
+        let mut run = Run::new(1, &[IMAGE]);
+        run.start(0);
+        for second in 0..=10 {
+            run.at = second * SECOND;
+            let there = u64::from(second) * 1000;
+            run.arrives(0, there, Some(10_000 + bytes * 1000));
+        }
+        let pace = run.frame(23, 79).remove(1);
+        assert!(pace.ends_with(told), "{bytes}: {pace}");
+    }
+}
+
+#[test]
+fn nothing_left_to_start_does_not_read_as_nothing_left() {
+    let mut run = Run::new(2, &[IMAGE]);
+    (0..2).for_each(|node| run.start(node));
+    let counts = |run: &Run| run.frame(23, 79).remove(0);
+    assert_eq!(
+        counts(&run),
+        "0 done, 2 running, 0 failed, none left to start of 2 nodes, 0s"
+    );
+    (0..2).for_each(|node| run.ends(node, pulled()));
+    assert_eq!(
+        counts(&run),
+        "2 done, 0 running, 0 failed, 0 left of 2 nodes, 0s"
+    );
+}
+
+#[test]
+fn a_try_that_waits_for_its_registry_or_for_a_place_says_so() {
+    let mut run = Run::new(40, &[IMAGE]);
+    run.start(0);
+    run.tries_again(0, "reset");
+    let told = |run: &Run| {
+        let frame = run.frame(23, 120);
+        let line = frame.iter().find(|line| line.contains(" to try again "));
+        line.unwrap().split(':').next().unwrap().trim().to_string()
+    };
+    run.tell(Fact::RegistryPaused {
+        registry: IMAGE.split('/').next().unwrap().into(),
+        length: 24 * SECOND,
+    });
+    run.at = 13 * SECOND;
+    assert_eq!(told(&run), "1 to try again in 11s");
+    run.at = 25 * SECOND;
+    assert_eq!(told(&run), "1 to try again now");
+    (1..40).for_each(|node| run.start(node));
+    assert_eq!(told(&run), "1 to try again once another node is done");
+}
+
+/// Images share layers: what the first one brought, the second does not bring again, on nodes that have not begun either.
+#[test]
+fn a_total_holds_what_still_comes_and_no_more() {
+    let mut run = Run::new(2, &[IMAGE, "reg.example:5000/team/other:v2"]);
+    run.start(0);
+    let arrives = |run: &mut Run, item, bytes, total| {
+        let node = 0;
+        run.tell(Fact::Progress {
+            node,
+            item,
+            bytes,
+            total,
+        });
+    };
+    arrives(&mut run, 0, 30, Some(30));
+    // Before it was known which layers were there.
+    arrives(&mut run, 1, 0, Some(40));
+    arrives(&mut run, 1, 5, Some(10));
+    let record = |arrived| {
+        Arc::new(Record {
+            outcome: pulled(),
+            attempts: vec![],
+            elapsed: SECOND,
+            arrived,
+        })
+    };
+    for (item, arrived) in [(0, Some(30)), (1, Some(10))] {
+        let record = record(arrived);
+        run.tell(Fact::Finished {
+            node: 0,
+            item,
+            record,
+        });
+    }
+    assert_eq!(run.board.arrived(), Some(40));
+    // The other node is to bring as much.
+    assert_eq!(run.board.share(), 0.5);
+    assert_eq!(run.board.unseen(), 0);
+    run.start(1);
+    let record = record(None);
+    run.tell(Fact::Finished {
+        node: 1,
+        item: 0,
+        record,
+    });
+    assert_eq!((run.board.arrived(), run.board.unseen()), (Some(40), 1));
+    let standing = standing(&run.board, run.at, "running");
+    assert!(standing.ends_with(" bytes=40 unseen=1"), "{standing}");
 }
 
 #[test]
@@ -287,7 +395,7 @@ fn every_size_holds_the_counts_and_no_more_than_fits() {
         "{text}"
     );
     assert!(
-        frame[3].contains(" to try again soon: registry-unavailable"),
+        frame[3].contains(" to try again once another node is done: registry-unavailable"),
         "{text}"
     );
     assert!(text.contains("\n  and 35 more causes\n"), "{text}");

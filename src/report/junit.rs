@@ -155,7 +155,13 @@ fn case(
 fn outcome(xml: &mut Xml, record: &Record) -> io::Result<()> {
     match &record.outcome {
         Outcome::Pulled(_) | Outcome::Present(_) | Outcome::Probed(_) => {
-            tries(xml, "flakyFailure", &record.attempts)
+            tries(xml, "flakyFailure", &record.attempts)?;
+            if let Some(arrived) = record.arrived {
+                let text = format!("arrived_bytes={arrived}");
+                xml.create_element("system-out")
+                    .write_text_content(BytesText::new(&text))?;
+            }
+            Ok(())
         }
         Outcome::Missing => {
             let message = "the node does not hold the image";

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::RunInfo;
 use super::board::Board;
-use crate::model::{Event, ExitStatus, Fact, Failure, Outcome, Stage, text::printable};
+use crate::model::{
+    Event, ExitStatus, Fact, Failure, Outcome, Record, Stage, Tries, Work, text::printable,
+};
 
 /// The longest piece of a node's words in a line, in characters.
 const DETAIL_LIMIT: usize = 500;
@@ -100,10 +102,11 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
             node(&mut out, *index);
             image(&mut out, *item);
             field(&mut out, "status", record.outcome.status());
-            outcome(&mut out, &record.outcome);
+            outcome(&mut out, record);
             field(&mut out, "seconds", &tenths(record.elapsed));
-            if record.attempts.len() > 1 {
-                field(&mut out, "attempts", &record.attempts.len().to_string());
+            let tries = Tries::of(matches!(info.plan.work, Work::Pull(_)), &record.attempts);
+            if tries > 1 {
+                field(&mut out, "attempts", &tries.to_string());
             }
         }
         // A line a second for every node is nothing to read: `standing` tells all of it now and then.
@@ -148,7 +151,14 @@ pub fn standing(board: &Board, now: Duration, status: &str) -> String {
     ] {
         field(&mut out, name, &number.to_string());
     }
-    for (name, number) in [("bytes", board.arrived()), ("rate", board.rate(now))] {
+    let unseen = Some(board.unseen() as u64).filter(|nodes| *nodes > 0);
+    // A rate of some would be taken for that of all.
+    let rate = board.rate(now).filter(|_| unseen.is_none());
+    for (name, number) in [
+        ("bytes", board.arrived()),
+        ("rate", rate),
+        ("unseen", unseen),
+    ] {
         if let Some(number) = number {
             field(&mut out, name, &number.to_string());
         }
@@ -156,11 +166,11 @@ pub fn standing(board: &Board, now: Duration, status: &str) -> String {
     out
 }
 
-fn outcome(out: &mut String, outcome: &Outcome) {
-    match outcome {
+fn outcome(out: &mut String, record: &Record) {
+    match &record.outcome {
         Outcome::Pulled(held) | Outcome::Present(held) => {
             field(out, "digest", held.digest.as_deref().unwrap_or("unknown"));
-            if let Some(bytes) = held.bytes {
+            if let Some(bytes) = record.arrived {
                 field(out, "bytes", &bytes.to_string());
             }
         }

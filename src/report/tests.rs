@@ -126,11 +126,12 @@ fn failed(kind: FailureKind, detail: impl Into<String>) -> Outcome {
 }
 
 fn finished(outcome: Outcome) -> Event {
+    let arrived = matches!(outcome, Outcome::Pulled(_)).then_some(80_000_000);
     let record = Record {
         outcome,
         attempts: vec![],
         elapsed: Duration::from_secs(2),
-        arrived: None,
+        arrived,
     };
     Event {
         number: 1,
@@ -170,7 +171,7 @@ fn the_document_has_every_field_of_the_contract() {
             "name": "worker-1", "address": "10.0.0.1", "port": 22, "user": "ops", "runtime": "docker",
             "outcomes": [{
                 "image": "reg.example:5000/team/app:v1", "status": "pulled",
-                "digest": "sha256:aa", "bytes": 80_028_485, "arrived": 80_000_000, "seconds": 12.3,
+                "digest": "sha256:aa", "bytes": 80_000_000, "arrived": 80_000_000, "disk_bytes": 80_028_485, "seconds": 12.3,
                 "attempts": [
                     {"number": 1, "seconds": 4.1, "failure": {"kind": "registry-unavailable",
                         "stage": "pull", "retryable": true, "detail": "503"}},
@@ -359,7 +360,7 @@ fn lines_are_timed_and_greppable() {
     let pulled = finished(Outcome::Pulled(held("sha256:aa")));
     assert_eq!(
         line(&run.info, &pulled, false).unwrap(),
-        "12.3s node=worker-1 image=reg.example:5000/team/app:v1 status=pulled digest=sha256:aa bytes=80028485 seconds=2.0"
+        "12.3s node=worker-1 image=reg.example:5000/team/app:v1 status=pulled digest=sha256:aa bytes=80000000 seconds=2.0"
     );
     let retry = Event {
         fact: Fact::AttemptFailed {
@@ -657,8 +658,10 @@ fn the_summary_names_the_slowest_the_registries_and_what_arrived() {
         node.items[0].elapsed = Duration::from_secs(10 * (number as u64 + 1));
     }
     run.nodes[8].items[0].attempts.remove(0);
-    run.nodes[0].items[0].arrived = Some(1_500_000_000);
-    run.nodes[1].items[0].arrived = Some(10_000_000);
+    for node in &mut run.nodes {
+        node.items[0].arrived = Some(10_000_000);
+    }
+    run.nodes[0].items[0].arrived = Some(1_430_000_000);
     let text = summary(&run);
     for wanted in [
         "READY: 9 of 9 nodes ok, in 2m 31s\n",
@@ -670,6 +673,52 @@ fn the_summary_names_the_slowest_the_registries_and_what_arrived() {
         assert!(text.contains(wanted), "{wanted:?} is not in {text}");
     }
     assert!(!text.contains("Retry"), "{text}");
+}
+
+/// A smaller number, or a rate of a part, would be taken for the whole.
+#[test]
+fn what_was_not_counted_is_said_to_be_unknown() {
+    let mut run = result(pull(), vec![vec![Outcome::Pulled(held("sha256:aa"))]; 4]);
+    let told = |run: &RunResult| {
+        let text = summary(run);
+        let line = text.lines().find(|line| line.starts_with("Arrived: "));
+        let document = serde_json::to_value(document(run)).unwrap();
+        let number = |name: &str| document.get(name).and_then(serde_json::Value::as_u64);
+        (
+            line.map(String::from),
+            number("arrived"),
+            number("arrived_unseen"),
+        )
+    };
+    let line = |text: &str| Some(format!("Arrived: {text}"));
+    let nothing = "not known, it could not be counted on 4 nodes";
+    assert_eq!(told(&run), (line(nothing), None, Some(4)));
+    for node in &mut run.nodes[..3] {
+        node.items[0].arrived = Some(80_000_000);
+    }
+    let some = "240.0 MB counted, all of it on 3 of 4 nodes";
+    assert_eq!(told(&run), (line(some), Some(240_000_000), Some(1)));
+    // What was there before is no pull, and a login that is refused brings no layer.
+    run.nodes[3].items[0].outcome = Outcome::Present(held("sha256:aa"));
+    let all = "240.0 MB, 1.6 MB/s over the run";
+    assert_eq!(told(&run), (line(all), Some(240_000_000), None));
+    for (kind, unseen) in [
+        (FailureKind::RegistryAuth, None),
+        (FailureKind::Stalled, Some(1)),
+    ] {
+        let item = &mut run.nodes[3].items[0];
+        item.outcome = failed(kind, "x");
+        item.attempts = vec![Attempt {
+            number: 1,
+            elapsed: Duration::from_secs(1),
+            failure: Some(Failure::new(kind, Stage::Pull, "x")),
+        }];
+        assert_eq!(told(&run).2, unseen, "{kind}");
+    }
+    run.finished = run.info.started + Duration::from_millis(500);
+    run.nodes.pop();
+    let fast = "240.0 MB, 480.0 MB/s over the run";
+    assert_eq!(told(&run).0, line(fast));
 }
 
 #[test]

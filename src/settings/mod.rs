@@ -103,7 +103,10 @@ pub fn pull(
     let reports = report_files(&args.course.output.report, ambient)?;
     let (images, warnings) = images(&args.images, &args.named, ambient)?;
     let mut policy = policy::policy(&args.course.policy)?;
-    policy.pull_timeout = Some(args.pull_timeout).filter(|limit| !limit.is_zero());
+    if let Some(limit) = args.pull_timeout {
+        policy.pull_timeout = Some(limit).filter(|limit| !limit.is_zero());
+        policy.unseen_timeout = None;
+    }
     policy.stall_timeout = Some(args.stall_timeout).filter(|limit| !limit.is_zero());
     policy.min_rate = args.min_rate;
     if policy.min_rate.is_some() && policy.stall_timeout.is_none() {

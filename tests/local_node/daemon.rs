@@ -4,10 +4,10 @@ use std::future::pending;
 use std::time::{Duration, Instant};
 
 use prepull::model::{FailureKind, Layer, Secret};
-use prepull::node::{Ended, Progress, Transferred};
+use prepull::node::Ended;
 
 use super::runtime::FakeRuntime;
-use super::scenarios::{How, MINUTE, assert_pulled, docker_with, hostile, pull, pull_how};
+use super::scenarios::{How, MINUTE, assert_pulled, docker_with, hostile, pull, pull_how, told_by};
 use super::{Place, Shells, contains, find, processes};
 
 /// A docker whose daemon is asked; its client has a login of its own kind.
@@ -29,14 +29,7 @@ say '{"status":"Pulling from team/app","id":"v1"}'
 const LAST_CHUNK: &str = "printf '0\\r\\n\\r\\n'\n";
 
 fn how(stall: Option<Duration>) -> How<'static> {
-    How {
-        mark: "test",
-        lease: MINUTE,
-        timeout: None,
-        stall,
-        layers: None,
-        platform: None,
-    }
+    How::patient(stall)
 }
 
 /// The request arrives unchanged, in nobody's arguments or environment and in no file, and has no end.
@@ -105,29 +98,22 @@ layer 'Pull complete' bbbbbbbbbbbb
     };
     let known = [layer("a", 7), layer("b", 1000), layer("c", 500)];
     let runtime = asked("POST / HTTP/1.1\r\n\r\n");
-    for (layers, expected) in [
-        (None, [(100, None), (1020, Some(1500)), (1500, Some(1500))]),
-        (
-            Some(&known[..]),
-            [(107, Some(1507)), (1027, Some(1507)), (1507, Some(1507))],
-        ),
-    ] {
-        let told = std::sync::Mutex::new(vec![]);
-        let progress = |progress| {
-            if let Progress::Transferred(Transferred { bytes, total }) = progress {
-                told.lock().unwrap().push((bytes, total));
-            }
-        };
+    let expected = [(100, Some(1500)), (1020, Some(1500)), (1500, Some(1500))];
+    for layers in [None, Some(&known[..])] {
         let how = How {
             layers,
             ..how(Some(MINUTE))
         };
-        let ended = pull_how(how, &place, &runtime, &progress, pending()).await;
+        let (ended, mut told, arrived) = told_by(&place, how, &runtime).await;
         assert_pulled(&ended, shells);
-        let mut told = told.into_inner().unwrap();
-        told.dedup();
-        told.retain(|told| told.0 > 7);
+        told.retain(|told| told.0 > 0);
+        if layers.is_none() {
+            // The other's size shows when it begins.
+            assert_eq!(told.remove(0), (100, None));
+        }
+        let expected = &expected[usize::from(layers.is_none())..];
         assert_eq!(told, expected, "{shells:?}");
+        assert_eq!(arrived, Some(1500), "{shells:?}");
         std::fs::remove_file(place.path("fake/held")).unwrap();
     }
     place.assert_clean().await;
@@ -159,6 +145,27 @@ pub async fn a_client_that_ignores_signals_is_ended_at_once(shells: &Shells) {
         assert_eq!(place.folders().len(), 0);
         place.assert_clean().await;
     }
+}
+
+/// Also where it is over before anybody asks how far it is. A layer whose size was never said makes it unknown.
+pub async fn what_the_daemon_brought_is_counted_at_the_end(shells: &Shells) {
+    let place = Place::new(shells);
+    let begins = "layer 'Already exists' aaaaaaaaaaaa\nlayer 'Pulling fs layer' bbbbbbbbbbbb\n";
+    let size = "layer Downloading bbbbbbbbbbbb '\"current\":100,\"total\":1000'\n";
+    let ends = "layer 'Download complete' bbbbbbbbbbbb\nlayer 'Pull complete' bbbbbbbbbbbb\n";
+    let runtime = asked("POST / HTTP/1.1\r\n\r\n");
+    for (says, expected) in [
+        (format!("{begins}{size}{ends}"), Some(1000)),
+        (format!("{begins}{ends}"), None),
+        (String::new(), Some(0)),
+    ] {
+        place.write("fake/system", &format!("{DAEMON}{says}{LAST_CHUNK}"));
+        let (ended, _, arrived) = told_by(&place, how(None), &runtime).await;
+        assert_pulled(&ended, shells);
+        assert_eq!(arrived, expected, "{shells:?} {says}");
+        std::fs::remove_file(place.path("fake/held")).unwrap();
+    }
+    place.assert_clean().await;
 }
 
 /// Logins of the node's own, signatures, and a client that cannot join us to the daemon.

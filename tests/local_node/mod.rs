@@ -50,6 +50,7 @@ pub struct Place {
 
 /// The clients; they log what they are asked and do what `$FAKE/pull` says.
 const CLIENT: &str = r#"#!/bin/sh
+if [ "$1" = info ] && [ -e "$FAKE/info" ]; then cat "$FAKE/info"; exit; fi
 if [ "$1" = info ]; then printf '{\n  "containerdRootDir": "%s",\n}\n' "$FAKE/store"; exit; fi
 echo "$(basename "$0") $*" >>"$FAKE/log"
 readlink /proc/self/fd/2 >>"$FAKE/pipes"

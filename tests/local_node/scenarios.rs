@@ -11,7 +11,7 @@ use prepull::model::{
     CommandOutput, ExitStatus, Failure, FailureKind, Layer, Outcome, PullWhen, RuntimeKind, Secret,
     Stage,
 };
-use prepull::node::{self as call, Ended, Patience, Progress, PullJob, Transferred};
+use prepull::node::{self as call, Ended, Layers, Patience, Progress, PullJob, Transferred};
 use prepull::ports::PullRequest;
 
 use super::runtime::FakeRuntime;
@@ -64,6 +64,20 @@ pub(super) struct How<'a> {
     pub(super) platform: Option<&'a str>,
 }
 
+impl How<'_> {
+    /// A pull that may take as long as it likes, but for this stall time-out.
+    pub(super) fn patient(stall: Option<Duration>) -> Self {
+        Self {
+            mark: "test",
+            lease: MINUTE,
+            timeout: None,
+            stall,
+            layers: None,
+            platform: None,
+        }
+    }
+}
+
 pub(super) async fn pull_how(
     how: How<'_>,
     place: &Place,
@@ -71,36 +85,44 @@ pub(super) async fn pull_how(
     progress: &(dyn Fn(Progress) + Send + Sync),
     cancel: impl Future<Output = ()> + Send,
 ) -> Result<Ended<Outcome>, Failure> {
-    let How {
-        mark,
-        lease,
-        timeout,
-        stall,
-        layers,
-        platform,
-    } = how;
+    let arrived = Layers::default();
+    pull_counted(how, None, &arrived, place, runtime, progress, cancel).await
+}
+
+/// `unseen` limits a pull of which nothing is seen; `arrived` counts what comes.
+pub(super) async fn pull_counted(
+    how: How<'_>,
+    unseen: Option<Duration>,
+    arrived: &Layers,
+    place: &Place,
+    runtime: &FakeRuntime,
+    progress: &(dyn Fn(Progress) + Send + Sync),
+    cancel: impl Future<Output = ()> + Send,
+) -> Result<Ended<Outcome>, Failure> {
     // Each place is a node of its own, on a machine that they share.
     let own = place.folder.path().display().to_string();
-    let mark = format!("{mark} {own}");
+    let mark = format!("{} {own}", how.mark);
     let image = IMAGE.parse().unwrap();
     let job = PullJob {
         runtime,
-        layers,
+        layers: how.layers,
         request: PullRequest {
             image: &image,
             // Places share the machine's memory file system: none has to wait for another's turn.
             endpoint: Some(&own),
-            platform,
+            platform: how.platform,
             login: None,
         },
         when: PullWhen::Missing,
-        timeout,
+        timeout: how.timeout,
         patience: Patience {
-            stall,
+            stall: how.stall,
             min_rate: None,
+            unseen,
         },
+        arrived,
         mark: &mark,
-        lease,
+        lease: how.lease,
         disk_credentials: false,
     };
     call::pull(&mut place.session(), &node(false), &job, progress, cancel).await
@@ -274,12 +296,8 @@ pub async fn the_platform_asked_for_is_what_counts(shells: &Shells) {
         let brings = format!("echo 'sha256:0002 {brings}' >\"$FAKE/held\"; exit 0");
         place.write("fake/pull", &brings);
         let how = How {
-            mark: "test",
-            lease: MINUTE,
-            timeout: None,
-            stall: None,
-            layers: None,
             platform: Some(wanted),
+            ..How::patient(None)
         };
         let runtime = FakeRuntime::new(RuntimeKind::Docker);
         let ended = pull_how(how, &place, &runtime, &|_| {}, pending()).await;
@@ -554,11 +572,20 @@ pub async fn a_killed_supervisor_is_noticed(shells: &Shells) {
 }
 
 /// A layer on its way as containerd keeps it, beside one of the image's that is there already.
+/// Of its two layers one was there before; half of the other is there.
 const ARRIVES: &str = r#"store=$FAKE/store/io.containerd.content.v1.content
-first=$(printf %064d 1) second=$(printf %064d 2)
-mkdir -p "$store/ingest/a" "$store/blobs/sha256"
-printf '{"layers":[{"digest":"sha256:%s","size":1000},{"digest":"sha256:%s","size":500}]}' $first $second >"$store/blobs/sha256/$(printf %064d 3)"
-: >"$store/blobs/sha256/$second"
+first=$(printf %064d 1) second=$(printf %064d 2) manifest=$(printf %064d 3)
+whole() {
+    rm -rf "$store/ingest/a"
+    head -c 1000 /dev/zero >"$store/blobs/sha256/$first"
+    # Other things come with an image.
+    echo '{"rootfs":{"type":"layers"}}' >"$store/blobs/sha256/$(printf %064d 5)"
+    printf '{"manifests": [{"digest":"sha256:%s"},{"digest":"sha256:%064d"}]}' $manifest 6 >"$store/blobs/sha256/$(printf %064d 4)"
+    echo "sha256:$(printf %064d 4)" >"$FAKE/held"
+    exit
+}
+printf '{"layers":[{"digest":"sha256:%s","size":1000},{"digest":"sha256:%s","size":500}]}' $first $second >"$store/blobs/sha256/$manifest"
+mkdir -p "$store/ingest/a"
 printf 'k8s.io/7/layer-sha256:%s' $first >"$store/ingest/a/ref"
 printf 1000 >"$store/ingest/a/total"
 head -c 400 /dev/zero >"$store/ingest/a/data"
@@ -567,58 +594,146 @@ touch "$FAKE/started"
 
 fn with_a_store(shells: &Shells) -> Place {
     let place = Place::new(shells);
-    let store = place.path("fake/store/io.containerd.content.v1.content/ingest");
-    fs::create_dir_all(store).unwrap();
+    let store = place.path("fake/store/io.containerd.content.v1.content");
+    for folder in ["ingest", "blobs/sha256"] {
+        fs::create_dir_all(store.join(folder)).unwrap();
+    }
+    fs::write(
+        store.join(format!("blobs/sha256/{:064}", 2)),
+        "x".repeat(500),
+    )
+    .unwrap();
     place
 }
 
 pub async fn what_arrives_is_told_in_bytes(shells: &Shells) {
     let place = with_a_store(shells);
-    let leaves = "sleep 3; rm -r \"$store/ingest/a\"; sleep 3";
-    place.write("fake/pull", &format!("{ARRIVES}{leaves}"));
-    let told = std::sync::Mutex::new(vec![]);
-    let progress = |progress| {
-        if let Progress::Transferred(Transferred { bytes, total }) = progress {
-            told.lock().unwrap().push((bytes, total));
-        }
-    };
-    let how = How {
-        mark: "test",
-        lease: MINUTE,
-        timeout: None,
-        stall: Some(MINUTE),
-        layers: None,
-        platform: None,
-    };
-    let runtime = FakeRuntime::new(RuntimeKind::Crictl);
-    let ended = pull_how(how, &place, &runtime, &progress, pending()).await;
+    place.write("fake/pull", &format!("{ARRIVES}sleep 3; whole"));
+    let (ended, told, arrived) = told_of(&place, RuntimeKind::Crictl, MINUTE).await;
     assert_pulled(&ended, shells);
-    let told = told.into_inner().unwrap();
-    // The first comes before the manifest is known.
-    assert!(
-        told.contains(&(900, Some(1500))) || told.contains(&(400, None)),
-        "{told:?}"
-    );
-    assert_eq!(told.last(), Some(&(1500, Some(1500))), "{told:?}");
+    assert!(told.contains(&(400, Some(1000))), "{told:?}");
+    assert_eq!(arrived, Some(1000), "{shells:?}");
+    place.assert_clean().await;
+}
+
+/// A pull that is over before anybody looks brought as much; one that finds all of it there brought nothing.
+pub async fn what_arrived_is_counted_at_the_end(shells: &Shells) {
+    let place = with_a_store(shells);
+    place.write("fake/pull", &format!("{ARRIVES}whole"));
+    for expected in [1000, 0] {
+        let (ended, _, arrived) = told_of(&place, RuntimeKind::Crictl, MINUTE).await;
+        assert_pulled(&ended, shells);
+        assert_eq!(arrived, Some(expected), "{shells:?}");
+        fs::remove_file(place.path("fake/held")).unwrap();
+    }
     place.assert_clean().await;
 }
 
 pub async fn a_pull_without_progress_is_ended(shells: &Shells) {
     let place = with_a_store(shells);
     place.write("fake/pull", &format!("{ARRIVES}sleep 1000"));
-    let how = How {
-        mark: "test",
-        lease: MINUTE,
-        timeout: None,
-        stall: Some(Duration::from_secs(4)),
-        layers: None,
-        platform: None,
-    };
+    let how = How::patient(Some(Duration::from_secs(4)));
     let runtime = FakeRuntime::new(RuntimeKind::Crictl);
     let ended = pull_how(how, &place, &runtime, &|_| {}, pending()).await;
     let failure = ended.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Stalled);
-    assert!(failure.detail.contains("900 B of 1.5 kB"), "{failure}");
+    assert!(failure.detail.contains("400 B of 1.0 kB"), "{failure}");
+    place.assert_clean().await;
+}
+
+/// What CRI-O says of itself.
+const CRIO: &str = "{\n  \"config\": {\n    \"crio\": {\n";
+
+/// A folder where bytes could appear shows nothing of a pull that writes elsewhere: none of these is a stall.
+pub async fn a_folder_that_merely_exists_is_no_sign_of_a_stall(shells: &Shells) {
+    for (kind, info) in [
+        (RuntimeKind::Docker, "STORE\n"),
+        (RuntimeKind::Docker, ""),
+        (RuntimeKind::Crictl, CRIO),
+    ] {
+        let place = with_a_store(shells);
+        let store = place.path("fake/store").display().to_string();
+        for folder in [
+            "tmp",
+            "containerd/daemon/io.containerd.content.v1.content/ingest",
+        ] {
+            fs::create_dir_all(place.path("fake/store").join(folder)).unwrap();
+        }
+        // What another pull left there is older than this one.
+        let old = place.path("fake/store/tmp/GetImageBlob1");
+        fs::write(&old, "x").unwrap();
+        let hour_ago = std::time::SystemTime::now() - 60 * MINUTE;
+        fs::File::options()
+            .write(true)
+            .open(old)
+            .unwrap()
+            .set_modified(hour_ago)
+            .unwrap();
+        place.write("fake/info", &info.replace("STORE", &store));
+        place.write("fake/pull", "sleep 4");
+        let (ended, told, arrived) = told_of(&place, kind, Duration::from_secs(1)).await;
+        assert_pulled(&ended, shells);
+        assert_eq!((told, arrived), (vec![], None), "{shells:?} {info}");
+        place.assert_clean().await;
+    }
+}
+
+/// CRI-O and podman keep what is on its way in a folder of their own. From its first byte on a stall is noticed.
+pub async fn what_cri_o_stages_is_seen(shells: &Shells) {
+    let place = Place::new(shells);
+    place.write("fake/info", CRIO);
+    let mut staging = tempfile::Builder::new();
+    let staging = staging
+        .prefix("container_images_storage")
+        .tempdir_in("/var/tmp")
+        .unwrap();
+    let file = staging.path().join("1").display().to_string();
+    let pull = format!("sleep 3; head -c 700 /dev/zero >'{file}'; sleep 1000");
+    place.write("fake/pull", &pull);
+    let (ended, told, arrived) = told_of(&place, RuntimeKind::Crictl, Duration::from_secs(2)).await;
+    let failure = ended.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Stalled, "{shells:?}: {failure}");
+    assert_eq!(
+        (told.as_slice(), arrived),
+        (&[(700, None)][..], None),
+        "{shells:?}"
+    );
+    place.assert_clean().await;
+}
+
+/// Where nothing shows whether a pull gets on, it has a limit of its own; where something does, it has none.
+pub async fn a_pull_that_cannot_be_seen_has_a_limit(shells: &Shells) {
+    let runtime = FakeRuntime::new(RuntimeKind::Crictl);
+    let (unseen, arrived) = (Some(Duration::from_secs(2)), Layers::default());
+    let place = with_a_store(shells);
+    place.write("fake/pull", "sleep 4");
+    let pulling = pull_counted(
+        How::patient(None),
+        unseen,
+        &arrived,
+        &place,
+        &runtime,
+        &|_| {},
+        pending(),
+    );
+    assert_pulled(&pulling.await, shells);
+    place.assert_clean().await;
+
+    let place = Place::new(shells);
+    place.write("fake/info", CRIO);
+    place.write("fake/pull", "sleep 1000");
+    let pulling = pull_counted(
+        How::patient(None),
+        unseen,
+        &arrived,
+        &place,
+        &runtime,
+        &|_| {},
+        pending(),
+    );
+    let failure = pulling.await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::TimedOut, "{shells:?}: {failure}");
+    assert!(failure.detail.contains("--pull-timeout"), "{failure}");
     place.assert_clean().await;
 }
 
@@ -634,53 +749,52 @@ pub async fn layers_that_docker_calls_done_are_told(shells: &Shells) {
     };
     let layers = [layer("a", 1000), layer("b", 300), layer("c", 7)];
     let how = How {
-        mark: "test",
-        lease: MINUTE,
-        timeout: None,
-        // Far shorter than the pull: whole layers must not count as a stall.
-        stall: Some(Duration::from_secs(1)),
         layers: Some(&layers),
-        platform: None,
+        // Far shorter than the pull: whole layers must not count as a stall.
+        ..How::patient(Some(Duration::from_secs(1)))
     };
-    let told = told_by(&place, how, RuntimeKind::Docker, shells).await;
-    assert_eq!(told, [(1000, Some(1307)), (1300, Some(1307))]);
+    let runtime = FakeRuntime::new(RuntimeKind::Docker);
+    let (ended, told, arrived) = told_by(&place, how, &runtime).await;
+    assert_pulled(&ended, shells);
+    assert_eq!(told, [(0, Some(307)), (300, Some(307))]);
+    assert_eq!(arrived, None, "nothing was said of the third");
     place.assert_clean().await;
 }
 
-/// CRI-O keeps its files elsewhere and says nothing until the end: nothing is made up.
-pub async fn a_runtime_that_shows_nothing_is_said_to_show_nothing(shells: &Shells) {
-    let place = Place::new(shells);
-    place.write("fake/pull", "sleep 3");
-    let how = How {
-        mark: "test",
-        lease: MINUTE,
-        timeout: None,
-        stall: Some(Duration::from_secs(1)),
-        layers: None,
-        platform: None,
-    };
-    let told = told_by(&place, how, RuntimeKind::Crictl, shells).await;
-    assert_eq!(told, []);
-    place.assert_clean().await;
+/// What a pull comes to, what it tells of its bytes meanwhile, each once, and what arrived in the end.
+async fn told_of(
+    place: &Place,
+    kind: RuntimeKind,
+    stall: Duration,
+) -> (
+    Result<Ended<Outcome>, Failure>,
+    Vec<(u64, Option<u64>)>,
+    Option<u64>,
+) {
+    let (how, runtime) = (How::patient(Some(stall)), FakeRuntime::new(kind));
+    told_by(place, how, &runtime).await
 }
 
-/// What a pull that succeeds tells of its bytes.
-async fn told_by(
+pub(super) async fn told_by(
     place: &Place,
     how: How<'_>,
-    kind: RuntimeKind,
-    shells: &Shells,
-) -> Vec<(u64, Option<u64>)> {
+    runtime: &FakeRuntime,
+) -> (
+    Result<Ended<Outcome>, Failure>,
+    Vec<(u64, Option<u64>)>,
+    Option<u64>,
+) {
     let told = std::sync::Mutex::new(vec![]);
     let progress = |progress| {
         if let Progress::Transferred(Transferred { bytes, total }) = progress {
             told.lock().unwrap().push((bytes, total));
         }
     };
-    let runtime = FakeRuntime::new(kind);
-    let ended = pull_how(how, place, &runtime, &progress, pending()).await;
-    assert_pulled(&ended, shells);
-    told.into_inner().unwrap()
+    let arrived = Layers::default();
+    let ended = pull_counted(how, None, &arrived, place, runtime, &progress, pending()).await;
+    let mut told = told.into_inner().unwrap();
+    told.dedup();
+    (ended, told, arrived.arrived())
 }
 
 /// A login manager that ends what sessions leave: the pull asks systemd for a scope of its own, root the system's, others
@@ -967,7 +1081,9 @@ fn of_sh(shells: &Shells) -> Scenarios<'_> {
         Box::pin(what_arrives_is_told_in_bytes(shells)),
         Box::pin(a_pull_without_progress_is_ended(shells)),
         Box::pin(layers_that_docker_calls_done_are_told(shells)),
-        Box::pin(a_runtime_that_shows_nothing_is_said_to_show_nothing(shells)),
+        Box::pin(what_arrived_is_counted_at_the_end(shells)),
+        Box::pin(a_folder_that_merely_exists_is_no_sign_of_a_stall(shells)),
+        Box::pin(a_pull_that_cannot_be_seen_has_a_limit(shells)),
         Box::pin(a_pull_leaves_a_session_that_is_ended_at_logout(shells)),
         Box::pin(a_killed_supervisor_is_noticed(shells)),
         Box::pin(a_clients_daemon_does_not_hold_the_call(shells)),
@@ -975,6 +1091,9 @@ fn of_sh(shells: &Shells) -> Scenarios<'_> {
             shells,
         )),
         Box::pin(daemon::what_the_daemon_tells_of_layers_is_told_in_bytes(
+            shells,
+        )),
+        Box::pin(daemon::what_the_daemon_brought_is_counted_at_the_end(
             shells,
         )),
         Box::pin(daemon::what_only_the_client_can_do_is_left_to_it(shells)),

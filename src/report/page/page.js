@@ -49,6 +49,17 @@
   };
   const sum = (numbers) => numbers.reduce((all, number) => all + number, 0);
 
+  // An attempt that only lost sight of a pull that goes on by itself is no try of its own: src/model/tries.rs.
+  const tries = ({ attempts }) => {
+    let [ended, goesOn] = [0, false];
+    for (const { failure } of attempts) {
+      const lost = failure && failure.kind === 'connection-lost' && ['inspect', 'pull', 'verify'].includes(failure.stage);
+      goesOn = run.command === 'pull' && (lost || goesOn && failure && ['connection-lost', 'unreachable'].includes(failure.kind));
+      ended += goesOn ? 0 : 1;
+    }
+    return ended + (goesOn ? 1 : 0);
+  };
+
   const ending = ({ status, exit, signal }) => {
     if (status === 'ran' && exit !== 0) return signal ? `signal ${signal}` : `exit status ${exit}`;
     return status.replace('-', ' ');
@@ -68,9 +79,9 @@
       ...node, index, standing, spans, failures,
       word: [...words].map(([word, times]) => `${only ? '' : `${times} `}${word}`).join(', '),
       kinds: [...kinds].join(', '),
-      bytes: sum(node.outcomes.map((outcome) => outcome.bytes || 0)),
+      bytes: sum(node.outcomes.map((outcome) => outcome.arrived || 0)),
       seconds: Math.max(0, ...node.outcomes.map((outcome) => outcome.seconds)),
-      attempts: sum(node.outcomes.map((outcome) => outcome.attempts.length)),
+      attempts: sum(node.outcomes.map(tries)),
       begin: spans.length ? spans[0][1] : 0,
       end: Math.max(0, ...spans.map(([, , to]) => to), ...failures),
       text: [node.name, node.address, node.user, node.runtime, ...said].filter(Boolean).join('\n').toLowerCase(),
@@ -83,7 +94,7 @@
   const tiles = [
     ['ready', counts.ok], ['failed', counts.failed], ['not run', counts.not_run],
     ['pulled', counts.pulled], [run.command === 'pull' ? 'present before' : 'present', counts.present], ['missing', counts.missing], ['ran', counts.ran],
-    ['seen to arrive', run.arrived, size], ['of images on the nodes', sum(nodes.map((node) => node.bytes)), size],
+    [run.arrived_unseen ? `arrived, not counted on ${count(run.arrived_unseen, 'node')}` : 'arrived', run.arrived, size],
   ].filter(([, value], place) => place < 3 || value);
   const slowest = nodes.reduce((a, b) => (b.seconds > a.seconds ? b : a));
   document.title = `${ready ? 'READY' : 'NOT READY'}: prepull ${run.command} ${run.run}`;
@@ -194,7 +205,7 @@
   const byName = new Intl.Collator('en', { numeric: true });
   const COLUMNS = [
     ['name', 'Node'], ['runtime', 'Runtime'], ['status', 'Status'],
-    ['attempts', 'Attempts'], ['bytes', 'Size'], ['seconds', 'Time'],
+    ['attempts', 'Attempts'], ['bytes', 'Arrived'], ['seconds', 'Time'],
   ];
   const ORDER = ['failed', 'not-run', 'ok'];
   const compare = {
@@ -241,7 +252,7 @@
         ? make('span', { class: 'mono' }, `${attempt.failure.kind} (${attempt.failure.stage}): ${attempt.failure.detail}`)
         : (one.status === 'not-run' ? 'cancelled' : one.status === 'ran' ? ending(one) : 'success')));
     const facts = [
-      one.digest, one.bytes !== undefined && size(one.bytes), time(one.seconds), one.status === 'not-run' && one.failure.detail,
+      one.digest, one.arrived !== undefined && `${size(one.arrived)} arrived`, time(one.seconds), one.status === 'not-run' && one.failure.detail,
     ].filter(Boolean).join(', ');
     return make('div', { class: 'outcome' },
       one.image ? make('code', {}, one.image) : '', ` ${ending(one)} `, make('span', { class: 'quiet mono' }, facts),
