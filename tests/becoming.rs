@@ -139,11 +139,18 @@ impl Machine {
     async fn who(&self, password: Option<&str>) -> Result<String, Failure> {
         let argv = ["id".to_string(), "-u".to_string()];
         let node = becoming(password);
-        let ended = run(&mut self.place.session(), &node, &argv, pending()).await?;
+        let ended = run(
+            &mut self.place.session(),
+            &node,
+            &argv,
+            &Arc::default(),
+            pending(),
+        )
+        .await?;
         let Ended::Done(output) = ended else {
             panic!("nobody cancelled")
         };
-        Ok(String::from_utf8(output.stdout).unwrap())
+        Ok(String::from_utf8(output.stdout.read(usize::MAX).unwrap()).unwrap())
     }
 
     /// Refused, for this reason.

@@ -8,6 +8,7 @@ mod local_node;
 use std::future::pending;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use local_node::runtime::FakeRuntime;
 use local_node::{DASH, Place, Shells, node};
@@ -85,11 +86,18 @@ fn unescaped(line: &str) -> String {
 async fn arrived(place: &Place, words: &[String]) -> Vec<String> {
     let program = ["/usr/bin/printf", "%s\\0"].map(String::from);
     let argv: Vec<String> = program.into_iter().chain(words.iter().cloned()).collect();
-    let ended = run(&mut place.session(), &node(false), &argv, pending()).await;
+    let ended = run(
+        &mut place.session(),
+        &node(false),
+        &argv,
+        &Arc::default(),
+        pending(),
+    )
+    .await;
     let Ok(Ended::Done(output)) = ended else {
         panic!("{ended:?}");
     };
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = String::from_utf8(output.stdout.read(usize::MAX).unwrap()).unwrap();
     let mut words: Vec<String> = text.split('\0').map(String::from).collect();
     assert_eq!(words.pop().as_deref(), Some(""));
     words

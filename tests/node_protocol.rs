@@ -5,6 +5,7 @@
 mod local_node;
 
 use std::future::pending;
+use std::sync::Arc;
 
 use local_node::{DASH, Place, Shells, daemon, find, hostile, node, scenarios};
 use prepull::model::{Failure, FailureKind, Stage};
@@ -333,9 +334,15 @@ async fn a_pull_can_be_cancelled_at_any_moment() {
 async fn refused(place: &Place, become_root: bool) -> Failure {
     let argv = ["true".to_string()];
     let mut session = place.session();
-    run(&mut session, &node(become_root), &argv, pending())
-        .await
-        .unwrap_err()
+    run(
+        &mut session,
+        &node(become_root),
+        &argv,
+        &Arc::default(),
+        pending(),
+    )
+    .await
+    .unwrap_err()
 }
 
 /// `id`, of a user who is not root: the tests may be run by root.
@@ -377,7 +384,14 @@ async fn sudo_that_agrees_only_warns() {
         "#!/bin/sh\n[ \"$1$2$3$4$5\" = -k-n-uroot-- ] || exit 1\nshift 5\necho 'sudo: unable to resolve host' >&2\nexec \"$@\"\n",
     );
     let argv = ["true".to_string()];
-    let ended = run(&mut place.session(), &node(true), &argv, pending()).await;
+    let ended = run(
+        &mut place.session(),
+        &node(true),
+        &argv,
+        &Arc::default(),
+        pending(),
+    )
+    .await;
     assert!(matches!(ended, Ok(prepull::node::Ended::Done(output)) if output.success()));
     place.assert_clean().await;
 }

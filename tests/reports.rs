@@ -41,12 +41,15 @@ fn failed(detail: &str) -> Outcome {
 }
 
 fn ran(exit: ExitStatus, stdout: &str) -> Outcome {
-    Outcome::Ran(CommandOutput {
-        exit,
-        stdout: stdout.as_bytes().to_vec(),
-        stderr: b"\xff\x1b[31mwords\n".to_vec(),
-        truncated: true,
-    })
+    Outcome::Ran(
+        CommandOutput {
+            exit,
+            stdout: stdout.as_bytes().to_vec(),
+            stderr: b"\xff\x1b[31mwords\n".to_vec(),
+            truncated: true,
+        }
+        .into(),
+    )
 }
 
 fn hostile() -> MadeUp {

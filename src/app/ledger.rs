@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::journal::{End, Journal};
 use crate::model::Event;
-use crate::report::{Ledger, RunResult};
+use crate::report::{self, Ledger, RunResult};
 
 /// Why a journal is not whole; nothing when it is.
 pub(super) type Gap = Arc<Mutex<Option<io::Error>>>;
@@ -45,6 +45,7 @@ impl Ledger for JournalLedger {
         let end = End {
             finished: result.finished,
             stopped: result.stopped,
+            counts: Some(report::counts(result)),
         };
         self.try_to(|journal| journal.end(&end));
     }

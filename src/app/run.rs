@@ -19,8 +19,8 @@ use crate::cli::{self, Format, NodesFormat};
 use crate::credentials;
 use crate::engine::{self, Finish};
 use crate::journal::{Header, Journal};
-use crate::model::text::printable;
-use crate::model::{Fact, Plan, Secret, Work};
+use crate::model::text::{count, printable};
+use crate::model::{Fact, Outcome, Plan, Secret, Work};
 use crate::report::{
     self, FileReport, Human, HumanOptions, Json, Jsonl, Ledger, ReportForm, Reporter, RunInfo,
     RunResult, Screen,
@@ -116,7 +116,7 @@ pub(super) fn run(
         stopped: finish.stopped,
     };
     let mut unwritten = running.finish(&result).into_iter().peekable();
-    let is_written = unwritten.peek().is_none();
+    let mut is_written = unwritten.peek().is_none();
     for error in unwritten {
         let error = anyhow::Error::new(error).context("cannot write the result");
         report::print_stderr(&report::error_text(&error));
@@ -125,6 +125,13 @@ pub(super) fn run(
         super::warn(&[format!(
             "the journal of this run is not whole, resuming it would repeat work: {error}"
         )]);
+    }
+    if let Some((nodes, why)) = lost_output(&result) {
+        super::warn(&[format!(
+            "the output of {} is lost: {why}",
+            count(nodes, "node")
+        )]);
+        is_written = false;
     }
     let agree = report::digests_agree(&result);
     Ok(match Exit::of(&result.nodes, result.stopped, agree) {
@@ -147,6 +154,18 @@ fn still_resumable(info: Arc<RunInfo>, journal: Option<&Path>) -> Arc<RunInfo> {
         resume: None,
         ..RunInfo::clone(&info)
     })
+}
+
+/// On how many nodes a command ran whose output could not be kept, and why.
+fn lost_output(result: &RunResult) -> Option<(usize, &str)> {
+    let records = result.nodes.iter().flat_map(|node| &node.items);
+    let lost: Vec<&str> = records
+        .filter_map(|record| match &record.outcome {
+            Outcome::Ran(output) => output.lost(),
+            _ => None,
+        })
+        .collect();
+    Some((lost.len(), *lost.first()?))
 }
 
 /// What is left behind by a second signal.

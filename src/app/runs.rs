@@ -11,7 +11,7 @@ use clap::{CommandFactory, FromArgMatches};
 use super::exit::Exit;
 use super::run::form;
 use crate::cli::{Cli, Format, ListFormat, ReportFile, ReportForm, RunsCommand};
-use crate::journal::{self, Claim, JournalWork, Past, Runs, State};
+use crate::journal::{self, Claim, JournalWork, Listed, Past, Runs, State};
 use crate::model::{Fleet, Plan, text::count};
 use crate::report::{self, FileReport, Jsonl, Reporter, RunEntry, RunInfo, RunResult};
 use crate::settings::{self, Ambient};
@@ -44,12 +44,19 @@ pub(super) fn perform(command: &RunsCommand, ambient: &Ambient) -> Result<Exit> 
 
 fn list(folder: &Path, format: ListFormat) -> Result<Exit> {
     let mut entries = Vec::new();
-    for (path, past) in journal::list(folder)? {
-        match past
-            .map_err(|error| error.to_string())
-            .and_then(|past| result(&past).map(|told| (past, told)))
-        {
-            Ok((past, told)) => entries.push(RunEntry::new(&told, state(past.state))),
+    for (path, listed) in journal::list(folder)? {
+        let entry =
+            listed
+                .map_err(|error| error.to_string())
+                .and_then(|Listed { past, counts }| {
+                    let entry = RunEntry::new(&result(&past)?, state(past.state));
+                    Ok(match counts {
+                        Some(counts) => entry.with(counts),
+                        None => entry,
+                    })
+                });
+        match entry {
+            Ok(entry) => entries.push(entry),
             Err(why) => super::warn(&[format!("{} is left out: {why}", path.display())]),
         }
     }
@@ -71,14 +78,12 @@ fn show(folder: &Path, run: &str, format: Format) -> Result<Exit> {
     let past = Past::read(&journal::find(folder, run, Runs::All)?)?;
     let told = result(&past).map_err(anyhow::Error::msg)?;
     match format {
-        Format::Human => report::print_stdout(&format!(
-            "{} {} ({})\n{}",
-            told.info.id,
-            told.info.plan.work.command(),
-            state(past.state),
-            report::summary(&told)
-        ))?,
-        Format::Json => report::print_stdout(&report::document_text(&told)?)?,
+        Format::Human => report::write_stdout(|out| {
+            let (run, command) = (&told.info.id, told.info.plan.work.command());
+            writeln!(out, "{run} {command} ({})", state(past.state))?;
+            report::write_summary(&told, out, &|line| line.to_string())
+        })?,
+        Format::Json => report::write_stdout(|out| report::write_document(&told, out))?,
         Format::Jsonl => {
             let output = Box::new(std::io::stdout());
             tell_again(&past, &told, Jsonl::new(Arc::clone(&told.info), output))?;

@@ -27,7 +27,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::model::{Fact, NodeRecord, Plan, Portion, StopReason};
+use crate::model::{Fact, NodeRecord, Plan, Portion, Spool, StopReason};
 use crate::ports::{self, Runtime, Transport};
 use canary::Canary;
 use facts::Facts;
@@ -58,6 +58,8 @@ struct Course<'a, T> {
     registries: Registries,
     logins: Logins<'a>,
     pins: Pins,
+    /// What commands print.
+    spool: Arc<Spool>,
     /// When the first pull began that is still to show whether it can work.
     first_pull: watch::Sender<Option<Instant>>,
 }
@@ -96,6 +98,7 @@ pub async fn run<T: Transport>(
         registries: Registries::new(&plan.policy),
         logins: Logins::new(plan, logins),
         pins: Pins::new(plan),
+        spool: Arc::new(Spool::for_nodes(plan.fleet.nodes().len())),
         first_pull: watch::Sender::new(None),
     };
     Scheduler::new(&course, cancel_sender).run(stop).await

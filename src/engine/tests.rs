@@ -732,7 +732,7 @@ async fn a_command_is_run_once_even_when_the_way_to_it_takes_two_tries() {
         mark: String::new(),
     };
     let seen = run_all(&plan, &peer).await;
-    assert_eq!(seen.outcome(0, 0), &Outcome::Ran(output));
+    assert_eq!(seen.outcome(0, 0), &Outcome::Ran(output.into()));
     assert_eq!(peer.total().runs, 1);
     assert_eq!(seen.attempts(0, 0), 2);
 }

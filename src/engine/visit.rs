@@ -324,7 +324,7 @@ async fn try_item<T: Transport>(
         }
         Work::Exec(argv) => {
             begins(Stage::Run);
-            let running = node::run(session, node, argv, cancel);
+            let running = node::run(session, node, argv, &course.spool, cancel);
             Ok(done(guarded(Stage::Run, running).await?, Outcome::Ran))
         }
     }

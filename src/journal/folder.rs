@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::past::Past;
+use super::past::{Listed, Past, last_line};
 use super::{ENDING, JournalError};
 
 /// How many journals of one kind of run are kept, besides those of runs that did not end.
@@ -15,8 +15,6 @@ const KEPT: usize = 500;
 const SECOND: usize = 20;
 /// A journal's first line says within so many bytes what kind of run it is, unless the command line was a very long one.
 const HEAD: u64 = 64 * 1024;
-/// The last line of a run that ended is shorter.
-const TAIL: u64 = 4 * 1024;
 /// `prepull runs list` holds a lock on each journal for a moment.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -117,13 +115,7 @@ fn remove_if_over(path: &Path) -> io::Result<()> {
         Err(TryLockError::WouldBlock) => return Ok(()),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
-    let mut tail = Vec::new();
-    file.read_to_end(&mut tail)?;
-    let last = tail.strip_suffix(b"\n").unwrap_or_default();
-    let last = last.rsplit(|byte| *byte == b'\n').next();
-    if last.is_some_and(|line| line.starts_with(b"{\"end\":")) {
+    if last_line(&mut file)?.starts_with(b"{\"end\":") {
         std::fs::remove_file(path)?;
     }
     Ok(())
@@ -211,10 +203,10 @@ pub fn names(folder: &Path, runs: Runs) -> Result<Vec<String>, JournalError> {
 /// The folder cannot be read.
 pub fn list(
     folder: &Path,
-) -> Result<impl Iterator<Item = (PathBuf, Result<Past, JournalError>)>, JournalError> {
+) -> Result<impl Iterator<Item = (PathBuf, Result<Listed, JournalError>)>, JournalError> {
     Ok(journals(folder)?.into_iter().map(|path| {
-        let past = Past::read(&path);
-        (path, past)
+        let listed = Listed::read(&path);
+        (path, listed)
     }))
 }
 

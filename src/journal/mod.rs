@@ -14,10 +14,10 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Event, Node, Plan, Policy, RuntimeKind, StopReason, Work};
+use crate::model::{Counts, Event, Node, Plan, Policy, RuntimeKind, StopReason, Work};
 
 pub use folder::{Claim, Runs, claim, find, list, names};
-pub use past::{Past, State};
+pub use past::{Listed, Past, State};
 pub use write::Journal;
 
 /// The form of the files; a newer form gets another number.
@@ -95,6 +95,9 @@ pub struct End {
     /// Why early, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped: Option<StopReason>,
+    /// What came of it, for lists. Older versions did not write it down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
 }
 
 /// A line as it is read.

@@ -1,16 +1,20 @@
 //! Reads a journal back: what became of a run, also of one that was cut short.
 
 use std::collections::HashMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{End, Header, JournalError, JournalWork, Line, SCHEMA};
 use crate::model::{
-    Event, Fact, Fleet, Held, Node, NodeRecord, Outcome, Plan, PlannedImage, Policy, Record,
-    StopReason, Work,
+    Counts, Event, Fact, Fleet, Held, Node, NodeRecord, Outcome, Plan, PlannedImage, Policy,
+    Record, StopReason, Work,
 };
+
+/// The last line is shorter than this.
+const LAST_LINE: u64 = 4096;
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,24 +46,34 @@ impl Past {
     /// # Errors
     /// A file that cannot be read, or with another line that is none of ours.
     pub fn read(path: &Path) -> Result<Self, JournalError> {
+        Self::read_with(path, usize::MAX)
+    }
+
+    /// [`Past::read`] with so many bytes of what each command printed: older versions recorded all of it.
+    fn read_with(path: &Path, output: usize) -> Result<Self, JournalError> {
         let failed = |error| JournalError::file("read the journal", path, error);
+        let file = File::open(path).map_err(failed)?;
         // Before it is read: a run that ends meanwhile would seem to have been cut short.
-        let is_locked = match File::open(path).map_err(failed)?.try_lock_shared() {
-            Ok(()) => false,
-            Err(TryLockError::WouldBlock) => true,
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        };
-        let bytes = fs::read(path).map_err(failed)?;
+        let is_locked = is_locked(&file).map_err(failed)?;
+        let mut lines = BufReader::new(&file);
         let wrong = |line: usize, reason: String| JournalError::Line {
             path: path.to_owned(),
             line,
             reason,
         };
         let (mut header, mut events, mut end) = (None, Vec::new(), None);
-        for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
-            match serde_json::from_slice(line) {
+        let mut line = Vec::new();
+        for number in 0.. {
+            line.clear();
+            if lines.read_until(b'\n', &mut line).map_err(failed)? == 0 {
+                break;
+            }
+            match serde_json::from_slice(&line) {
                 Ok(Line::Run(first)) if number == 0 => header = Some(first),
-                Ok(Line::Event(event)) if number > 0 => events.push(event),
+                Ok(Line::Event(mut event)) if number > 0 => {
+                    shorten(&mut event, output).map_err(failed)?;
+                    events.push(event);
+                }
                 Ok(Line::End(last)) if number > 0 => end = Some(last),
                 Ok(_) => return Err(wrong(number + 1, "it stands in the wrong place".into())),
                 Err(_) if !line.ends_with(b"\n") => break,
@@ -190,6 +204,83 @@ impl Past {
         self.end.map_or_else(
             || self.header.started + self.events.last().map_or(Duration::ZERO, |event| event.at),
             |end| end.finished,
+        )
+    }
+}
+
+/// Whether a process holds its lock.
+fn is_locked(file: &File) -> io::Result<bool> {
+    match file.try_lock_shared() {
+        Ok(()) => file.unlock().map(|()| false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn shorten(event: &mut Event, output: usize) -> io::Result<()> {
+    if let Fact::Finished { record, .. } = &mut event.fact
+        && let Some(record) = Arc::get_mut(record)
+        && let Outcome::Ran(ran) = &mut record.outcome
+    {
+        *ran = ran.excerpt(output)?;
+    }
+    Ok(())
+}
+
+/// The last whole line of a journal, if it is as short as the end of a run.
+pub(super) fn last_line(file: &mut File) -> io::Result<Vec<u8>> {
+    let length = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(LAST_LINE)))?;
+    let mut tail = Vec::new();
+    file.take(LAST_LINE).read_to_end(&mut tail)?;
+    let tail = tail.strip_suffix(b"\n").unwrap_or_default();
+    let line = tail.rsplit(|byte| *byte == b'\n').next();
+    Ok(line.unwrap_or_default().to_vec())
+}
+
+/// A run in a list.
+#[derive(Debug)]
+pub struct Listed {
+    /// The run, without its events where `counts` say what came of it.
+    pub past: Past,
+    /// What came of it, as its last line says.
+    pub counts: Option<Counts>,
+}
+
+impl Listed {
+    /// Reads the first line and the last: what lies between may be long. All of it where the last one does not say enough.
+    pub(super) fn read(path: &Path) -> Result<Self, JournalError> {
+        match Self::glance(path) {
+            Ok(Some(listed)) => Ok(listed),
+            // What is wrong with it is told by who reads all of it.
+            Ok(None) | Err(_) => Ok(Self {
+                past: Past::read_with(path, 0)?,
+                counts: None,
+            }),
+        }
+    }
+
+    fn glance(path: &Path) -> io::Result<Option<Self>> {
+        let mut file = File::open(path)?;
+        let mut first = Vec::new();
+        BufReader::new(&file).read_until(b'\n', &mut first)?;
+        let last = last_line(&mut file)?;
+        let Ok(Line::End(end)) = serde_json::from_slice(&last) else {
+            return Ok(None);
+        };
+        let Ok(Line::Run(header)) = serde_json::from_slice(&first) else {
+            return Ok(None);
+        };
+        Ok(
+            (end.counts.is_some() && header.schema == SCHEMA).then(|| Self {
+                counts: end.counts,
+                past: Past {
+                    header,
+                    events: Vec::new(),
+                    end: Some(end),
+                    state: State::Ended,
+                },
+            }),
         )
     }
 }

@@ -90,7 +90,7 @@ fn a_run_that_ended_reads_back_as_it_was() {
     };
     let events = [
         finished(1, 0, Outcome::Pulled(held())),
-        finished(2, 2, Outcome::Ran(output)),
+        finished(2, 2, Outcome::Ran(output.into())),
         Event {
             number: 3,
             at: Duration::ZERO,
@@ -104,6 +104,7 @@ fn a_run_that_ended_reads_back_as_it_was() {
     let end = End {
         finished: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_009),
         stopped: Some(StopReason::Deadline),
+        counts: None,
     };
     let (_folder, path) = written(&events, Some(end));
     let past = Past::read(&path).unwrap();
@@ -112,6 +113,74 @@ fn a_run_that_ended_reads_back_as_it_was() {
     assert_eq!((past.end, past.state), (Some(end), State::Ended));
     assert_eq!(past.finished(), end.finished);
     assert_eq!(past.plan().unwrap().fleet, plan(3).fleet);
+}
+
+#[test]
+fn a_run_that_ended_is_listed_by_its_first_and_last_line() {
+    let counts = Counts {
+        nodes: 3,
+        ok: 1,
+        ran: Some(1),
+        ..Counts::default()
+    };
+    let end = End {
+        finished: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_009),
+        stopped: None,
+        counts: Some(counts),
+    };
+    let (folder, path) = written(&[finished(1, 0, Outcome::Missing)], Some(end));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    // What stands between is not looked at: it may be long.
+    let torn = format!("{}\nnot a line of ours\n{}\n", lines[0], lines[2]);
+    std::fs::write(&path, torn).unwrap();
+    let listed: Vec<_> = list(folder.path())
+        .unwrap()
+        .map(|(_, listed)| listed)
+        .collect();
+    let [Ok(listed)] = &listed[..] else {
+        panic!("{listed:?}");
+    };
+    assert_eq!(listed.past.header.run, "2026-a");
+    assert_eq!(listed.counts, Some(counts));
+    assert!(Past::read(&path).is_err());
+    // Without its end, and as older versions ended it, it is read.
+    for end in [
+        None,
+        Some(End {
+            counts: None,
+            ..end
+        }),
+    ] {
+        let (folder, _) = written(&[finished(1, 0, Outcome::Missing)], end);
+        let listed = list(folder.path()).unwrap().next().unwrap().1.unwrap();
+        assert_eq!((listed.past.events.len(), listed.counts), (1, None));
+    }
+}
+
+#[test]
+fn a_journal_has_the_start_of_what_commands_printed() {
+    let output = CommandOutput {
+        exit: ExitStatus::Code(0),
+        stdout: vec![0; 1 << 20],
+        stderr: b"short".to_vec(),
+        truncated: false,
+    };
+    let (_folder, path) = written(&[finished(1, 0, Outcome::Ran(output.into()))], None);
+    assert!(std::fs::metadata(&path).unwrap().len() < 10_000);
+    let past = Past::read(&path).unwrap();
+    let Fact::Finished { record, .. } = &past.events[0].fact else {
+        panic!("{past:?}");
+    };
+    let Outcome::Ran(ran) = &record.outcome else {
+        panic!("{record:?}");
+    };
+    assert_eq!(
+        (ran.stdout.len(), ran.stdout.excerpt_of()),
+        (4096, Some(1 << 20))
+    );
+    assert_eq!(ran.stderr.read(9).unwrap(), b"short");
+    assert!(ran.truncated);
 }
 
 #[test]
@@ -220,7 +289,7 @@ fn a_run_is_found_by_its_name_its_beginning_or_as_the_last() {
     assert!(named("").is_err());
     let listed = list(folder.path())
         .unwrap()
-        .map(|(_, past)| past.unwrap().header.run);
+        .map(|(_, listed)| listed.unwrap().past.header.run);
     assert_eq!(
         listed.collect::<Vec<_>>(),
         ["2026-01-a1", "2026-01-b2", "2026-02-c3"]
@@ -238,6 +307,7 @@ fn run_of(folder: &Path, run: &str, work: JournalWork, is_ended: bool) -> Journa
         let end = End {
             finished: SystemTime::UNIX_EPOCH,
             stopped: None,
+            counts: None,
         };
         journal.end(&end).unwrap();
     }

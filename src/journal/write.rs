@@ -1,13 +1,20 @@
 //! Writes a journal: in whole lines, and on the disk before an outcome is told.
 
+use std::borrow::Cow;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::folder::forget_oldest;
 use super::{ENDING, End, Header, JournalError, NewLine};
-use crate::model::{Event, Fact};
+use crate::model::{Event, Fact, Outcome, Record};
+
+/// What a journal may hold of the output of all nodes' commands together ...
+const OUTPUT_BUDGET: usize = 16 << 20;
+/// ... but never less or more than this of each stream of a node.
+const SHARE: (usize, usize) = (256, 4 << 10);
 
 /// A journal that is being written.
 #[derive(Debug)]
@@ -15,6 +22,8 @@ pub struct Journal {
     path: PathBuf,
     file: File,
     buffer: Vec<u8>,
+    /// How much of what a command printed is written down, in bytes of each stream.
+    share: usize,
 }
 
 impl Journal {
@@ -37,6 +46,7 @@ impl Journal {
             path: path.clone(),
             file,
             buffer: Vec::new(),
+            share: (OUTPUT_BUDGET / 2 / header.nodes.len().max(1)).clamp(SHARE.0, SHARE.1),
         };
         journal
             .write([NewLine::Run(header)], true)
@@ -67,7 +77,34 @@ impl Journal {
         let outcomes = events
             .iter()
             .any(|event| matches!(event.fact, Fact::Finished { .. }));
-        self.write(lines.map(NewLine::Event), outcomes)
+        let lines = lines
+            .map(|event| self.excerpt(event))
+            .collect::<io::Result<Vec<_>>>()?;
+        let lines = lines.iter().map(|event| NewLine::Event(event));
+        self.write(lines, outcomes)
+    }
+
+    /// The event with the start of what a command printed.
+    fn excerpt<'a>(&self, event: &'a Event) -> io::Result<Cow<'a, Event>> {
+        let Fact::Finished { node, item, record } = &event.fact else {
+            return Ok(Cow::Borrowed(event));
+        };
+        let Outcome::Ran(output) = &record.outcome else {
+            return Ok(Cow::Borrowed(event));
+        };
+        let record = Record {
+            outcome: Outcome::Ran(output.excerpt(self.share)?),
+            ..Record::clone(record)
+        };
+        let fact = Fact::Finished {
+            node: *node,
+            item: *item,
+            record: Arc::new(record),
+        };
+        Ok(Cow::Owned(Event {
+            fact,
+            ..event.clone()
+        }))
     }
 
     /// Writes the last line.

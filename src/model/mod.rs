@@ -1,4 +1,5 @@
-//! The words of the project as types, without I/O: node, image, plan, attempt, outcome, failure, event.
+//! The words of the project as types: node, image, plan, attempt, outcome, failure, event. No I/O, but for the file that
+//! `exec`'s output is kept in.
 
 pub mod content;
 pub mod event;
@@ -9,6 +10,7 @@ pub mod image;
 pub mod limit;
 pub mod node;
 pub mod outcome;
+pub mod output;
 pub mod passwords;
 pub mod plan;
 mod platform;
@@ -26,8 +28,9 @@ pub use image::{Image, ImageError, is_digest};
 pub use limit::Limit;
 pub use node::{Fleet, FleetError, Hop, Node, RuntimeKind};
 pub use outcome::{
-    Attempt, CommandOutput, ExitStatus, Held, NodeRecord, Outcome, Record, StopReason,
+    Attempt, CommandOutput, Counts, ExitStatus, Held, NodeRecord, Outcome, Record, StopReason,
 };
+pub use output::{ExecOutput, Kept, Spool, SpoolWriter};
 pub use passwords::{Passwords, Permit, Withheld};
 pub use plan::{
     Backoff, FailureLimit, Plan, PlannedImage, Policy, Portion, Preflight, PullWhen, Work,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::facts::NodeFacts;
 use super::failure::Failure;
+use super::output::ExecOutput;
 use super::platform::is_platform;
 
 /// How a command on a node ended.
@@ -133,7 +134,7 @@ pub enum Outcome {
     /// `check`: the node does not hold it.
     Missing,
     /// `exec`: the command ran to its end, whatever its status.
-    Ran(CommandOutput),
+    Ran(ExecOutput),
     /// `nodes --probe`: what the node is and has.
     Probed(Box<NodeFacts>),
     /// It failed for good.
@@ -190,6 +191,22 @@ pub struct Record {
     /// `None` where that could not be counted, or nothing was pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrived: Option<u64>,
+}
+
+/// How many nodes and outcomes of a run there are of each sort.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // docs/schema/document-1.json says what each is
+pub struct Counts {
+    pub nodes: usize,
+    pub ok: usize,
+    pub failed: usize,
+    pub not_run: usize,
+    pub pulled: usize,
+    pub present: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran: Option<usize>,
 }
 
 /// Everything about one node: one record for each item of the work, in the work's order.

@@ -186,7 +186,9 @@ fn asks() -> Vec<ChannelEvent> {
 
 async fn becomes_root(session: &mut Sudo, node: &Node) -> Failure {
     let argv = ["true".to_string()];
-    run(session, node, &argv, pending()).await.unwrap_err()
+    run(session, node, &argv, &Arc::default(), pending())
+        .await
+        .unwrap_err()
 }
 
 #[tokio::test(start_paused = true)]
@@ -358,7 +360,7 @@ async fn whatever_sudo_does_the_password_is_sent_to_our_prompt_alone_and_once() 
         let record = session.record.clone();
         let node = with_password();
         let argv = ["true".to_string()];
-        let failure = run(&mut session, &node, &argv, pending())
+        let failure = run(&mut session, &node, &argv, &Arc::default(), pending())
             .await
             .unwrap_err();
         assert_eq!(

@@ -5,9 +5,10 @@
 //! and a line out of place is an error, never a guess.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::transfer::Part;
-use crate::model::{CommandOutput, ExitStatus};
+use crate::model::{CommandOutput, ExecOutput, ExitStatus, Spool, SpoolWriter};
 
 /// The most bytes of one call, frames and output together; more where it has many commands.
 const CALL_LIMIT: usize = 4 << 20;
@@ -34,6 +35,8 @@ pub(super) enum Frame {
     Exited,
     /// A command's end and output.
     Output(CommandOutput),
+    /// The same where there is a spool, which has what was printed.
+    Ran(ExecOutput),
     /// It can see what arrives, and tells from here on.
     Measured,
     /// What is on its way.
@@ -83,11 +86,14 @@ pub(super) struct Reader {
     ended: bool,
     /// A frame whose bytes are still to come: their number, and what its line said.
     pending: Option<Announced>,
+    /// Where output goes as it comes, instead of memory.
+    spool: Option<Arc<Spool>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum Announced {
     Output(Output),
+    Spooled(Output, Box<[SpoolWriter; 2]>),
     Manifest(usize),
 }
 
@@ -111,7 +117,13 @@ impl Reader {
             begun: false,
             ended: false,
             pending: None,
+            spool: None,
         }
+    }
+
+    /// Output goes there as it comes.
+    pub(super) fn spool_into(&mut self, spool: Arc<Spool>) {
+        self.spool = Some(spool);
     }
 
     /// Whether our program's first frame was seen.
@@ -194,8 +206,16 @@ impl Reader {
     }
 
     fn payload(&mut self) -> Option<Frame> {
+        if let Some(Announced::Spooled(_, writers)) = &mut self.pending {
+            for writer in writers.iter_mut() {
+                let here = writer.left().min(self.buffer.len());
+                writer.write(&self.buffer[..here]);
+                self.buffer.drain(..here);
+            }
+        }
         let size = |announced: &Announced| match announced {
             Announced::Output(output) => output.stdout + output.stderr,
+            Announced::Spooled(_, writers) => writers.iter().map(SpoolWriter::left).sum(),
             Announced::Manifest(size) => *size,
         };
         let there = self.buffer.len();
@@ -207,6 +227,15 @@ impl Reader {
                 stderr: self.buffer.drain(..output.stderr).collect(),
                 truncated: output.truncated,
             }),
+            Announced::Spooled(output, writers) => {
+                let [stdout, stderr] = (*writers).map(SpoolWriter::finish);
+                Frame::Ran(ExecOutput {
+                    exit: output.exit,
+                    stdout,
+                    stderr,
+                    truncated: output.truncated,
+                })
+            }
             Announced::Manifest(size) => Frame::Manifest(self.buffer.drain(..size).collect()),
         })
     }
@@ -266,7 +295,14 @@ impl Reader {
             "output" => {
                 let announced = announced(rest, self.limits)
                     .ok_or_else(|| Broken("it announced an output that cannot be".into()))?;
-                return Ok(Line::Announced(Announced::Output(announced)));
+                return Ok(Line::Announced(match &self.spool {
+                    None => Announced::Output(announced),
+                    Some(spool) => {
+                        let places = [announced.stdout, announced.stderr];
+                        let places = places.map(|length| spool.place_for(length));
+                        Announced::Spooled(announced, Box::new(places))
+                    }
+                }));
             }
             _ => return Err(Broken("it sent a line that is unknown".into())),
         };
@@ -390,6 +426,39 @@ mod tests {
             output(1, b"a\0", b"\ner", false),
             output(0, b"prepull-n output ", b"", true),
         ]
+    }
+
+    #[test]
+    fn output_goes_to_its_spool_as_it_comes() {
+        let spool = Arc::new(Spool::for_nodes(1));
+        let mut reader = Reader::new("n", (1 << 20, 1 << 20), 1);
+        reader.spool_into(Arc::clone(&spool));
+        let mut sent = b"prepull-n hello\nprepull-n output 3 1000000 3 1\n".to_vec();
+        sent.extend(vec![b'x'; 1_000_000]);
+        sent.extend(b"errprepull-n end\n");
+        let mut frames = Vec::new();
+        for piece in sent.chunks(32 << 10) {
+            reader.push(piece).unwrap();
+            while let Some(frame) = reader.next().unwrap() {
+                frames.push(frame);
+            }
+            assert!(
+                reader.buffer.len() < 100,
+                "{} bytes wait",
+                reader.buffer.len()
+            );
+            assert!(reader.buffer.capacity() < 100 << 10);
+        }
+        let [Frame::Hello, Frame::Ran(output), Frame::End] = &frames[..] else {
+            panic!("{frames:?}");
+        };
+        assert_eq!(output.exit, ExitStatus::Code(3));
+        assert_eq!(
+            output.stdout.read(usize::MAX).unwrap(),
+            vec![b'x'; 1_000_000]
+        );
+        assert_eq!(output.stderr.read(usize::MAX).unwrap(), b"err");
+        assert!(output.truncated);
     }
 
     #[test]

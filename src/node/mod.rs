@@ -16,11 +16,12 @@ mod transfer;
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    CommandOutput, Failure, FailureKind, Held, Image, Layer, Node, Outcome, PullWhen, RuntimeKind,
-    Stage,
+    CommandOutput, ExecOutput, Failure, FailureKind, Held, Image, Layer, Node, Outcome, PullWhen,
+    RuntimeKind, Spool, Stage,
 };
 use crate::ports::{NodeCommand, PullRequest, Runtime, Session};
 
@@ -301,7 +302,7 @@ pub async fn check<S: Session>(
         cancel,
     );
     match asked.await? {
-        Ended::Done(output) => {
+        Ended::Done((output, _)) => {
             let held = runtime.read_inspect(image, &output, Stage::Inspect)?;
             if let Some(held) = &held {
                 suits(held, platform, Stage::Inspect)?;
@@ -314,7 +315,7 @@ pub async fn check<S: Session>(
 
 /// Runs the operator's command as it stands, without a shell in between and without input.
 ///
-/// At most 1 MiB each of its standard output and standard error is kept; the rest is read and dropped.
+/// What it prints goes to `spool`, of each stream as much as the spool's share; the node drops the rest.
 ///
 /// # Errors
 /// A [`Failure`] at stage start or run; a command that fails is no failure here.
@@ -322,19 +323,24 @@ pub async fn run<S: Session>(
     session: &mut S,
     node: &Node,
     argv: &[String],
+    spool: &Arc<Spool>,
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Ended<CommandOutput>, Failure> {
+) -> Result<Ended<ExecOutput>, Failure> {
     let command = NodeCommand {
         argv: argv.iter().map(String::as_str).collect(),
         environment: Vec::new(),
         secret: None,
         stdin: b"",
     };
-    let request = Request::new(Action::Run, vec![command]);
-    one_command(session, node, &request, Stage::Run, None, cancel).await
+    let request = Request::run(command, spool);
+    let ended = one_command(session, node, &request, Stage::Run, None, cancel).await?;
+    Ok(match ended {
+        Ended::Done((output, spooled)) => Ended::Done(spooled.unwrap_or_else(|| output.into())),
+        Ended::Cancelled => Ended::Cancelled,
+    })
 }
 
-/// A request of one command, from start to end.
+/// A request of one command, from start to end: its output, or what the spool has of it.
 async fn one_command<S: Session>(
     session: &mut S,
     node: &Node,
@@ -342,7 +348,7 @@ async fn one_command<S: Session>(
     stage: Stage,
     limit: Option<Duration>,
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Ended<CommandOutput>, Failure> {
+) -> Result<Ended<(CommandOutput, Option<ExecOutput>)>, Failure> {
     let mut cancel = pin!(cancel);
     let Some(mut talk) = Talk::start(session, node, request, stage, cancel.as_mut()).await? else {
         return Ok(Ended::Cancelled);
@@ -350,7 +356,7 @@ async fn one_command<S: Session>(
     match talk.output(limit, cancel.as_mut()).await? {
         Heard::This(output) => {
             talk.finish().await;
-            Ok(Ended::Done(output))
+            Ok(Ended::Done((output, talk.spooled)))
         }
         Heard::Cancel => {
             talk.stop().await;

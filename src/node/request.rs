@@ -2,14 +2,14 @@
 //!
 //! A value travels as the number of its lines, then its lines, so that newlines within it survive.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use sha1::{Digest as _, Sha1};
 
 use super::{PullJob, TURN_LIMIT};
-use crate::model::{Failure, FailureKind, Node, PullWhen, Secret, Stage};
+use crate::model::{Failure, FailureKind, Node, PullWhen, Secret, Spool, Stage};
 use crate::ports::{NodeCommand, SecretDelivery};
 
 /// The program itself.
@@ -35,7 +35,6 @@ pub(super) const GO: &str = "#go";
 /// The most bytes of a command's output that the node sends. Inspect and pull and inspect together
 /// stay below the limit for one call (`frames`).
 const RUNTIME_LIMITS: (usize, usize) = (1 << 20, 256 << 10);
-const RUN_LIMITS: (usize, usize) = (1 << 20, 1 << 20);
 
 /// What the node does with the commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +98,8 @@ pub(super) struct Request<'a> {
     pub(super) nonce: String,
     /// For a pull: what makes it go on without us.
     pub(super) own: Option<OnItsOwn>,
+    /// For the operator's own command: where its output goes.
+    pub(super) spool: Option<Arc<Spool>>,
 }
 
 /// What a pull needs to go on without us.
@@ -136,6 +137,15 @@ impl<'a> Request<'a> {
             commands,
             nonce: nonce(),
             own: None,
+            spool: None,
+        }
+    }
+
+    /// The operator's own command, whose output goes to `spool`.
+    pub(super) fn run(command: NodeCommand<'a>, spool: &Arc<Spool>) -> Self {
+        Self {
+            spool: Some(Arc::clone(spool)),
+            ..Self::new(Action::Run, vec![command])
         }
     }
 
@@ -163,14 +173,15 @@ impl<'a> Request<'a> {
                 turn_limit: job.timeout.unwrap_or(TURN_LIMIT),
                 disk_credentials: job.disk_credentials,
             }),
+            spool: None,
         }
     }
 
     /// The most bytes of standard output and of standard error for one command.
     pub(super) fn limits(&self) -> (usize, usize) {
-        match self.action {
-            Action::Run => RUN_LIMITS,
-            Action::Pull(_) | Action::Ask | Action::Facts => RUNTIME_LIMITS,
+        match &self.spool {
+            Some(spool) => (spool.share(), spool.share()),
+            None => RUNTIME_LIMITS,
         }
     }
 

@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::model::{
-    CommandOutput, ExitStatus, Failure, FailureKind, Limit, Node, Stage,
+    CommandOutput, ExecOutput, ExitStatus, Failure, FailureKind, Limit, Node, Stage,
     text::{self, capped},
 };
 use crate::ports::{Channel, ChannelEvent, Session};
@@ -68,6 +69,8 @@ pub(super) struct Talk<C> {
     pub(super) host: Option<Told>,
     /// What it told about the disk where images live.
     pub(super) disk: Option<String>,
+    /// What the operator's command printed, where that is spooled: the output that is returned is then empty.
+    pub(super) spooled: Option<ExecOutput>,
 }
 
 impl<C: Channel> Talk<C> {
@@ -96,7 +99,11 @@ impl<C: Channel> Talk<C> {
                 sent: Instant::now(),
                 host: None,
                 disk: None,
+                spooled: None,
             };
+            if let Some(spool) = &request.spool {
+                talk.reader.spool_into(Arc::clone(spool));
+            }
             if node.become_root {
                 talk.become_root(session, node, &limit).await?;
             }
@@ -218,6 +225,16 @@ impl<C: Channel> Talk<C> {
                 Frame::Output(output) => {
                     transfer.end();
                     return Ok(Heard::This(output));
+                }
+                Frame::Ran(output) => {
+                    let exit = output.exit.clone();
+                    self.spooled = Some(output);
+                    return Ok(Heard::This(CommandOutput {
+                        exit,
+                        stdout: Vec::new(),
+                        stderr: Vec::new(),
+                        truncated: false,
+                    }));
                 }
                 Frame::Host(said) => {
                     self.host = Some(Told {

@@ -281,8 +281,15 @@ async fn check_tells_what_is_held_and_run_what_was_printed() {
     peer.node("n1").image(IMAGE, [Step::Present]);
     let ended = check(&mut session, &node(), &DOCKER, &image, None, pending()).await;
     assert_eq!(ended, Ok(Ended::Done(Some(held()))));
-    let ended = run(&mut session, &node(), &["true".into()], pending()).await;
-    assert_eq!(ended, Ok(Ended::Done(output)));
+    let ended = run(
+        &mut session,
+        &node(),
+        &["true".into()],
+        &Arc::default(),
+        pending(),
+    )
+    .await;
+    assert_eq!(ended, Ok(Ended::Done(output.into())));
     assert_eq!(peer.counts("n1").channels, 3);
 }
 
@@ -330,7 +337,7 @@ fn the_calls_can_move_between_threads() {
         let _ = probe(&mut session, &node(), &[&DOCKER], pending()).await;
         let _ = pull(&mut session, &node(), &job, &|_| {}, pending()).await;
         let _ = check(&mut session, &node(), &DOCKER, &image, None, pending()).await;
-        let _ = run(&mut session, &node(), &[], pending()).await;
+        let _ = run(&mut session, &node(), &[], &Arc::default(), pending()).await;
     });
 }
 
@@ -556,9 +563,15 @@ async fn a_channel_that_closes_early_tells_by_what_it_said() {
     ] {
         let told = format!("{events:?}");
         let mut session = Canned(events);
-        let failure = run(&mut session, &node(), &["true".into()], pending())
-            .await
-            .unwrap_err();
+        let failure = run(
+            &mut session,
+            &node(),
+            &["true".into()],
+            &Arc::default(),
+            pending(),
+        )
+        .await
+        .unwrap_err();
         assert_eq!((failure.kind, failure.stage), (kind, stage), "{told}");
         assert!(failure.detail.contains(words), "{failure}");
     }

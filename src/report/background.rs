@@ -13,11 +13,17 @@ pub type Output = Box<dyn Write + Send>;
 /// So many bytes may wait before what nobody will miss is left out.
 const BEHIND: usize = 1 << 20;
 
+/// Something to be written: a text of this length, or what is only made then.
+type Piece = (
+    usize,
+    Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>,
+);
+
 /// An unbounded queue in front of an output.
 pub struct Background {
     /// The bytes in the queue.
     waiting: Arc<AtomicUsize>,
-    queue: Option<Sender<String>>,
+    queue: Option<Sender<Piece>>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -33,22 +39,19 @@ impl Background {
         every: Option<Duration>,
         pulse: impl Fn() -> String + Send + 'static,
     ) -> Self {
-        let (queue, texts) = channel::<String>();
+        let (queue, pieces) = channel::<Piece>();
         let waiting = Arc::new(AtomicUsize::new(0));
         let queued = Arc::clone(&waiting);
         let thread = std::thread::spawn(move || {
             let mut first = Ok(());
             let mut due = every.map(|every| Instant::now() + every);
-            while let Some(text) = next(&texts, due) {
-                let was_queued = text.as_ref().map_or(0, String::len);
-                let text = text.unwrap_or_else(|| {
+            while let Some(piece) = next(&pieces, due) {
+                let (was_queued, write) = piece.unwrap_or_else(|| {
                     due = every.map(|every| Instant::now() + every);
-                    pulse()
+                    (0, text(pulse()).1)
                 });
                 if first.is_ok() {
-                    first = output
-                        .write_all(text.as_bytes())
-                        .and_then(|()| output.flush());
+                    first = write(&mut output).and_then(|()| output.flush());
                 }
                 queued.fetch_sub(was_queued, Ordering::Relaxed);
             }
@@ -62,11 +65,23 @@ impl Background {
     }
 
     /// Queues a text; never blocks.
-    pub fn write(&self, text: String) {
+    pub fn write(&self, line: String) {
+        self.queue(text(line));
+    }
+
+    /// Queues what is written by `write`, and made only then: for what is too long to wait in memory.
+    pub fn write_later(
+        &self,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+    ) {
+        self.queue((0, Box::new(write)));
+    }
+
+    fn queue(&self, piece: Piece) {
         if let Some(queue) = &self.queue {
-            self.waiting.fetch_add(text.len(), Ordering::Relaxed);
+            self.waiting.fetch_add(piece.0, Ordering::Relaxed);
             // The thread ends only after this sender is gone.
-            let _ = queue.send(text);
+            let _ = queue.send(piece);
         }
     }
 
@@ -87,13 +102,21 @@ impl Background {
     }
 }
 
-/// The next text, or `Some(None)` when it is `due` before one comes; `None` when no more will come.
-fn next(texts: &Receiver<String>, due: Option<Instant>) -> Option<Option<String>> {
+fn text(text: String) -> Piece {
+    let length = text.len();
+    (
+        length,
+        Box::new(move |out: &mut dyn Write| out.write_all(text.as_bytes())),
+    )
+}
+
+/// The next piece, or `Some(None)` when it is `due` before one comes; `None` when no more will come.
+fn next(pieces: &Receiver<Piece>, due: Option<Instant>) -> Option<Option<Piece>> {
     let Some(due) = due else {
-        return texts.recv().ok().map(Some);
+        return pieces.recv().ok().map(Some);
     };
-    match texts.recv_timeout(due.saturating_duration_since(Instant::now())) {
-        Ok(text) => Some(Some(text)),
+    match pieces.recv_timeout(due.saturating_duration_since(Instant::now())) {
+        Ok(piece) => Some(Some(piece)),
         Err(RecvTimeoutError::Timeout) => Some(None),
         Err(RecvTimeoutError::Disconnected) => None,
     }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use serde::ser::Error as _;
+use serde::{Serialize, Serializer};
 
 use super::RunResult;
 use crate::model::{
-    Attempt, ExitStatus, Failure, FailureKind, NodeRecord, Outcome, Record, Retry, Stage, Work,
-    text::capped,
+    Attempt, Counts, ExitStatus, Failure, FailureKind, Kept, NodeRecord, Outcome, Record, Retry,
+    Stage, Work, text::capped,
 };
 
 /// The longest detail in a document, in bytes: a node's words must not fill a disk.
@@ -93,9 +94,29 @@ pub(super) struct OutcomeEntry {
 struct OutputEntry {
     exit: Option<u32>,
     signal: Option<String>,
-    stdout: String,
-    stderr: String,
+    stdout: Printed,
+    stderr: Printed,
     truncated: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stdout_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stderr_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<String>,
+}
+
+/// What a command printed, read when it is written: a fleet's output is more than memory should hold.
+#[derive(Debug, Clone, PartialEq)]
+struct Printed {
+    kept: Kept,
+    limit: usize,
+}
+
+impl Serialize for Printed {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let bytes = self.kept.read(self.limit).map_err(S::Error::custom)?;
+        out.serialize_str(&String::from_utf8_lossy(&bytes))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -115,23 +136,13 @@ pub(super) struct FailureEntry {
     detail: String,
 }
 
-/// How many nodes and outcomes there are of each sort.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Counts {
-    pub nodes: usize,
-    pub ok: usize,
-    pub failed: usize,
-    pub not_run: usize,
-    pub pulled: usize,
-    pub present: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub missing: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ran: Option<usize>,
-}
-
 /// The whole result as a document.
 pub fn document(result: &RunResult) -> Document {
+    document_within(result, usize::MAX)
+}
+
+/// The same, with at most so many bytes of what each command printed.
+pub(super) fn document_within(result: &RunResult, limit: usize) -> Document {
     let plan = &result.info.plan;
     let images = (0..plan.work.items())
         .filter_map(|item| {
@@ -160,7 +171,7 @@ pub fn document(result: &RunResult) -> Document {
                 .items
                 .iter()
                 .enumerate()
-                .map(|(item, record)| outcome_entry(&plan.work, item, record))
+                .map(|(item, record)| outcome_entry(&plan.work, item, record, limit))
                 .collect(),
         })
         .collect();
@@ -299,7 +310,8 @@ pub(super) fn standing(node: &NodeRecord) -> Standing {
     }
 }
 
-pub(super) fn counts(result: &RunResult) -> Counts {
+/// The counts of a run.
+pub fn counts(result: &RunResult) -> Counts {
     let work = &result.info.plan.work;
     let mut counts = Counts {
         nodes: result.nodes.len(),
@@ -326,7 +338,12 @@ pub(super) fn counts(result: &RunResult) -> Counts {
     counts
 }
 
-pub(super) fn outcome_entry(work: &Work, item: usize, record: &Record) -> OutcomeEntry {
+pub(super) fn outcome_entry(
+    work: &Work,
+    item: usize,
+    record: &Record,
+    limit: usize,
+) -> OutcomeEntry {
     let mut entry = OutcomeEntry {
         image: work.image(item).map(ToString::to_string),
         status: record.outcome.status(),
@@ -350,12 +367,19 @@ pub(super) fn outcome_entry(work: &Work, item: usize, record: &Record) -> Outcom
                 ExitStatus::Code(code) => (Some(*code), None),
                 ExitStatus::Signal(name) => (None, Some(name.clone())),
             };
+            let printed = |kept: &Kept| Printed {
+                kept: kept.clone(),
+                limit,
+            };
             entry.output = Some(OutputEntry {
                 exit,
                 signal,
-                stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-                stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+                stdout: printed(&output.stdout),
+                stderr: printed(&output.stderr),
                 truncated: output.truncated,
+                stdout_bytes: output.stdout.excerpt_of(),
+                stderr_bytes: output.stderr.excerpt_of(),
+                lost: output.lost().map(String::from),
             });
         }
         Outcome::Failed(failure) => entry.failure = Some(failure_entry(failure)),

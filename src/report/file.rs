@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::html::page;
-use super::json::document_text;
+use super::json::write_document;
 use super::junit::junit;
 use super::timeline::Timeline;
 use super::{Reporter, RunInfo, RunResult};
@@ -57,12 +57,16 @@ impl Reporter for FileReport {
     }
 
     fn finish(&mut self, result: &RunResult) -> io::Result<()> {
-        let text = match &mut self.form {
-            Form::Json => document_text(result)?,
-            Form::Junit => junit(result)?,
-            Form::Html(timeline) => page(result, std::mem::replace(timeline, Timeline::new(0)))?,
+        let form = &mut self.form;
+        let content = |out: &mut dyn io::Write| match form {
+            Form::Json => write_document(result, out),
+            Form::Junit => junit(result, out),
+            Form::Html(timeline) => {
+                let timeline = std::mem::replace(timeline, Timeline::new(0));
+                out.write_all(page(result, timeline)?.as_bytes())
+            }
         };
-        write(&self.path, &text).map_err(|error| {
+        write(&self.path, content).map_err(|error| {
             io::Error::new(
                 error.kind(),
                 format!("report {}: {error}", self.path.display()),
@@ -72,13 +76,19 @@ impl Reporter for FileReport {
 }
 
 /// Beside its place first, so that nobody ever reads half of it. Who may read it is as for any new file.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+fn write(
+    path: &Path,
+    content: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
+) -> io::Result<()> {
     let folder = Path::new(".").join(path.parent().unwrap_or(Path::new("")));
     let mut file = tempfile::Builder::new()
         .prefix(".prepull-")
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(folder)?;
-    file.write_all(text.as_bytes())?;
+    let mut out = io::BufWriter::new(&mut file);
+    content(&mut out)?;
+    out.flush()?;
+    drop(out);
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::RunResult;
-use super::document::{document, standing, took};
+use super::document::{document_within, standing, took};
 use super::groups::groups;
 use super::timeline::{Timeline, milliseconds};
 use crate::model::text::{capped, printed};
@@ -42,7 +42,7 @@ pub(super) fn page(result: &RunResult, timeline: Timeline) -> serde_json::Result
         })
         .collect();
     let mut data = json!({
-        "document": document(result), "nodes": nodes, "groups": groups, "total": milliseconds(passed),
+        "document": document_within(result, 2 * TEXT), "nodes": nodes, "groups": groups, "total": milliseconds(passed),
         "resume": result.info.resume, "version": env!("CARGO_PKG_VERSION"),
     });
     tame(&mut data);

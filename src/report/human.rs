@@ -1,6 +1,6 @@
 //! The reporter for people: bars or lines while it runs, the summary at the end.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use super::board::Board;
 use super::document::{counts, digests_agree};
 use super::lines::{beginning, line, standing};
 use super::screen::Screen;
-use super::{Progress, Reporter, RunInfo, RunResult, summary};
+use super::summary::write_summary;
+use super::{Progress, Reporter, RunInfo, RunResult};
 use crate::model::Event;
 
 /// How often lines tell where all nodes stand.
@@ -162,15 +163,13 @@ impl Reporter for Human {
                 .bold();
             let style = if good { style.green() } else { style.red() };
             let heads = ["READY: ", "NOT READY: ", "DONE: ", "NOT DONE: "];
-            for line in summary(result).lines() {
-                let head = heads.iter().any(|head| line.starts_with(head));
-                if head {
-                    writeln!(self.results, "{}", style.apply_to(line))?;
-                } else {
-                    writeln!(self.results, "{line}")?;
-                }
-            }
-            self.results.flush()?;
+            let styled = |line: &str| match heads.iter().any(|head| line.starts_with(head)) {
+                true => style.apply_to(line).to_string(),
+                false => line.to_string(),
+            };
+            let mut results = io::BufWriter::new(&mut self.results);
+            write_summary(result, &mut results, &styled)?;
+            results.flush()?;
         }
         lines
     }

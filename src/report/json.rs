@@ -1,15 +1,15 @@
 //! Reporters for programs: one document at the end, or one event a line.
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::background::{Background, Output};
-use super::document::{document, failure_entry, outcome_entry, seconds, timestamp};
+use super::document::{OutcomeEntry, document, failure_entry, outcome_entry, seconds, timestamp};
 use super::{Reporter, RunInfo, RunResult};
-use crate::model::{Event, Fact};
+use crate::model::{Event, Fact, Outcome};
 
 /// One document at the end of the run.
 pub struct Json(Output);
@@ -25,18 +25,19 @@ impl Reporter for Json {
     fn event(&mut self, _event: &Event) {}
 
     fn finish(&mut self, result: &RunResult) -> io::Result<()> {
-        self.0.write_all(document_text(result)?.as_bytes())?;
-        self.0.flush()
+        write_document(result, &mut self.0)
     }
 }
 
-/// The document of a run as text, ending with a newline.
+/// Writes the document of a run, ending with a newline.
 ///
 /// # Errors
-/// What the JSON writer answers; it writes to memory.
-pub fn document_text(result: &RunResult) -> serde_json::Result<String> {
-    let text = serde_json::to_string_pretty(&document(result))?;
-    Ok(ascii_controls(&text) + "\n")
+/// What writing answered, or reading back what commands printed.
+pub fn write_document(result: &RunResult, out: &mut dyn Write) -> io::Result<()> {
+    let mut out = Escaped::new(out);
+    serde_json::to_writer_pretty(&mut out, &document(result))?;
+    out.write_all(b"\n")?;
+    out.flush()
 }
 
 /// One event a line, and the document as the last line's `result`.
@@ -60,6 +61,21 @@ impl Reporter for Jsonl {
         if event.fact.may_be_lost() && self.output.is_behind() {
             return;
         }
+        if let Fact::Finished { node, item, record } = &event.fact
+            && matches!(record.outcome, Outcome::Ran(_))
+        {
+            let plan = &self.info.plan;
+            let node = plan.fleet.nodes().get(*node);
+            let line = Ran {
+                number: event.number,
+                at_seconds: seconds(event.at),
+                event: "finished",
+                node: node.map(|node| node.name.clone()),
+                outcome: outcome_entry(&plan.work, *item, record, usize::MAX),
+            };
+            self.output.write_later(move |out| write_line(&line, out));
+            return;
+        }
         let line = event_json(&self.info, event).to_string();
         self.output.write(ascii_controls(&line) + "\n");
     }
@@ -69,11 +85,44 @@ impl Reporter for Jsonl {
         struct Last {
             result: super::Document,
         }
-        let line = serde_json::to_string(&Last {
+        let last = Last {
             result: document(result),
-        })?;
-        self.output.write(ascii_controls(&line) + "\n");
+        };
+        self.output.write_later(move |out| write_line(&last, out));
         self.output.finish()
+    }
+}
+
+fn write_line(line: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    let mut out = Escaped::new(out);
+    serde_json::to_writer(&mut out, line)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// Passes JSON on as [`ascii_controls`] makes it. What it is given at one time is whole characters, as serde_json does.
+struct Escaped<'a>(io::BufWriter<&'a mut dyn Write>);
+
+impl<'a> Escaped<'a> {
+    fn new(out: &'a mut dyn Write) -> Self {
+        Self(io::BufWriter::new(out))
+    }
+}
+
+impl Write for Escaped<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let is_plain = |byte: &u8| (b' '..=b'~').contains(byte) || *byte == b'\n';
+        if bytes.iter().all(is_plain) {
+            self.0.write_all(bytes)?;
+        } else {
+            let text = std::str::from_utf8(bytes).map_err(io::Error::other)?;
+            self.0.write_all(ascii_controls(text).as_bytes())?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -93,6 +142,16 @@ pub(super) fn ascii_controls(text: &str) -> String {
         }
     }
     out
+}
+
+/// The line for a command that ran, whose output may be long.
+#[derive(Serialize)]
+struct Ran {
+    number: u64,
+    at_seconds: f64,
+    event: &'static str,
+    node: Option<String>,
+    outcome: OutcomeEntry,
 }
 
 /// Every line's form: `docs/schema/events-1.json`.
@@ -159,7 +218,7 @@ fn event_json(info: &RunInfo, event: &Event) -> Value {
         ),
         Fact::Finished { node, item, record } => (
             "finished",
-            json!({ "node": name(*node), "outcome": outcome_entry(&plan.work, *item, record) }),
+            json!({ "node": name(*node), "outcome": outcome_entry(&plan.work, *item, record, usize::MAX) }),
         ),
         Fact::NodeLeft { node, done } => {
             ("node-left", json!({ "node": name(*node), "done": done }))

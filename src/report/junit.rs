@@ -19,7 +19,7 @@ const MESSAGE: usize = 300;
 /// The longest text in an element, in bytes.
 const TEXT: usize = 64 * 1024;
 
-type Xml = Writer<Vec<u8>>;
+type Xml<'a> = Writer<&'a mut dyn io::Write>;
 
 /// How many test cases of a suite came to what.
 #[derive(Default, Clone, Copy)]
@@ -29,17 +29,17 @@ struct Tally {
     skipped: usize,
 }
 
-/// The result as JUnit XML.
+/// Writes the result as JUnit XML.
 ///
 /// # Errors
-/// What the XML writer answers; it writes to memory.
-pub(super) fn junit(result: &RunResult) -> io::Result<String> {
+/// What writing answered, or reading back what commands printed.
+pub(super) fn junit(result: &RunResult, out: &mut dyn io::Write) -> io::Result<()> {
     let work = &result.info.plan.work;
     let run = format!("prepull {} {}", work.command(), result.info.id);
     let suites: Vec<Tally> = (0..work.items()).map(|item| tally(result, item)).collect();
     let all = |of: fn(&Tally) -> usize| suites.iter().map(of).sum::<usize>().to_string();
     let passed = result.finished.duration_since(result.info.started);
-    let mut xml = Writer::new_with_indent(Vec::new(), b' ', 2);
+    let mut xml = Writer::new_with_indent(out, b' ', 2);
     xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
     xml.create_element("testsuites")
         .with_attribute(("name", legal(&run).as_str()))
@@ -51,9 +51,7 @@ pub(super) fn junit(result: &RunResult) -> io::Result<String> {
             let mut suites = suites.iter().enumerate();
             suites.try_for_each(|(item, tally)| suite(xml, result, item, *tally))
         })?;
-    let mut text = String::from_utf8(xml.into_inner()).map_err(io::Error::other)?;
-    text.push('\n');
-    Ok(text)
+    xml.into_inner().write_all(b"\n")
 }
 
 fn tally(result: &RunResult, item: usize) -> Tally {
@@ -78,7 +76,7 @@ fn records(result: &RunResult, item: usize) -> impl Iterator<Item = &Record> {
     nodes.filter_map(move |node| node.items.get(item))
 }
 
-fn suite(xml: &mut Xml, result: &RunResult, item: usize, tally: Tally) -> io::Result<()> {
+fn suite(xml: &mut Xml<'_>, result: &RunResult, item: usize, tally: Tally) -> io::Result<()> {
     let plan = &result.info.plan;
     let name = match (plan.work.image(item), &plan.work) {
         (Some(image), _) => image.to_string(),
@@ -138,11 +136,11 @@ fn compared(result: &RunResult, item: usize) -> Option<Option<String>> {
 }
 
 fn case(
-    xml: &mut Xml,
+    xml: &mut Xml<'_>,
     suite: &str,
     name: &str,
     took: Duration,
-    content: impl FnOnce(&mut Xml) -> io::Result<()>,
+    content: impl FnOnce(&mut Xml<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
     xml.create_element("testcase")
         .with_attribute(("name", legal(name).as_str()))
@@ -152,7 +150,7 @@ fn case(
     Ok(())
 }
 
-fn outcome(xml: &mut Xml, record: &Record) -> io::Result<()> {
+fn outcome(xml: &mut Xml<'_>, record: &Record) -> io::Result<()> {
     match &record.outcome {
         Outcome::Pulled(_) | Outcome::Present(_) | Outcome::Probed(_) => {
             tries(xml, "flakyFailure", &record.attempts)?;
@@ -185,12 +183,13 @@ fn outcome(xml: &mut Xml, record: &Record) -> io::Result<()> {
             } else {
                 element(xml, "failure", "exit-status", &exit, &exit)?;
             }
-            for (name, bytes) in [
+            for (name, kept) in [
                 ("system-out", &output.stdout),
                 ("system-err", &output.stderr),
             ] {
-                if !bytes.is_empty() {
-                    let text = legal(&printed(&capped(bytes, TEXT)));
+                if !kept.is_empty() {
+                    let bytes = kept.read(TEXT + 1)?;
+                    let text = legal(&printed(&capped(&bytes, TEXT)));
                     xml.create_element(name)
                         .write_text_content(BytesText::new(&text))?;
                 }
@@ -201,14 +200,19 @@ fn outcome(xml: &mut Xml, record: &Record) -> io::Result<()> {
 }
 
 /// The attempts that failed before the one that counts.
-fn tries(xml: &mut Xml, name: &str, attempts: &[Attempt]) -> io::Result<()> {
+fn tries(xml: &mut Xml<'_>, name: &str, attempts: &[Attempt]) -> io::Result<()> {
     let failures = attempts.iter().filter_map(|one| one.failure.as_ref());
     failures
         .into_iter()
         .try_for_each(|failure| failed(xml, name, failure, None))
 }
 
-fn failed(xml: &mut Xml, name: &str, failure: &Failure, advice: Option<&str>) -> io::Result<()> {
+fn failed(
+    xml: &mut Xml<'_>,
+    name: &str,
+    failure: &Failure,
+    advice: Option<&str>,
+) -> io::Result<()> {
     let (kind, stage) = (failure.kind.as_str(), failure.stage);
     let message = format!("{kind} ({stage}): {}", telling(&failure.detail, MESSAGE));
     let mut text = printed(&capped(failure.detail.as_bytes(), TEXT));
@@ -218,7 +222,7 @@ fn failed(xml: &mut Xml, name: &str, failure: &Failure, advice: Option<&str>) ->
     element(xml, name, kind, &message, &text)
 }
 
-fn element(xml: &mut Xml, name: &str, kind: &str, message: &str, text: &str) -> io::Result<()> {
+fn element(xml: &mut Xml<'_>, name: &str, kind: &str, message: &str, text: &str) -> io::Result<()> {
     xml.create_element(name)
         .with_attribute(("type", kind))
         .with_attribute(("message", legal(message).as_str()))

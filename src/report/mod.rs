@@ -34,18 +34,18 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::model::{Event, Fact, NodeRecord, Plan, StopReason};
 
-pub use document::{Document, digests_agree};
+pub use document::{Document, counts, digests_agree};
 pub use file::{FileReport, ReportForm};
 pub use human::{Human, HumanOptions};
-pub use json::{Json, Jsonl, document_text};
+pub use json::{Json, Jsonl, write_document};
 pub use nodes::{
     fleet_json, fleet_names, fleet_table, fleet_yaml, probed_json, probed_table, probed_yaml,
 };
 pub use plan::{plan_json, plan_text};
-pub use print::{error_text, forgive_closed_pipe, print_stderr, print_stdout};
+pub use print::{error_text, forgive_closed_pipe, print_stderr, print_stdout, write_stdout};
 pub use runs::{RunEntry, runs_table};
 pub use screen::Screen;
-pub use summary::summary;
+pub use summary::write_summary;
 
 /// What is known of a run before it starts.
 #[derive(Debug, Clone)]

@@ -314,7 +314,7 @@ fn node_json(node: &Node) -> Value {
 
 /// What was found, or why nothing was.
 fn probe_json(work: &Work, record: &Record) -> Value {
-    let entry = outcome_entry(work, 0, record);
+    let entry = outcome_entry(work, 0, record, usize::MAX);
     let (Outcome::Probed(facts), Work::Probe(images)) = (&record.outcome, work) else {
         return json!({ "status": entry.status, "failure": entry.failure });
     };

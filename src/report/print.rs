@@ -17,6 +17,15 @@ pub fn print_stdout(text: &str) -> io::Result<()> {
     )
 }
 
+/// Lets `write` write to standard output, as [`print_stdout`] does.
+///
+/// # Errors
+/// Any other error of writing, or of `write` itself.
+pub fn write_stdout(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result<()> {
+    let mut output = io::BufWriter::new(io::stdout().lock());
+    forgive_closed_pipe(write(&mut output).and_then(|()| output.flush()))
+}
+
 /// Writes a text to standard error. There is nowhere to tell of an error, so none is told.
 pub fn print_stderr(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());

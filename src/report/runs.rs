@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::RunResult;
-use super::document::{Counts, counts, timestamp};
+use super::document::{counts, timestamp};
 use super::lines::shown;
-use crate::model::Work;
+use crate::model::{Counts, Work};
 
 /// How many characters of images or a command a line of the table has.
 const ABOUT: usize = 80;
@@ -51,6 +51,11 @@ impl RunEntry {
             state,
             summary: counts(result),
         }
+    }
+
+    /// The same, as a run that ended counted itself.
+    pub fn with(self, summary: Counts) -> Self {
+        Self { summary, ..self }
     }
 }
 

@@ -3,19 +3,18 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
+use std::io;
 use std::time::Duration;
 
 use super::RunResult;
-use super::document::{
-    Counts, arrived, counts, digests_of, disagreements, is_unseen, took, unseen,
-};
+use super::document::{arrived, counts, digests_of, disagreements, is_unseen, took, unseen};
 use super::groups::groups;
 use super::lines::shown;
 use super::next::{is_without_image, next_commands};
 use crate::model::text::{bytes, count, printable, span};
 use crate::model::{
-    CommandOutput, Failure, FailureKind, Held, NodeRecord, Outcome, Record, Stage, Tries, Work,
-    fold,
+    Counts, ExecOutput, Failure, FailureKind, Held, Kept, NodeRecord, Outcome, Record, Stage,
+    Tries, Work, fold,
 };
 
 /// How many characters the names of a group may take before "and N more".
@@ -26,13 +25,31 @@ const GROUPS: usize = 20;
 const HOST_KEYS: usize = 200;
 /// How many of the slowest nodes are named.
 const SLOWEST: usize = 3;
+/// How many bytes of a line are escaped at one time.
+const PIECE: usize = 4096;
 
-/// The summary as plain text, ending with a newline.
-pub fn summary(result: &RunResult) -> String {
+/// Writes the summary as plain text: what commands printed piece by piece, as it may be more than memory should hold, and
+/// the rest as `styled` makes of each line.
+///
+/// # Errors
+/// What writing answered, or reading back what was printed.
+pub fn write_summary(
+    result: &RunResult,
+    out: &mut dyn io::Write,
+    styled: &dyn Fn(&str) -> String,
+) -> io::Result<()> {
+    exec_output(out, result)?;
+    for line in rest(result).lines() {
+        writeln!(out, "{}", styled(line))?;
+    }
+    Ok(())
+}
+
+/// All but what commands printed.
+fn rest(result: &RunResult) -> String {
     let counts = counts(result);
     let differing = disagreements(result);
     let mut out = String::new();
-    exec_output(&mut out, result);
     verdict(&mut out, result, &counts, differing.is_empty());
     cancelled(&mut out, result);
     digests(&mut out, result);
@@ -387,17 +404,23 @@ fn what_arrived(out: &mut String, result: &RunResult) {
 }
 
 /// What commands printed: once for all nodes that printed the same, most nodes first, so that who differs stands last.
-fn exec_output(out: &mut String, result: &RunResult) {
+fn exec_output(out: &mut dyn io::Write, result: &RunResult) -> io::Result<()> {
     let plan = &result.info.plan;
     if !matches!(plan.work, Work::Exec(_)) {
-        return;
+        return Ok(());
     }
     let mut places = HashMap::new();
-    let mut groups: Vec<(&CommandOutput, Vec<&str>)> = Vec::new();
+    let mut groups: Vec<(&ExecOutput, Vec<&str>)> = Vec::new();
     for (node, record) in plan.fleet.nodes().iter().zip(&result.nodes) {
         for record in &record.items {
             if let Outcome::Ran(output) = &record.outcome {
-                let said = (&output.stdout, &output.stderr, output.truncated);
+                let of = |kept: &Kept| (kept.digest(), kept.len(), kept.excerpt_of());
+                let said = (
+                    of(&output.stdout),
+                    of(&output.stderr),
+                    output.truncated,
+                    output.lost(),
+                );
                 let place = *places.entry(said).or_insert(groups.len());
                 if place == groups.len() {
                     groups.push((output, Vec::new()));
@@ -408,26 +431,55 @@ fn exec_output(out: &mut String, result: &RunResult) {
     }
     groups.sort_by_key(|(_, nodes)| Reverse(nodes.len()));
     for (output, nodes) in groups {
-        let mut lines = Vec::new();
-        for (mark, bytes) in [("|", &output.stdout), ("stderr|", &output.stderr)] {
-            for line in String::from_utf8_lossy(bytes).lines() {
-                lines.push(format!("{mark} {}", printable(line)));
-            }
-        }
-        if output.truncated {
-            lines.push("[output cut]".into());
-        }
+        let note = cut_note(output);
+        let is_silent = output.stdout.is_empty() && output.stderr.is_empty() && note.is_none();
         let mut before = String::new();
         match nodes.as_slice() {
             [one] => before = shown(one, 100).into_owned(),
             // A thousand times nothing is nothing to read.
-            several if !lines.is_empty() => {
-                let _ = writeln!(out, "{} nodes: {}", several.len(), names(several));
+            several if !is_silent => {
+                writeln!(out, "{} nodes: {}", several.len(), names(several))?;
             }
             _ => {}
         }
-        for line in lines {
-            let _ = writeln!(out, "{before} {line}");
+        for (mark, kept) in [("|", &output.stdout), ("stderr|", &output.stderr)] {
+            for line in String::from_utf8_lossy(&kept.read(usize::MAX)?).lines() {
+                write!(out, "{before} {mark} ")?;
+                write_printable(out, line)?;
+                out.write_all(b"\n")?;
+            }
+        }
+        if let Some(note) = note {
+            writeln!(out, "{before} {note}")?;
         }
     }
+    Ok(())
+}
+
+/// What is missing of an output, and why.
+fn cut_note(output: &ExecOutput) -> Option<String> {
+    let excerpts = [&output.stdout, &output.stderr];
+    let were: u64 = excerpts.iter().filter_map(|kept| kept.excerpt_of()).sum();
+    match output.lost() {
+        Some(why) => Some(format!("[output lost: {}]", printable(why))),
+        None if were > 0 => Some(format!(
+            "[output cut: only its start is recorded, of {}]",
+            bytes(were)
+        )),
+        None => output.truncated.then(|| "[output cut]".into()),
+    }
+}
+
+/// A line, escaped piece by piece: a control character becomes eight.
+fn write_printable(out: &mut dyn io::Write, line: &str) -> io::Result<()> {
+    let mut rest = line;
+    while !rest.is_empty() {
+        let mut end = rest.len().min(PIECE);
+        while !rest.is_char_boundary(end) {
+            end -= 1;
+        }
+        out.write_all(printable(&rest[..end]).as_bytes())?;
+        rest = &rest[end..];
+    }
+    Ok(())
 }

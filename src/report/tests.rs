@@ -11,6 +11,7 @@ use super::background::Output;
 use super::document::document;
 use super::json::ascii_controls;
 use super::lines::line;
+use super::summary::write_summary;
 use super::timeline::{Phase, Timeline};
 use super::*;
 use crate::model::*;
@@ -142,6 +143,12 @@ fn finished(outcome: Outcome) -> Event {
             record: Arc::new(record),
         },
     }
+}
+
+fn summary(result: &RunResult) -> String {
+    let mut out = Vec::new();
+    write_summary(result, &mut out, &|line| line.to_string()).unwrap();
+    String::from_utf8(out).unwrap()
 }
 
 #[test]
@@ -393,7 +400,7 @@ fn commands_show_their_output_by_node_and_a_bad_status() {
     };
     let run = result(
         Work::Exec(vec!["false".into()]),
-        vec![vec![Outcome::Ran(output)]],
+        vec![vec![Outcome::Ran(output.into())]],
     );
     let text = summary(&run);
     for wanted in [
@@ -419,12 +426,15 @@ fn commands_show_their_output_by_node_and_a_bad_status() {
 #[test]
 fn what_many_nodes_printed_alike_is_shown_once_and_who_differs_last() {
     let ran = |stdout: &str, code| {
-        Outcome::Ran(CommandOutput {
-            exit: ExitStatus::Code(code),
-            stdout: stdout.into(),
-            stderr: vec![],
-            truncated: false,
-        })
+        Outcome::Ran(
+            CommandOutput {
+                exit: ExitStatus::Code(code),
+                stdout: stdout.into(),
+                stderr: vec![],
+                truncated: false,
+            }
+            .into(),
+        )
     };
     let mut outcomes = vec![vec![ran("6.1.0-30\nup\n", 0)]; 97];
     outcomes[40] = vec![ran("6.1.0-29\nup\n", 0)];
@@ -580,12 +590,15 @@ fn the_command_that_retries_names_the_nodes_and_stands_before_the_operators_own(
         Work::Exec(vec!["df".into()]),
         vec![
             vec![failed(FailureKind::Unreachable, "refused")],
-            vec![Outcome::Ran(CommandOutput {
-                exit: ExitStatus::Code(0),
-                stdout: vec![],
-                stderr: vec![],
-                truncated: false,
-            })],
+            vec![Outcome::Ran(
+                CommandOutput {
+                    exit: ExitStatus::Code(0),
+                    stdout: vec![],
+                    stderr: vec![],
+                    truncated: false,
+                }
+                .into(),
+            )],
             vec![failed(FailureKind::Unreachable, "refused")],
         ],
     );

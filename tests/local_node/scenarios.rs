@@ -3,6 +3,7 @@
 use std::fs;
 use std::future::{Future, pending};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -137,8 +138,21 @@ pub fn docker_with(secret: &str) -> FakeRuntime {
 
 pub(super) async fn run(place: &Place, argv: &[&str]) -> CommandOutput {
     let argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
-    match call::run(&mut place.session(), &node(false), &argv, pending()).await {
-        Ok(Ended::Done(output)) => output,
+    match call::run(
+        &mut place.session(),
+        &node(false),
+        &argv,
+        &Arc::default(),
+        pending(),
+    )
+    .await
+    {
+        Ok(Ended::Done(output)) => CommandOutput {
+            stdout: output.stdout.read(usize::MAX).unwrap(),
+            stderr: output.stderr.read(usize::MAX).unwrap(),
+            exit: output.exit,
+            truncated: output.truncated,
+        },
         other => panic!("{other:?}"),
     }
 }
@@ -945,7 +959,14 @@ pub async fn a_cancelled_command_is_ended(shells: &Shells) {
     let argv = ["sh", "-c", "touch $FAKE/started; sleep 1000 | sleep 1000"];
     let argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
     let mut session = place.session();
-    let ended = call::run(&mut session, &node(false), &argv, place.started()).await;
+    let ended = call::run(
+        &mut session,
+        &node(false),
+        &argv,
+        &Arc::default(),
+        place.started(),
+    )
+    .await;
     assert_eq!(ended, Ok(Ended::Cancelled));
     place.assert_clean().await;
 }

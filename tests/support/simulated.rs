@@ -177,6 +177,7 @@ impl server::Handler for Node {
             handle: session.handle(),
             channel,
             wrote,
+            number: self.number,
             buffer: Vec::new(),
             nonce: String::new(),
         };
@@ -214,6 +215,7 @@ struct Program {
     handle: Handle,
     channel: ChannelId,
     wrote: UnboundedReceiver<Vec<u8>>,
+    number: usize,
     buffer: Vec<u8>,
     nonce: String,
 }
@@ -223,8 +225,12 @@ impl Program {
         while self.line().await? != "#go" {}
         let rest = loop {
             if let Some((request, rest)) = Request::read(&self.buffer) {
-                assert!(request.action.starts_with("pull-"), "{request:?}");
                 self.nonce = request.nonce.to_string();
+                if request.action == "run" {
+                    let bytes = request.commands[0].argv[1].parse().unwrap();
+                    return self.prints(bytes).await;
+                }
+                assert!(request.action.starts_with("pull-"), "{request:?}");
                 break rest.to_vec();
             }
             self.buffer.extend(self.wrote.recv().await?);
@@ -262,6 +268,23 @@ impl Program {
         }
         self.frames(&["end"]).await?;
         while self.line().await? != "done" {}
+        self.handle
+            .exit_status_request(self.channel, 0)
+            .await
+            .ok()?;
+        self.handle.eof(self.channel).await.ok()?;
+        self.handle.close(self.channel).await.ok()
+    }
+
+    /// The operator's command, `print BYTES`: a line with the node's own number, and of the rest a quarter is NULs.
+    async fn prints(&mut self, bytes: usize) -> Option<()> {
+        self.frames(&["hello", "exited"]).await?;
+        let start = format!("{}\n", self.number);
+        let nuls = "\0".repeat(bytes / 4);
+        let plain = "x".repeat(bytes - nuls.len() - start.len());
+        let output = start + &plain + &nuls;
+        self.output(0, &output, "").await?;
+        self.frames(&["end"]).await?;
         self.handle
             .exit_status_request(self.channel, 0)
             .await
