@@ -281,7 +281,8 @@ fn configured(command: &mut Command) -> BTreeMap<String, String> {
 #[test]
 fn ansible_cfg_counts_as_it_does_for_ansible() {
     let full = "[defaults]\nremote_user = ops ; who\nprivate_key_file = keys/fleet\nremote_port: 2222\n# x\n[privilege_escalation]\nbecome = True\n";
-    let cases: [(&[(&str, &str)], &[(&str, &str)]); 9] = [
+    type Pairs<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(Pairs, Pairs); 9] = [
         (&[("ansible.cfg", full)], &[]),
         (
             &[(
