@@ -115,7 +115,8 @@ proptest! {
     fn any_manifests_name_images_once_or_are_an_error(text in words(&[
         "spec:", "containers:", "initContainers:", "template:", "volumes:", "image:", "items:", "kind: List", "\n", "\n", "\n  ",
         "\n    ", "\n  - ", "- ", "image: a:v1", "image: b/c@sha256:", "a:v1", " ", "{", "}", "[", "]", ", ", "&x ", "*x", "|", "---\n",
-        "{{ x }}", "'", "\"", "~",
+        "{{ x }}", "'", "\"", "~", "apiVersion: a/v1\n", "kind: Widget\n", "engineImage: c:v2", "tag: v3", "repository: d", "auto", "${X}",
+        "{\"image\": \"e:v4\"}\n", "args: ['--image=f.io/f:v5']",
     ])) {
         match images_in(&format!("spec:\n  containers: [{{image: 'first:v1'}}]\n---\n{text}"), "file") {
             Ok(found) => {
@@ -125,6 +126,7 @@ proptest! {
                     prop_assert!(named.places.iter().all(|place| place.starts_with("file:")));
                 }
                 prop_assert!(!found.images.is_empty());
+                prop_assert!(found.warnings.iter().all(|warning| warning.starts_with("file:")), "{:?}", found.warnings);
             }
             Err(error) => prop_assert!(error.to_string().starts_with("file"), "{}", error),
         }

@@ -80,7 +80,9 @@ impl HostKeys {
                     ));
                 }
             }
-            warnings.extend(state.index.add(&path.as_path().into(), 1, &text));
+            // An editor on Windows may have put a byte order mark in front.
+            let text = text.trim_start_matches('\u{feff}');
+            warnings.extend(state.index.add(&path.as_path().into(), 1, text));
         }
         let sources = match found.is_empty() {
             false => format!("known hosts were read from {}", found.join(" and ")),

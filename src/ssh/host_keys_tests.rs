@@ -53,6 +53,18 @@ fn strict_refuses_a_stranger_with_its_fingerprint_and_records_nothing() {
 }
 
 #[test]
+fn a_file_of_windows_has_a_mark_in_front_and_other_line_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("known_hosts");
+    let key = ed25519();
+    let text = format!("\u{feff}{}{}", line("first", &key), line("second", &key));
+    std::fs::write(&file, text.replace('\n', "\r\n")).unwrap();
+    let keys = keys(HostKeyPolicy::Strict, &file);
+    keys.trust("first", &key).unwrap();
+    keys.trust("second", &key).unwrap();
+}
+
+#[test]
 fn accept_new_records_once_in_a_private_file_and_remembers() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ssh/known_hosts");

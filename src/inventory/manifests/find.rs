@@ -50,6 +50,8 @@ pub(super) struct Finder<'a> {
     /// Lines of the text before this document.
     pub(super) lines: u32,
     pub(super) found: &'a mut Found,
+    /// The warning about a document that is not a Kubernetes object: there is one for all of it.
+    pub(super) plain: Option<usize>,
 }
 
 type Done = Result<(), InventoryError>;
@@ -134,24 +136,19 @@ impl<'a> Finder<'a> {
     ) -> Done {
         let is_pod = list.is_some_and(|list| CONTAINERS.contains(&list)) && key == "image";
         let rule = object.rule(path);
-        let parent = path.len().checked_sub(2).map_or("", |at| path[at]);
         // A volume of Ceph's block devices has an image that is none of a container.
-        if parent == "rbd" && rule.is_none() {
+        if parent(path) == "rbd" && rule.is_none() {
             return Ok(());
         }
         match &value.value {
+            Value::Text(text) if is_pod => {
+                self.reference(text, value.place, Certainty::Pod, path, object)
+            }
             Value::Text(text) => {
-                let Some(certainty) =
-                    self.certainty(beside, key, text, path, parent, list, rule, object)
-                else {
-                    return Ok(());
-                };
-                if certainty == Certainty::Pod || is_pod {
-                    return self.reference(text, value.place, Certainty::Pod, path, object);
-                }
-                let versioned = rule.is_some_and(|rule| rule.meaning == Meaning::Versioned);
-                match joined(beside, key, text, versioned || rule.is_none()) {
-                    Some(whole) => self.reference(&whole, value.place, certainty, path, object),
+                let alone = rule.is_some_and(|rule| rule.meaning != Meaning::Versioned);
+                let whole = joined(beside, key, text, !alone);
+                match certainty(beside, &whole, path, list, rule, object) {
+                    Some(certainty) => self.reference(&whole, value.place, certainty, path, object),
                     None => Ok(()),
                 }
             }
@@ -185,52 +182,6 @@ impl<'a> Finder<'a> {
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // one question about one field
-    fn certainty(
-        &self,
-        beside: &Tree,
-        key: &str,
-        text: &str,
-        path: &[&str],
-        parent: &str,
-        list: Option<&str>,
-        rule: Option<&'static Rule>,
-        object: &Object<'_>,
-    ) -> Option<Certainty> {
-        if key == "image" && list.is_some_and(|list| CONTAINERS.contains(&list)) {
-            return Some(Certainty::Pod);
-        }
-        if let Some(rule) = rule {
-            return Some(match rule.meaning {
-                Meaning::Candidate => Certainty::Loose,
-                _ => Certainty::Known,
-            });
-        }
-        if !loose::is_image_key(key) || loose::is_of_another_sort(text) {
-            return None;
-        }
-        if object.kind.is_empty() || in_values(path) || key != "image" {
-            return loose::is_likely(text).then_some(Certainty::Loose);
-        }
-        let of_list = list.is_some_and(|list| {
-            list.ends_with("ontainers") || matches!(list, "sidecars" | "steps")
-        });
-        let of_map = parent == "container" || parent.ends_with("Container");
-        let like_container = OF_CONTAINERS.iter().any(|key| entry(beside, key).is_some());
-        let in_parts = DIGESTS
-            .iter()
-            .chain(&["tag", "repository"])
-            .any(|key| entry(beside, key).is_some());
-        if of_list || of_map || like_container || in_parts {
-            return Some(Certainty::Known);
-        }
-        Some(if is_explicit(text) {
-            Certainty::Guess
-        } else {
-            Certainty::Loose
-        })
-    }
-
     /// A text in a list: the table has lists of images.
     fn listed<'t>(
         &mut self,
@@ -242,18 +193,19 @@ impl<'a> Finder<'a> {
         if object.is_policy || object.ignores(path) {
             return Ok(());
         }
-        if object
-            .rules
-            .iter()
-            .any(|rule| !rule.is_whole() && rule.covers(path))
-        {
-            return self.reference(text, item.place, Certainty::Known, path, object);
-        }
         let key = path.last().copied().unwrap_or_default();
-        if loose::is_image_key(key) && is_explicit(text) && loose::is_likely(text) {
-            return self.reference(text, item.place, Certainty::Loose, path, object);
+        // kustomize writes `NAME=IMAGE`.
+        let image = text.rsplit('=').next().unwrap_or_default();
+        match object.rule(path).map(|rule| rule.meaning) {
+            Some(Meaning::Candidate) => {
+                self.reference(image, item.place, Certainty::Loose, path, object)
+            }
+            Some(_) => self.reference(text, item.place, Certainty::Known, path, object),
+            None if loose::is_image_key(key) && loose::is_likely(image) => {
+                self.reference(image, item.place, Certainty::Loose, path, object)
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// In a policy, only a container with a whole image in it may come into a pod.
@@ -298,6 +250,13 @@ impl<'a> Finder<'a> {
                 }
                 Certainty::Loose => {
                     let why = if object.kind.is_empty() {
+                        if let Some(warning) =
+                            self.plain.and_then(|at| self.found.warnings.get_mut(at))
+                        {
+                            warning.more += 1;
+                            return Ok(());
+                        }
+                        self.plain = Some(self.found.warnings.len());
                         "left out, for this is not a Kubernetes object (no apiVersion and kind); of a chart's values, give what it renders to: helm template CHART | prepull images -f -"
                     } else if in_values(path) {
                         "left out, for these are values for a chart; give what it renders to: helm template CHART | prepull images -f -"
@@ -401,5 +360,47 @@ impl<'a> Finder<'a> {
         let line = self.line(place);
         let place = format!("{}:{line}:{} {}", self.name, place.column, object.shown);
         place.trim_end().to_string()
+    }
+}
+
+/// How sure it is that a field names an image that nodes pull; `None` where it does not look like one.
+fn certainty(
+    beside: &Tree,
+    whole: &str,
+    path: &[&str],
+    list: Option<&str>,
+    rule: Option<&'static Rule>,
+    object: &Object<'_>,
+) -> Option<Certainty> {
+    let [.., key] = path else { return None };
+    match rule.map(|rule| rule.meaning) {
+        Some(Meaning::Candidate) => return Some(Certainty::Loose),
+        Some(_) if !in_values(path) => return Some(Certainty::Known),
+        _ => {}
+    }
+    if !loose::is_image_key(key) || loose::is_of_another_sort(whole) {
+        return None;
+    }
+    if object.kind.is_empty() || in_values(path) || *key != "image" {
+        return loose::is_likely(whole).then_some(Certainty::Loose);
+    }
+    let of_list = list
+        .is_some_and(|list| list.ends_with("ontainers") || matches!(list, "sidecars" | "steps"));
+    let of_map = parent(path) == "container" || parent(path).ends_with("Container");
+    let has = |keys: &[&str]| keys.iter().any(|key| entry(beside, key).is_some());
+    if of_list || of_map || has(&OF_CONTAINERS) || has(&DIGESTS) || has(&["tag", "repository"]) {
+        return Some(Certainty::Known);
+    }
+    Some(match is_explicit(whole) {
+        true => Certainty::Guess,
+        false => Certainty::Loose,
+    })
+}
+
+/// The key of the map that a field stands in.
+fn parent<'a>(path: &[&'a str]) -> &'a str {
+    match path {
+        [.., parent, _] => parent,
+        _ => "",
     }
 }

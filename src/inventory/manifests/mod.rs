@@ -53,6 +53,17 @@ struct Warning {
     left_out: bool,
     /// The image that was: the warning is void if another place names it for certain.
     image: Option<Image>,
+    /// How much else in the same document this stands for.
+    more: usize,
+}
+
+impl Warning {
+    fn shown(self) -> String {
+        match self.more {
+            0 => self.text,
+            more => format!("{} ({more} more like it here)", self.text),
+        }
+    }
 }
 
 impl Found {
@@ -71,6 +82,7 @@ impl Found {
             text: format!("{place}: {what}"),
             left_out: false,
             image: None,
+            more: 0,
         });
     }
 
@@ -79,6 +91,7 @@ impl Found {
             text: format!("{place}: {what}"),
             left_out: true,
             image,
+            more: 0,
         });
     }
 
@@ -87,10 +100,9 @@ impl Found {
         let is_taken = |image: &Image| images.iter().any(|named| named.image == *image);
         let left = warnings.into_iter();
         let left = left.filter(|warning| !warning.image.as_ref().is_some_and(is_taken));
-        ManifestImages {
-            warnings: left.map(|warning| warning.text).collect(),
-            images,
-        }
+        let mut warnings: Vec<String> = left.map(Warning::shown).collect();
+        warnings.dedup();
+        ManifestImages { images, warnings }
     }
 }
 
@@ -157,7 +169,13 @@ fn one(text: &str, name: &str, found: &mut Found) -> Result<(), InventoryError> 
             .stack_size(STACK)
             .spawn_scoped(scope, || {
                 documents::each_document(text, name, |tree, lines| {
-                    find::Finder { name, lines, found }.document(tree)
+                    find::Finder {
+                        name,
+                        lines,
+                        found,
+                        plain: None,
+                    }
+                    .document(tree)
                 })
             })
             .map_err(|_| lost())?;

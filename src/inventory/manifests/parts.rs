@@ -35,14 +35,8 @@ pub(super) fn composed(tree: &Tree) -> Option<(Place, String)> {
     ))
 }
 
-/// The text of a field with what stands beside it: a repository in front, a tag, a version or a digest behind. `None` for
-/// a part of an image alone.
-pub(super) fn joined(
-    beside: &Tree,
-    key: &str,
-    written: &str,
-    with_versions: bool,
-) -> Option<String> {
+/// The text of a field with what stands beside it: a repository in front, a tag, a version or a digest behind.
+pub(super) fn joined(beside: &Tree, key: &str, written: &str, with_versions: bool) -> String {
     let said = |key: &str| {
         entry(beside, key)
             .and_then(text)
@@ -54,7 +48,7 @@ pub(super) fn joined(
         whole = format!("{}/{written}", repository.trim_end_matches('/'));
     }
     if written.is_empty() || is_explicit(&whole) {
-        return Some(whole);
+        return whole;
     }
     let own = ["Tag", "_tag", "Version", "_version"].map(|end| format!("{key}{end}"));
     let own = own.iter().find_map(|key| said(key));
@@ -69,7 +63,7 @@ pub(super) fn joined(
         .iter()
         .find_map(|key| said(key))
         .filter(|_| is_alone);
-    Some(with_version(whole, version, digest))
+    with_version(whole, version, digest)
 }
 
 fn with_version(whole: String, version: Option<&str>, digest: Option<&str>) -> String {

@@ -161,9 +161,7 @@ fn is_placeholder(text: &str) -> bool {
     if text.contains(' ') && !text.contains(|c: char| c.is_ascii_lowercase()) {
         return true;
     }
-    // The digits of a digest and what stands before the colon of a port are no words.
-    let name = text.split_once('@').map_or(text, |(name, _)| name);
-    let mut words = name.split(['/', ':']);
+    let mut words = text.split(['/', ':', '@']);
     let dunder = |word: &str| {
         let inside = word.split_once("__").map(|(_, rest)| rest);
         inside.is_some_and(|rest| {
@@ -236,6 +234,7 @@ mod tests {
             ("<your registry>/app", "Placeholder"),
             ("%IMAGE%", "Placeholder"),
             ("FILLED BY THE OPERATOR", "Placeholder"),
+            ("reg.example/app@sha256:placeholder", "Placeholder"),
             ("@@IMAGE@@", "Placeholder"),
             ("#{image}#", "Placeholder"),
             ("REGISTRY/app:TAG", "Placeholder"),

@@ -354,9 +354,19 @@ fn what_is_not_understood_is_a_warning_with_its_place() {
             "m.yml:4 HelmRelease/x: spec.values.image",
         ),
         (
-            "image: {repository: r.io/a, tag: '1'}\n".into(),
+            "image: {repository: r.io/a, tag: '1'}\nx: {image: 'r.io/b:1', cdImage: 'r.io/c:1'}\n"
+                .into(),
             "",
             "m.yml:1 image \"r.io/a:1\": left out",
+        ),
+        (
+            resource(
+                "argoproj.io/v1alpha1",
+                "Application",
+                "{source: {kustomize: {images: ['a=r.io/a:1']}, helm: {valuesObject: {image: 'r.io/b:1'}}}}",
+            ),
+            "",
+            "m.yml:4 Application/x: spec.source.kustomize.images \"r.io/a:1\": looks like | m.yml:4 Application/x: spec.source.helm.valuesObject.image \"r.io/b:1\": left out",
         ),
         (
             resource("tekton.dev/v1", "Task", "{steps: [{image: $(params.i)}]}"),
