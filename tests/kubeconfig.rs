@@ -546,6 +546,24 @@ fn files_are_found_read_and_merged_as_kubectl_does() {
     }
 }
 
+/// What is wrong with a certificate decides what to do about it.
+#[test]
+fn a_certificate_that_is_refused_says_what_to_do() {
+    let lab = Lab::start();
+    for (server, authority, part) in [
+        ("api", "other", "certificate-authority-data"),
+        ("named", "ca", "tls-server-name"),
+        ("expired", "ca", "clock"),
+    ] {
+        let cluster = format!(
+            "server: 'https://127.0.0.1:@{server}', certificate-authority: {authority}.crt"
+        );
+        lab.kubeconfig("kc", &cluster, "token: t");
+        let said = lab.refused("kc");
+        assert!(said.contains(part), "{server}: {said}");
+    }
+}
+
 /// A token is not quoted, wherever it stands by mistake.
 #[test]
 fn no_error_quotes_what_stands_in_a_kubeconfig() {

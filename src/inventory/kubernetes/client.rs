@@ -327,7 +327,11 @@ fn no_api(answered: &str) -> Fault {
 
 fn unreachable(said: &str) -> Fault {
     let fault = Fault::new(format!("the API cannot be asked: {said}"));
-    if said.contains("invalid peer certificate") {
+    if said.contains("not valid for name") {
+        fault.but("correct server: in the kubeconfig to a name in this certificate, or say one with tls-server-name:")
+    } else if said.contains("invalid peer certificate: certificate expired") {
+        fault.but("renew the server's certificate, and look at this machine's clock")
+    } else if said.contains("invalid peer certificate") {
         fault.but("its certificate is not trusted: is certificate-authority-data of the kubeconfig that of this cluster?")
     } else if said.contains("received fatal alert") {
         fault.but("the server did not take the client certificate of the kubeconfig, or wants one: does `kubectl get nodes` work?")
