@@ -620,6 +620,8 @@ holds_turn() {
 
 # The supervisor's end. The frames stay for whoever has not seen them yet.
 finish_pull() {
+    # A daemon that was asked itself left the login for its client unused.
+    forget_secret
     give_turn
     if stopped; then
         frame end
