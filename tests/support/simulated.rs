@@ -1,6 +1,8 @@
 //! A fleet of any size in the test itself: one SSH server that is every node, told apart by who logs in. It speaks what
 //! prepull's program on a node speaks, without a shell or a runtime behind it.
 
+#![allow(dead_code)] // each test file plays its part
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -23,7 +25,6 @@ mod request;
 
 /// What becomes of a pull on a node.
 #[derive(Debug, Clone, Copy)]
-#[allow(dead_code)] // not every test file plays all of them
 pub enum Pull {
     /// It takes so many seconds, and then the image is there.
     Takes(u32),
