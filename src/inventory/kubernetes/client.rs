@@ -329,7 +329,10 @@ fn unreachable(said: &str) -> Fault {
     let fault = Fault::new(format!("the API cannot be asked: {said}"));
     if said.contains("not valid for name") {
         fault.but("correct server: in the kubeconfig to a name in this certificate, or say one with tls-server-name:")
-    } else if said.contains("invalid peer certificate: certificate expired") {
+    } else if ["Expired", "certificate expired"]
+        .iter()
+        .any(|word| said.contains(&format!("invalid peer certificate: {word}")))
+    {
         fault.but("renew the server's certificate, and look at this machine's clock")
     } else if said.contains("invalid peer certificate") {
         fault.but("its certificate is not trusted: is certificate-authority-data of the kubeconfig that of this cluster?")
