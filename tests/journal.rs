@@ -10,7 +10,6 @@ use tempfile::TempDir;
 
 #[cfg(feature = "lab")]
 #[path = "support/simulated.rs"]
-#[allow(dead_code)] // not every test file asks all of it
 mod simulated;
 
 struct Desk {

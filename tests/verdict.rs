@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a test file: a panic is a failed test
 
 #[path = "support/simulated.rs"]
-#[allow(dead_code)] // not every test file asks all of it
 mod simulated;
 
 use std::process::Command;
