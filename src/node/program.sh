@@ -299,10 +299,13 @@ force_end() {
     send KILL leader
     # Something that left the process group may hold them.
     send KILL readers
-    # A supervisor that can go on now sees to the rest.
-    sleep 2 &
-    wait $!
-    ! is_alive supervisor 8 || kill -s KILL "$process"
+    if is_alive supervisor 8; then
+        # It can go on now, and sees to the rest; or it cannot.
+        sleep 5 &
+        wait $!
+        ! is_alive supervisor 8 || kill -s KILL "$process"
+        frame end >>"$dir/frames"
+    fi
     give_turn
     remove
 }

@@ -209,7 +209,8 @@ impl<C: Channel> Talk<C> {
                             }
                             if is_over(stragglers) {
                                 stragglers = None;
-                                self.say("enough\n").await?;
+                                // It may have ended by now; what it said last is still to be read, and tells more.
+                                let _ = self.say("enough\n").await;
                             }
                             if is_over(beat) {
                                 beat = self.beat.map(|beat| now + beat);
