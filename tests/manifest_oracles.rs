@@ -1,7 +1,7 @@
 //! Manifests against PyYAML, which reads YAML 1.1 as most users write it: generated layouts, each with the same images.
 //! `lab/install` installs it.
 
-#![allow(clippy::unwrap_used)] // a test file: a panic is a failed test
+#![allow(clippy::expect_used, clippy::unwrap_used)] // a test file: a panic is a failed test
 
 use std::fs;
 use std::process::Command;

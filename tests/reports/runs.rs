@@ -289,6 +289,8 @@ pub fn pull(nodes: usize) -> MadeUp {
     let (ready, failed) = (nodes, 0);
     story.tell(0.0, Fact::Preflighted { ready, failed });
     story.tell(0.0, Fact::WaveStarted { wave: 1, nodes });
+    let runtime = RuntimeKind::Docker;
+    story.tell(0.0, Fact::RuntimeFound { node: 0, runtime });
     let mut places = vec![0.0_f64; PARALLEL];
     let left_out = nodes / 40;
     for node in 0..nodes - left_out {
