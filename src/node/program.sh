@@ -835,7 +835,7 @@ layers() {
 
 # Prints how much of layer $2 is there in file $1, of $3 bytes.
 arriving() {
-    [ "$1" -nt "$dir/began" ] && size=$(stat -c %s "$1") && printf ' %s:%s:%s' "$2" "$size" "$3"
+    ! [ "$1" -ot "$dir/began" ] && size=$(stat -c %s "$1") && printf ' %s:%s:%s' "$2" "$size" "$3"
 }
 
 # Tells something of a layer, once.
