@@ -13,10 +13,10 @@ use simulated::{Pull, Simulated};
 
 /// What each node prints.
 const PRINTED: usize = 1 << 20;
-const NODES: usize = 60;
+const NODES: usize = 100;
 /// The most memory that prepull may take, in kB: less than what is printed, which is escaped and copied besides. Most of it
 /// is taken by the connections, of which few are open at one time.
-const MEMORY: u64 = 50_000;
+const MEMORY: u64 = 80_000;
 
 fn exec(home: &Path, fleet: &Simulated, options: &[&str], bytes: usize) -> Command {
     let inventory = home.join("nodes.yml");
