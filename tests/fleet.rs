@@ -473,7 +473,7 @@ fn check_tells_who_holds_an_image_and_whether_it_is_the_same() {
     ))
     .expect(0);
     succeed(&mut lab.command(&["push", image, "120k"]));
-    let left = pull(&lab, &[image]).expect(1);
+    let left = pull(&lab, &["-o", "human", image]).expect(1);
     assert!(left.stdout.contains(" --pull always"), "{}", left.stdout);
     let run = prepull(&lab, &["check", image]).expect(1);
     let digests: HashSet<_> = nodes

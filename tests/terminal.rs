@@ -154,7 +154,7 @@ fn two_thousand_nodes_come_to_their_end_and_the_summary_says_what_to_do_about_tw
         "reg.example: 1980 pulls went well, 20 tries failed (20 registry-auth)",
         "; half of the nodes took at most ",
         // What takes no time is not seen to arrive.
-        "Arrived: 800.0 MB, ",
+        "Arrived: 800.0 MB counted, all of it on 20 of 1980 nodes",
     ] {
         assert!(has(&screen, line), "{line} in {screen:#?}");
     }
