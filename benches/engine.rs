@@ -16,10 +16,10 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use prepull::engine;
 use prepull::model::{
-    Backoff, ExitStatus, Fact, Failure, FailureKind, Fleet, Node, Outcome, Plan, PlannedImage,
+    Backoff, EventKind, ExitStatus, Failure, FailureKind, Fleet, Node, Outcome, Plan, PlannedImage,
     Policy, RegistryLogin, RuntimeKind, Stage, Work,
 };
-use prepull::ports::{Channel, ChannelEvent, Logins, Session, Transport};
+use prepull::ports::{Channel, ChannelEvent, CredentialSource, Session, Transport};
 use prepull::runtime;
 use scripted::{Answer, Pulls};
 use tokio::sync::{mpsc, watch};
@@ -67,7 +67,7 @@ fn run(nodes: usize) {
         let counting = async {
             let mut told = 0;
             while let Some((_, fact)) = receiver.recv().await {
-                told += usize::from(matches!(fact, Fact::Finished { .. }));
+                told += usize::from(matches!(fact, EventKind::Finished { .. }));
             }
             told
         };
@@ -114,16 +114,16 @@ fn plan(nodes: usize) -> Plan {
             },
             ..Policy::default()
         },
-        held: HashMap::new(),
+        already_present: HashMap::new(),
         contents: Vec::new(),
-        mark: "bench".into(),
+        pull_token: "bench".into(),
     }
 }
 
 /// Nobody logs in.
 struct NoLogins;
 
-impl Logins for NoLogins {
+impl CredentialSource for NoLogins {
     fn ask(&self) -> BoxFuture<'_, Result<Vec<Option<RegistryLogin>>, String>> {
         Box::pin(async { Ok(vec![None; IMAGES.len()]) })
     }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::model::{
-    CommandOutput, ExitStatus, Failure, Held, Image, Node, Passwords, RegistryLogin, RuntimeKind,
-    Secret, Stage,
+    CommandOutput, ExitStatus, Failure, Image, LocalImage, Node, Passwords, RegistryLogin,
+    RuntimeKind, Secret, Stage,
 };
 
 /// Reaches nodes. The product's own is SSH; tests script one.
@@ -155,7 +155,7 @@ pub struct Description {
 }
 
 /// Gives a run's logins again: what a cloud's helper hands out lives for minutes or hours.
-pub trait Logins: Send + Sync {
+pub trait CredentialSource: Send + Sync {
     /// The login for each image of the plan, in its order.
     ///
     /// # Errors
@@ -175,15 +175,15 @@ pub trait Runtime: Send + Sync {
     ///
     /// # Errors
     /// A [`Failure`] at stage probe: runtime-missing, runtime-down, privilege, node-setup.
-    fn read_version(&self, output: &CommandOutput) -> Result<String, Failure>;
+    fn check_alive(&self, output: &CommandOutput) -> Result<String, Failure>;
 
     /// Asks for what [`Runtime::read_description`] reads: the version, and the socket.
     fn describe<'a>(&self, endpoint: Option<&'a str>) -> [NodeCommand<'a>; 2];
 
-    /// Reads the answers to [`Runtime::root`] and [`Runtime::describe`].
+    /// Reads the answers to [`Runtime::data_dir`] and [`Runtime::describe`].
     ///
     /// # Errors
-    /// A [`Failure`] at stage probe, as for [`Runtime::read_version`].
+    /// A [`Failure`] at stage probe, as for [`Runtime::check_alive`].
     fn read_description(&self, answers: [&CommandOutput; 3]) -> Result<Description, Failure>;
 
     /// Asks whether the node holds the image. Exit status 0 means yes.
@@ -198,11 +198,11 @@ pub trait Runtime: Send + Sync {
         image: &Image,
         output: &CommandOutput,
         stage: Stage,
-    ) -> Result<Option<Held>, Failure>;
+    ) -> Result<Option<LocalImage>, Failure>;
 
     /// Asks where the runtime keeps its files: a line that is a path, or JSON with a line `"containerdRootDir": "PATH"`.
     /// A runtime that does not answer is looked for in its usual places.
-    fn root<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a>;
+    fn data_dir<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a>;
 
     /// The pull.
     ///
@@ -214,7 +214,7 @@ pub trait Runtime: Send + Sync {
     ///
     /// Its answer begins with `HTTP/`. The node does not ask, or goes on to [`Runtime::pull`], where only the client
     /// can do it, or cannot be joined to the daemon.
-    fn ask_to_pull<'a>(&self, _request: &PullRequest<'a>) -> Option<NodeCommand<'a>> {
+    fn daemon_pull<'a>(&self, _request: &PullRequest<'a>) -> Option<NodeCommand<'a>> {
         None
     }
 

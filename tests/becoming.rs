@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use local_node::runtime::FakeRuntime;
 use local_node::{Place, Shells, contains, find, node};
 use prepull::model::{Failure, FailureKind, Node, Outcome, PullWhen, RuntimeKind, Secret, Stage};
-use prepull::node::{Ended, PullJob, pull, run};
+use prepull::node::{Completion, PullJob, pull, run};
 use prepull::ports::PullRequest;
 
 const PASSWORD: &str = "r1ght horse' $(id) \"é";
@@ -147,7 +147,7 @@ impl Machine {
             pending(),
         )
         .await?;
-        let Ended::Done(output) = ended else {
+        let Completion::Done(output) = ended else {
             panic!("nobody cancelled")
         };
         Ok(String::from_utf8(output.stdout.read(usize::MAX).unwrap()).unwrap())
@@ -408,7 +408,7 @@ async fn a_pull_takes_both_secrets_to_their_places_and_shows_neither() {
         timeout: None,
         patience: Default::default(),
         arrived: &Default::default(),
-        mark: "test",
+        pull_token: "test",
         lease: std::time::Duration::from_secs(600),
         disk_credentials: false,
     };
@@ -416,7 +416,7 @@ async fn a_pull_takes_both_secrets_to_their_places_and_shows_neither() {
     let ended = pull(&mut place.session(), &node, &job, &|_| {}, pending()).await;
     over.store(true, Ordering::SeqCst);
     assert!(
-        matches!(ended, Ok(Ended::Done(Outcome::Pulled(_)))),
+        matches!(ended, Ok(Completion::Done(Outcome::Pulled(_)))),
         "{ended:?}"
     );
     assert_eq!(place.text("fake/seen"), registry);

@@ -60,7 +60,7 @@ print(server.server_address[1], flush=True)
 server.serve_forever()
 ";
 
-fn root() -> &'static Path {
+fn data_dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -72,19 +72,19 @@ struct Block {
 
 /// All documents for users, in order.
 fn documents() -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(root().join("docs"))
+    let mut paths: Vec<PathBuf> = fs::read_dir(data_dir().join("docs"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|ending| ending == "md"))
         .collect();
-    paths.push(root().join("README.md"));
+    paths.push(data_dir().join("README.md"));
     paths.sort();
     paths
 }
 
 fn blocks(path: &Path) -> Vec<Block> {
     let text = fs::read_to_string(path).unwrap();
-    let name = path.strip_prefix(root()).unwrap().display();
+    let name = path.strip_prefix(data_dir()).unwrap().display();
     let mut blocks = Vec::new();
     let mut inside: Option<Block> = None;
     for (number, line) in text.lines().enumerate() {
@@ -123,7 +123,7 @@ impl Desk {
         let folder = tempfile::tempdir().unwrap();
         let mut api = Command::new("python3")
             .args(["-c", API])
-            .arg(root().join("tests/fixtures/kube/nodes.json"))
+            .arg(data_dir().join("tests/fixtures/kube/nodes.json"))
             .stdout(Stdio::piped())
             .spawn()
             .expect("python3 cannot be run: see lab/install");
@@ -138,7 +138,7 @@ impl Desk {
              contexts: [{{name: prod, context: {{cluster: c, user: u}}}}]\n",
             port.trim()
         );
-        let inventory = fs::read_to_string(root().join("inventory/groups.yml")).unwrap();
+        let inventory = fs::read_to_string(data_dir().join("inventory/groups.yml")).unwrap();
         // Its key is the reader's own.
         let inventory: String = inventory
             .lines()
@@ -260,11 +260,11 @@ fn every_command_line_in_the_documents_runs() {
 
 #[test]
 fn every_make_target_in_the_documents_is_there() {
-    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    let makefile = fs::read_to_string(data_dir().join("Makefile")).unwrap();
     let mut named = 0;
     for path in documents()
         .into_iter()
-        .chain([root().join("CONTRIBUTING.md")])
+        .chain([data_dir().join("CONTRIBUTING.md")])
     {
         for piece in fs::read_to_string(path).unwrap().split("`make ").skip(1) {
             let target = piece.split(['`', ' ']).next().unwrap();
@@ -279,7 +279,7 @@ fn every_make_target_in_the_documents_is_there() {
 fn links_between_the_documents_lead_somewhere() {
     for path in documents()
         .into_iter()
-        .chain([root().join("CONTRIBUTING.md")])
+        .chain([data_dir().join("CONTRIBUTING.md")])
     {
         let text = fs::read_to_string(&path).unwrap();
         for piece in text.split("](").skip(1) {
@@ -308,7 +308,7 @@ fn the_runbook_warms_a_real_fleet() {
     );
     desk.write("password", &lab.password());
     let mut ran = 0;
-    for block in blocks(&root().join("docs/runbook.md")) {
+    for block in blocks(&data_dir().join("docs/runbook.md")) {
         let script = block.script.replace(IMAGE, "registry.lab:5000/team/app:v1");
         let script = format!("set -euo pipefail\n{script}");
         let mut command = lab.operator(&["bash", "-c", &script]);

@@ -385,7 +385,10 @@ fn what_arrived_is_what_the_registry_sent() {
             .lines()
             .find_map(|line| line.strip_prefix("Arrived: "));
         let line = line.map(|line| line.split(',').next().unwrap().to_string());
-        assert_eq!(line, (all > 0).then(|| prepull::model::text::bytes(all)));
+        assert_eq!(
+            line,
+            (all > 0).then(|| prepull::model::text::format_bytes(all))
+        );
     }
 }
 

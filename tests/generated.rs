@@ -112,9 +112,9 @@ fn the_page_on_failures_lists_every_kind_and_how_often_it_is_retried() {
     for kind in FailureKind::ALL {
         let word = match kind.retry() {
             Retry::Never => "no",
-            Retry::Few => "twice",
-            Retry::Yes => "yes",
-            Retry::Paused => "after a shared pause",
+            Retry::Limited => "twice",
+            Retry::Full => "yes",
+            Retry::RegistryPause => "after a shared pause",
         };
         let row = rows[kind.as_str()];
         assert!(row.contains(word), "{kind:?}: {word} is not in {row:?}");

@@ -392,7 +392,7 @@ async fn sudo_that_agrees_only_warns() {
         pending(),
     )
     .await;
-    assert!(matches!(ended, Ok(prepull::node::Ended::Done(output)) if output.success()));
+    assert!(matches!(ended, Ok(prepull::node::Completion::Done(output)) if output.success()));
     place.assert_clean().await;
 }
 

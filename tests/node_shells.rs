@@ -97,7 +97,7 @@ async fn credentials_are_put_on_a_disk_only_where_that_is_allowed() {
             timeout: None,
             patience: Default::default(),
             arrived: &Default::default(),
-            mark: "test",
+            pull_token: "test",
             lease: std::time::Duration::from_secs(600),
             disk_credentials,
         };

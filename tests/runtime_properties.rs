@@ -178,7 +178,7 @@ fn read_all(output: &CommandOutput) -> Result<(), TestCaseError> {
     for runtime in all() {
         let failures = [
             runtime.read_pull(&image, output).err(),
-            runtime.read_version(output).err(),
+            runtime.check_alive(output).err(),
             runtime.read_inspect(&image, output, Stage::Inspect).err(),
         ];
         for failure in failures.into_iter().flatten() {

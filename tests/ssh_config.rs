@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use prepull::ssh::config::{
-    AddressFamily, Ambient, Canonicalize, Given, HostKeyChecking, IdentityAgent, Proxy, Resolved,
-    Source, SshConfig, System,
+    AddressFamily, Canonicalize, CommandLine, HostKeyChecking, IdentityAgent, LocalEnv, Proxy,
+    Resolved, Source, SshConfig, System,
 };
 
 #[path = "ssh_config/odd.rs"]
@@ -124,7 +124,7 @@ fn ours(file: &Path, host: &str) -> Result<Resolved, String> {
 }
 
 fn found_in(source: &Source, home: Option<String>, host: &str) -> Result<Resolved, String> {
-    let mut ambient = Ambient::of_this_process().unwrap();
+    let mut ambient = LocalEnv::of_this_process().unwrap();
     if let Some(home) = home {
         ambient.environment.insert("HOME".into(), home);
     }
@@ -135,7 +135,7 @@ fn found_in(source: &Source, home: Option<String>, host: &str) -> Result<Resolve
     let config =
         SshConfig::load(source, ambient, Box::new(System)).map_err(|error| error.to_string())?;
     config
-        .resolve(host, &Given::default())
+        .resolve(host, &CommandLine::default())
         .map_err(|error| error.to_string())
 }
 
@@ -157,7 +157,7 @@ fn seconds(time: Duration) -> String {
 }
 
 /// Our answer in the oracle's words.
-fn printed(found: &Resolved) -> Fields {
+fn escape_multiline(found: &Resolved) -> Fields {
     let mut fields = Fields::new();
     let mut put = |key: &str, values: Vec<String>| {
         fields.insert(key.to_string(), values);
@@ -374,7 +374,7 @@ fn printed(found: &Resolved) -> Fields {
 
 /// Paths as `ssh` uses them.
 fn tildes_replaced(paths: &str) -> String {
-    let home = Ambient::of_this_process()
+    let home = LocalEnv::of_this_process()
         .unwrap()
         .home
         .display()
@@ -1025,7 +1025,7 @@ impl Tally {
         let problem = match (ours, oracle) {
             (Ok(found), Ok(expected)) => {
                 self.accepted += 1;
-                let different = differences(&printed(&found), &expected);
+                let different = differences(&escape_multiline(&found), &expected);
                 if different.is_empty() {
                     return;
                 }

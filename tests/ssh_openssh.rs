@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prepull::model::{ExitStatus, Failure, FailureKind, Hop, Node, Secret, Stage};
 use prepull::ports::{Channel, ChannelEvent, Session, Transport};
-use prepull::ssh::config::{Ambient, Given, Resolved, Source, SshConfig, System};
+use prepull::ssh::config::{CommandLine, LocalEnv, Resolved, Source, SshConfig, System};
 use prepull::ssh::{HostKeyPolicy, HostSettings, SshChannel, SshOptions, SshTransport};
 
 #[path = "ssh_openssh/generated.rs"]
@@ -256,10 +256,12 @@ async fn collect(channel: &mut SshChannel) -> Result<Output, Failure> {
 
 /// What this ssh_config says about the servers of these tests.
 fn resolved(config: &Path) -> Resolved {
-    let ambient = Ambient::of_this_process().unwrap();
+    let ambient = LocalEnv::of_this_process().unwrap();
     let source = Source::Only(config.to_owned());
     let config = SshConfig::load(&source, ambient, Box::new(System)).unwrap();
-    config.resolve("127.0.0.1", &Given::default()).unwrap()
+    config
+        .resolve("127.0.0.1", &CommandLine::default())
+        .unwrap()
 }
 
 /// The same as options.

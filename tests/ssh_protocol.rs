@@ -1167,7 +1167,7 @@ async fn hosts_are_scanned_without_a_login_and_their_new_keys_are_recorded() {
     let target = |server: &Server, way| ScanTarget {
         host: "127.0.0.1",
         port: server.address.port(),
-        way,
+        route: way,
         identities: &[],
         settings: 0,
     };

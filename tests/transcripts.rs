@@ -113,9 +113,9 @@ fn rows(path: &Path, cells: usize) -> Vec<Vec<String>> {
 fn retry_word(retry: Retry) -> &'static str {
     match retry {
         Retry::Never => "never",
-        Retry::Few => "few",
-        Retry::Yes => "yes",
-        Retry::Paused => "paused",
+        Retry::Limited => "few",
+        Retry::Full => "yes",
+        Retry::RegistryPause => "paused",
     }
 }
 
@@ -131,7 +131,7 @@ fn judged(row: &Expected) -> Result<&'static str, Failure> {
     };
     match row.asked.as_str() {
         "pull" => runtime.read_pull(&image, &output).map(|()| "ok"),
-        "version" => runtime.read_version(&output).map(|_| "ok"),
+        "version" => runtime.check_alive(&output).map(|_| "ok"),
         "inspect" => Ok(
             match runtime.read_inspect(&image, &output, Stage::Verify)? {
                 Some(held) => {

@@ -16,7 +16,7 @@ use crate::cli::{Cli, Shell};
 use crate::inventory;
 use crate::journal::{self, Runs};
 use crate::report;
-use crate::settings::Ambient;
+use crate::settings::Environment;
 
 /// Set by the shell's side: this process is to complete a line, and nothing else.
 const ASKED: &str = "PREPULL_COMPLETE";
@@ -92,7 +92,7 @@ fn of_pattern(typed: &OsStr) -> Vec<CompletionCandidate> {
     let (before, last) = typed.split_at(begun);
     let names = inventory::names_in(&inventories(
         std::env::args_os(),
-        &Ambient::of_this_process(),
+        &Environment::of_this_process(),
     ));
     let fitting = names.iter().filter(|name| name.starts_with(last));
     fitting
@@ -102,7 +102,7 @@ fn of_pattern(typed: &OsStr) -> Vec<CompletionCandidate> {
 
 fn runs(typed: &OsStr, wanted: Runs) -> Vec<CompletionCandidate> {
     let typed = typed.to_string_lossy();
-    let names = runs::folder(&Ambient::of_this_process())
+    let names = runs::folder(&Environment::of_this_process())
         .and_then(|folder| Ok(journal::names(&folder, wanted)?))
         // There is nobody to tell: a completion that does not come is all that is seen.
         .unwrap_or_default();
@@ -113,7 +113,7 @@ fn runs(typed: &OsStr, wanted: Runs) -> Vec<CompletionCandidate> {
 }
 
 /// The files that `-i` names on the line. It is the shell's: whole words, quotes and `~` still in it.
-fn inventories(line: impl Iterator<Item = OsString>, ambient: &Ambient) -> Vec<PathBuf> {
+fn inventories(line: impl Iterator<Item = OsString>, ambient: &Environment) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut line = line
         .skip_while(|word| word != "--")
@@ -142,7 +142,7 @@ mod tests {
         let line = "prepull -- prepull pull -i a.yml --inventory=b.yml -ic.yml --inventory '~/d' --identity k --limit x";
         let found = inventories(
             line.split(' ').map(OsString::from),
-            &Ambient::of(&[("HOME", "/h")]),
+            &Environment::of(&[("HOME", "/h")]),
         );
         assert_eq!(
             found,

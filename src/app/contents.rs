@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cli::{Format, ProgressChoice};
-use crate::model::text::{count, span};
+use crate::model::text::{format_count, format_duration};
 use crate::model::{Image, Plan, PlannedImage, Work};
 use crate::registry::{self, RegistryError};
 use crate::report;
@@ -72,8 +72,8 @@ fn meanwhile(images: &[PlannedImage], limit: Duration) -> String {
     format!(
         "asking {} for the size of {}, for at most {}\n",
         registries.join(", "),
-        count(images.len(), "image"),
-        span(limit)
+        format_count(images.len(), "image"),
+        format_duration(limit)
     )
 }
 

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::{Exit, pretty, run, warn, with_ssh_config};
 use crate::cli::{HostsFormat, ScanArgs};
-use crate::model::text::{count, printable};
+use crate::model::text::{escape_line, format_count};
 use crate::model::{Failure, Fleet, Hop, Node};
 use crate::report;
-use crate::settings::{self, Ambient};
+use crate::settings::{self, Environment};
 use crate::ssh::{KeyStatus, ScanTarget, ScannedKey, SshOptions, SshTransport};
 
 /// How many hosts are looked at side by side.
@@ -33,7 +33,7 @@ struct Host<'a> {
 ///
 /// # Errors
 /// Whatever is wrong with the inventory or the options.
-pub(super) fn scan(args: &ScanArgs, ambient: &Ambient) -> Result<Exit> {
+pub(super) fn scan(args: &ScanArgs, ambient: &Environment) -> Result<Exit> {
     let (ssh, (fleet, logins)) = with_ssh_config(&args.reach.ssh, |behind| {
         settings::scan(args, ambient, behind)
     })?;
@@ -50,14 +50,14 @@ pub(super) fn scan(args: &ScanArgs, ambient: &Ambient) -> Result<Exit> {
     warn(transport.warnings());
     let tokio = tokio::runtime::Runtime::new().context("cannot start the tokio runtime")?;
     let mut hosts = hosts(&fleet);
-    let deepest = hosts.iter().map(|host| host.target.way.len()).max();
+    let deepest = hosts.iter().map(|host| host.target.route.len()).max();
     // Jump hosts first: what is behind them is only reached once their keys are known.
     for depth in 0..=deepest.unwrap_or_default() {
         let level: Vec<&mut Host<'_>> = (hosts.iter_mut())
-            .filter(|host| host.target.way.len() == depth)
+            .filter(|host| host.target.route.len() == depth)
             .collect();
         tokio.block_on(look(&transport, level));
-        let level = || hosts.iter().filter(|host| host.target.way.len() == depth);
+        let level = || hosts.iter().filter(|host| host.target.route.len() == depth);
         if args.output == HostsFormat::Human {
             let text: String = level().map(line).collect();
             report::print_stdout(&text)?;
@@ -68,7 +68,7 @@ pub(super) fn scan(args: &ScanArgs, ambient: &Ambient) -> Result<Exit> {
         let may_record = args.yes || (asks && confirmed(&transport, level(), new)?);
         for host in hosts
             .iter_mut()
-            .filter(|host| host.target.way.len() == depth)
+            .filter(|host| host.target.route.len() == depth)
         {
             if let (true, Some(Ok(scanned))) = (may_record && host.is_new(), &host.seen) {
                 host.recorded = Some(transport.record(scanned));
@@ -95,7 +95,7 @@ fn hosts(fleet: &Fleet) -> Vec<Host<'_>> {
             let target = ScanTarget {
                 host: &hop.host,
                 port: hop.port,
-                way: &node.jump[..place],
+                route: &node.jump[..place],
                 identities: &node.identities,
                 settings: hop.ssh_settings,
             };
@@ -104,12 +104,12 @@ fn hosts(fleet: &Fleet) -> Vec<Host<'_>> {
         let own = ScanTarget {
             host: &node.address,
             port: node.port,
-            way: &node.jump,
+            route: &node.jump,
             identities: &node.identities,
             settings: node.ssh_settings,
         };
         for (label, target) in hops.chain([(node.name.clone(), own)]) {
-            let is_new = seen.insert((target.host, target.port, target.way, target.settings));
+            let is_new = seen.insert((target.host, target.port, target.route, target.settings));
             if is_new && !target.host.is_empty() {
                 hosts.push(Host {
                     label,
@@ -148,16 +148,16 @@ impl Host<'_> {
 
 /// "node-1  ssh-ed25519 SHA256:...  new".
 fn line(host: &Host<'_>) -> String {
-    let label = printable(&host.label);
+    let label = escape_line(&host.label);
     match &host.seen {
         Some(Ok(scanned)) => {
             let status = match &scanned.status {
                 KeyStatus::Known => "known".to_owned(),
                 KeyStatus::New => "new".to_owned(),
                 KeyStatus::Changed { known, place } => {
-                    format!("CHANGED: {} knows {known}", printable(place))
+                    format!("CHANGED: {} knows {known}", escape_line(place))
                 }
-                KeyStatus::Revoked { place } => format!("REVOKED by {}", printable(place)),
+                KeyStatus::Revoked { place } => format!("REVOKED by {}", escape_line(place)),
             };
             let ScannedKey {
                 algorithm,
@@ -166,7 +166,7 @@ fn line(host: &Host<'_>) -> String {
             } = scanned;
             format!("{label}  {algorithm} {fingerprint}  {status}\n")
         }
-        Some(Err(failure)) => format!("{label}  {}\n", printable(&failure.to_string())),
+        Some(Err(failure)) => format!("{label}  {}\n", escape_line(&failure.to_string())),
         None => format!("{label}  not looked at\n"),
     }
 }
@@ -186,10 +186,10 @@ fn confirmed<'a>(
     if !std::io::stdin().is_terminal() {
         return Ok(false);
     }
-    let keys = count(new, "new host key");
+    let keys = format_count(new, "new host key");
     let question = format!(
         "Compare the fingerprints with the hosts' own. Record {keys} in {}? [y/N] ",
-        printable(&files.join(" and "))
+        escape_line(&files.join(" and "))
     );
     report::print_stderr(&question);
     let mut answer = String::new();
@@ -243,7 +243,7 @@ fn summary(hosts: &[Host<'_>]) -> String {
     out.push('\n');
     for host in hosts {
         if let Some(Err(why)) = &host.recorded {
-            let _ = writeln!(out, "{}: {}", printable(&host.label), printable(why));
+            let _ = writeln!(out, "{}: {}", escape_line(&host.label), escape_line(why));
         }
     }
     if new > recorded {
@@ -258,7 +258,7 @@ fn document(hosts: &[Host<'_>]) -> Value {
     let hosts = hosts.iter().map(|host| {
         let mut entry = json!({
             "name": host.label, "address": host.target.host, "port": host.target.port,
-            "jump": host.target.way.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "jump": host.target.route.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "recorded": matches!(host.recorded, Some(Ok(()))),
         });
         match &host.seen {

@@ -3,16 +3,16 @@
 use futures::future::BoxFuture;
 
 use crate::credentials::{self, LoginSources};
-use crate::model::{FoundLogin, Image, Plan, RegistryLogin};
-use crate::ports::Logins;
+use crate::model::{Credential, Image, Plan, RegistryLogin};
+use crate::ports::CredentialSource;
 
 /// Where the plan's logins came from.
-pub(super) struct LoginsAgain {
+pub(super) struct CredentialRefresher {
     sources: LoginSources,
     images: Vec<Image>,
 }
 
-impl LoginsAgain {
+impl CredentialRefresher {
     pub(super) fn new(sources: &LoginSources, plan: &Plan) -> Self {
         let items = 0..plan.work.items();
         Self {
@@ -28,7 +28,7 @@ impl LoginsAgain {
     }
 }
 
-impl Logins for LoginsAgain {
+impl CredentialSource for CredentialRefresher {
     fn ask(&self) -> BoxFuture<'_, Result<Vec<Option<RegistryLogin>>, String>> {
         let (sources, images) = (self.sources.clone(), self.images.clone());
         Box::pin(async move {
@@ -36,7 +36,7 @@ impl Logins for LoginsAgain {
                 credentials::logins(&sources, &images).map_err(|error| error.to_string())
             });
             let found = asking.await.map_err(|error| error.to_string())??;
-            let login = |found: Option<FoundLogin>| found.map(|found| found.login);
+            let login = |found: Option<Credential>| found.map(|found| found.login);
             Ok(found.logins.into_iter().map(login).collect())
         })
     }

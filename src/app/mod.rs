@@ -1,18 +1,18 @@
 //! The composition root: wires the rooms for each subcommand.
 
-mod background;
 mod complete;
 mod contents;
 mod exit;
-mod files;
+mod fd_limit;
 mod harden;
 mod hosts;
-mod ledger;
+mod journal_sink;
 mod logins;
 mod man;
 mod panics;
 mod run;
 mod runs;
+mod ssh_config;
 mod stop;
 
 use std::ffi::OsString;
@@ -22,19 +22,19 @@ use anyhow::Result;
 use clap::Parser;
 use serde_json::json;
 
-use background::SshBackground;
 pub use complete::script;
 pub use exit::Exit;
 pub use man::pages;
+use ssh_config::SshConfigFiles;
 
 use crate::cli::{
     Cli, Command, HostsCommand, ImagesArgs, ImagesFormat, NodesArgs, NodesFormat, PullArgs, SshArgs,
 };
-use crate::inventory::{Asked, Background, NamedImage};
+use crate::inventory::{NamedImage, SshConfigSource, SshQuery};
 use crate::model::Fleet;
-use crate::model::text::printable;
+use crate::model::text::escape_line;
 use crate::report;
-use crate::settings::{self, Ambient};
+use crate::settings::{self, Environment};
 
 /// The whole program: from its arguments to its exit status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
@@ -67,7 +67,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 
 /// Does what was asked. An error means that nothing was touched.
 fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
-    let ambient = Ambient::of_this_process();
+    let ambient = Environment::of_this_process();
     let mut recorded: Vec<OsString> = arguments.iter().skip(1).cloned().collect();
     let mut resumed = None;
     if let Command::Pull(PullArgs {
@@ -109,22 +109,22 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
         warn(&resumed.only_what_is_open(plan)?);
     }
     let hosts = ssh.host_settings(&run::overrides(&settings.ssh));
-    warn(files::fit(Arc::make_mut(&mut settings.plan), &hosts).as_slice());
+    warn(fd_limit::clamp_parallelism(Arc::make_mut(&mut settings.plan), &hosts).as_slice());
     run::run(&settings, hosts, &ambient, recorded)
 }
 
 /// Resolves something with the operator's ssh_config behind it, and keeps that for the connections.
 fn with_ssh_config<T>(
     args: &SshArgs,
-    resolve: impl FnOnce(Background<'_>) -> Result<T>,
-) -> Result<(SshBackground, T)> {
-    let ssh = SshBackground::read(args.login.ssh_config.as_deref())?;
-    let resolved = resolve(&|asked: &Asked<'_>| ssh.ask(asked))?;
+    resolve: impl FnOnce(SshConfigSource<'_>) -> Result<T>,
+) -> Result<(SshConfigFiles, T)> {
+    let ssh = SshConfigFiles::read(args.login.ssh_config.as_deref())?;
+    let resolved = resolve(&|asked: &SshQuery<'_>| ssh.ask(asked))?;
     Ok((ssh, resolved))
 }
 
 /// `prepull nodes`, without a probe.
-fn nodes(args: &NodesArgs, ambient: &Ambient) -> Result<Exit> {
+fn nodes(args: &NodesArgs, ambient: &Environment) -> Result<Exit> {
     let (ssh, fleet) = with_ssh_config(&args.reach.ssh, |behind| {
         settings::nodes(args, ambient, behind)
     })?;
@@ -162,7 +162,7 @@ fn proxied(fleet: &Fleet) -> Option<String> {
 }
 
 /// `prepull images`.
-fn images(args: &ImagesArgs, ambient: &Ambient) -> Result<Exit> {
+fn images(args: &ImagesArgs, ambient: &Environment) -> Result<Exit> {
     let found = settings::manifest_images(&args.files, args.images_strict, ambient)?;
     warn(&found.warnings);
     let mut text = String::new();
@@ -171,7 +171,7 @@ fn images(args: &ImagesArgs, ambient: &Ambient) -> Result<Exit> {
             ImagesFormat::Json => break,
             ImagesFormat::Name => text.push_str(&format!("{image}\n")),
             ImagesFormat::Wide => {
-                let places = printable(&places.join(", ")).into_owned();
+                let places = escape_line(&places.join(", ")).into_owned();
                 text.push_str(&format!("{image}  {places}\n"));
             }
         }
@@ -208,7 +208,7 @@ fn without_address(fleet: &Fleet) -> Vec<String> {
 /// What is not as the operator may expect, once, before anything starts.
 fn warn(warnings: &[String]) {
     for warning in warnings {
-        report::print_stderr(&format!("prepull: warning: {}\n", printable(warning)));
+        report::print_stderr(&format!("prepull: warning: {}\n", escape_line(warning)));
     }
 }
 

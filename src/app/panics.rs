@@ -3,7 +3,7 @@
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
 
-use crate::model::text::printable;
+use crate::model::text::escape_line;
 use crate::report;
 
 /// Sets how panics are told from here on.
@@ -29,8 +29,8 @@ fn message<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
 fn sentence(message: &str, place: Option<&str>) -> String {
     format!(
         "prepull: internal error at {}: {}; this is a fault of prepull: please report it with this line\n",
-        printable(place.unwrap_or("an unknown place")),
-        printable(message)
+        escape_line(place.unwrap_or("an unknown place")),
+        escape_line(message)
     )
 }
 

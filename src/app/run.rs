@@ -11,22 +11,22 @@ use tokio::sync::{mpsc, watch};
 
 use super::contents;
 use super::exit::Exit;
-use super::ledger::{Gap, JournalLedger};
-use super::logins::LoginsAgain;
+use super::journal_sink::{JournalSink, WriteError};
+use super::logins::CredentialRefresher;
 use super::runs;
 use super::stop::Signals;
 use crate::cli::{self, Format, NodesFormat};
 use crate::credentials;
 use crate::engine::{self, Finish};
 use crate::journal::{Header, Journal};
-use crate::model::text::{count, printable};
-use crate::model::{Fact, Outcome, Plan, Secret, Work};
+use crate::model::text::{escape_line, format_count};
+use crate::model::{EventKind, Outcome, Plan, Secret, Work};
 use crate::report::{
-    self, FileReport, Human, HumanOptions, Json, Jsonl, Ledger, ReportForm, Reporter, RunInfo,
+    self, EventSink, FileReport, Human, HumanOptions, Json, Jsonl, ReportForm, Reporter, RunInfo,
     RunResult, Screen,
 };
 use crate::runtime;
-use crate::settings::{Ambient, OutputSettings, RunSettings, SshSettings};
+use crate::settings::{Environment, OutputSettings, RunSettings, SshSettings};
 use crate::ssh::{HostKeyPolicy, HostSettings, Overrides, SshOptions, SshTransport};
 
 /// Facts on their way to the reporters. The numbering loop never blocks, so this fills only when the
@@ -37,7 +37,7 @@ const FACTS_UNDER_WAY: usize = 4096;
 pub(super) fn run(
     settings: &RunSettings,
     hosts: Vec<HostSettings>,
-    ambient: &Ambient,
+    ambient: &Environment,
     arguments: Vec<OsString>,
 ) -> Result<Exit> {
     if settings.dry_run {
@@ -83,9 +83,9 @@ pub(super) fn run(
         plan: Arc::clone(&plan),
     });
     let recorded_in = journal.as_ref().map(|journal| journal.path().to_owned());
-    let (ledger, gap) = match journal.map(JournalLedger::new) {
-        Some((ledger, gap)) => (Some(Box::new(ledger) as Box<dyn Ledger>), gap),
-        None => (None, Gap::default()),
+    let (ledger, gap) = match journal.map(JournalSink::new) {
+        Some((ledger, gap)) => (Some(Box::new(ledger) as Box<dyn EventSink>), gap),
+        None => (None, WriteError::default()),
     };
     let (facts, facts_receiver) = mpsc::channel(FACTS_UNDER_WAY);
     let mut reporters = match settings.nodes {
@@ -97,7 +97,7 @@ pub(super) fn run(
         reporters.push(Box::new(report));
     }
     let running = report::start(facts_receiver, ledger, reporters);
-    let logins = LoginsAgain::new(&settings.login_sources, &plan);
+    let logins = CredentialRefresher::new(&settings.login_sources, &plan);
     let ended = tokio.block_on(perform(&plan, &transport, &logins, facts, running.screen()));
     // What still runs after a second signal must not hold the program back.
     tokio.shutdown_background();
@@ -129,7 +129,7 @@ pub(super) fn run(
     if let Some((nodes, why)) = lost_output(&result) {
         super::warn(&[format!(
             "the output of {} is lost: {why}",
-            count(nodes, "node")
+            format_count(nodes, "node")
         )]);
         is_written = false;
     }
@@ -191,7 +191,7 @@ pub(super) fn passphrase(path: &Path, attempt: u32) -> Option<Secret> {
         ""
     };
     let path = path.display().to_string();
-    let question = format!("{again}Passphrase of the key {}: ", printable(&path));
+    let question = format!("{again}Passphrase of the key {}: ", escape_line(&path));
     credentials::prompt(&question).ok()
 }
 
@@ -199,7 +199,7 @@ fn journal(
     id: &str,
     started: SystemTime,
     settings: &RunSettings,
-    ambient: &Ambient,
+    ambient: &Environment,
     arguments: Vec<OsString>,
 ) -> Result<Journal> {
     let folder = runs::folder(ambient)?;
@@ -220,8 +220,8 @@ enum Ended {
 async fn perform(
     plan: &Plan,
     transport: &SshTransport,
-    logins: &LoginsAgain,
-    facts: mpsc::Sender<(Duration, Fact)>,
+    logins: &CredentialRefresher,
+    facts: mpsc::Sender<(Duration, EventKind)>,
     screen: Option<Screen>,
 ) -> Result<Ended> {
     let signals = Signals::catch(screen)?;

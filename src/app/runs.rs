@@ -11,22 +11,22 @@ use clap::{CommandFactory, FromArgMatches};
 use super::exit::Exit;
 use super::run::form;
 use crate::cli::{Cli, Format, ListFormat, ReportFile, ReportForm, RunsCommand};
-use crate::journal::{self, Claim, JournalWork, Listed, Past, Runs, State};
-use crate::model::{Fleet, Plan, text::count};
+use crate::journal::{self, Claim, JournalWork, Listed, RecordedRun, Runs, State};
+use crate::model::{Fleet, Plan, text::format_count};
 use crate::report::{self, FileReport, Jsonl, Reporter, RunEntry, RunInfo, RunResult};
-use crate::settings::{self, Ambient};
+use crate::settings::{self, Environment};
 
 /// How many names a warning lists.
 const NAMES: usize = 5;
 
 /// Where runs are recorded.
-pub(super) fn folder(ambient: &Ambient) -> Result<PathBuf> {
+pub(super) fn folder(ambient: &Environment) -> Result<PathBuf> {
     journal::folder(&|name| ambient.variable(name))
         .context("neither XDG_STATE_HOME nor HOME says where runs are recorded")
 }
 
 /// `prepull runs`.
-pub(super) fn perform(command: &RunsCommand, ambient: &Ambient) -> Result<Exit> {
+pub(super) fn perform(command: &RunsCommand, ambient: &Environment) -> Result<Exit> {
     let folder = folder(ambient)?;
     match command {
         RunsCommand::List { output } => list(&folder, *output),
@@ -75,7 +75,7 @@ fn list(folder: &Path, format: ListFormat) -> Result<Exit> {
 }
 
 fn show(folder: &Path, run: &str, format: Format) -> Result<Exit> {
-    let past = Past::read(&journal::find(folder, run, Runs::All)?)?;
+    let past = RecordedRun::read(&journal::find(folder, run, Runs::All)?)?;
     let told = result(&past).map_err(anyhow::Error::msg)?;
     match format {
         Format::Human => report::write_stdout(|out| {
@@ -94,7 +94,7 @@ fn show(folder: &Path, run: &str, format: Format) -> Result<Exit> {
 
 /// `prepull runs report`.
 fn write_reports(folder: &Path, run: &str, files: &[ReportFile]) -> Result<Exit> {
-    let past = Past::read(&journal::find(folder, run, Runs::All)?)?;
+    let past = RecordedRun::read(&journal::find(folder, run, Runs::All)?)?;
     let told = result(&past).map_err(anyhow::Error::msg)?;
     for file in files {
         let report = FileReport::new(&told.info, file.path.clone(), form(file.form));
@@ -104,7 +104,11 @@ fn write_reports(folder: &Path, run: &str, files: &[ReportFile]) -> Result<Exit>
 }
 
 /// Tells a reporter what it would have heard, as far as it was recorded.
-fn tell_again(past: &Past, told: &RunResult, mut reporter: impl Reporter) -> std::io::Result<()> {
+fn tell_again(
+    past: &RecordedRun,
+    told: &RunResult,
+    mut reporter: impl Reporter,
+) -> std::io::Result<()> {
     past.events.iter().for_each(|event| reporter.event(event));
     report::forgive_closed_pipe(reporter.finish(told))
 }
@@ -118,7 +122,7 @@ fn state(state: State) -> &'static str {
 }
 
 /// A recorded run as reporters know it.
-fn result(past: &Past) -> Result<RunResult, String> {
+fn result(past: &RecordedRun) -> Result<RunResult, String> {
     let plan = Arc::new(past.plan()?);
     Ok(RunResult {
         nodes: past.records(&plan),
@@ -162,7 +166,7 @@ pub(super) struct Resumed {
 
 /// A run that is gone on with, by no other prepull as long as this lives.
 pub(super) struct OpenRun {
-    past: Past,
+    past: RecordedRun,
     /// Whether a preflight is asked for now, and not just was when the run began.
     has_preflight: bool,
     _claim: Claim,
@@ -172,9 +176,9 @@ pub(super) struct OpenRun {
 ///
 /// # Errors
 /// There is none, or it cannot be gone on with from here.
-pub(super) fn resume(wanted: &str, given: &[OsString], ambient: &Ambient) -> Result<Resumed> {
+pub(super) fn resume(wanted: &str, given: &[OsString], ambient: &Environment) -> Result<Resumed> {
     let folder = folder(ambient)?;
-    let past = Past::read(&journal::find(&folder, wanted, Runs::Pulls)?)?;
+    let past = RecordedRun::read(&journal::find(&folder, wanted, Runs::Pulls)?)?;
     let header = &past.header;
     if past.state == State::Running {
         bail!(
@@ -275,8 +279,8 @@ impl OpenRun {
             // It was passed once, and pulls that still go on need less room than they did.
             plan.policy.preflight = None;
         }
-        if !header.mark.is_empty() {
-            plan.mark.clone_from(&header.mark);
+        if !header.pull_token.is_empty() {
+            plan.pull_token.clone_from(&header.pull_token);
         }
         let held = self.past.held();
         for (number, node) in plan.fleet.nodes().iter().enumerate() {
@@ -289,7 +293,7 @@ impl OpenRun {
                 if let Some(held) = held.get(&(node.name.as_str(), image.as_str()))
                     && held.suits(plan.policy.platform.as_deref())
                 {
-                    plan.held.insert((number, item), (*held).clone());
+                    plan.already_present.insert((number, item), (*held).clone());
                 }
             }
         }
@@ -304,7 +308,7 @@ pub(super) fn named(names: &[&str]) -> String {
         0 => shown,
         more => format!(
             "{shown} and {more} more, {} in all",
-            count(names.len(), "node")
+            format_count(names.len(), "node")
         ),
     }
 }

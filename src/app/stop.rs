@@ -108,7 +108,7 @@ impl Signals {
             })
         })?;
         if let Some(screen) = screen {
-            give_way(ignored, screen)?;
+            handle_suspend(ignored, screen)?;
         }
         Ok(Self { asked })
     }
@@ -130,7 +130,7 @@ impl Signals {
 }
 
 /// Stops when Ctrl-Z asks for it, with the terminal left to the shell, and draws on it again afterwards.
-fn give_way(ignored: Ignored, screen: Screen) -> Result<()> {
+fn handle_suspend(ignored: Ignored, screen: Screen) -> Result<()> {
     on_its_own_thread(|| {
         let mut stop = ignored.or_catch(Number::SIGTSTP)?;
         let mut go_on = ignored.or_catch(Number::SIGCONT)?;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 pub use options::{
-    CourseArgs, FleetArgs, LoginArgs, OutputArgs, PolicyArgs, ProgressArgs, ReachArgs,
-    RegistryArgs, RuntimeArgs, SshArgs,
+    FleetArgs, LoginArgs, OutputArgs, PolicyArgs, ProgressArgs, ReachArgs, RegistryArgs, RunArgs,
+    RuntimeArgs, SshArgs,
 };
 pub use values::{
     AddressTypeChoice, ColorChoice, Format, HostKeysChoice, HostsFormat, ImagesFormat, ListFormat,
@@ -96,7 +96,7 @@ pub struct PullArgs {
     pub runtime: RuntimeArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub course: CourseArgs,
+    pub course: RunArgs,
     /// Go on with what this run left undone or failed, and nothing else: its name, or last for the last pull. Its images,
     /// nodes and options hold again; options given now come on top.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["images", "manifests", "inventory", "hosts"], help_heading = "Policy")]
@@ -227,7 +227,7 @@ pub struct CheckArgs {
     pub runtime: RuntimeArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub course: CourseArgs,
+    pub course: RunArgs,
 }
 
 /// `prepull nodes`.
@@ -317,7 +317,7 @@ pub struct ExecArgs {
     pub reach: ReachArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub course: CourseArgs,
+    pub course: RunArgs,
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub struct ReachArgs {
 
 /// How a run goes on, and what is printed.
 #[derive(Debug, Args)]
-pub struct CourseArgs {
+pub struct RunArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub policy: PolicyArgs,

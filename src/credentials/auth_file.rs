@@ -22,7 +22,7 @@ use super::check_user_name;
 use super::error::CredentialError;
 use super::helper;
 use super::keys::{Keys, host_of};
-use crate::model::{FoundLogin, Image, LoginSource, RegistryLogin, Secret};
+use crate::model::{Credential, Image, LoginSource, RegistryLogin, Secret};
 
 /// Far beyond any real file of logins.
 const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
@@ -279,7 +279,7 @@ impl AuthFile {
     ///
     /// # Errors
     /// The login is broken, or kept where prepull cannot read it.
-    pub fn login(&self, image: &Image) -> Result<Option<FoundLogin>, CredentialError> {
+    pub fn login(&self, image: &Image) -> Result<Option<Credential>, CredentialError> {
         let mut refusal = None;
         if let Some(helper) = self.helper(image) {
             match self.ask(helper, image) {
@@ -293,7 +293,7 @@ impl AuthFile {
             .filter_map(|(key, entry)| Some((self.keys.fit(key, image)?, key, entry)))
             .reduce(|best, next| if next.0 > best.0 { next } else { best });
         match (best, refusal) {
-            (Some((_, key, entry)), _) => Ok(Some(FoundLogin {
+            (Some((_, key, entry)), _) => Ok(Some(Credential {
                 login: self.open(key, entry)?,
                 source: self.source.clone(),
             })),
@@ -315,7 +315,7 @@ impl AuthFile {
             .filter(|helper| !helper.is_empty())
     }
 
-    fn ask(&self, helper: &str, image: &Image) -> Result<Option<FoundLogin>, CredentialError> {
+    fn ask(&self, helper: &str, image: &Image) -> Result<Option<Credential>, CredentialError> {
         // docker's own key for the Hub, then podman's; every other registry is asked for by its host.
         let servers = match image.registry() {
             "docker.io" => vec![DOCKER_HUB_KEY.to_string(), "docker.io".to_string()],
@@ -345,7 +345,7 @@ impl AuthFile {
                     program: helper::program(helper),
                     file: file.clone(),
                 };
-                return Ok(Some(FoundLogin { login, source }));
+                return Ok(Some(Credential { login, source }));
             }
         }
         Ok(None)

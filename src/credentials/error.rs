@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::model::LoginSource;
-use crate::model::text::printable;
+use crate::model::text::escape_line;
 
 /// Why a login cannot be had, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +11,7 @@ pub enum CredentialError {
     /// Nobody can be asked.
     #[error(
         "cannot ask \"{}\": there is no terminal ({reason}); give a registry password with --registry-password-stdin, and log in to nodes with a key or ssh-agent",
-        printable(.question)
+        escape_line(.question)
     )]
     NoTerminal {
         /// What would have been asked.
@@ -20,7 +20,7 @@ pub enum CredentialError {
         reason: std::io::Error,
     },
     /// The operator ended the input (Ctrl-D).
-    #[error("the question \"{}\" was not answered", printable(.question))]
+    #[error("the question \"{}\" was not answered", escape_line(.question))]
     NotAnswered {
         /// What was asked.
         question: String,
@@ -35,7 +35,7 @@ pub enum CredentialError {
         problem: &'static str,
     },
     /// What was given is no user name for a registry.
-    #[error("\"{}\" cannot be a registry's user name: {problem}", printable(.name))]
+    #[error("\"{}\" cannot be a registry's user name: {problem}", escape_line(.name))]
     UserName {
         /// The name.
         name: String,
@@ -45,7 +45,7 @@ pub enum CredentialError {
     /// `--registry` names one that no image comes from.
     #[error(
         "--registry {}: none of the images comes from there; write the registry as it stands in the image",
-        printable(.registry)
+        escape_line(.registry)
     )]
     NoSuchRegistry {
         /// What was given.
@@ -55,7 +55,7 @@ pub enum CredentialError {
     #[error(
         "--registry-user is for one registry, and the images come from {}: {}; say with --registry which of them gets the password",
         .registries.len(),
-        printable(&.registries.join(", "))
+        escape_line(&.registries.join(", "))
     )]
     SeveralRegistries {
         /// Their hosts.
@@ -94,7 +94,7 @@ pub enum CredentialError {
     #[error(
         "{}: the login for \"{}\" is broken: {problem}; log in again, or use --registry-user or --no-auth",
         from(.place),
-        printable(.key)
+        escape_line(.key)
     )]
     BadEntry {
         /// The file or pull secret.
@@ -108,8 +108,8 @@ pub enum CredentialError {
     #[error(
         "{}: the login for {} cannot be had: {}; mend the helper, or use --registry-user, --auth-file or --no-auth",
         from(.place),
-        printable(.registry),
-        printable(.reason)
+        escape_line(.registry),
+        escape_line(.reason)
     )]
     Helper {
         /// The file that names the helper.
@@ -125,9 +125,9 @@ pub enum CredentialError {
 }
 
 fn from(source: &LoginSource) -> String {
-    printable(&source.to_string()).into_owned()
+    escape_line(&source.to_string()).into_owned()
 }
 
 fn shown(path: &std::path::Path) -> String {
-    printable(&path.display().to_string()).into_owned()
+    escape_line(&path.display().to_string()).into_owned()
 }

@@ -77,7 +77,7 @@ pub(super) fn ask(
         let _ = child.wait();
         return Err(format!(
             "{program} did not answer within {}",
-            text::span(limit)
+            text::format_duration(limit)
         ));
     };
     let status = child
@@ -131,7 +131,7 @@ fn complaint(stdout: &[u8], stderr: &[u8]) -> Option<String> {
     let known: Vec<&[u8]> = secrets.iter().map(|secret| secret.as_bytes()).collect();
     // Blanked before it is cut: half of a secret is not known as one.
     let said = redact_strictly(&said, &known);
-    let said = text::capped(said.trim().as_bytes(), WORDS_SHOWN);
+    let said = text::truncate_bytes(said.trim().as_bytes(), WORDS_SHOWN);
     Some(match (sentence, said.as_str()) {
         (Some(sentence), "") => format!(": {sentence}"),
         (Some(sentence), said) => format!(": {sentence}; {said}"),

@@ -18,13 +18,13 @@ pub use ask::{password_from, prompt};
 pub use auth_file::AuthFile;
 pub use error::CredentialError;
 
-use crate::model::{FoundLogin, Image, Secret};
+use crate::model::{Credential, Image, Secret};
 
 /// Where registry logins may come from.
 #[derive(Debug, Clone, Default)]
 pub struct LoginSources {
     /// `--registry-user` with its password.
-    pub user: Option<FoundLogin>,
+    pub user: Option<Credential>,
     /// `--registry`; empty for the registries of the images.
     pub registries: Vec<String>,
     /// `--pull-secret`, in order: the first that has a login for an image is used, before any file.
@@ -43,7 +43,7 @@ pub struct LoginSources {
 #[derive(Debug)]
 pub struct FoundLogins {
     /// One for each image, in the order of the images; `None` leaves it to the node's own.
-    pub logins: Vec<Option<FoundLogin>>,
+    pub logins: Vec<Option<Credential>>,
     /// What the operator should know: a file that was named and holds no login.
     pub warnings: Vec<String>,
 }
@@ -201,7 +201,7 @@ impl<'a> Files<'a> {
         })
     }
 
-    fn login(&mut self, image: &Image) -> Result<Option<FoundLogin>, CredentialError> {
+    fn login(&mut self, image: &Image) -> Result<Option<Credential>, CredentialError> {
         for file in &self.read {
             if let Some(login) = file.login(image)? {
                 return Ok(Some(login));

@@ -25,7 +25,7 @@ fn found(text: &str, reference: &str) -> Option<(String, Vec<u8>)> {
 }
 
 /// The user name and the secret of a login, or the name of its kind where it is a token.
-fn opened(found: FoundLogin) -> Option<(String, Vec<u8>)> {
+fn opened(found: Credential) -> Option<(String, Vec<u8>)> {
     let (name, secret) = match found.login {
         RegistryLogin::Password { username, password } => (username, password),
         RegistryLogin::IdentityToken { username, token } => (format!("identity:{username}"), token),
@@ -249,8 +249,8 @@ fn the_default_files_follow_the_environment() {
     assert_eq!(env(&[("REGISTRY_AUTH_FILE", "")]), [] as [PathBuf; 0]);
 }
 
-fn user(name: &str) -> Option<FoundLogin> {
-    Some(FoundLogin {
+fn user(name: &str) -> Option<Credential> {
+    Some(Credential {
         login: RegistryLogin::Password {
             username: name.into(),
             password: Secret::new(SECRET),

@@ -7,9 +7,9 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
-use crate::model::Fact;
+use crate::model::EventKind;
 
-type Timed = (Duration, Fact);
+type Timed = (Duration, EventKind);
 
 pub(super) struct Facts {
     sender: mpsc::Sender<Timed>,
@@ -29,7 +29,7 @@ impl Facts {
     }
 
     /// Sends a fact; a reporter that went away stops nothing.
-    pub(super) async fn tell(&self, fact: Fact) {
+    pub(super) async fn emit(&self, fact: EventKind) {
         let at = self.began.elapsed();
         let late = std::mem::take(&mut *self.late());
         for timed in late.into_iter().chain([(at, fact)]) {
@@ -39,7 +39,7 @@ impl Facts {
 
     /// Sends a fact that may not be lost from where nothing can wait. Where there is no room now, it goes ahead of the
     /// next fact that is told.
-    pub(super) fn note(&self, fact: Fact) {
+    pub(super) fn note(&self, fact: EventKind) {
         let timed = (self.began.elapsed(), fact);
         let mut late = self.late();
         // Not past what already waits.
@@ -51,7 +51,7 @@ impl Facts {
     }
 
     /// Sends a fact that may be lost when the reporters are far behind.
-    pub(super) fn mention(&self, fact: Fact) {
+    pub(super) fn try_emit(&self, fact: EventKind) {
         let _ = self.sender.try_send((self.began.elapsed(), fact));
     }
 
@@ -69,14 +69,14 @@ mod tests {
     async fn what_is_noted_comes_also_through_a_full_channel() {
         let (sender, mut receiver) = mpsc::channel(1);
         let facts = Facts::new(sender, Instant::now());
-        let started = |node| Fact::NodeStarted { node };
-        let stalled = |item| Fact::Stalled {
+        let started = |node| EventKind::NodeStarted { node };
+        let stalled = |item| EventKind::Stalled {
             node: 0,
             item,
             length: Duration::from_secs(9),
         };
-        facts.mention(started(1));
-        facts.mention(started(2));
+        facts.try_emit(started(1));
+        facts.try_emit(started(2));
         facts.note(stalled(1));
         facts.note(stalled(2));
         let reading = async {
@@ -86,7 +86,7 @@ mod tests {
             }
             got
         };
-        let ((), got) = tokio::join!(facts.tell(started(3)), reading);
+        let ((), got) = tokio::join!(facts.emit(started(3)), reading);
         assert_eq!(got, [started(1), stalled(1), stalled(2), started(3)]);
     }
 }

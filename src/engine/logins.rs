@@ -14,8 +14,8 @@ const OLD: Duration = Duration::from_secs(5 * 60);
 const FRESH: Duration = Duration::from_secs(10);
 
 /// What is known by now. Whoever asks holds the lock, so that nobody asks beside him.
-pub(super) struct Logins<'a> {
-    source: &'a dyn ports::Logins,
+pub(super) struct CurrentLogins<'a> {
+    source: &'a dyn ports::CredentialSource,
     known: Mutex<Known>,
 }
 
@@ -27,9 +27,9 @@ struct Known {
     trouble: Option<String>,
 }
 
-impl<'a> Logins<'a> {
+impl<'a> CurrentLogins<'a> {
     /// Those of the plan were asked for just now.
-    pub(super) fn new(plan: &Plan, source: &'a dyn ports::Logins) -> Self {
+    pub(super) fn new(plan: &Plan, source: &'a dyn ports::CredentialSource) -> Self {
         let logins = match &plan.work {
             Work::Pull(images) => images
                 .iter()

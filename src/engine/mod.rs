@@ -4,7 +4,6 @@
 //! bounded channel. A window of [`Policy::parallel`](crate::model::Policy) nodes is at work at any
 //! time; a node that waits for its next try gives its place to another.
 
-mod arrivals;
 mod canary;
 mod facts;
 mod logins;
@@ -13,6 +12,7 @@ mod preflight;
 mod registries;
 mod retry;
 mod state;
+mod transfer_stats;
 mod visit;
 
 #[cfg(test)]
@@ -27,11 +27,11 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::model::{Fact, NodeRecord, Plan, Portion, Spool, StopReason};
+use crate::model::{EventKind, NodeRecord, Plan, Portion, Spool, StopReason};
 use crate::ports::{self, Runtime, Transport};
 use canary::Canary;
 use facts::Facts;
-use logins::Logins;
+use logins::CurrentLogins;
 use pins::Pins;
 use registries::Registries;
 use state::{NodeState, earlier};
@@ -47,7 +47,7 @@ pub struct Finish {
 }
 
 /// What all visits of a run share.
-struct Course<'a, T> {
+struct RunContext<'a, T> {
     plan: &'a Plan,
     transport: &'a T,
     runtimes: &'a [&'a dyn Runtime],
@@ -56,7 +56,7 @@ struct Course<'a, T> {
     /// Set once what runs is to be cancelled.
     cancel: watch::Receiver<Option<StopReason>>,
     registries: Registries,
-    logins: Logins<'a>,
+    logins: CurrentLogins<'a>,
     pins: Pins,
     /// What commands print.
     spool: Arc<Spool>,
@@ -64,13 +64,13 @@ struct Course<'a, T> {
     first_pull: watch::Sender<Option<Instant>>,
 }
 
-impl<T> Course<'_, T> {
-    async fn tell(&self, fact: Fact) {
-        self.facts.tell(fact).await;
+impl<T> RunContext<'_, T> {
+    async fn emit(&self, fact: EventKind) {
+        self.facts.emit(fact).await;
     }
 
-    fn mention(&self, fact: Fact) {
-        self.facts.mention(fact);
+    fn try_emit(&self, fact: EventKind) {
+        self.facts.try_emit(fact);
     }
 }
 
@@ -82,13 +82,13 @@ pub async fn run<T: Transport>(
     plan: &Plan,
     transport: &T,
     runtimes: &[&dyn Runtime],
-    logins: &dyn ports::Logins,
-    facts: mpsc::Sender<(Duration, Fact)>,
+    logins: &dyn ports::CredentialSource,
+    facts: mpsc::Sender<(Duration, EventKind)>,
     stop: watch::Receiver<Option<StopReason>>,
 ) -> Finish {
     let (cancel_sender, cancel) = watch::channel(None);
     let began = Instant::now();
-    let course = Course {
+    let context = RunContext {
         plan,
         transport,
         runtimes,
@@ -96,17 +96,17 @@ pub async fn run<T: Transport>(
         began,
         cancel,
         registries: Registries::new(&plan.policy),
-        logins: Logins::new(plan, logins),
+        logins: CurrentLogins::new(plan, logins),
         pins: Pins::new(plan),
         spool: Arc::new(Spool::for_nodes(plan.fleet.nodes().len())),
         first_pull: watch::Sender::new(None),
     };
-    Scheduler::new(&course, cancel_sender).run(stop).await
+    Scheduler::new(&context, cancel_sender).run(stop).await
 }
 
 /// Decides which node is at work when.
 struct Scheduler<'a, T> {
-    course: &'a Course<'a, T>,
+    context: &'a RunContext<'a, T>,
     cancel: watch::Sender<Option<StopReason>>,
     /// The first node that was not started yet.
     fresh: usize,
@@ -158,37 +158,37 @@ impl Ord for Waiting {
 }
 
 impl<'a, T: Transport> Scheduler<'a, T> {
-    fn new(course: &'a Course<'a, T>, cancel: watch::Sender<Option<StopReason>>) -> Self {
-        let nodes = course.plan.fleet.nodes().len();
+    fn new(context: &'a RunContext<'a, T>, cancel: watch::Sender<Option<StopReason>>) -> Self {
+        let nodes = context.plan.fleet.nodes().len();
         Self {
-            course,
+            context,
             cancel,
             fresh: 0,
-            waves: wave_ends(&course.plan.policy.waves, nodes).into_iter(),
+            waves: wave_ends(&context.plan.policy.waves, nodes).into_iter(),
             wave: 0,
             wave_end: 0,
             waiting: BinaryHeap::new(),
             done: (0..nodes).map(|_| None).collect(),
-            is_asking: preflight::is_wanted(course.plan),
+            is_asking: preflight::is_wanted(context.plan),
             ready: (0..nodes).map(|_| None).collect(),
             failed_nodes: 0,
-            canary: Canary::new(course.plan),
+            canary: Canary::new(context.plan),
             stopped: None,
         }
     }
 
     async fn run(mut self, mut stop: watch::Receiver<Option<StopReason>>) -> Finish {
-        let policy = &self.course.plan.policy;
-        let deadline = policy.deadline.map(|limit| self.course.began + limit);
+        let policy = &self.context.plan.policy;
+        let deadline = policy.deadline.map(|limit| self.context.began + limit);
         let parallel = policy.parallel.max(1);
         let mut at_work = FuturesUnordered::new();
-        let mut first_pull = self.course.first_pull.subscribe();
+        let mut first_pull = self.context.first_pull.subscribe();
         self.tell_what_is_held().await;
         loop {
             while at_work.len() < parallel
                 && let Some(state) = self.next_node()
             {
-                at_work.push(visit(self.course, state));
+                at_work.push(visit(self.context, state));
             }
             if at_work.is_empty() && (self.is_cancelled() || self.waiting.is_empty()) {
                 if self.is_asking && !self.is_cancelled() {
@@ -207,7 +207,7 @@ impl<'a, T: Transport> Scheduler<'a, T> {
                 reason = asked_to_stop(&mut stop), if !self.is_cancelled() => {
                     self.cancel_all(reason).await;
                 }
-                () = sleep_until(deadline.unwrap_or(self.course.began)),
+                () = sleep_until(deadline.unwrap_or(self.context.began)),
                     if deadline.is_some() && !self.is_cancelled() =>
                 {
                     self.cancel_all(StopReason::Deadline).await;
@@ -218,7 +218,7 @@ impl<'a, T: Transport> Scheduler<'a, T> {
                 () = has_pulled_for(&mut first_pull, canary::PATIENCE), if self.canary.is_waiting() => {
                     self.canary.open();
                 }
-                () = sleep_until(next_due.unwrap_or(self.course.began)),
+                () = sleep_until(next_due.unwrap_or(self.context.began)),
                     if has_room && next_due.is_some() && !self.is_cancelled() => {}
             }
         }
@@ -228,13 +228,13 @@ impl<'a, T: Transport> Scheduler<'a, T> {
 
     /// The outcomes that are known before anything starts, in the plan's order.
     async fn tell_what_is_held(&self) {
-        let plan = self.course.plan;
-        let mut known: Vec<_> = plan.held.keys().copied().collect();
+        let plan = self.context.plan;
+        let mut known: Vec<_> = plan.already_present.keys().copied().collect();
         known.sort_unstable();
         for (node, item) in known {
             if let Some(record) = earlier(plan, node, item).map(Arc::new) {
-                self.course
-                    .tell(Fact::Finished { node, item, record })
+                self.context
+                    .emit(EventKind::Finished { node, item, record })
                     .await;
             }
         }
@@ -270,7 +270,7 @@ impl<'a, T: Transport> Scheduler<'a, T> {
             }
             let mut state = self.ready[node]
                 .take()
-                .unwrap_or_else(|| NodeState::new(node, self.course.plan));
+                .unwrap_or_else(|| NodeState::new(node, self.context.plan));
             if state.next_due().is_none() {
                 // An earlier run did all of it.
                 self.canary.asks_another();
@@ -279,9 +279,9 @@ impl<'a, T: Transport> Scheduler<'a, T> {
             }
             // Read after the state was made: what is due from the start is due now.
             let now = Instant::now();
-            self.course
+            self.context
                 .registries
-                .postpone(&mut state, self.course.plan, now);
+                .postpone(&mut state, self.context.plan, now);
             match state.next_due() {
                 // Every registry it needs is pausing: connecting now would only hold a place.
                 Some(due) if due > now => self.waiting.push(Reverse(Waiting { due, state })),
@@ -303,18 +303,18 @@ impl<'a, T: Transport> Scheduler<'a, T> {
     async fn end_preflight(&mut self) {
         self.is_asking = false;
         self.fresh = 0;
-        let fact = Fact::Preflighted {
+        let fact = EventKind::Preflighted {
             ready: self.ready.iter().flatten().count(),
             failed: self.failed_nodes,
         };
-        self.course.tell(fact).await;
+        self.context.emit(fact).await;
         self.heed_failure_limit().await;
     }
 
     /// A node comes out of the window: it is done, or waits.
     async fn take_back(&mut self, state: NodeState) {
         let is_ready = self.is_asking && state.is_ready;
-        let is_given_up = self.course.transport.has_given_up_a_password();
+        let is_given_up = self.context.transport.has_given_up_a_password();
         if (self.canary).finds_password_refused(&state, is_ready, is_given_up) {
             self.stop_starting(StopReason::PasswordRefused).await;
         }
@@ -344,8 +344,8 @@ impl<'a, T: Transport> Scheduler<'a, T> {
     }
 
     async fn heed_failure_limit(&mut self) {
-        let nodes = self.course.plan.fleet.nodes().len();
-        let limit = self.course.plan.policy.max_failures;
+        let nodes = self.context.plan.fleet.nodes().len();
+        let limit = self.context.plan.policy.max_failures;
         if limit.is_some_and(|limit| self.failed_nodes >= limit.nodes(nodes)) {
             self.stop_starting(StopReason::FailureLimit).await;
         }
@@ -355,7 +355,7 @@ impl<'a, T: Transport> Scheduler<'a, T> {
     async fn stop_starting(&mut self, reason: StopReason) {
         if self.stopped.is_none() && self.fresh < self.done.len() {
             self.stopped = Some(reason);
-            self.course.tell(Fact::Stopping { reason }).await;
+            self.context.emit(EventKind::Stopping { reason }).await;
         }
     }
 
@@ -363,7 +363,7 @@ impl<'a, T: Transport> Scheduler<'a, T> {
     async fn cancel_all(&mut self, reason: StopReason) {
         self.stopped = Some(reason);
         self.cancel.send_replace(Some(reason));
-        self.course.tell(Fact::Stopping { reason }).await;
+        self.context.emit(EventKind::Stopping { reason }).await;
     }
 
     /// Opens the next wave; false when the last one is over or nothing may start any more.
@@ -379,11 +379,11 @@ impl<'a, T: Transport> Scheduler<'a, T> {
         };
         self.wave += 1;
         self.wave_end = end;
-        let fact = Fact::WaveStarted {
+        let fact = EventKind::WaveStarted {
             wave: self.wave,
             nodes: end,
         };
-        self.course.tell(fact).await;
+        self.context.emit(fact).await;
         true
     }
 
@@ -397,9 +397,9 @@ impl<'a, T: Transport> Scheduler<'a, T> {
         for (node, (state, ready)) in self.done.into_iter().zip(self.ready).enumerate() {
             let mut state = state
                 .or(ready)
-                .unwrap_or_else(|| NodeState::new(node, self.course.plan));
+                .unwrap_or_else(|| NodeState::new(node, self.context.plan));
             if let Some(reason) = self.stopped {
-                state.give_up(self.course, reason).await;
+                state.abandon(self.context, reason).await;
             }
             nodes.push(state.into_record());
         }

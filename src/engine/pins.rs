@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::model::{Failure, FailureKind, Held, Outcome, Plan, Stage};
+use crate::model::{Failure, FailureKind, LocalImage, Outcome, Plan, Stage};
 
 /// The digests of a run's images.
 pub(super) struct Pins {
@@ -15,7 +15,7 @@ pub(super) struct Pins {
 impl Pins {
     /// The pins of this run; what an earlier one left on nodes counts.
     pub(super) fn new(plan: &Plan) -> Self {
-        let mut known: Vec<_> = plan.held.iter().collect();
+        let mut known: Vec<_> = plan.already_present.iter().collect();
         known.sort_by_key(|(place, _)| **place);
         let mut seen = HashMap::new();
         for (&(node, item), held) in known {
@@ -47,7 +47,7 @@ impl Pins {
             return Ok(outcome);
         }
         let wrong = |detail: String| Failure::new(FailureKind::Corrupt, Stage::Verify, detail);
-        let Held {
+        let LocalImage {
             digest: Some(digest),
             ..
         } = held
@@ -81,14 +81,14 @@ mod tests {
                 pin_digest,
                 ..Policy::default()
             },
-            held: HashMap::new(),
+            already_present: HashMap::new(),
             contents: Vec::new(),
-            mark: String::new(),
+            pull_token: String::new(),
         }
     }
 
     fn pulled(digest: Option<&str>) -> Outcome {
-        Outcome::Pulled(Held {
+        Outcome::Pulled(LocalImage {
             digest: digest.map(String::from),
             image_id: None,
             bytes: None,
@@ -129,7 +129,7 @@ mod tests {
         let Outcome::Pulled(held) = pulled(Some("sha256:a")) else {
             unreachable!()
         };
-        plan.held.insert((0, 0), held);
+        plan.already_present.insert((0, 0), held);
         let pins = Pins::new(&plan);
         assert!(pins.compare(&plan, 1, 0, pulled(Some("sha256:b"))).is_err());
     }

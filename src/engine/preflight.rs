@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
-use super::Course;
+use super::RunContext;
 use super::state::NodeState;
 use super::visit::{cancelled, guarded, runtime_of};
 use crate::model::{
-    Fact, Failure, FailureKind, Image, Manifest, NodeFacts, Outcome, Plan, Preflight, PullWhen,
-    Stage, Work, manifest_for,
+    EventKind, Failure, FailureKind, Image, Manifest, NodeFacts, Outcome, Plan, Preflight,
+    PullWhen, Stage, Work, manifest_for,
 };
-use crate::node::{self, Ended};
+use crate::node::{self, Completion};
 use crate::ports::{Session, Transport};
 
 /// How far a node's clock may be off, in milliseconds. Beyond it, tokens that a registry has just made are not valid
@@ -25,43 +25,43 @@ pub(super) fn is_wanted(plan: &Plan) -> bool {
 
 /// Asks one node. What is there already gets its outcome; what cannot be pulled gets its failure.
 pub(super) async fn ask<T: Transport>(
-    course: &Course<'_, T>,
+    context: &RunContext<'_, T>,
     state: &mut NodeState,
     mut session: T::Session,
     due: &[usize],
     began: Instant,
 ) {
-    let plan = course.plan;
+    let plan = context.plan;
     let node = &plan.fleet.nodes()[state.node];
-    let fact = Fact::NodeStage {
+    let fact = EventKind::NodeStage {
         node: state.node,
         item: None,
         stage: Stage::Preflight,
     };
-    course.mention(fact);
+    context.try_emit(fact);
     let images: Vec<Image> = due
         .iter()
         .filter_map(|item| plan.work.image(*item).cloned())
         .collect();
-    let answer = match runtime_of(course, state.runtime) {
+    let answer = match runtime_of(context, state.runtime) {
         Ok(runtime) => {
-            let asking = node::facts(&mut session, node, runtime, &images, cancelled(course));
+            let asking = node::facts(&mut session, node, runtime, &images, cancelled(context));
             guarded(Stage::Preflight, asking).await
         }
         Err(failure) => Err(failure),
     };
     session.close().await;
     match answer {
-        Ok(Ended::Done(facts)) => {
+        Ok(Completion::Done(facts)) => {
             for (item, answer) in due.iter().zip(judge(plan, due, &facts)) {
                 if let Some(result) = answer {
-                    state.settle(course, *item, result, began).await;
+                    state.record_attempt(context, *item, result, began).await;
                 }
             }
             state.platform = Some((facts.os, facts.architecture));
-            state.passes();
+            state.mark_preflight_passed();
         }
-        Ok(Ended::Cancelled) => {
+        Ok(Completion::Cancelled) => {
             for item in due {
                 state.note_cancelled(*item, began);
             }
@@ -70,7 +70,7 @@ pub(super) async fn ask<T: Transport>(
             failure.stage = Stage::Preflight;
             for item in due {
                 state
-                    .settle(course, *item, Err(failure.clone()), began)
+                    .record_attempt(context, *item, Err(failure.clone()), began)
                     .await;
             }
         }
@@ -218,7 +218,7 @@ fn megabytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ClockOffset, Held, Layer, PlannedImage, Policy};
+    use crate::model::{ClockOffset, Layer, LocalImage, PlannedImage, Policy};
 
     fn manifest(architecture: Option<&str>, layers: &[(&str, u64)]) -> Manifest {
         Manifest {
@@ -233,7 +233,7 @@ mod tests {
         }
     }
 
-    fn facts(free: Option<u64>, images: Vec<Option<Held>>) -> NodeFacts {
+    fn facts(free: Option<u64>, images: Vec<Option<LocalImage>>) -> NodeFacts {
         NodeFacts {
             os: "linux".into(),
             architecture: "arm64".into(),
@@ -250,8 +250,8 @@ mod tests {
         }
     }
 
-    fn held() -> Option<Held> {
-        Some(Held {
+    fn held() -> Option<LocalImage> {
+        Some(LocalImage {
             digest: Some("sha256:1".into()),
             image_id: None,
             bytes: None,
@@ -271,9 +271,9 @@ mod tests {
                 preflight: Some(Preflight { unpack_factor: 2.0 }),
                 ..Policy::default()
             },
-            held: HashMap::new(),
+            already_present: HashMap::new(),
             contents,
-            mark: String::new(),
+            pull_token: String::new(),
         }
     }
 

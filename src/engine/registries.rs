@@ -24,14 +24,14 @@ const FIRST_AFTER_A_PAUSE: usize = 4;
 
 /// The registries of a run.
 pub(super) struct Registries {
-    gates: Mutex<HashMap<String, Gate>>,
+    gates: Mutex<HashMap<String, RegistryState>>,
     /// Somebody left, or more are let in.
     changed: Notify,
     /// The most attempts at one registry.
     most: usize,
 }
 
-struct Gate {
+struct RegistryState {
     /// It pauses until then.
     until: Instant,
     /// Attempts at work.
@@ -51,15 +51,15 @@ impl Registries {
         }
     }
 
-    fn gates(&self) -> MutexGuard<'_, HashMap<String, Gate>> {
+    fn states(&self) -> MutexGuard<'_, HashMap<String, RegistryState>> {
         // Every change is one assignment: a panic elsewhere cannot have left it half done.
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with<T>(&self, registry: &str, change: impl FnOnce(&mut Gate) -> T) -> T {
-        let mut gates = self.gates();
+    fn with<T>(&self, registry: &str, change: impl FnOnce(&mut RegistryState) -> T) -> T {
+        let mut gates = self.states();
         if !gates.contains_key(registry) {
-            let gate = Gate {
+            let gate = RegistryState {
                 until: Instant::now(),
                 active: 0,
                 limit: self.most,
@@ -73,7 +73,7 @@ impl Registries {
     }
 
     /// Waits for a place among those that pull from this registry, and holds it.
-    pub(super) async fn enter<'a>(&'a self, registry: &'a str) -> Place<'a> {
+    pub(super) async fn enter<'a>(&'a self, registry: &'a str) -> Permit<'a> {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             // Before looking, so that no change in between is missed.
@@ -84,7 +84,7 @@ impl Registries {
                 has_room
             });
             if has_room {
-                return Place {
+                return Permit {
                     registries: self,
                     registry,
                 };
@@ -94,15 +94,15 @@ impl Registries {
     }
 
     /// When pulls from this registry may go on; `None` when they may now.
-    pub(super) fn until(&self, registry: &str, now: Instant) -> Option<Instant> {
-        self.gates()
+    pub(super) fn paused_until(&self, registry: &str, now: Instant) -> Option<Instant> {
+        self.states()
             .get(registry)
             .map(|gate| gate.until)
             .filter(|until| *until > now)
     }
 
     /// Pauses a registry for all nodes, if at all. Returns for how long, from `now` on, if that is longer than before.
-    pub(super) fn refused(
+    pub(super) fn on_failure(
         &self,
         registry: &str,
         kind: FailureKind,
@@ -124,7 +124,7 @@ impl Registries {
     }
 
     /// A pull from this registry succeeded: more may follow.
-    pub(super) fn served(&self, registry: &str) {
+    pub(super) fn on_success(&self, registry: &str) {
         let most = self.most;
         self.with(registry, |gate| {
             gate.failures = 0;
@@ -144,7 +144,7 @@ impl Registries {
             if item.due > now || matches!(plan.work, Work::Check(_) | Work::Probe(_)) {
                 continue;
             }
-            if let Some(until) = self.until(image.registry(), now) {
+            if let Some(until) = self.paused_until(image.registry(), now) {
                 let attempt = u32::try_from(item.attempts.len()).unwrap_or(u32::MAX);
                 item.due = until + jitter(&plan.policy, node, attempt, spread(until - now));
             }
@@ -177,12 +177,12 @@ pub(super) fn spread(pause: Duration) -> Duration {
 }
 
 /// A place among those that pull from a registry.
-pub(super) struct Place<'a> {
+pub(super) struct Permit<'a> {
     registries: &'a Registries,
     registry: &'a str,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.registries.with(self.registry, |gate| gate.active -= 1);
         self.registries.changed.notify_waiters();
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     /// Takes places until there is none, or a hundred are taken.
-    fn fill<'a>(registries: &'a Registries, places: &mut Vec<Place<'a>>) -> usize {
+    fn fill<'a>(registries: &'a Registries, places: &mut Vec<Permit<'a>>) -> usize {
         while places.len() < 100
             && let Some(place) = registries.enter("r").now_or_never()
         {
@@ -210,22 +210,26 @@ mod tests {
         let registries = Registries::new(&Policy::default());
         let now = Instant::now();
         let pause = Some(Duration::from_secs(5));
-        registries.refused("r", FailureKind::RegistryUnavailable, pause, now);
-        assert_eq!(registries.until("r", now), None, "one alone is no outage");
-        registries.refused("r", FailureKind::RegistryUnavailable, pause, now);
+        registries.on_failure("r", FailureKind::RegistryUnavailable, pause, now);
         assert_eq!(
-            registries.until("r", now),
+            registries.paused_until("r", now),
+            None,
+            "one alone is no outage"
+        );
+        registries.on_failure("r", FailureKind::RegistryUnavailable, pause, now);
+        assert_eq!(
+            registries.paused_until("r", now),
             Some(now + Duration::from_secs(5))
         );
-        assert_eq!(registries.until("other", now), None);
+        assert_eq!(registries.paused_until("other", now), None);
         let mut places = vec![];
         assert_eq!(fill(&registries, &mut places), 4);
-        registries.served("r");
+        registries.on_success("r");
         assert_eq!(fill(&registries, &mut places), 8);
         places.truncate(5);
         assert_eq!(fill(&registries, &mut places), 8);
         for _ in 0..5 {
-            registries.served("r");
+            registries.on_success("r");
         }
         assert_eq!(fill(&registries, &mut places), 100);
     }

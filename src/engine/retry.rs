@@ -25,16 +25,16 @@ pub(super) fn may_retry(
     let is_within_limit = made <= policy.retries;
     match failure.kind.retry() {
         Retry::Never => false,
-        Retry::Yes | Retry::Paused => is_within_limit,
+        Retry::Full | Retry::RegistryPause => is_within_limit,
         // A runtime that went away in this run is being restarted; one that never answered may not be there at all.
-        Retry::Few if failure.kind == FailureKind::RuntimeAbsent && went_away(attempts) => {
+        Retry::Limited if failure.kind == FailureKind::RuntimeAbsent && went_away(attempts) => {
             is_within_limit
         }
-        Retry::Few => {
+        Retry::Limited => {
             let alike = attempts
                 .iter()
                 .filter_map(|attempt| attempt.failure.as_ref())
-                .filter(|failure| failure.kind.retry() == Retry::Few)
+                .filter(|failure| failure.kind.retry() == Retry::Limited)
                 .count();
             is_within_limit && alike <= Retry::FEW as usize
         }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Course;
-use super::arrivals::Arrivals;
+use super::RunContext;
 use super::registries::{pause, spread};
 use super::retry::{goes_on, is_out_of_reach, jitter, may_retry, was_refused_once};
+use super::transfer_stats::TransferStats;
 use crate::model::{
-    Attempt, Fact, Failure, FailureKind, NodeRecord, Outcome, Plan, Record, RuntimeKind, StopReason,
+    Attempt, EventKind, Failure, FailureKind, NodeRecord, Outcome, Plan, Record, RuntimeKind,
+    StopReason,
 };
 
 /// How often at most a lost connection costs no attempt: a node that breaks every one must not hold a run for ever.
@@ -40,7 +41,7 @@ pub(super) struct ItemState {
     /// When the attempt began that goes on without us, if one does.
     going_since: Option<Instant>,
     /// What arrives.
-    pub(super) arrivals: Arrivals,
+    pub(super) transfer_stats: TransferStats,
     /// A registry refused the login, and there is another one to try.
     pub(super) has_new_login: bool,
     /// When it may be tried (again).
@@ -83,7 +84,7 @@ impl NodeState {
                     attempts: Vec::new(),
                     forgiven: 0,
                     going_since: None,
-                    arrivals: Arrivals::default(),
+                    transfer_stats: TransferStats::default(),
                     has_new_login: false,
                     due: now,
                     began: None,
@@ -131,7 +132,7 @@ impl NodeState {
     }
 
     /// Notes that the preflight let it through: what is open begins with the pull, whenever that is.
-    pub(super) fn passes(&mut self) {
+    pub(super) fn mark_preflight_passed(&mut self) {
         self.is_ready = true;
         // Not where an attempt failed before: it counts, and so does its time.
         let fresh = |item: &&mut ItemState| item.is_open() && item.attempts.is_empty();
@@ -141,14 +142,14 @@ impl NodeState {
     }
 
     /// Takes the result of one attempt: the item gets its outcome or the time of its next try.
-    pub(super) async fn settle<T>(
+    pub(super) async fn record_attempt<T>(
         &mut self,
-        course: &Course<'_, T>,
+        context: &RunContext<'_, T>,
         index: usize,
         result: Result<Outcome, Failure>,
         attempt_began: Instant,
     ) {
-        let plan = course.plan;
+        let plan = context.plan;
         let now = Instant::now();
         match &result {
             Err(failure) if goes_on(&plan.work, failure) => {
@@ -173,7 +174,7 @@ impl NodeState {
         let outcome = match result {
             Ok(outcome) => {
                 if let (Outcome::Pulled(_), Some(image)) = (&outcome, plan.work.image(index)) {
-                    course.registries.served(image.registry());
+                    context.registries.on_success(image.registry());
                 }
                 outcome
             }
@@ -201,35 +202,38 @@ impl NodeState {
                 if let Some(image) = plan.work.image(index) {
                     let registry = image.registry();
                     let length = pause(&plan.policy, failure.kind, number, due - now);
-                    let refused = course
-                        .registries
-                        .refused(registry, failure.kind, length, now);
+                    let refused =
+                        context
+                            .registries
+                            .on_failure(registry, failure.kind, length, now);
                     if let Some(length) = refused {
                         let registry = registry.to_string();
-                        course.tell(Fact::RegistryPaused { registry, length }).await;
+                        context
+                            .emit(EventKind::RegistryPaused { registry, length })
+                            .await;
                     }
-                    if let Some(until) = course.registries.until(registry, now)
+                    if let Some(until) = context.registries.paused_until(registry, now)
                         && until > due
                     {
                         due = until + jitter(&plan.policy, node, number, spread(until - now));
                     }
                 }
                 item.due = due;
-                let fact = Fact::AttemptFailed {
+                let fact = EventKind::AttemptFailed {
                     node,
                     item: index,
                     attempt: number,
                     failure,
                     retry_in: due - now,
                 };
-                return course.tell(fact).await;
+                return context.emit(fact).await;
             }
             Err(failure) => Outcome::Failed(failure),
         };
-        self.conclude(course, index, outcome).await;
+        self.set_outcome(context, index, outcome).await;
     }
 
-    /// Notes an attempt that was cancelled; its item stays open for [`NodeState::give_up`].
+    /// Notes an attempt that was cancelled; its item stays open for [`NodeState::abandon`].
     pub(super) fn note_cancelled(&mut self, index: usize, attempt_began: Instant) {
         let item = &mut self.items[index];
         let number = item.next_number();
@@ -241,20 +245,26 @@ impl NodeState {
     }
 
     /// Gives every open item the outcome of not having been run.
-    pub(super) async fn give_up<T>(&mut self, course: &Course<'_, T>, reason: StopReason) {
+    pub(super) async fn abandon<T>(&mut self, context: &RunContext<'_, T>, reason: StopReason) {
         for index in 0..self.items.len() {
             if self.items[index].is_open() {
-                self.conclude(course, index, Outcome::NotRun(reason)).await;
+                self.set_outcome(context, index, Outcome::NotRun(reason))
+                    .await;
             }
         }
     }
 
-    async fn conclude<T>(&mut self, course: &Course<'_, T>, index: usize, outcome: Outcome) {
+    async fn set_outcome<T>(
+        &mut self,
+        context: &RunContext<'_, T>,
+        index: usize,
+        outcome: Outcome,
+    ) {
         let item = &mut self.items[index];
         debug_assert!(item.is_open(), "an item has one outcome");
         let record = Arc::new(Record {
             arrived: match outcome {
-                Outcome::Pulled(_) | Outcome::Present(_) => item.arrivals.layers.arrived(),
+                Outcome::Pulled(_) | Outcome::Present(_) => item.transfer_stats.layers.arrived(),
                 _ => None,
             },
             outcome,
@@ -262,12 +272,12 @@ impl NodeState {
             elapsed: item.began.map_or(Duration::ZERO, |began| began.elapsed()),
         });
         item.record = Some(Arc::clone(&record));
-        let fact = Fact::Finished {
+        let fact = EventKind::Finished {
             node: self.node,
             item: index,
             record,
         };
-        course.tell(fact).await;
+        context.emit(fact).await;
     }
 
     /// The final record. Every item has its outcome by now; one without would be a fault of ours and says so.
@@ -295,7 +305,7 @@ impl NodeState {
 
 /// What an earlier run left there.
 pub(super) fn earlier(plan: &Plan, node: usize, item: usize) -> Option<Record> {
-    plan.held.get(&(node, item)).map(|held| Record {
+    plan.already_present.get(&(node, item)).map(|held| Record {
         outcome: Outcome::Present(held.clone()),
         attempts: Vec::new(),
         elapsed: Duration::ZERO,

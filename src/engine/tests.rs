@@ -11,12 +11,12 @@ use tokio::time::Instant;
 
 use super::{Finish, run};
 use crate::model::{
-    Backoff, CommandOutput, ExitStatus, Fact, Failure, FailureKind, FailureLimit, Fleet,
-    FoundLogin, Held, Image, Layer, LoginSource, Manifest, Node, Outcome, Plan, PlannedImage,
+    Backoff, CommandOutput, Credential, EventKind, ExitStatus, Failure, FailureKind, FailureLimit,
+    Fleet, Image, Layer, LocalImage, LoginSource, Manifest, Node, Outcome, Plan, PlannedImage,
     Policy, Portion, Preflight, RegistryLogin, RuntimeKind, Secret, Stage, StopReason, Work,
 };
 use crate::node::scripted::{Dial, Peer, ScriptedRuntime, Step};
-use crate::ports::{Logins, Runtime};
+use crate::ports::{CredentialSource, Runtime};
 
 const SECOND: Duration = Duration::from_secs(1);
 const APP: &str = "reg.example/app:v1";
@@ -52,9 +52,9 @@ fn pulling(nodes: usize, images: &[&str], policy: Policy) -> Plan {
         fleet: fleet(nodes),
         work: Work::Pull(images.iter().map(planned).collect()),
         policy,
-        held: HashMap::new(),
+        already_present: HashMap::new(),
         contents: Vec::new(),
-        mark: String::new(),
+        pull_token: String::new(),
     }
 }
 
@@ -71,7 +71,7 @@ fn policy() -> Policy {
 /// A finished run and its facts.
 struct Seen {
     finish: Finish,
-    facts: Vec<(Duration, Fact)>,
+    facts: Vec<(Duration, EventKind)>,
     took: Duration,
 }
 
@@ -98,8 +98,8 @@ impl Seen {
 
     /// When nodes took their place in the window.
     fn started_at(&self, wanted: usize) -> Vec<Duration> {
-        let started = |(at, fact): &(Duration, Fact)| match fact {
-            Fact::NodeStarted { node } if *node == wanted => Some(*at),
+        let started = |(at, fact): &(Duration, EventKind)| match fact {
+            EventKind::NodeStarted { node } if *node == wanted => Some(*at),
             _ => None,
         };
         self.facts.iter().filter_map(started).collect()
@@ -157,7 +157,7 @@ fn check(plan: &Plan, peer: &Peer, seen: &Seen) {
     assert_eq!(seen.finish.nodes.len(), plan.fleet.nodes().len());
     let mut told: HashMap<(usize, usize), &Outcome> = HashMap::new();
     for (_, fact) in &seen.facts {
-        if let Fact::Finished { node, item, record } = fact {
+        if let EventKind::Finished { node, item, record } = fact {
             let before = told.insert((*node, *item), &record.outcome);
             assert!(before.is_none(), "two outcomes for {node}/{item}");
         }
@@ -243,7 +243,7 @@ async fn what_another_try_can_cure_is_tried_again_with_growing_pauses() {
         .facts
         .iter()
         .filter_map(|(_, fact)| match fact {
-            Fact::AttemptFailed { retry_in, .. } => Some(*retry_in),
+            EventKind::AttemptFailed { retry_in, .. } => Some(*retry_in),
             _ => None,
         })
         .collect();
@@ -401,18 +401,20 @@ async fn a_registry_that_limits_pulls_is_left_alone_by_all_nodes() {
     let seen = run_all(&plan, &peer).await;
     assert_eq!(seen.statuses(), ["pulled"; 8]);
     // The refusal comes after one second and pauses the registry for eight.
-    let paused = Fact::RegistryPaused {
+    let paused = EventKind::RegistryPaused {
         registry: "reg.example".into(),
         length: 8 * SECOND,
     };
     let pauses = seen
         .facts
         .iter()
-        .filter(|(_, fact)| matches!(fact, Fact::RegistryPaused { .. }));
+        .filter(|(_, fact)| matches!(fact, EventKind::RegistryPaused { .. }));
     assert_eq!(pauses.collect::<Vec<_>>(), [&(SECOND, paused)]);
     let finished = |wanted: usize, image: usize| {
-        let at = |(at, fact): &(Duration, Fact)| match fact {
-            Fact::Finished { node, item, .. } if (*node, *item) == (wanted, image) => Some(*at),
+        let at = |(at, fact): &(Duration, EventKind)| match fact {
+            EventKind::Finished { node, item, .. } if (*node, *item) == (wanted, image) => {
+                Some(*at)
+            }
             _ => None,
         };
         seen.facts.iter().find_map(at).unwrap()
@@ -650,7 +652,7 @@ async fn the_runtime_is_asked_for_once_where_nobody_named_it() {
     let seen = run_all(&plan, &peer).await;
     assert_eq!(seen.finish.nodes[0].runtime, Some(RuntimeKind::Crictl));
     assert_eq!(peer.counts("n1").channels, 3, "one probe and two pulls");
-    let found = |(_, fact): &&(Duration, Fact)| matches!(fact, Fact::RuntimeFound { .. });
+    let found = |(_, fact): &&(Duration, EventKind)| matches!(fact, EventKind::RuntimeFound { .. });
     let found: Vec<_> = seen
         .facts
         .iter()
@@ -658,7 +660,7 @@ async fn the_runtime_is_asked_for_once_where_nobody_named_it() {
         .map(|(_, fact)| fact)
         .collect();
     let runtime = RuntimeKind::Crictl;
-    assert_eq!(found, [&Fact::RuntimeFound { node: 0, runtime }]);
+    assert_eq!(found, [&EventKind::RuntimeFound { node: 0, runtime }]);
     assert_eq!(seen.statuses(), ["pulled", "failed"]);
     assert_eq!(seen.kind(1, 0), FailureKind::RuntimeMissing);
 }
@@ -667,14 +669,14 @@ async fn the_runtime_is_asked_for_once_where_nobody_named_it() {
 async fn what_an_earlier_run_left_there_is_left_alone() {
     let peer = Peer::new();
     let mut plan = pulling(3, &[APP, WEB], policy());
-    let held = Held {
+    let held = LocalImage {
         digest: Some("sha256:ab".into()),
         image_id: None,
         bytes: Some(7),
         platform: None,
     };
     for place in [(0, 0), (0, 1), (1, 1)] {
-        plan.held.insert(place, held.clone());
+        plan.already_present.insert(place, held.clone());
     }
     let seen = run_all(&plan, &peer).await;
     assert_eq!(
@@ -701,9 +703,9 @@ async fn check_finds_out_and_changes_nothing() {
         fleet: fleet(2),
         work: Work::Check(images),
         policy: policy(),
-        held: HashMap::new(),
+        already_present: HashMap::new(),
         contents: Vec::new(),
-        mark: String::new(),
+        pull_token: String::new(),
     };
     let seen = run_all(&plan, &peer).await;
     assert_eq!(seen.statuses(), ["present", "missing"]);
@@ -727,9 +729,9 @@ async fn a_command_is_run_once_even_when_the_way_to_it_takes_two_tries() {
         fleet: fleet(1),
         work: Work::Exec(vec!["false".into()]),
         policy: policy(),
-        held: HashMap::new(),
+        already_present: HashMap::new(),
         contents: Vec::new(),
-        mark: String::new(),
+        pull_token: String::new(),
     };
     let seen = run_all(&plan, &peer).await;
     assert_eq!(seen.outcome(0, 0), &Outcome::Ran(output.into()));
@@ -867,10 +869,10 @@ async fn no_more_nodes_pull_from_a_registry_than_it_is_asked_to_serve() {
     assert_eq!(peer.total().pulling_peak, 3);
     assert_eq!(seen.took, 4 * SECOND);
     // The others say that they wait for their turn.
-    let waits = |(_, fact): &&(Duration, Fact)| {
+    let waits = |(_, fact): &&(Duration, EventKind)| {
         matches!(
             fact,
-            Fact::NodeStage {
+            EventKind::NodeStage {
                 item: Some(0),
                 stage: Stage::Queue,
                 ..
@@ -996,7 +998,7 @@ async fn a_host_with_another_key_gets_no_registry_login() {
     let Work::Pull(images) = &mut plan.work else {
         unreachable!()
     };
-    images[0].login = Some(FoundLogin {
+    images[0].login = Some(Credential {
         login: token("old"),
         source: LoginSource::Prompt,
     });
@@ -1075,7 +1077,7 @@ fn token(text: &str) -> RegistryLogin {
     RegistryLogin::RegistryToken(Secret::new(text))
 }
 
-impl Logins for Helper {
+impl CredentialSource for Helper {
     fn ask(&self) -> BoxFuture<'_, Result<Vec<Option<RegistryLogin>>, String>> {
         Box::pin(async {
             let number = {
@@ -1099,7 +1101,7 @@ fn pulling_with(login: &str, nodes: usize, policy: Policy) -> Plan {
     let Work::Pull(images) = &mut plan.work else {
         unreachable!()
     };
-    images[0].login = Some(FoundLogin {
+    images[0].login = Some(Credential {
         login: token(login),
         source: LoginSource::Prompt,
     });
@@ -1260,10 +1262,10 @@ async fn nobody_pulls_before_every_node_was_asked() {
     // Waiting for the others is no part of a pull.
     let first = &seen.finish.nodes[0].items[0];
     assert_eq!(first.elapsed, SECOND);
-    let told = |(_, fact): &(Duration, Fact)| {
+    let told = |(_, fact): &(Duration, EventKind)| {
         matches!(
             fact,
-            Fact::Preflighted {
+            EventKind::Preflighted {
                 ready: 3,
                 failed: 1
             }
@@ -1313,13 +1315,13 @@ async fn nodes_that_have_nothing_to_try_are_no_canaries() {
 
     let mut resumed = with_canary(12);
     for node in 0..6 {
-        let held = Held {
+        let held = LocalImage {
             digest: None,
             image_id: None,
             bytes: None,
             platform: None,
         };
-        resumed.held.insert((node, 0), held);
+        resumed.already_present.insert((node, 0), held);
     }
     let seen = run_all(&resumed, &Peer::new()).await;
     assert_eq!(pulled(&seen), 6);

@@ -6,27 +6,32 @@ use std::panic::AssertUnwindSafe;
 use futures::FutureExt;
 use tokio::time::Instant;
 
-use super::Course;
+use super::RunContext;
 use super::preflight;
-use super::registries::Place;
+use super::registries::Permit;
 use super::state::NodeState;
-use crate::model::{Fact, Failure, FailureKind, Outcome, RegistryLogin, RuntimeKind, Stage, Work};
-use crate::node::{self, Ended, Patience, Progress, PullJob, Transferred};
+use crate::model::{
+    EventKind, Failure, FailureKind, Outcome, RegistryLogin, RuntimeKind, Stage, Work,
+};
+use crate::node::{self, BytesTransferred, Completion, Progress, PullJob, StallPolicy};
 use crate::ports::{PullRequest, Runtime, Session, Transport};
 
 /// Tries every item of the node that is due, once. Whatever happens on the way, the state comes back.
-pub(super) async fn visit<T: Transport>(course: &Course<'_, T>, mut state: NodeState) -> NodeState {
+pub(super) async fn visit<T: Transport>(
+    context: &RunContext<'_, T>,
+    mut state: NodeState,
+) -> NodeState {
     let index = state.node;
     let began = Instant::now();
     let due = state.due_items(began);
-    course.tell(Fact::NodeStarted { node: index }).await;
+    context.emit(EventKind::NodeStarted { node: index }).await;
     state.begin(&due, began);
-    match open(course, &mut state).await {
-        Ok(Ended::Done(session)) if !state.is_ready => {
-            preflight::ask(course, &mut state, session, &due, began).await;
+    match open(context, &mut state).await {
+        Ok(Completion::Done(session)) if !state.is_ready => {
+            preflight::ask(context, &mut state, session, &due, began).await;
         }
-        Ok(Ended::Done(session)) => work(course, &mut state, session, &due, began).await,
-        Ok(Ended::Cancelled) => {
+        Ok(Completion::Done(session)) => work(context, &mut state, session, &due, began).await,
+        Ok(Completion::Cancelled) => {
             for item in due {
                 state.note_cancelled(item, began);
             }
@@ -34,54 +39,56 @@ pub(super) async fn visit<T: Transport>(course: &Course<'_, T>, mut state: NodeS
         Err(failure) => {
             for item in due {
                 state
-                    .settle(course, item, Err(failure.clone()), began)
+                    .record_attempt(context, item, Err(failure.clone()), began)
                     .await;
             }
         }
     }
     let done = state.next_due().is_none();
-    course.tell(Fact::NodeLeft { node: index, done }).await;
+    context
+        .emit(EventKind::NodeLeft { node: index, done })
+        .await;
     state
 }
 
 /// Connects, and asks the node for its runtime where nobody named it.
 async fn open<T: Transport>(
-    course: &Course<'_, T>,
+    context: &RunContext<'_, T>,
     state: &mut NodeState,
-) -> Result<Ended<T::Session>, Failure> {
-    let node = &course.plan.fleet.nodes()[state.node];
+) -> Result<Completion<T::Session>, Failure> {
+    let node = &context.plan.fleet.nodes()[state.node];
     let index = state.node;
     let progress = move |stage| {
-        course.mention(Fact::NodeStage {
+        context.try_emit(EventKind::NodeStage {
             node: index,
             item: None,
             stage,
         });
     };
     // In a place of its own, which is given back once it is done: what a session holds all its life should be small.
-    let connecting = Box::pin(course.transport.connect(node, &progress));
+    let connecting = Box::pin(context.transport.connect(node, &progress));
     let connecting = guarded(Stage::Connect, connecting);
     let mut session = tokio::select! {
         biased;
-        () = cancelled(course) => return Ok(Ended::Cancelled),
+        () = cancelled(context) => return Ok(Completion::Cancelled),
         session = connecting => session?,
     };
-    if state.runtime.is_none() && !matches!(course.plan.work, Work::Exec(_)) {
+    if state.runtime.is_none() && !matches!(context.plan.work, Work::Exec(_)) {
         progress(Stage::Probe);
-        let probing = node::probe(&mut session, node, course.runtimes, cancelled(course));
+        let probing = node::probe(&mut session, node, context.runtimes, cancelled(context));
         match guarded(Stage::Probe, probing).await {
-            Ok(Ended::Done(runtime)) => {
+            Ok(Completion::Done(runtime)) => {
                 state.runtime = Some(runtime);
-                course
-                    .tell(Fact::RuntimeFound {
+                context
+                    .emit(EventKind::RuntimeFound {
                         node: index,
                         runtime,
                     })
                     .await;
             }
-            Ok(Ended::Cancelled) => {
+            Ok(Completion::Cancelled) => {
                 session.close().await;
-                return Ok(Ended::Cancelled);
+                return Ok(Completion::Cancelled);
             }
             Err(failure) => {
                 session.close().await;
@@ -89,12 +96,12 @@ async fn open<T: Transport>(
             }
         }
     }
-    Ok(Ended::Done(session))
+    Ok(Completion::Done(session))
 }
 
 /// Tries the due items one after the other over one connection.
 async fn work<T: Transport>(
-    course: &Course<'_, T>,
+    context: &RunContext<'_, T>,
     state: &mut NodeState,
     mut session: T::Session,
     due: &[usize],
@@ -104,22 +111,22 @@ async fn work<T: Transport>(
     for &item in due {
         if let Some(failure) = &no_root {
             state
-                .settle(course, item, Err(failure.clone()), began)
+                .record_attempt(context, item, Err(failure.clone()), began)
                 .await;
             continue;
         }
-        let Some(_place) = place(course, state.node, item).await else {
+        let Some(_place) = place(context, state.node, item).await else {
             state.note_cancelled(item, began);
             break;
         };
         // Another node may have learnt meanwhile that this registry wants a pause.
-        course
+        context
             .registries
-            .postpone(state, course.plan, Instant::now());
+            .postpone(state, context.plan, Instant::now());
         if state.items[item].due > Instant::now() {
             continue;
         }
-        let Some(login) = login(course, item).await else {
+        let Some(login) = login(context, item).await else {
             state.note_cancelled(item, began);
             break;
         };
@@ -130,12 +137,18 @@ async fn work<T: Transport>(
                 "the host key is another one than known_hosts has, so this host gets no registry login; \
                  --no-auth pulls with the node's own",
             );
-            state.settle(course, item, Err(failure), began).await;
+            state
+                .record_attempt(context, item, Err(failure), began)
+                .await;
             continue;
         }
-        match try_item(course, state, &mut session, item, login.as_ref()).await {
-            Ok(Ended::Done(outcome)) => state.settle(course, item, Ok(outcome), began).await,
-            Ok(Ended::Cancelled) => {
+        match try_item(context, state, &mut session, item, login.as_ref()).await {
+            Ok(Completion::Done(outcome)) => {
+                state
+                    .record_attempt(context, item, Ok(outcome), began)
+                    .await
+            }
+            Ok(Completion::Cancelled) => {
                 state.note_cancelled(item, began);
                 break;
             }
@@ -143,8 +156,8 @@ async fn work<T: Transport>(
                 if failure.kind == FailureKind::RegistryAuth && !state.items[item].has_new_login {
                     state.items[item].has_new_login = tokio::select! {
                         biased;
-                        () = cancelled(course) => false,
-                        renewed = course.logins.is_renewed(item, login.as_ref(), &mut failure) => renewed,
+                        () = cancelled(context) => false,
+                        renewed = context.logins.is_renewed(item, login.as_ref(), &mut failure) => renewed,
                     };
                 }
                 let is_over = matches!(
@@ -155,7 +168,9 @@ async fn work<T: Transport>(
                 if failure.kind == FailureKind::Privilege && failure.stage == Stage::Start {
                     no_root = Some(failure.clone());
                 }
-                state.settle(course, item, Err(failure), began).await;
+                state
+                    .record_attempt(context, item, Err(failure), began)
+                    .await;
                 if is_over {
                     // The other items cost no attempt: the next visit takes them up at once.
                     break;
@@ -169,68 +184,68 @@ async fn work<T: Transport>(
 
 /// A place at the item's registry, where it pulls from one; nothing when the run is cancelled meanwhile.
 async fn place<'a, T>(
-    course: &'a Course<'_, T>,
+    context: &'a RunContext<'_, T>,
     node: usize,
     item: usize,
-) -> Option<Option<Place<'a>>> {
-    let Work::Pull(images) = &course.plan.work else {
+) -> Option<Option<Permit<'a>>> {
+    let Work::Pull(images) = &context.plan.work else {
         return Some(None);
     };
-    let mut entering = std::pin::pin!(course.registries.enter(images[item].image.registry()));
+    let mut entering = std::pin::pin!(context.registries.enter(images[item].image.registry()));
     if let Some(place) = entering.as_mut().now_or_never() {
         return Some(Some(place));
     }
-    course.mention(Fact::NodeStage {
+    context.try_emit(EventKind::NodeStage {
         node,
         item: Some(item),
         stage: Stage::Queue,
     });
     tokio::select! {
         biased;
-        () = cancelled(course) => None,
+        () = cancelled(context) => None,
         place = entering => Some(Some(place)),
     }
 }
 
 /// The login to try the item with; nothing when the run is cancelled meanwhile.
-async fn login<T>(course: &Course<'_, T>, item: usize) -> Option<Option<RegistryLogin>> {
+async fn login<T>(context: &RunContext<'_, T>, item: usize) -> Option<Option<RegistryLogin>> {
     tokio::select! {
         biased;
-        () = cancelled(course) => None,
-        login = course.logins.of(item) => Some(login),
+        () = cancelled(context) => None,
+        login = context.logins.of(item) => Some(login),
     }
 }
 
 /// One attempt at one item.
 async fn try_item<T: Transport>(
-    course: &Course<'_, T>,
+    context: &RunContext<'_, T>,
     state: &NodeState,
     session: &mut T::Session,
     item: usize,
     login: Option<&RegistryLogin>,
-) -> Result<Ended<Outcome>, Failure> {
-    let node = &course.plan.fleet.nodes()[state.node];
+) -> Result<Completion<Outcome>, Failure> {
+    let node = &context.plan.fleet.nodes()[state.node];
     let index = state.node;
     let begins = move |stage| {
-        course.mention(Fact::NodeStage {
+        context.try_emit(EventKind::NodeStage {
             node: index,
             item: Some(item),
             stage,
         });
     };
-    let arrivals = &state.items[item].arrivals;
-    let stalled = |length| Fact::Stalled {
+    let transfer_stats = &state.items[item].transfer_stats;
+    let stalled = |length| EventKind::Stalled {
         node: index,
         item,
         length,
     };
     let progress = |progress| match progress {
         Progress::Stage(stage) => {
-            if let Some(length) = arrivals.end(Instant::now()) {
-                course.facts.note(stalled(length));
+            if let Some(length) = transfer_stats.end(Instant::now()) {
+                context.facts.note(stalled(length));
             }
             if stage == Stage::Pull {
-                course.first_pull.send_if_modified(|began| {
+                context.first_pull.send_if_modified(|began| {
                     let is_first = began.is_none();
                     began.get_or_insert_with(Instant::now);
                     is_first
@@ -238,12 +253,12 @@ async fn try_item<T: Transport>(
             }
             begins(stage);
         }
-        Progress::Transferred(there) => {
-            if let Some(length) = arrivals.progress(Instant::now(), there) {
-                course.facts.note(stalled(length));
+        Progress::BytesTransferred(there) => {
+            if let Some(length) = transfer_stats.progress(Instant::now(), there) {
+                context.facts.note(stalled(length));
             }
-            let Transferred { bytes, total } = there;
-            course.mention(Fact::Progress {
+            let BytesTransferred { bytes, total } = there;
+            context.try_emit(EventKind::Progress {
                 node: index,
                 item,
                 bytes,
@@ -251,16 +266,16 @@ async fn try_item<T: Transport>(
             });
         }
     };
-    let cancel = cancelled(course);
-    match &course.plan.work {
+    let cancel = cancelled(context);
+    match &context.plan.work {
         Work::Pull(images) => {
-            let policy = &course.plan.policy;
+            let policy = &context.plan.policy;
             let job = PullJob {
-                runtime: runtime_of(course, state.runtime)?,
+                runtime: runtime_of(context, state.runtime)?,
                 layers: state.platform.as_ref().and_then(|(os, architecture)| {
-                    let manifests = course.plan.contents.get(item)?.as_ref()?;
+                    let manifests = context.plan.contents.get(item)?.as_ref()?;
                     let manifest =
-                        preflight::manifest_of(course.plan, manifests, os, architecture)?;
+                        preflight::manifest_of(context.plan, manifests, os, architecture)?;
                     Some(manifest.layers.as_slice())
                 }),
                 request: PullRequest {
@@ -273,15 +288,15 @@ async fn try_item<T: Transport>(
                 timeout: policy
                     .pull_timeout
                     .map(|limit| state.items[item].left_of(limit)),
-                patience: Patience {
+                patience: StallPolicy {
                     stall: policy.stall_timeout,
                     min_rate: policy.min_rate,
                     unseen: policy
                         .unseen_timeout
                         .map(|limit| state.items[item].left_of(limit)),
                 },
-                arrived: &arrivals.layers,
-                mark: &course.plan.mark,
+                arrived: &transfer_stats.layers,
+                pull_token: &context.plan.pull_token,
                 lease: policy.lease,
                 disk_credentials: policy.disk_credentials,
             };
@@ -290,25 +305,25 @@ async fn try_item<T: Transport>(
             let now = Instant::now();
             let length = match &ended {
                 Err(failure) if failure.kind == FailureKind::Stalled => {
-                    arrivals.give_up(now, policy.stall_timeout)
+                    transfer_stats.abandon(now, policy.stall_timeout)
                 }
-                Ok(_) | Err(_) => arrivals.end(now),
+                Ok(_) | Err(_) => transfer_stats.end(now),
             };
             if let Some(length) = length {
-                course.tell(stalled(length)).await;
+                context.emit(stalled(length)).await;
             }
             match ended? {
-                Ended::Done(outcome) => course
+                Completion::Done(outcome) => context
                     .pins
-                    .compare(course.plan, index, item, outcome)
-                    .map(Ended::Done),
-                Ended::Cancelled => Ok(Ended::Cancelled),
+                    .compare(context.plan, index, item, outcome)
+                    .map(Completion::Done),
+                Completion::Cancelled => Ok(Completion::Cancelled),
             }
         }
         Work::Check(images) => {
             begins(Stage::Inspect);
-            let runtime = runtime_of(course, state.runtime)?;
-            let platform = course.plan.policy.platform.as_deref();
+            let runtime = runtime_of(context, state.runtime)?;
+            let platform = context.plan.policy.platform.as_deref();
             let asking = node::check(session, node, runtime, &images[item], platform, cancel);
             let answer = guarded(Stage::Inspect, asking).await?;
             Ok(done(answer, |held| {
@@ -317,40 +332,42 @@ async fn try_item<T: Transport>(
         }
         Work::Probe(images) => {
             begins(Stage::Probe);
-            let runtime = runtime_of(course, state.runtime)?;
+            let runtime = runtime_of(context, state.runtime)?;
             let asking = node::facts(session, node, runtime, images, cancel);
             let facts = guarded(Stage::Probe, asking).await?;
             Ok(done(facts, |facts| Outcome::Probed(Box::new(facts))))
         }
         Work::Exec(argv) => {
             begins(Stage::Run);
-            let running = node::run(session, node, argv, &course.spool, cancel);
+            let running = node::run(session, node, argv, &context.spool, cancel);
             Ok(done(guarded(Stage::Run, running).await?, Outcome::Ran))
         }
     }
 }
 
-fn done<A, B>(ended: Ended<A>, turn: impl FnOnce(A) -> B) -> Ended<B> {
+fn done<A, B>(ended: Completion<A>, turn: impl FnOnce(A) -> B) -> Completion<B> {
     match ended {
-        Ended::Done(value) => Ended::Done(turn(value)),
-        Ended::Cancelled => Ended::Cancelled,
+        Completion::Done(value) => Completion::Done(turn(value)),
+        Completion::Cancelled => Completion::Cancelled,
     }
 }
 
 pub(super) fn runtime_of<'a, T>(
-    course: &Course<'a, T>,
+    context: &RunContext<'a, T>,
     kind: Option<RuntimeKind>,
 ) -> Result<&'a dyn Runtime, Failure> {
     let known = |runtime: &&&dyn Runtime| Some(runtime.kind()) == kind;
-    course.runtimes.iter().find(known).copied().ok_or_else(|| {
+    context.runtimes.iter().find(known).copied().ok_or_else(|| {
         let detail = "no code for this node's runtime";
         Failure::new(FailureKind::Internal, Stage::Probe, detail)
     })
 }
 
 /// Resolves once what runs is to be cancelled.
-pub(super) fn cancelled<T>(course: &Course<'_, T>) -> impl Future<Output = ()> + Send + use<T> {
-    let mut cancel = course.cancel.clone();
+pub(super) fn cancelled<T>(
+    context: &RunContext<'_, T>,
+) -> impl Future<Output = ()> + Send + use<T> {
+    let mut cancel = context.cancel.clone();
     async move {
         if cancel.wait_for(Option::is_some).await.is_err() {
             std::future::pending::<()>().await;

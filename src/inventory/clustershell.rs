@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use super::configparser::{self, Entry};
-use super::error::{Fault, InventoryError};
+use super::error::{InputError, InventoryError};
 use super::hosts::{self, HostSpec};
 use super::read;
 use super::sets::{self, HostSet, Operator};
@@ -151,8 +151,9 @@ impl Groups {
         let name = path.display().to_string();
         let tree = yaml::parse(&read::file(path)?, &name)?;
         let wrong = |place, what: &str| {
-            let fault = Fault::new(what)
-                .but("write SOURCE: {GROUP: NODES}, as in ClusterShell's cluster.yaml.example");
+            let fault = InputError::new(what).with_hint(
+                "write SOURCE: {GROUP: NODES}, as in ClusterShell's cluster.yaml.example",
+            );
             InventoryError::at(&name, place, fault)
         };
         let Value::Map(sources) = &tree.value else {
@@ -188,7 +189,7 @@ impl Groups {
     }
 
     /// The hosts of `@GROUP`, `@SOURCE:GROUP` or `@*`, at most `room`.
-    pub(super) fn hosts(&self, text: &str, room: usize) -> Result<Vec<HostSpec>, Fault> {
+    pub(super) fn hosts(&self, text: &str, room: usize) -> Result<Vec<HostSpec>, InputError> {
         let lookup = Lookup {
             groups: self,
             asked: text,
@@ -215,11 +216,13 @@ impl Lookup<'_> {
         text: &str,
         within: Option<&str>,
         depth: usize,
-    ) -> Result<Vec<HostSpec>, Fault> {
+    ) -> Result<Vec<HostSpec>, InputError> {
         let bare = text.strip_prefix('@').unwrap_or(text);
         if bare.starts_with('@') || bare.contains(":@") {
-            return Err(Fault::new("@@SOURCE lists the names of groups, not nodes")
-                .but("write @GROUP or @SOURCE:GROUP"));
+            return Err(
+                InputError::new("@@SOURCE lists the names of groups, not nodes")
+                    .with_hint("write @GROUP or @SOURCE:GROUP"),
+            );
         }
         let (source, pattern) = match bare.split_once(':') {
             Some((source, pattern)) => (Some(source), pattern),
@@ -227,11 +230,11 @@ impl Lookup<'_> {
         };
         let source = self.source(source)?;
         let Content::Groups(groups) = &source.content else {
-            return Err(Fault::new(format!(
+            return Err(InputError::new(format!(
                 "the groups of \"{}\" come from commands in {}, which prepull does not run",
                 source.name, source.file
             ))
-            .but(self.by_nodeset()));
+            .with_hint(self.by_nodeset()));
         };
         if pattern == "*" {
             let all = groups.iter().find(|(name, _)| name == "all");
@@ -257,11 +260,11 @@ impl Lookup<'_> {
                     ""
                 };
                 let known = known[..known.len().min(SHOWN_GROUPS)].join(", ");
-                return Err(Fault::new(format!(
+                return Err(InputError::new(format!(
                     "there is no group \"{name}\" in the source \"{}\" of ClusterShell ({})",
                     source.name, source.file
                 ))
-                .but(format!("its groups are {known}{more}")));
+                .with_hint(format!("its groups are {known}{more}")));
             };
             let hosts = self.nodes(nodes, &source.name, depth)?;
             found.apply(
@@ -273,13 +276,13 @@ impl Lookup<'_> {
     }
 
     /// What stands in a group: expressions with operators, and other groups.
-    fn nodes(&self, text: &str, source: &str, depth: usize) -> Result<Vec<HostSpec>, Fault> {
+    fn nodes(&self, text: &str, source: &str, depth: usize) -> Result<Vec<HostSpec>, InputError> {
         let left = self.left.get();
         if depth == DEPTH_LIMIT || left == 0 {
-            return Err(Fault::new(format!(
+            return Err(InputError::new(format!(
                 "the groups of ClusterShell's source \"{source}\" name each other without end"
             ))
-            .but(format!("`nodeset -e {}` shows where", self.asked)));
+            .with_hint(format!("`nodeset -e {}` shows where", self.asked)));
         }
         self.left.set(left - 1);
         // Blanks part what a command prints, and mean nothing beside a sign.
@@ -287,7 +290,7 @@ impl Lookup<'_> {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        let in_group = |fault: Fault| Fault {
+        let in_group = |fault: InputError| InputError {
             message: format!(
                 "in a group of ClusterShell's source \"{source}\": {}",
                 fault.message
@@ -310,20 +313,20 @@ impl Lookup<'_> {
         Ok(found.into_entries().map(|(spec, ())| spec).collect())
     }
 
-    fn source(&self, name: Option<&str>) -> Result<&Source, Fault> {
+    fn source(&self, name: Option<&str>) -> Result<&Source, InputError> {
         let groups = self.groups;
         if !groups.is_configured {
             let looked_in = groups.looked_in.join(", ");
-            return Err(Fault::new(format!(
+            return Err(InputError::new(format!(
                 "\"{}\" is a group of ClusterShell, and there is no groups.conf in {looked_in}",
                 self.asked
             ))
-            .but("write user@host if a host was meant, or name an inventory with -i"));
+            .with_hint("write user@host if a host was meant, or name an inventory with -i"));
         }
         let Some(name) = name else {
             return Err(
-                Fault::new("ClusterShell's groups.conf defines no source of groups")
-                    .but(self.by_nodeset()),
+                InputError::new("ClusterShell's groups.conf defines no source of groups")
+                    .with_hint(self.by_nodeset()),
             );
         };
         groups
@@ -336,8 +339,8 @@ impl Lookup<'_> {
                     .iter()
                     .map(|source| source.name.as_str())
                     .collect();
-                Fault::new(format!("ClusterShell has no source of groups \"{name}\""))
-                    .but(format!("its sources are {}", known.join(", ")))
+                InputError::new(format!("ClusterShell has no source of groups \"{name}\""))
+                    .with_hint(format!("its sources are {}", known.join(", ")))
             })
     }
 

@@ -1,6 +1,6 @@
 //! Files as Python's `configparser` reads them: the configuration of Ansible and of ClusterShell.
 
-use super::error::{Place, shortened};
+use super::error::{Position, shortened};
 
 /// One option: its section, its name in lower case, and its value.
 #[derive(Debug, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub(super) struct Entry {
     pub(super) section: String,
     pub(super) key: String,
     pub(super) value: String,
-    pub(super) place: Place,
+    pub(super) place: Position,
 }
 
 /// All options in order. Lines that are none are left out: whose file it is will complain of them.
@@ -39,7 +39,7 @@ pub(super) fn parse(text: &str, comment_sign: Option<char>) -> Vec<Entry> {
                 section: section.clone(),
                 key: bare[..at].trim().to_ascii_lowercase(),
                 value: bare[at + 1..].trim().to_string(),
-                place: Place {
+                place: Position {
                     line: shortened(index + 1),
                     column: shortened(depth + 1),
                 },

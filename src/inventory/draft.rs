@@ -6,9 +6,9 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::error::{Fault, InventoryError, Place};
+use super::error::{InputError, InventoryError, Position};
 use super::hosts;
-use super::levels::{self, Background, NodeSettings, Unresolved};
+use super::layers::{self, NodeSettings, SshConfigSource, Unresolved};
 use super::select::{self, Selection};
 use crate::model::{Fleet, Node};
 
@@ -56,7 +56,7 @@ pub struct Mention {
     /// The groups it stands in here, nearest first, as indices into the draft's.
     pub groups: Vec<usize>,
     /// Where.
-    pub place: Place,
+    pub place: Position,
 }
 
 /// All mentions of one node, joined.
@@ -67,7 +67,7 @@ struct Joined<'a> {
     /// Draft and group.
     groups: Vec<(&'a Draft, &'a Group)>,
     /// Drafts that mention it, in order, with the first place in each.
-    drafts: Vec<(&'a Draft, Place)>,
+    drafts: Vec<(&'a Draft, Position)>,
 }
 
 /// Makes the fleet: nodes in the order of their first mention.
@@ -78,7 +78,7 @@ pub fn resolve(
     drafts: &[Draft],
     selection: &Selection,
     strongest: &NodeSettings,
-    background: Background<'_>,
+    background: SshConfigSource<'_>,
 ) -> Result<Fleet, InventoryError> {
     let mentions: usize = drafts.iter().map(|draft| draft.mentions.len()).sum();
     if mentions > hosts::NODE_LIMIT {
@@ -114,8 +114,8 @@ pub fn resolve(
             } else {
                 sources.join(", ")
             },
-            Fault::new(error.to_string())
-                .but("list nodes under \"nodes:\" or name them with --hosts"),
+            InputError::new(error.to_string())
+                .with_hint("list nodes under \"nodes:\" or name them with --hosts"),
         )
     })
 }
@@ -216,7 +216,7 @@ impl<'a> Joined<'a> {
         Ok(())
     }
 
-    fn first_place(&self) -> (&str, Place) {
+    fn first_place(&self) -> (&str, Position) {
         self.drafts
             .first()
             .map_or_else(Default::default, |(draft, place)| {
@@ -234,18 +234,20 @@ impl<'a> Joined<'a> {
         InventoryError::at(
             &draft.source,
             mention.place,
-            Fault::new(format!(
+            InputError::new(format!(
                 "the node \"{}\" was mentioned before{first} with another {key}",
                 self.name
             ))
-            .but("say it once; two machines need two names: {name: ..., address: ..., port: ...}"),
+            .with_hint(
+                "say it once; two machines need two names: {name: ..., address: ..., port: ...}",
+            ),
         )
     }
 
     fn resolve(
         self,
         strongest: &NodeSettings,
-        background: Background<'_>,
+        background: SshConfigSource<'_>,
         weight: &mut usize,
     ) -> Result<Node, InventoryError> {
         let mut layers = vec![strongest, &self.settings];
@@ -253,9 +255,9 @@ impl<'a> Joined<'a> {
         layers.extend(self.drafts.iter().map(|(draft, _)| &draft.defaults));
         let bytes = layers.iter().map(|level| level.weight()).sum::<usize>();
         *weight = weight.saturating_add(bytes);
-        if *weight > levels::WEIGHT_LIMIT {
+        if *weight > layers::WEIGHT_LIMIT {
             let (source, place) = self.first_place();
-            return Err(InventoryError::at(source, place, levels::too_heavy()));
+            return Err(InventoryError::at(source, place, layers::too_heavy()));
         }
         let mut groups: Vec<String> = Vec::new();
         for (_, group) in &self.groups {
@@ -266,14 +268,14 @@ impl<'a> Joined<'a> {
         let address = self.address.map(str::to_string);
         let name = self.name.to_string();
         let also_by_name = self.drafts.iter().any(|(draft, _)| draft.gives_way);
-        let resolved = levels::resolve(name, address, groups, &layers, also_by_name, background);
+        let resolved = layers::resolve(name, address, groups, &layers, also_by_name, background);
         resolved.map_err(|unresolved| {
             let (source, place) = self.first_place();
             let fault = match unresolved {
-                Unresolved::Refused(sentence) => Fault::new(sentence),
+                Unresolved::Refused(sentence) => InputError::new(sentence),
                 Unresolved::NoUser => {
-                    Fault::new(format!("nobody says who logs in to \"{}\"", self.name))
-                        .but("add \"user:\" to the node or to \"defaults:\", or use --user")
+                    InputError::new(format!("nobody says who logs in to \"{}\"", self.name))
+                        .with_hint("add \"user:\" to the node or to \"defaults:\", or use --user")
                 }
             };
             InventoryError::at(source, place, fault)
@@ -289,7 +291,7 @@ mod tests {
     fn resolve(
         drafts: &[Draft],
         strongest: &NodeSettings,
-        background: Background<'_>,
+        background: SshConfigSource<'_>,
     ) -> Result<Fleet, InventoryError> {
         super::resolve(drafts, &Selection::default(), strongest, background)
     }
@@ -300,7 +302,7 @@ mod tests {
             address: None,
             settings,
             groups: vec![],
-            place: Place { line, column: 3 },
+            place: Position { line, column: 3 },
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::error::Fault;
+use super::error::InputError;
 use super::names::{
     NAME_LIMIT, bad_character, check_host, check_user, is_name_character, parse_port,
 };
@@ -33,7 +33,7 @@ pub struct ExpressionError {
     /// Where, in characters from 0.
     pub at: usize,
     /// What.
-    pub fault: Fault,
+    pub fault: InputError,
 }
 
 impl std::fmt::Display for ExpressionError {
@@ -44,7 +44,7 @@ impl std::fmt::Display for ExpressionError {
 
 impl std::error::Error for ExpressionError {}
 
-fn wrong<T>(at: usize, fault: Fault) -> Result<T, ExpressionError> {
+fn wrong<T>(at: usize, fault: InputError) -> Result<T, ExpressionError> {
     Err(ExpressionError { at, fault })
 }
 
@@ -91,9 +91,9 @@ pub(super) fn expand_piece(
 }
 
 /// What is said when an inventory passes the limit.
-pub(super) fn too_many() -> Fault {
-    Fault::new(format!("this names more than {NODE_LIMIT} nodes"))
-        .but("is a range mistyped? split a fleet of that size")
+pub(super) fn too_many() -> InputError {
+    InputError::new(format!("this names more than {NODE_LIMIT} nodes"))
+        .with_hint("is a range mistyped? split a fleet of that size")
 }
 
 /// One expression between commas.
@@ -124,9 +124,9 @@ pub(super) fn split(
     for (at, (byte, character)) in text.char_indices().enumerate() {
         match (character, open) {
             ('[', None) => open = Some(at),
-            ('[', Some(_)) => return wrong(at, Fault::new("a [ inside brackets")),
+            ('[', Some(_)) => return wrong(at, InputError::new("a [ inside brackets")),
             (']', Some(_)) => open = None,
-            (']', None) => return wrong(at, Fault::new("a ] without its [")),
+            (']', None) => return wrong(at, InputError::new("a ] without its [")),
             (other, None) if is_sign(other, &text[start.1..byte]) => {
                 found.push((sign, piece(&text[start.1..byte], start.0)?));
                 sign = other;
@@ -138,7 +138,7 @@ pub(super) fn split(
     if let Some(at) = open {
         return wrong(
             at,
-            Fault::new("a [ without its ]").but("close it, e.g. node[1-4]"),
+            InputError::new("a [ without its ]").with_hint("close it, e.g. node[1-4]"),
         );
     }
     found.push((sign, piece(&text[start.1..], start.0)?));
@@ -151,7 +151,8 @@ fn piece(raw: &str, start: usize) -> Result<Piece<'_>, ExpressionError> {
     if text.is_empty() {
         return wrong(
             start,
-            Fault::new("a host expression is missing here").but("write e.g. node[01-04].example"),
+            InputError::new("a host expression is missing here")
+                .with_hint("write e.g. node[01-04].example"),
         );
     }
     Ok(Piece { at, text })
@@ -191,13 +192,17 @@ impl<'a> Expression<'a> {
         if let Some(offset) = text.chars().position(|c| !c.is_ascii_graphic()) {
             return wrong(
                 at + offset,
-                Fault::new("this character cannot stand in a host expression")
-                    .but("separate expressions with commas; names have letters, digits and - . _"),
+                InputError::new("this character cannot stand in a host expression").with_hint(
+                    "separate expressions with commas; names have letters, digits and - . _",
+                ),
             );
         }
         // From here on everything is ASCII: bytes are characters.
         if text.contains("://") {
-            return wrong(at, Fault::new("this is a URL").but("write user@host:port"));
+            return wrong(
+                at,
+                InputError::new("this is a URL").with_hint("write user@host:port"),
+            );
         }
         if let Some(sign @ ('^' | '!' | '&' | '@')) = text.chars().next() {
             return wrong(at, unreadable_sign(sign));
@@ -226,7 +231,7 @@ impl<'a> Expression<'a> {
                 None => {
                     return wrong(
                         host_at + rest.len() - after.len(),
-                        Fault::new("after the ] of an IPv6 address comes :PORT or nothing"),
+                        InputError::new("after the ] of an IPv6 address comes :PORT or nothing"),
                     );
                 }
             };
@@ -258,8 +263,8 @@ impl<'a> Expression<'a> {
                 if digits.contains(':') {
                     return wrong(
                         here,
-                        Fault::new("more than one colon, and no IPv6 address")
-                            .but("an IPv6 address with a port is written [2001:db8::7]:22"),
+                        InputError::new("more than one colon, and no IPv6 address")
+                            .with_hint("an IPv6 address with a port is written [2001:db8::7]:22"),
                     );
                 }
                 port = Some(parse_port(digits).or_else(|fault| wrong(here + 1, fault))?);
@@ -275,7 +280,7 @@ impl<'a> Expression<'a> {
             }
         }
         if parts.is_empty() {
-            return wrong(at, Fault::new("a host name is missing here"));
+            return wrong(at, InputError::new("a host name is missing here"));
         }
         Ok(Self { user, parts, port })
     }
@@ -305,7 +310,7 @@ impl<'a> Expression<'a> {
             if names.iter().any(|name| name.len() > NAME_LIMIT) {
                 return wrong(
                     at,
-                    Fault::new(format!("a name of more than {NAME_LIMIT} characters")),
+                    InputError::new(format!("a name of more than {NAME_LIMIT} characters")),
                 );
             }
         }
@@ -340,10 +345,10 @@ fn parse_ranges(list: &str, at: usize) -> Result<Vec<Range>, ExpressionError> {
     Ok(ranges)
 }
 
-fn parse_range(item: &str) -> Result<Range, Fault> {
+fn parse_range(item: &str) -> Result<Range, InputError> {
     let bad = |what: &str| {
-        Fault::new(format!("this is no range: {what}"))
-            .but("write numbers, e.g. [001-128,140] or [1-9/2]")
+        InputError::new(format!("this is no range: {what}"))
+            .with_hint("write numbers, e.g. [001-128,140] or [1-9/2]")
     };
     let (numbers, step) = match item.split_once('/') {
         Some((numbers, step)) => (numbers, parse_number(step).ok_or_else(|| bad("the step"))?),
@@ -356,17 +361,19 @@ fn parse_range(item: &str) -> Result<Range, Fault> {
         return Err(bad("a step of 0 never ends"));
     }
     if last < first {
-        return Err(Fault::new(format!("the range \"{item}\" runs backwards"))
-            .but(format!("write [{last_text}-{first_text}]")));
+        return Err(
+            InputError::new(format!("the range \"{item}\" runs backwards"))
+                .with_hint(format!("write [{last_text}-{first_text}]")),
+        );
     }
     let padded = |text: &str| text.len() > 1 && text.starts_with('0');
     if (padded(first_text) || padded(last_text)) && first_text.len() > last_text.len()
         || padded(last_text) && first_text.len() != last_text.len()
     {
-        return Err(Fault::new(format!(
+        return Err(InputError::new(format!(
             "start and end of \"{item}\" are padded differently"
         ))
-        .but(format!(
+        .with_hint(format!(
             "write [{first:0width$}-{last_text}]",
             width = last_text.len()
         )));
@@ -398,13 +405,14 @@ fn bracketed_address(text: &str) -> Option<(&str, &str)> {
     Some((inside, after))
 }
 
-fn unreadable_sign(sign: char) -> Fault {
+fn unreadable_sign(sign: char) -> InputError {
     match sign {
-        '^' => Fault::new("a file of expressions (^FILE) can only be named by --hosts"),
-        '@' => Fault::new("a user is missing before the @")
-            .but("write user@host; groups of ClusterShell (@GROUP) are looked up for --hosts"),
-        _ => Fault::new(format!("the operator {sign} is not read here"))
-            .but("choose nodes with --limit and --exclude"),
+        '^' => InputError::new("a file of expressions (^FILE) can only be named by --hosts"),
+        '@' => InputError::new("a user is missing before the @").with_hint(
+            "write user@host; groups of ClusterShell (@GROUP) are looked up for --hosts",
+        ),
+        _ => InputError::new(format!("the operator {sign} is not read here"))
+            .with_hint("choose nodes with --limit and --exclude"),
     }
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::error::{Fault, InventoryError, Place, shortened};
+use super::error::{InputError, InventoryError, Position, shortened};
 use super::yaml::{DEPTH_LIMIT, Key, Tree, VALUE_LIMIT, Value, too_large};
 
 /// Reads one JSON document.
@@ -47,12 +47,12 @@ pub(super) fn is_meant(text: &str) -> bool {
 fn not_json(error: &serde_json::Error, text: &str, name: &str) -> InventoryError {
     let message = error.to_string();
     let message = message.split(" at line ").next().unwrap_or_default();
-    let fault = Fault::new(format!("this is not JSON: {message}"));
+    let fault = InputError::new(format!("this is not JSON: {message}"));
     // The parser counts columns in bytes.
     let line = text.lines().nth(error.line().saturating_sub(1));
     let before = line.and_then(|line| line.get(..error.column()));
     let column = before.map_or(error.column(), |before| before.chars().count());
-    let place = Place {
+    let place = Position {
         line: shortened(error.line()),
         column: shortened(column),
     };
@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
             InventoryError::at(
                 self.name,
                 place,
-                Fault::new(format!("this is not JSON: {error}")),
+                InputError::new(format!("this is not JSON: {error}")),
             )
         };
         let value = match raw.as_bytes().first() {
@@ -121,7 +121,7 @@ impl<'a> Reader<'a> {
         for (key, raw) in &entries {
             if !seen.insert(&**key) {
                 let place = self.key_place(key, raw);
-                let fault = Fault::new(format!("the key \"{key}\" stands here twice"));
+                let fault = InputError::new(format!("the key \"{key}\" stands here twice"));
                 return Err(InventoryError::at(self.name, place, fault));
             }
         }
@@ -136,7 +136,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Where the key of a value stands; where the value does if the key has escapes.
-    fn key_place(&mut self, key: &str, raw: &RawValue) -> Place {
+    fn key_place(&mut self, key: &str, raw: &RawValue) -> Position {
         let at = self.offset(raw.get());
         let before = self.text[..at].trim_end();
         let before = before.strip_suffix(':').unwrap_or(before).trim_end();
@@ -162,7 +162,7 @@ impl Lines {
         Self([0].into_iter().chain(ends.map(|(at, _)| at + 1)).collect())
     }
 
-    fn place(&self, text: &str, at: usize) -> Place {
+    fn place(&self, text: &str, at: usize) -> Position {
         let line = self.0.partition_point(|start| *start <= at).max(1) - 1;
         let start = self.0[line];
         // A program may print everything in one line: characters are counted where that is cheap.
@@ -172,7 +172,7 @@ impl Lines {
         } else {
             within.chars().count() + 1
         };
-        Place {
+        Position {
             line: shortened(line + 1),
             column: shortened(column),
         }
@@ -245,18 +245,18 @@ mod tests {
         let Value::Map(entries) = tree.value else {
             panic!()
         };
-        assert_eq!(entries[0].0.place, Place { line: 2, column: 3 });
+        assert_eq!(entries[0].0.place, Position { line: 2, column: 3 });
         let Value::Map(inner) = &entries[0].1.value else {
             panic!()
         };
         assert_eq!(
             inner[0].0.place,
-            Place {
+            Position {
                 line: 2,
                 column: 13
             }
         );
-        assert_eq!(inner[0].1.place, Place { line: 3, column: 2 });
+        assert_eq!(inner[0].1.place, Position { line: 3, column: 2 });
     }
 
     #[test]

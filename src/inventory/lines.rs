@@ -1,9 +1,9 @@
 //! Host expressions as a source: `-H`, and files with one or more expressions a line.
 
 use super::draft::{Draft, Mention};
-use super::error::{Fault, InventoryError, Place, shortened};
+use super::error::{InputError, InventoryError, Position, shortened};
 use super::hosts::{self, ExpressionError, HostSpec, NODE_LIMIT};
-use super::levels::NodeSettings;
+use super::layers::NodeSettings;
 use super::sets::{self, HostSet, Term};
 
 /// What errors call the command line's expressions.
@@ -15,7 +15,7 @@ const OPTION: &str = "--hosts";
 pub(super) fn read_option(
     text: &str,
     listed: impl Fn(&str) -> Result<Draft, InventoryError>,
-    grouped: impl Fn(&str, usize) -> Result<Vec<HostSpec>, Fault>,
+    grouped: impl Fn(&str, usize) -> Result<Vec<HostSpec>, InputError>,
 ) -> Result<Vec<Draft>, InventoryError> {
     let explain = |error: ExpressionError| InventoryError {
         excerpt: Some(text.to_string()),
@@ -34,7 +34,7 @@ pub(super) fn read_option(
                     .collect()
             }
             _ => {
-                let place = Place {
+                let place = Position {
                     line: 1,
                     column: shortened(piece.at + 1),
                 };
@@ -68,8 +68,8 @@ pub(super) fn read_option(
     if drafts.is_empty() {
         return Err(explain(ExpressionError {
             at: 0,
-            fault: Fault::new("nothing is left of this expression")
-                .but("check what stands after ! and &"),
+            fault: InputError::new("nothing is left of this expression")
+                .with_hint("check what stands after ! and &"),
         }));
     }
     Ok(drafts)
@@ -87,7 +87,7 @@ pub(super) fn read_file(text: &str, name: &str) -> Result<Draft, InventoryError>
         let room = NODE_LIMIT.saturating_sub(draft.mentions.len());
         let found =
             hosts::expand_within(said, room).map_err(|error| located(name, number, error))?;
-        let place = Place {
+        let place = Position {
             line: number,
             column: 1,
         };
@@ -107,7 +107,7 @@ fn new_draft(source: &str) -> Draft {
 }
 
 fn located(source: &str, line: u32, error: ExpressionError) -> InventoryError {
-    let place = Place {
+    let place = Position {
         line,
         column: shortened(error.at + 1),
     };
@@ -122,7 +122,7 @@ fn spec(mention: &Mention) -> HostSpec {
     }
 }
 
-fn mention(spec: HostSpec, place: Place) -> Mention {
+fn mention(spec: HostSpec, place: Position) -> Mention {
     Mention {
         name: spec.host,
         address: None,
@@ -171,7 +171,7 @@ mod tests {
         );
     }
 
-    fn no_group(text: &str, _: usize) -> Result<Vec<HostSpec>, Fault> {
+    fn no_group(text: &str, _: usize) -> Result<Vec<HostSpec>, InputError> {
         panic!("{text} was looked up")
     }
 
@@ -179,7 +179,7 @@ mod tests {
     fn a_group_takes_part_in_the_operators() {
         let grouped = |text: &str, _: usize| match text {
             "@gpu" => Ok(hosts::expand("n[2-3]").unwrap()),
-            other => Err(Fault::new(format!("no {other}"))),
+            other => Err(InputError::new(format!("no {other}"))),
         };
         let named = |text: &str| {
             let drafts = read_option(text, no_file, grouped)?;

@@ -11,7 +11,7 @@ mod error;
 pub mod hosts;
 mod json;
 mod kubernetes;
-mod levels;
+mod layers;
 mod lines;
 mod manifests;
 mod names;
@@ -28,11 +28,11 @@ mod yaml;
 use std::path::PathBuf;
 
 pub use draft::{Draft, Group, Mention};
-pub use error::{Fault, InventoryError, Place};
+pub use error::{InputError, InventoryError, Position};
 pub use kubernetes::{AddressType, KubernetesQuery, pull_secret};
-pub use levels::{
-    Asked, Background, Behind, JumpSpec, NodeSettings, RuntimeChoice, built_in, parse_endpoint,
-    parse_jump,
+pub use layers::{
+    JumpSpec, NodeSettings, RuntimeChoice, SshConfigSource, SshDefaults, SshQuery, built_in,
+    parse_endpoint, parse_jump,
 };
 pub use manifests::{ManifestImages, NamedImage, images, images_in};
 pub use names::{check_host, check_user, parse_port};
@@ -65,7 +65,7 @@ pub enum Source {
 pub fn load(
     sources: &[Source],
     strongest: &NodeSettings,
-    background: Background<'_>,
+    background: SshConfigSource<'_>,
 ) -> Result<Fleet, InventoryError> {
     load_selected(sources, &Selection::default(), strongest, background)
 }
@@ -78,7 +78,7 @@ pub fn load_selected(
     sources: &[Source],
     selection: &Selection,
     strongest: &NodeSettings,
-    background: Background<'_>,
+    background: SshConfigSource<'_>,
 ) -> Result<Fleet, InventoryError> {
     let home = std::env::var_os("HOME")
         .filter(|home| !home.is_empty())
@@ -146,7 +146,7 @@ pub fn resolve(
     drafts: &[Draft],
     selection: &Selection,
     strongest: &NodeSettings,
-    background: Background<'_>,
+    background: SshConfigSource<'_>,
 ) -> Result<Fleet, InventoryError> {
     draft::resolve(drafts, selection, strongest, background)
 }

@@ -4,7 +4,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::error::Fault;
+use super::error::InputError;
 
 /// The longest host name of the DNS, in characters.
 pub(super) const NAME_LIMIT: usize = 253;
@@ -19,21 +19,21 @@ pub(super) fn is_name_character(character: char) -> bool {
 }
 
 /// The fault of a character that may not stand in a host name.
-pub(super) fn bad_character(text: &str, offset: usize) -> Fault {
+pub(super) fn bad_character(text: &str, offset: usize) -> InputError {
     let found = text[offset..].chars().next().unwrap_or(' ');
-    Fault::new(format!("'{found}' cannot stand in a host name"))
-        .but("names have letters, digits and - . _")
+    InputError::new(format!("'{found}' cannot stand in a host name"))
+        .with_hint("names have letters, digits and - . _")
 }
 
 /// A port from 1 to 65535 in plain digits.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn parse_port(text: &str) -> Result<u16, Fault> {
+pub fn parse_port(text: &str) -> Result<u16, InputError> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse::<u16>() {
         Ok(port) if digits && port > 0 => Ok(port),
-        _ => Err(Fault::new("this is no port").but("write a number from 1 to 65535")),
+        _ => Err(InputError::new("this is no port").with_hint("write a number from 1 to 65535")),
     }
 }
 
@@ -43,16 +43,16 @@ pub fn parse_port(text: &str) -> Result<u16, Fault> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check_host(name: &str) -> Result<(), Fault> {
+pub fn check_host(name: &str) -> Result<(), InputError> {
     if name.parse::<Ipv6Addr>().is_ok() {
         return Ok(());
     }
-    let bad = |what: &str| Err(Fault::new(format!("this is no host name: {what}")));
+    let bad = |what: &str| Err(InputError::new(format!("this is no host name: {what}")));
     if name.is_empty() {
-        return Err(Fault::new("a host name is missing here"));
+        return Err(InputError::new("a host name is missing here"));
     }
     if name.len() > NAME_LIMIT {
-        return Err(Fault::new(format!(
+        return Err(InputError::new(format!(
             "a name of more than {NAME_LIMIT} characters"
         )));
     }
@@ -81,7 +81,7 @@ pub fn check_host(name: &str) -> Result<(), Fault> {
         } else {
             "this"
         };
-        return Err(Fault::new(format!(
+        return Err(InputError::new(format!(
             "{shown} is no host name: only digits and dots, but no IPv4 address"
         )));
     }
@@ -92,15 +92,15 @@ pub fn check_host(name: &str) -> Result<(), Fault> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check_user(name: &str) -> Result<(), Fault> {
+pub fn check_user(name: &str) -> Result<(), InputError> {
     let allowed =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '+' | '$' | '\\');
     if name.is_empty() {
-        return Err(Fault::new("a user name is missing here"));
+        return Err(InputError::new("a user name is missing here"));
     }
     if name.len() > USER_LIMIT || name.starts_with('-') || !name.chars().all(allowed) {
-        return Err(Fault::new("this is no user name")
-            .but("use letters, digits and . _ + $ \\ - (not first)"));
+        return Err(InputError::new("this is no user name")
+            .with_hint("use letters, digits and . _ + $ \\ - (not first)"));
     }
     Ok(())
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::draft::{Draft, Group, Mention};
-use super::error::{Fault, InventoryError, Place};
+use super::error::{InputError, InventoryError, Position};
 use super::hosts::{self, NODE_LIMIT};
-use super::levels::{self, NodeSettings, RuntimeChoice};
+use super::layers::{self, NodeSettings, RuntimeChoice};
 use super::names;
 use super::suggest;
 use super::yaml::{Key, Tree, Value};
@@ -63,7 +63,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn wrong<T>(&self, place: Place, fault: Fault) -> Result<T, InventoryError> {
+    fn wrong<T>(&self, place: Position, fault: InputError) -> Result<T, InventoryError> {
         Err(InventoryError::at(&self.origin.name, place, fault))
     }
 
@@ -72,22 +72,22 @@ impl Reader<'_> {
             Value::Map(entries) => entries,
             Value::Null => {
                 return self.wrong(
-                    Place::default(),
-                    Fault::new("the file is empty").but("list nodes under \"nodes:\""),
+                    Position::default(),
+                    InputError::new("the file is empty").with_hint("list nodes under \"nodes:\""),
                 );
             }
             Value::List(_) => {
                 return self.wrong(
                     tree.place,
-                    Fault::new("a list where keys are expected")
-                        .but("write \"nodes:\" above it and indent the list"),
+                    InputError::new("a list where keys are expected")
+                        .with_hint("write \"nodes:\" above it and indent the list"),
                 );
             }
             Value::Text(_) | Value::Unfilled => {
                 return self.wrong(
                     tree.place,
-                    Fault::new("this is no inventory")
-                        .but("write \"nodes:\" and below it one \"- HOST\" a line"),
+                    InputError::new("this is no inventory")
+                        .with_hint("write \"nodes:\" and below it one \"- HOST\" a line"),
                 );
             }
         };
@@ -117,8 +117,8 @@ impl Reader<'_> {
         if name.text.is_empty() || name.text.starts_with('-') || !name.text.chars().all(fits) {
             return self.wrong(
                 name.place,
-                Fault::new(format!("\"{}\" is no group name", name.text))
-                    .but("use letters, digits and - . _"),
+                InputError::new(format!("\"{}\" is no group name", name.text))
+                    .with_hint("use letters, digits and - . _"),
             );
         }
         let nothing = Vec::new();
@@ -131,7 +131,7 @@ impl Reader<'_> {
         if self.draft.groups.len() == GROUP_LIMIT {
             return self.wrong(
                 name.place,
-                Fault::new(format!("more than {GROUP_LIMIT} groups")),
+                InputError::new(format!("more than {GROUP_LIMIT} groups")),
             );
         }
         self.draft.groups.push(Group {
@@ -152,7 +152,7 @@ impl Reader<'_> {
             Value::List(items) => items.iter().try_for_each(|item| self.node(item, groups)),
             _ => self.wrong(
                 tree.place,
-                Fault::new("\"nodes\" is a list").but("start each node with \"- \""),
+                InputError::new("\"nodes\" is a list").with_hint("start each node with \"- \""),
             ),
         }
     }
@@ -174,14 +174,15 @@ impl Reader<'_> {
             Value::Map(entries) => self.node_entry(tree.place, entries, groups),
             Value::Null | Value::List(_) | Value::Unfilled => self.wrong(
                 tree.place,
-                Fault::new("this is no node").but("write a host, or a map with \"name:\""),
+                InputError::new("this is no node")
+                    .with_hint("write a host, or a map with \"name:\""),
             ),
         }
     }
 
     fn node_entry(
         &mut self,
-        place: Place,
+        place: Position,
         entries: &Entries,
         groups: &[usize],
     ) -> Result<(), InventoryError> {
@@ -190,7 +191,7 @@ impl Reader<'_> {
         let Some(name) = find(entries, "name") else {
             return self.wrong(
                 place,
-                Fault::new("a node without a name").but("add \"name:\""),
+                InputError::new("a node without a name").with_hint("add \"name:\""),
             );
         };
         let found = self.expand(name, self.text(name, "name")?)?;
@@ -200,16 +201,16 @@ impl Reader<'_> {
         {
             return self.wrong(
                 name.place,
-                Fault::new("a name with a user or port in it")
-                    .but("write them as \"user:\" and \"port:\" beside it"),
+                InputError::new("a name with a user or port in it")
+                    .with_hint("write them as \"user:\" and \"port:\" beside it"),
             );
         }
         let address = match find(entries, "address") {
             Some(_) if found.len() > 1 => {
                 return self.wrong(
                     name.place,
-                    Fault::new("several nodes with one address")
-                        .but("give each its own entry, or leave \"address:\" out"),
+                    InputError::new("several nodes with one address")
+                        .with_hint("give each its own entry, or leave \"address:\" out"),
                 );
             }
             Some(tree) => Some(self.address(tree)?),
@@ -217,8 +218,8 @@ impl Reader<'_> {
         };
         let weight = settings.weight().saturating_mul(found.len());
         self.weight = self.weight.saturating_add(weight);
-        if self.weight > levels::WEIGHT_LIMIT {
-            return self.wrong(place, levels::too_heavy());
+        if self.weight > layers::WEIGHT_LIMIT {
+            return self.wrong(place, layers::too_heavy());
         }
         for spec in found {
             self.mention(spec.host, address.clone(), settings.clone(), groups, place);
@@ -232,7 +233,7 @@ impl Reader<'_> {
         address: Option<String>,
         settings: NodeSettings,
         groups: &[usize],
-        place: Place,
+        place: Position,
     ) {
         self.draft.mentions.push(Mention {
             name,
@@ -250,12 +251,12 @@ impl Reader<'_> {
     }
 
     fn address(&self, tree: &Tree) -> Result<String, InventoryError> {
-        let spec = self.checked(tree, "address", levels::single_host)?;
+        let spec = self.checked(tree, "address", layers::single_host)?;
         if spec.user.is_some() || spec.port.is_some() {
             return self.wrong(
                 tree.place,
-                Fault::new("an address with a user or port in it")
-                    .but("write them as \"user:\" and \"port:\" beside it"),
+                InputError::new("an address with a user or port in it")
+                    .with_hint("write them as \"user:\" and \"port:\" beside it"),
             );
         }
         Ok(spec.host)
@@ -280,7 +281,7 @@ impl Reader<'_> {
                 }
                 "runtime_endpoint" => {
                     settings.endpoint =
-                        Some(self.checked(tree, "runtime_endpoint", levels::parse_endpoint)?);
+                        Some(self.checked(tree, "runtime_endpoint", layers::parse_endpoint)?);
                 }
                 "become" => settings.become_root = Some(self.checked(tree, "become", truth)?),
                 "labels" => settings.labels = self.labels(tree)?,
@@ -297,13 +298,13 @@ impl Reader<'_> {
             .collect()
     }
 
-    fn jump(&self, tree: &Tree) -> Result<Vec<levels::JumpSpec>, InventoryError> {
+    fn jump(&self, tree: &Tree) -> Result<Vec<layers::JumpSpec>, InventoryError> {
         if let Value::Text(text) = &tree.value {
-            return levels::jump_chain(text).or_else(|fault| self.wrong(tree.place, fault));
+            return layers::jump_chain(text).or_else(|fault| self.wrong(tree.place, fault));
         }
         self.texts(tree, "jump")?
             .into_iter()
-            .map(|(place, text)| levels::jump_host(text).or_else(|fault| self.wrong(place, fault)))
+            .map(|(place, text)| layers::jump_host(text).or_else(|fault| self.wrong(place, fault)))
             .collect()
     }
 
@@ -318,7 +319,7 @@ impl Reader<'_> {
             if key.text.is_empty() || !plain(&key.text) || !plain(value) {
                 return self.wrong(
                     key.place,
-                    Fault::new("a label with spaces, control characters or no name"),
+                    InputError::new("a label with spaces, control characters or no name"),
                 );
             }
             labels.insert(key.text.clone(), value.to_string());
@@ -331,8 +332,8 @@ impl Reader<'_> {
             Value::Map(entries) => Ok(entries),
             _ => self.wrong(
                 tree.place,
-                Fault::new(format!("{what} must be a map"))
-                    .but("write \"key: value\" lines below it"),
+                InputError::new(format!("{what} must be a map"))
+                    .with_hint("write \"key: value\" lines below it"),
             ),
         }
     }
@@ -342,12 +343,12 @@ impl Reader<'_> {
             Value::Text(text) => Ok(text),
             Value::Null | Value::Unfilled => self.wrong(
                 tree.place,
-                Fault::new(format!("\"{key}\" has no value"))
-                    .but("give it one, or leave the key out"),
+                InputError::new(format!("\"{key}\" has no value"))
+                    .with_hint("give it one, or leave the key out"),
             ),
             Value::List(_) | Value::Map(_) => self.wrong(
                 tree.place,
-                Fault::new(format!("\"{key}\" takes one value, not a list or map")),
+                InputError::new(format!("\"{key}\" takes one value, not a list or map")),
             ),
         }
     }
@@ -357,7 +358,7 @@ impl Reader<'_> {
         &self,
         tree: &'t Tree,
         key: &str,
-    ) -> Result<Vec<(Place, &'t str)>, InventoryError> {
+    ) -> Result<Vec<(Position, &'t str)>, InventoryError> {
         match &tree.value {
             Value::List(items) => items
                 .iter()
@@ -371,7 +372,7 @@ impl Reader<'_> {
         &self,
         tree: &Tree,
         key: &str,
-        read: impl Fn(&str) -> Result<T, Fault>,
+        read: impl Fn(&str) -> Result<T, InputError>,
     ) -> Result<T, InventoryError> {
         read(self.text(tree, key)?).or_else(|fault| self.wrong(tree.place, fault))
     }
@@ -394,28 +395,33 @@ fn find<'t>(entries: &'t Entries, key: &str) -> Option<&'t Tree> {
 }
 
 /// YAML 1.1's words as well, which Ansible's users still write.
-pub(super) fn truth(text: &str) -> Result<bool, Fault> {
+pub(super) fn truth(text: &str) -> Result<bool, InputError> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" => Ok(true),
         "false" | "no" | "off" => Ok(false),
-        _ => Err(Fault::new(format!("\"{text}\" is neither true nor false"))),
+        _ => Err(InputError::new(format!(
+            "\"{text}\" is neither true nor false"
+        ))),
     }
 }
 
 /// A path as an inventory says it: `~/` is the operator's home, relative to the inventory's folder.
-pub(super) fn path(text: &str, origin: &Origin) -> Result<PathBuf, Fault> {
+pub(super) fn path(text: &str, origin: &Origin) -> Result<PathBuf, InputError> {
     if text.is_empty() || text.contains('\0') {
-        return Err(Fault::new("this is no path of a file"));
+        return Err(InputError::new("this is no path of a file"));
     }
     let Some(rest) = text.strip_prefix('~') else {
         return Ok(origin.folder.join(text));
     };
     let Some(home) = &origin.home else {
-        return Err(Fault::new("~ has no meaning: HOME is not set").but("write the whole path"));
+        return Err(
+            InputError::new("~ has no meaning: HOME is not set").with_hint("write the whole path")
+        );
     };
     match rest.strip_prefix('/') {
         Some(rest) => Ok(home.join(Path::new(rest.trim_start_matches('/')))),
-        None => Err(Fault::new(format!("\"{text}\": only ~/ is read")).but("write the whole path")),
+        None => Err(InputError::new(format!("\"{text}\": only ~/ is read"))
+            .with_hint("write the whole path")),
     }
 }
 

@@ -14,12 +14,12 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, Uid, User, geteuid};
 
 use super::ansible::{self, World};
-use super::error::{Fault, InventoryError};
+use super::error::{InputError, InventoryError};
 use super::json;
 use super::read;
 use super::yaml::Tree;
 use crate::model::redact::redact_strictly;
-use crate::model::text::printable;
+use crate::model::text::escape_line;
 
 /// The longest that a program may take, all its calls together.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -50,8 +50,8 @@ pub(super) fn is_program(path: &Path) -> Result<bool, InventoryError> {
     match &start[..length] {
         [b'#', b'!', ..] if !executable => Err(InventoryError::of_file(
             path.display().to_string(),
-            Fault::new("this is a script, but it is not executable")
-                .but("make it executable (chmod +x) if it prints an inventory for --list"),
+            InputError::new("this is a script, but it is not executable")
+                .with_hint("make it executable (chmod +x) if it prints an inventory for --list"),
         )),
         [b'#', b'!', ..] | [0x7f, b'E', b'L', b'F'] => Ok(executable),
         _ => Ok(false),
@@ -72,8 +72,9 @@ pub(super) fn read(path: &Path, world: &mut World) -> Result<(), InventoryError>
 }
 
 /// Whether nobody but root, or who became root by sudo for this, can change what stands at this path.
-fn is_roots_own(path: &Path) -> Result<(), Fault> {
-    let failed = |error: io::Error| Fault::new(format!("cannot look at this program: {error}"));
+fn is_roots_own(path: &Path) -> Result<(), InputError> {
+    let failed =
+        |error: io::Error| InputError::new(format!("cannot look at this program: {error}"));
     // What a link leads to, too.
     let real = path.canonicalize().map_err(failed)?;
     let by_sudo = std::env::var("SUDO_UID").ok();
@@ -107,7 +108,7 @@ impl Entry {
     }
 }
 
-fn judge(folder: Entry, file: Entry, by_sudo: Option<u32>) -> Result<(), Fault> {
+fn judge(folder: Entry, file: Entry, by_sudo: Option<u32>) -> Result<(), InputError> {
     const STICKY: u32 = 0o1000;
     let is_trusted = |user| user == 0 || Some(user) == by_sudo;
     let others_write = |entry: Entry| {
@@ -116,7 +117,7 @@ fn judge(folder: Entry, file: Entry, by_sudo: Option<u32>) -> Result<(), Fault> 
     let why = if !is_trusted(file.owner) {
         let user = User::from_uid(Uid::from_raw(file.owner)).ok().flatten();
         let user = user.map_or_else(|| file.owner.to_string(), |user| user.name);
-        format!("it belongs to the user {}", printable(&user))
+        format!("it belongs to the user {}", escape_line(&user))
     } else if others_write(file) {
         "other users may write to it".to_string()
     } else if !is_trusted(folder.owner) || others_write(folder) && folder.mode & STICKY == 0 {
@@ -124,10 +125,10 @@ fn judge(folder: Entry, file: Entry, by_sudo: Option<u32>) -> Result<(), Fault> 
     } else {
         return Ok(());
     };
-    Err(Fault::new(format!(
+    Err(InputError::new(format!(
         "this program would run as root, but {why}, who could make it do anything"
     ))
-    .but("make file and folder root's own (chown root, chmod go-w), or give what it prints for --list as a file"))
+    .with_hint("make file and folder root's own (chown root, chmod go-w), or give what it prints for --list as a file"))
 }
 
 fn read_within(path: &Path, world: &mut World, limit: Duration) -> Result<(), InventoryError> {
@@ -159,10 +160,10 @@ struct Program<'a> {
 
 impl Program<'_> {
     fn wrong(&self, what: String, complaint: &str) -> InventoryError {
-        let fault = Fault::new(what);
+        let fault = InputError::new(what);
         let fault = match complaint.trim() {
             "" => fault,
-            said => fault.but(format!("it said: {said}")),
+            said => fault.with_hint(format!("it said: {said}")),
         };
         InventoryError::of_file(&self.name, fault)
     }
@@ -182,15 +183,15 @@ impl Program<'_> {
             return self.wrong(what, "");
         };
         let fault = if interpreter.ends_with(b"\r") {
-            Fault::new("this script cannot be run: its lines end as on Windows")
-                .but("save it with Unix line ends (dos2unix)")
+            InputError::new("this script cannot be run: its lines end as on Windows")
+                .with_hint("save it with Unix line ends (dos2unix)")
         } else {
             let named = String::from_utf8_lossy(interpreter);
-            Fault::new(format!(
+            InputError::new(format!(
                 "this script cannot be run: there is no interpreter \"{}\"",
                 named.trim()
             ))
-            .but("install it, or correct the first line")
+            .with_hint("install it, or correct the first line")
         };
         InventoryError::of_file(&self.name, fault)
     }
@@ -250,7 +251,7 @@ impl Program<'_> {
         let complaint = complaints.recv_timeout(patience).unwrap_or_default();
         // Programs that ask a cloud handle secrets, and some tell of them.
         let complaint = redact_strictly(&String::from_utf8_lossy(&complaint), &[]);
-        let complaint = printable(&complaint).to_string();
+        let complaint = escape_line(&complaint).to_string();
         if too_much {
             let what = format!("{called} printed more than {}", read::size(OUTPUT_LIMIT));
             return Err(self.wrong(what, &complaint));

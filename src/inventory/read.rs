@@ -9,9 +9,9 @@ use std::string::FromUtf8Error;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::error::{Fault, InventoryError};
+use super::error::{InputError, InventoryError};
 use super::yaml;
-use crate::model::text::printable;
+use crate::model::text::escape_line;
 
 /// Far beyond any real inventory; a wrong file must not fill the memory.
 const SIZE_LIMIT: u64 = 64 << 20;
@@ -40,7 +40,7 @@ fn file_within(path: &Path, limit: Duration) -> Result<String, InventoryError> {
         );
         Err(InventoryError::of_file(
             path.display().to_string(),
-            Fault::new(what).but("start the program that writes to it"),
+            InputError::new(what).with_hint("start the program that writes to it"),
         ))
     })
 }
@@ -49,11 +49,11 @@ fn whole_file(path: &Path) -> Result<String, InventoryError> {
     let name = path.display().to_string();
     let wrong = |fault| InventoryError::of_file(&name, fault);
     let input = File::open(path).map_err(|error| {
-        wrong(Fault::new(format!("cannot open the file: {error}")).but("check the path"))
+        wrong(InputError::new(format!("cannot open the file: {error}")).with_hint("check the path"))
     })?;
     if input.metadata().is_ok_and(|metadata| metadata.is_dir()) {
         return Err(wrong(
-            Fault::new("this is a directory").but("name an inventory file in it"),
+            InputError::new("this is a directory").with_hint("name an inventory file in it"),
         ));
     }
     text(input, &name, SIZE_LIMIT)
@@ -62,7 +62,7 @@ fn whole_file(path: &Path) -> Result<String, InventoryError> {
 /// The names in a folder, in order.
 pub(super) fn folder(path: &Path) -> Result<Vec<OsString>, InventoryError> {
     let wrong = |error: std::io::Error| {
-        let fault = Fault::new(format!("cannot list the folder: {error}"));
+        let fault = InputError::new(format!("cannot list the folder: {error}"));
         InventoryError::of_file(path.display().to_string(), fault)
     };
     let mut names = Vec::new();
@@ -95,22 +95,22 @@ fn text(input: impl Read, name: &str, limit: u64) -> Result<String, InventoryErr
         .map_err(|error| {
             InventoryError::of_file(
                 name,
-                Fault::new(format!("cannot read the inventory: {error}")),
+                InputError::new(format!("cannot read the inventory: {error}")),
             )
         })?;
     if bytes.len() as u64 > limit {
         return Err(InventoryError::of_file(
             name,
-            Fault::new(format!(
+            InputError::new(format!(
                 "this is larger than {}, far more than any inventory",
                 size(limit)
             ))
-            .but("is it the right file?"),
+            .with_hint("is it the right file?"),
         ));
     }
     decoded(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
-        yaml::not_utf8(error.as_bytes(), valid, &printable(name))
+        yaml::not_utf8(error.as_bytes(), valid, &escape_line(name))
     })
 }
 

@@ -14,7 +14,7 @@
 //!    same to both: it is Ansible's where other Ansible files or `group_vars` could add to it.
 
 use super::ansible;
-use super::error::{Fault, InventoryError, Place, shortened};
+use super::error::{InputError, InventoryError, Position, shortened};
 use super::json;
 use super::yaml::{self, Tree, Value};
 
@@ -47,9 +47,9 @@ pub(super) fn recognise(text: &str, name: &str) -> Result<Format, InventoryError
         said.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
     };
     if text.starts_with(ansible::VAULT) {
-        let place = Place { line: 1, column: 1 };
-        let fault = Fault::new("this file is encrypted by Ansible's vault")
-            .but("run ansible-inventory -i FILE --list --ask-vault-pass | prepull ... -i -");
+        let place = Position { line: 1, column: 1 };
+        let fault = InputError::new("this file is encrypted by Ansible's vault")
+            .with_hint("run ansible-inventory -i FILE --list --ask-vault-pass | prepull ... -i -");
         return Err(InventoryError::at(name, place, fault));
     }
     let header = lines().find(|(_, line)| is_section(line));
@@ -70,12 +70,12 @@ pub(super) fn recognise(text: &str, name: &str) -> Result<Format, InventoryError
     }
     if let Some((number, _)) = header {
         if is_toml(text, name) {
-            let place = Place {
+            let place = Position {
                 line: number,
                 column: 1,
             };
-            let fault = Fault::new("this is an inventory in TOML, which only Ansible reads")
-                .but("run ansible-inventory -i FILE --list | prepull ... -i -");
+            let fault = InputError::new("this is an inventory in TOML, which only Ansible reads")
+                .with_hint("run ansible-inventory -i FILE --list | prepull ... -i -");
             return Err(InventoryError::at(name, place, fault));
         }
         return Ok(Format::Ini);
@@ -104,14 +104,14 @@ fn json_or_yaml(text: &str, name: &str) -> Result<Tree, InventoryError> {
 }
 
 fn both<T>(name: &str, at: u32, other: u32, one: &str, two: &str) -> Result<T, InventoryError> {
-    let place = Place {
+    let place = Position {
         line: at,
         column: 1,
     };
-    let fault = Fault::new(format!(
+    let fault = InputError::new(format!(
         "this looks like {one}, but line {other} like {two}"
     ))
-    .but("keep one format a file");
+    .with_hint("keep one format a file");
     Err(InventoryError::at(name, place, fault))
 }
 
@@ -192,8 +192,9 @@ fn of_tree(tree: Tree, name: &str) -> Result<Format, InventoryError> {
         _ => false,
     };
     if let Some((key, _)) = entries.iter().find(|(key, _)| key.text == "plugin") {
-        let fault = Fault::new("this configures an inventory plugin, which only Ansible can run")
-            .but("run ansible-inventory -i FILE --list | prepull ... -i -");
+        let fault =
+            InputError::new("this configures an inventory plugin, which only Ansible can run")
+                .with_hint("run ansible-inventory -i FILE --list | prepull ... -i -");
         return Err(InventoryError::at(name, key.place, fault));
     }
     let is_text = |wanted: &str| {
@@ -220,11 +221,11 @@ fn of_tree(tree: Tree, name: &str) -> Result<Format, InventoryError> {
     });
     match (ansible, native) {
         (Some((one, _)), Some((two, _))) => {
-            let fault = Fault::new(format!(
+            let fault = InputError::new(format!(
                 "\"{}\" is a group of Ansible's, but \"{}\" in line {} a key of prepull's own format",
                 one.text, two.text, two.place.line
             ))
-            .but("keep one format a file");
+            .with_hint("keep one format a file");
             Err(InventoryError::at(name, one.place, fault))
         }
         (Some(_), None) => Ok(Format::AnsibleYaml(tree)),

@@ -12,9 +12,9 @@ use std::path::Path;
 use regex::{Regex, RegexBuilder};
 
 use super::draft::Draft;
-use super::error::{Fault, InventoryError};
+use super::error::{InputError, InventoryError};
 use super::{hosts, read, suggest};
-use crate::model::text::{count, printable};
+use crate::model::text::{escape_line, format_count};
 
 /// Bytes that one compiled pattern may take.
 const PATTERN_LIMIT: usize = 1024 * 1024;
@@ -50,7 +50,8 @@ pub(super) fn choose(
         }
     }
     if chosen.is_empty() {
-        let fault = Fault::new("no node is left").but("widen --limit or narrow --exclude");
+        let fault =
+            InputError::new("no node is left").with_hint("widen --limit or narrow --exclude");
         return Err(InventoryError::of_file("--limit, --exclude", fault));
     }
     Ok(Some(chosen))
@@ -145,7 +146,7 @@ impl<'a> Known<'a> {
         } else if terms.is_empty() {
             return Err(InventoryError::of_file(
                 option,
-                Fault::new("the pattern is empty"),
+                InputError::new("the pattern is empty"),
             ));
         } else {
             chosen.extend(&self.nodes);
@@ -191,7 +192,7 @@ impl<'a> Known<'a> {
             Some(_) => ("groups", own.collect()),
             None => ("nodes", self.nodes.clone()),
         };
-        let shown = all.iter().take(LISTED).map(|name| printable(name));
+        let shown = all.iter().take(LISTED).map(|name| escape_line(name));
         let shown = shown.collect::<Vec<_>>().join(", ");
         match all.len().saturating_sub(LISTED) {
             0 => format!("the {what} are: {shown}"),
@@ -218,7 +219,7 @@ impl<'a> Known<'a> {
     }
 
     /// The nodes that one pattern without its sign matches, in order.
-    fn one(&self, pattern: &str) -> Result<Vec<&'a str>, Fault> {
+    fn one(&self, pattern: &str) -> Result<Vec<&'a str>, InputError> {
         if let Some(name) = self.is_node.get(pattern) {
             return Ok(vec![*name]);
         }
@@ -260,10 +261,10 @@ impl<'a> Known<'a> {
                 .to_vec();
         }
         if hosts.is_empty() {
-            let fault = Fault::new(if all > 0 {
+            let fault = InputError::new(if all > 0 {
                 format!(
                     "\"{pattern}\" matches nothing: \"{plain}\" has {}, counted from 0",
-                    count(all, "node")
+                    format_count(all, "node")
                 )
             } else {
                 format!("\"{pattern}\" matches no node and no group")
@@ -273,7 +274,7 @@ impl<'a> Known<'a> {
             }
             let groups = self.groups.iter().map(|(name, _)| *name);
             let names: Vec<&str> = self.nodes.iter().copied().chain(groups).collect();
-            return Err(fault.but(match suggest::nearest(plain, &names) {
+            return Err(fault.with_hint(match suggest::nearest(plain, &names) {
                 Some(name) => format!("did you mean \"{name}\"?"),
                 None => self.listed(),
             }));
@@ -328,7 +329,7 @@ fn subscript(pattern: &str) -> (&str, Option<(i64, i64)>) {
 }
 
 /// A regular expression after `~`, which must match from the start, or a glob, which must match all.
-fn matcher(pattern: &str) -> Result<Regex, Fault> {
+fn matcher(pattern: &str) -> Result<Regex, InputError> {
     let expression = match pattern.strip_prefix('~') {
         Some(expression) => format!("^(?:{expression})"),
         None => format!("^(?s:{})$", glob(pattern)),
@@ -337,8 +338,8 @@ fn matcher(pattern: &str) -> Result<Regex, Fault> {
         .size_limit(PATTERN_LIMIT)
         .build();
     built.map_err(|_| {
-        Fault::new(format!("\"{pattern}\" is no pattern that can be read"))
-            .but("look-around and back-references are not supported")
+        InputError::new(format!("\"{pattern}\" is no pattern that can be read"))
+            .with_hint("look-around and back-references are not supported")
     })
 }
 
@@ -380,7 +381,7 @@ fn glob(pattern: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{Group, Mention, NodeSettings, Place};
+    use crate::inventory::{Group, Mention, NodeSettings, Position};
 
     fn drafts() -> Vec<Draft> {
         let mention = |name: &str, groups: &[usize]| Mention {
@@ -388,7 +389,7 @@ mod tests {
             address: None,
             settings: NodeSettings::default(),
             groups: groups.to_vec(),
-            place: Place::default(),
+            place: Position::default(),
         };
         let group = |name: &str| Group {
             name: name.into(),
@@ -466,7 +467,7 @@ mod tests {
             } else {
                 vec![]
             },
-            place: Place::default(),
+            place: Position::default(),
         };
         let drafts = [Draft {
             groups: vec![group("web")],

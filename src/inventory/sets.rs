@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::error::Fault;
+use super::error::InputError;
 use super::hosts::{self, ExpressionError, HostSpec, NODE_LIMIT, Piece};
 
 /// What is done with the hosts of an expression and those before it.
@@ -82,7 +82,7 @@ impl<T> HostSet<T> {
         &mut self,
         operator: Operator,
         hosts: Vec<(HostSpec, T)>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), InputError> {
         let left = self.room(operator).checked_sub(hosts.len());
         let left = left.ok_or_else(hosts::too_many)?;
         match operator {

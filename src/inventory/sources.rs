@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::ansible::{self, Config, World};
 use super::clustershell::Groups;
 use super::draft::Draft;
-use super::error::{Fault, InventoryError};
+use super::error::{InputError, InventoryError};
 use super::native::{self, Origin};
 use super::recognise::{self, Format};
 use super::{Source, kubernetes, lines, program, read};
@@ -69,7 +69,7 @@ pub(super) fn drafts(
                 };
                 walk.folder(path, 0)?;
                 if items.len() == before {
-                    let fault = Fault::new("no inventory in this folder").but(
+                    let fault = InputError::new("no inventory in this folder").with_hint(
                         "hidden files, backups, *.txt, *.md, *.cfg and *.retry are left out, as by Ansible; or what ansible.cfg lists",
                     );
                     return Err(InventoryError::of_file(path.display().to_string(), fault));
@@ -79,8 +79,8 @@ pub(super) fn drafts(
                 folders.push(path.parent().unwrap_or(Path::new("")).to_path_buf());
                 let item = file(path, home.as_deref())?;
                 if is_kubernetes(&item) {
-                    let fault = Fault::new("this is an object of Kubernetes, not an inventory")
-                        .but("a kubeconfig is named with --kube --kubeconfig, manifests with --manifests");
+                    let fault = InputError::new("this is an object of Kubernetes, not an inventory")
+                        .with_hint("a kubeconfig is named with --kube --kubeconfig, manifests with --manifests");
                     return Err(InventoryError::of_file(path.display().to_string(), fault));
                 }
                 items.push(item);
@@ -102,7 +102,7 @@ pub(super) fn drafts(
                     let found = groups.get_or_init(Groups::find);
                     let found = found
                         .as_ref()
-                        .map_err(|error: &InventoryError| Fault::new(error.to_string()));
+                        .map_err(|error: &InventoryError| InputError::new(error.to_string()));
                     found?.hosts(text, room)
                 };
                 items.push(Item::Drafts(lines::read_option(text, listed, grouped)?));
@@ -263,7 +263,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn folder(&mut self, path: &Path, depth: usize) -> Result<(), InventoryError> {
         if depth == DEPTH_LIMIT {
-            let fault = Fault::new("folders are too deep here").but("is a link a ring?");
+            let fault = InputError::new("folders are too deep here").with_hint("is a link a ring?");
             return Err(InventoryError::of_file(path.display().to_string(), fault));
         }
         for name in read::folder(path)? {
@@ -407,7 +407,7 @@ mod tests {
             ansible_ssh_extra_args: -o StrictHostKeyChecking=no -J gate\n";
         std::fs::write(&path, text).unwrap();
         let seen = std::cell::RefCell::new(Vec::new());
-        let behind = |asked: &crate::inventory::Asked<'_>| {
+        let behind = |asked: &crate::inventory::SshQuery<'_>| {
             let command = asked.proxy_command.unwrap_or("-");
             let hops = asked.jump.map_or(0, <[_]>::len);
             let options = asked.options.join(";");

@@ -1,6 +1,6 @@
 //! What an unknown key was meant to be, and why some keys can never stand in an inventory.
 
-use super::error::Fault;
+use super::error::InputError;
 
 /// Keys of other tools, and ours for the same thing.
 const OTHER_NAMES: &[(&str, &str)] = &[
@@ -24,12 +24,12 @@ const OTHER_NAMES: &[(&str, &str)] = &[
 ];
 
 /// The fault of a key that is not among the known ones. The key's value is never shown.
-pub(super) fn unknown_key(key: &str, known: &[&str]) -> Fault {
+pub(super) fn unknown_key(key: &str, known: &[&str]) -> InputError {
     let plain = key.to_ascii_lowercase().replace('-', "_");
     if let Some(fault) = forbidden(key, &plain) {
         return fault;
     }
-    let fault = Fault::new(format!("unknown key \"{key}\""));
+    let fault = InputError::new(format!("unknown key \"{key}\""));
     let meant = known
         .iter()
         .find(|name| **name == plain)
@@ -39,8 +39,8 @@ pub(super) fn unknown_key(key: &str, known: &[&str]) -> Fault {
         })
         .or_else(|| nearest(&plain, known));
     match meant {
-        Some(name) => fault.but(format!("did you mean \"{name}\"?")),
-        None => fault.but(format!("known here: {}", known.join(", "))),
+        Some(name) => fault.with_hint(format!("did you mean \"{name}\"?")),
+        None => fault.with_hint(format!("known here: {}", known.join(", "))),
     }
 }
 
@@ -58,21 +58,21 @@ pub(super) fn nearest<'a, 'b>(word: &str, known: &'a [&'b str]) -> Option<&'a &'
         .map(|(_, name)| name)
 }
 
-fn forbidden(key: &str, plain: &str) -> Option<Fault> {
+fn forbidden(key: &str, plain: &str) -> Option<InputError> {
     let has = |parts: &[&str]| parts.iter().any(|part| plain.contains(part));
     if has(&["pass", "secret", "token", "credential"]) {
         return Some(
-            Fault::new(format!("\"{key}\": an inventory cannot hold or ask for a secret"))
-                .but("remove it; passwords are asked for: --ask-pass, --ask-become-pass, --registry-user"),
+            InputError::new(format!("\"{key}\": an inventory cannot hold or ask for a secret"))
+                .with_hint("remove it; passwords are asked for: --ask-pass, --ask-become-pass, --registry-user"),
         );
     }
     let squeezed = plain.replace('_', "");
     if squeezed.contains("hostkey") || squeezed.contains("knownhosts") {
         return Some(
-            Fault::new(format!(
+            InputError::new(format!(
                 "\"{key}\": an inventory cannot decide about host keys"
             ))
-            .but("remove it; use --host-keys or --known-hosts on the command line"),
+            .with_hint("remove it; use --host-keys or --known-hosts on the command line"),
         );
     }
     if has(&[
@@ -83,10 +83,10 @@ fn forbidden(key: &str, plain: &str) -> Option<Fault> {
         "ssh_options",
     ]) {
         return Some(
-            Fault::new(format!(
+            InputError::new(format!(
                 "\"{key}\": an inventory cannot hold ssh options or commands"
             ))
-            .but("use the keys user, port, identity and jump"),
+            .with_hint("use the keys user, port, identity and jump"),
         );
     }
     None

@@ -8,7 +8,7 @@ use serde_yaml::budget::BudgetBreach;
 use serde_yaml::options::NonFiniteFloatPolicy;
 use serde_yaml::{Error, Location, Spanned, UserMessageFormatter};
 
-use super::error::{Fault, InventoryError, Place, place_of, shortened};
+use super::error::{InputError, InventoryError, Position, place_of, shortened};
 
 /// Values in one document: ten for each of [`super::hosts::NODE_LIMIT`] nodes.
 pub(super) const VALUE_LIMIT: usize = 1_000_000;
@@ -21,7 +21,7 @@ pub(super) const DEPTH_LIMIT: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree {
     /// Where it starts.
-    pub place: Place,
+    pub place: Position,
     /// What it is.
     pub value: Value,
     /// The bytes of the source it was written with.
@@ -47,19 +47,19 @@ pub enum Value {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     /// Where.
-    pub place: Place,
+    pub place: Position,
     /// The key.
     pub text: String,
 }
 
 impl Tree {
     /// A value at its place; `span` is where it was written, in bytes.
-    pub(super) fn new(place: Place, value: Value, span: (usize, usize)) -> Self {
+    pub(super) fn new(place: Position, value: Value, span: (usize, usize)) -> Self {
         Self { place, value, span }
     }
 
     /// Where the character at `offset` of a text value stands, as far as that can be told.
-    pub fn place_within(&self, offset: usize) -> Place {
+    pub fn place_within(&self, offset: usize) -> Position {
         let width = match &self.value {
             Value::Text(text) => text.len(),
             _ => return self.place,
@@ -70,7 +70,7 @@ impl Tree {
             Some(2) => 1,
             _ => return self.place,
         };
-        Place {
+        Position {
             line: self.place.line,
             column: self.place.column.saturating_add(shortened(quote + offset)),
         }
@@ -117,22 +117,22 @@ pub(super) fn parse_deep(text: &str, name: &str, depth: usize) -> Result<Tree, I
 }
 
 /// What is said of more values, or deeper ones, than are read.
-pub(super) fn too_large(depth: usize) -> Fault {
+pub(super) fn too_large(depth: usize) -> InputError {
     if depth == DEPTH_LIMIT {
-        return Fault::new("this is too large or too deep for an inventory")
-            .but("write ranges, e.g. node[001-128], or split the file");
+        return InputError::new("this is too large or too deep for an inventory")
+            .with_hint("write ranges, e.g. node[001-128], or split the file");
     }
-    let limit = format!("{VALUE_LIMIT} values, {depth} levels");
-    Fault::new(format!(
+    let limit = format!("{VALUE_LIMIT} values, {depth} layers");
+    InputError::new(format!(
         "this document is larger or deeper than is read ({limit})"
     ))
-    .but("split the file")
+    .with_hint("split the file")
 }
 
 fn explain(error: &Error, text: &str, name: &str, depth: usize) -> InventoryError {
     let place = error
         .location()
-        .map_or_else(Place::default, |location| place(&location));
+        .map_or_else(Position::default, |location| place(&location));
     let cause = cause(error);
     match cause {
         Error::Budget {
@@ -142,7 +142,8 @@ fn explain(error: &Error, text: &str, name: &str, depth: usize) -> InventoryErro
             return InventoryError::at(
                 name,
                 place,
-                Fault::new("a second YAML document").but("keep one inventory a file, without ---"),
+                InputError::new("a second YAML document")
+                    .with_hint("keep one inventory a file, without ---"),
             );
         }
         Error::Budget { .. }
@@ -163,7 +164,7 @@ fn explain(error: &Error, text: &str, name: &str, depth: usize) -> InventoryErro
     if message.contains("recursion limit") {
         return InventoryError::at(name, place, too_large(depth));
     }
-    let fault = Fault::new(format!("this is not YAML that prepull can read: {message}"));
+    let fault = InputError::new(format!("this is not YAML that prepull can read: {message}"));
     // A tab is what people fall over most.
     let line = text
         .lines()
@@ -171,7 +172,11 @@ fn explain(error: &Error, text: &str, name: &str, depth: usize) -> InventoryErro
         .unwrap_or_default();
     let indent = &line[..line.len() - line.trim_start().len()];
     if indent.contains('\t') {
-        return InventoryError::at(name, place, fault.but("indent with spaces, not with tabs"));
+        return InventoryError::at(
+            name,
+            place,
+            fault.with_hint("indent with spaces, not with tabs"),
+        );
     }
     InventoryError::at(name, place, fault)
 }
@@ -184,8 +189,8 @@ fn cause(error: &Error) -> &Error {
     }
 }
 
-fn place(location: &Location) -> Place {
-    Place {
+fn place(location: &Location) -> Position {
+    Position {
         line: u32::try_from(location.line()).unwrap_or(u32::MAX),
         column: u32::try_from(location.column()).unwrap_or(u32::MAX),
     }
@@ -299,7 +304,7 @@ pub fn not_utf8(bytes: &[u8], valid: usize, name: &str) -> InventoryError {
     InventoryError::at(
         name,
         place_of(before, before.len()),
-        Fault::new("the file is not UTF-8 text").but("save it as UTF-8"),
+        InputError::new("the file is not UTF-8 text").with_hint("save it as UTF-8"),
     )
 }
 
@@ -343,16 +348,16 @@ mod tests {
     #[test]
     fn places_are_those_of_an_editor() {
         let entries = map("größe: x\nb:\n  - ok\n  - 'node[a]'\n");
-        assert_eq!(entries[0].0.place, Place { line: 1, column: 1 });
-        assert_eq!(entries[0].1.place, Place { line: 1, column: 8 });
+        assert_eq!(entries[0].0.place, Position { line: 1, column: 1 });
+        assert_eq!(entries[0].1.place, Position { line: 1, column: 8 });
         let Value::List(items) = &entries[1].1.value else {
             panic!()
         };
-        assert_eq!(items[0].place_within(1), Place { line: 3, column: 6 });
-        assert_eq!(items[1].place, Place { line: 4, column: 5 });
+        assert_eq!(items[0].place_within(1), Position { line: 3, column: 6 });
+        assert_eq!(items[1].place, Position { line: 4, column: 5 });
         assert_eq!(
             items[1].place_within(5),
-            Place {
+            Position {
                 line: 4,
                 column: 11
             }

@@ -6,7 +6,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::past::{Listed, Past, last_line};
+use super::recorded_run::{Listed, RecordedRun, last_line};
 use super::{ENDING, JournalError};
 
 /// How many journals of one kind of run are kept, besides those of runs that did not end.
@@ -222,13 +222,13 @@ pub struct Claim {
 ///
 /// # Errors
 /// Another prepull is at work on one of them.
-pub fn claim(folder: &Path, past: &Past) -> Result<Claim, JournalError> {
+pub fn claim(folder: &Path, past: &RecordedRun) -> Result<Claim, JournalError> {
     let until = Instant::now() + LOCK_PATIENCE;
     let header = &past.header;
     let mut locked = Vec::new();
     // All in one order, so that of two prepulls one comes first.
     for path in journals(folder)? {
-        let is_same = || Head::of(&path).is_ok_and(|head| head.has_mark(&header.mark));
+        let is_same = || Head::of(&path).is_ok_and(|head| head.has_mark(&header.pull_token));
         if name(&path) != header.run && !is_same() {
             continue;
         }

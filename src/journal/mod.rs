@@ -4,7 +4,7 @@
 //! and a last one when the run ended. The process that writes it holds a lock on it until it is gone.
 
 mod folder;
-mod past;
+mod recorded_run;
 mod write;
 
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Counts, Event, Node, Plan, Policy, RuntimeKind, StopReason, Work};
 
 pub use folder::{Claim, Runs, claim, find, list, names};
-pub use past::{Listed, Past, State};
+pub use recorded_run::{Listed, RecordedRun, State};
 pub use write::Journal;
 
 /// The form of the files; a newer form gets another number.
@@ -41,8 +41,8 @@ pub struct Header {
     /// The command line without the program's name. It holds no secret: prepull takes none there.
     pub arguments: Vec<String>,
     /// Names its pulls on nodes.
-    #[serde(default)]
-    pub mark: String,
+    #[serde(default, rename = "mark")]
+    pub pull_token: String,
     /// How long, in seconds, a pull goes on when its connection is lost.
     #[serde(default = "usual_lease")]
     pub lease: u64,
@@ -194,7 +194,7 @@ impl Header {
             started,
             directory,
             arguments,
-            mark: plan.mark.clone(),
+            pull_token: plan.pull_token.clone(),
             lease: plan.policy.lease.as_secs(),
             work: match &plan.work {
                 Work::Pull(images) => {

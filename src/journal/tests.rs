@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    Attempt, CommandOutput, ExitStatus, Fact, Failure, FailureKind, Fleet, Held, Outcome,
-    PlannedImage, Policy, Record, Stage,
+    Attempt, CommandOutput, EventKind, ExitStatus, Failure, FailureKind, Fleet, LocalImage,
+    Outcome, PlannedImage, Policy, Record, Stage,
 };
 
 const APP: &str = "reg.example/team/app:v1";
@@ -22,9 +22,9 @@ fn plan(nodes: usize) -> Plan {
         fleet: Fleet::new(nodes.collect()).unwrap(),
         work: Work::Pull(vec![PlannedImage { image, login: None }]),
         policy: Policy::default(),
-        held: HashMap::new(),
+        already_present: HashMap::new(),
         contents: Vec::new(),
-        mark: String::new(),
+        pull_token: String::new(),
     }
 }
 
@@ -34,8 +34,8 @@ fn header(run: &str, nodes: usize) -> Header {
     Header::new(run, started, &plan(nodes), "/work/here".into(), arguments)
 }
 
-fn held() -> Held {
-    Held {
+fn held() -> LocalImage {
+    LocalImage {
         digest: Some("sha256:ab".into()),
         image_id: None,
         bytes: Some(80_000_000),
@@ -47,7 +47,7 @@ fn finished(number: u64, node: usize, outcome: Outcome) -> Event {
     Event {
         number,
         at: Duration::from_nanos(1_234_567_891),
-        fact: Fact::Finished {
+        fact: EventKind::Finished {
             node,
             item: 0,
             record: Arc::new(Record {
@@ -94,7 +94,7 @@ fn a_run_that_ended_reads_back_as_it_was() {
         Event {
             number: 3,
             at: Duration::ZERO,
-            fact: Fact::NodeStage {
+            fact: EventKind::NodeStage {
                 node: 1,
                 item: None,
                 stage: Stage::Handshake,
@@ -107,7 +107,7 @@ fn a_run_that_ended_reads_back_as_it_was() {
         counts: None,
     };
     let (_folder, path) = written(&events, Some(end));
-    let past = Past::read(&path).unwrap();
+    let past = RecordedRun::read(&path).unwrap();
     assert_eq!(past.header, header("2026-a", 3));
     assert_eq!(past.events, events);
     assert_eq!((past.end, past.state), (Some(end), State::Ended));
@@ -143,7 +143,7 @@ fn a_run_that_ended_is_listed_by_its_first_and_last_line() {
     };
     assert_eq!(listed.past.header.run, "2026-a");
     assert_eq!(listed.counts, Some(counts));
-    assert!(Past::read(&path).is_err());
+    assert!(RecordedRun::read(&path).is_err());
     // Without its end, and as older versions ended it, it is read.
     for end in [
         None,
@@ -168,8 +168,8 @@ fn a_journal_has_the_start_of_what_commands_printed() {
     };
     let (_folder, path) = written(&[finished(1, 0, Outcome::Ran(output.into()))], None);
     assert!(std::fs::metadata(&path).unwrap().len() < 10_000);
-    let past = Past::read(&path).unwrap();
-    let Fact::Finished { record, .. } = &past.events[0].fact else {
+    let past = RecordedRun::read(&path).unwrap();
+    let EventKind::Finished { record, .. } = &past.events[0].fact else {
         panic!("{past:?}");
     };
     let Outcome::Ran(ran) = &record.outcome else {
@@ -192,14 +192,14 @@ fn what_has_no_outcome_was_cut_short_and_what_is_held_is_known() {
         Event {
             number: 3,
             at: Duration::ZERO,
-            fact: Fact::RuntimeFound {
+            fact: EventKind::RuntimeFound {
                 node: 1,
                 runtime: RuntimeKind::Crictl,
             },
         },
     ];
     let (_folder, path) = written(&events, None);
-    let past = Past::read(&path).unwrap();
+    let past = RecordedRun::read(&path).unwrap();
     assert_eq!(past.state, State::CutShort);
     let records = past.records(&past.plan().unwrap());
     let runtimes: Vec<_> = records.iter().map(|node| node.runtime).collect();
@@ -227,14 +227,14 @@ fn a_file_torn_at_any_byte_keeps_every_whole_line() {
             .iter()
             .filter(|byte| **byte == b'\n')
             .count();
-        let read = Past::read(&torn).unwrap().events;
+        let read = RecordedRun::read(&torn).unwrap().events;
         // A line that only lacks its newline says all that it has to say.
         assert!(read.len() == whole || read.len() == whole + 1, "{length}");
         assert_eq!(read, events[..read.len()]);
     }
     for length in 0..first - 1 {
         std::fs::write(&torn, &bytes[..length]).unwrap();
-        assert!(Past::read(&torn).is_err(), "{length}");
+        assert!(RecordedRun::read(&torn).is_err(), "{length}");
     }
 }
 
@@ -246,7 +246,7 @@ fn a_line_that_is_not_ours_is_named() {
         .open(&path)
         .unwrap();
     file.write_all(b"{\"event\":1}\n").unwrap();
-    let error = Past::read(&path).unwrap_err().to_string();
+    let error = RecordedRun::read(&path).unwrap_err().to_string();
     assert!(
         error.contains("2026-a.jsonl:3: this is no line of a journal"),
         "{error}"
@@ -258,9 +258,9 @@ fn a_run_that_goes_on_is_known_by_its_lock() {
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::create(folder.path(), &header("r", 1)).unwrap();
     let path = folder.path().join("r.jsonl");
-    assert_eq!(Past::read(&path).unwrap().state, State::Running);
+    assert_eq!(RecordedRun::read(&path).unwrap().state, State::Running);
     drop(journal);
-    assert_eq!(Past::read(&path).unwrap().state, State::CutShort);
+    assert_eq!(RecordedRun::read(&path).unwrap().state, State::CutShort);
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn no_journal_goes_that_somebody_needs() {
     let text = std::fs::read_to_string(&torn).unwrap();
     std::fs::write(&torn, &text[..text.len() - 2]).unwrap();
     let path = folder.join("d-ended-and-gone-on-with.jsonl");
-    let claim = claim(folder, &Past::read(&path).unwrap()).unwrap();
+    let claim = claim(folder, &RecordedRun::read(&path).unwrap()).unwrap();
     // Checks take nothing away from pulls.
     drop(run_of(folder, "m-0000", check(), true));
     fill(folder, "m-0000", "m", 1..500);
@@ -415,13 +415,13 @@ fn the_last_pull_is_found_behind_other_runs() {
 fn a_run_is_gone_on_with_by_one_prepull_whatever_it_was_called() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path();
-    let marked = |run: &str, mark: &str| {
+    let marked = |run: &str, pull_token: &str| {
         let header = Header {
-            mark: mark.into(),
+            pull_token: pull_token.into(),
             ..header(run, 1)
         };
         drop(Journal::create(folder, &header).unwrap());
-        Past::read(&folder.join(format!("{run}.jsonl"))).unwrap()
+        RecordedRun::read(&folder.join(format!("{run}.jsonl"))).unwrap()
     };
     let (first, second) = (marked("2026-01", "5a"), marked("2026-02", "5a"));
     let (other, unmarked) = (marked("2026-03", "6b"), marked("2026-04", ""));
@@ -459,7 +459,7 @@ proptest! {
         let path = folder.path().join("x.jsonl");
         for content in [text.as_bytes(), &bytes] {
             std::fs::write(&path, content).unwrap();
-            prop_assert!(Past::read(&path).is_err());
+            prop_assert!(RecordedRun::read(&path).is_err());
         }
     }
 }

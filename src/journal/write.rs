@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::folder::forget_oldest;
 use super::{ENDING, End, Header, JournalError, NewLine};
-use crate::model::{Event, Fact, Outcome, Record};
+use crate::model::{Event, EventKind, Outcome, Record};
 
 /// What a journal may hold of the output of all nodes' commands together ...
 const OUTPUT_BUDGET: usize = 16 << 20;
@@ -69,14 +69,14 @@ impl Journal {
     /// What the disk answered. What was written before is not touched.
     pub fn events(&mut self, events: &[Event]) -> io::Result<()> {
         // What is only on its way helps nobody later, and there is a lot of it.
-        let lasting = |event: &&Event| !matches!(event.fact, Fact::Progress { .. });
+        let lasting = |event: &&Event| !matches!(event.fact, EventKind::Progress { .. });
         let mut lines = events.iter().filter(lasting).peekable();
         if lines.peek().is_none() {
             return Ok(());
         }
         let outcomes = events
             .iter()
-            .any(|event| matches!(event.fact, Fact::Finished { .. }));
+            .any(|event| matches!(event.fact, EventKind::Finished { .. }));
         let lines = lines
             .map(|event| self.excerpt(event))
             .collect::<io::Result<Vec<_>>>()?;
@@ -86,7 +86,7 @@ impl Journal {
 
     /// The event with the start of what a command printed.
     fn excerpt<'a>(&self, event: &'a Event) -> io::Result<Cow<'a, Event>> {
-        let Fact::Finished { node, item, record } = &event.fact else {
+        let EventKind::Finished { node, item, record } = &event.fact else {
             return Ok(Cow::Borrowed(event));
         };
         let Outcome::Ran(output) = &record.outcome else {
@@ -96,7 +96,7 @@ impl Journal {
             outcome: Outcome::Ran(output.excerpt(self.share)?),
             ..Record::clone(record)
         };
-        let fact = Fact::Finished {
+        let fact = EventKind::Finished {
             node: *node,
             item: *item,
             record: Arc::new(record),

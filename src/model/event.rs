@@ -17,13 +17,13 @@ pub struct Event {
     /// Since the run started.
     pub at: Duration,
     /// What happened.
-    pub fact: Fact,
+    pub fact: EventKind,
 }
 
 /// Something that happened. Nodes and items are indices into the plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Fact {
+pub enum EventKind {
     /// A wave may start: nodes up to this count (exclusive) are let in.
     WaveStarted {
         /// From 1.
@@ -123,7 +123,7 @@ pub enum Fact {
     },
 }
 
-impl Fact {
+impl EventKind {
     /// Whether nobody who was far behind misses it: another one follows soon.
     pub fn may_be_lost(&self) -> bool {
         matches!(self, Self::NodeStage { .. } | Self::Progress { .. })

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::outcome::Held;
+use super::outcome::LocalImage;
 
 /// A node's answer to a probe. Every text is the node's: never trusted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub struct NodeFacts {
     /// The bytes that are free there, where they can be counted.
     pub free: Option<u64>,
     /// For each image asked about: as what the node holds it, if it does.
-    pub images: Vec<Option<Held>>,
+    pub images: Vec<Option<LocalImage>>,
 }
 
 impl NodeFacts {

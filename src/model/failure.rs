@@ -87,15 +87,15 @@ pub enum Retry {
     /// The same try gives the same answer.
     Never,
     /// It passes on the second try or not at all: at most [`Retry::FEW`] retries, whatever `--retries` says.
-    Few,
+    Limited,
     /// Up to `--retries` times.
-    Yes,
+    Full,
     /// Up to `--retries` times, after a pause that all nodes of that registry share.
-    Paused,
+    RegistryPause,
 }
 
 impl Retry {
-    /// The most retries of [`Retry::Few`].
+    /// The most retries of [`Retry::Limited`].
     pub const FEW: u32 = 2;
 }
 
@@ -237,12 +237,12 @@ impl FailureKind {
             | Self::RegistryUnavailable
             | Self::Stalled
             | Self::TimedOut
-            | Self::Unknown => Retry::Yes,
-            Self::RateLimited => Retry::Paused,
+            | Self::Unknown => Retry::Full,
+            Self::RateLimited => Retry::RegistryPause,
             Self::RuntimeAbsent
             | Self::RegistryAuthExpired
             | Self::RegistryUnresolved
-            | Self::Corrupt => Retry::Few,
+            | Self::Corrupt => Retry::Limited,
             Self::HostKey
             | Self::SshAuth
             | Self::Privilege
@@ -364,7 +364,7 @@ mod tests {
         ] {
             assert_eq!(few.as_str(), other.as_str());
             assert_eq!(few.advice(), other.advice());
-            assert_eq!(few.retry(), Retry::Few);
+            assert_eq!(few.retry(), Retry::Limited);
             assert_ne!(few.retry(), other.retry());
         }
     }

@@ -85,7 +85,7 @@ impl FromStr for Image {
 
     fn from_str(given: &str) -> Result<Self, ImageError> {
         parse(given).map_err(|problem| ImageError {
-            given: super::text::printable(given).into_owned(),
+            given: super::text::escape_line(given).into_owned(),
             problem,
         })
     }
@@ -172,7 +172,7 @@ fn check_registry(text: &str) -> Result<String, String> {
     let wrong = |what: &str| {
         Err(format!(
             "{what} in the registry \"{}\"",
-            super::text::printable(text)
+            super::text::escape_line(text)
         ))
     };
     let (host, port) = if let Some(bracketed) = text.strip_prefix('[') {
@@ -216,7 +216,7 @@ fn check_repository(path: &str) -> Result<(), String> {
     if path.chars().any(|c| c.is_ascii_uppercase()) {
         return Err(format!(
             "a repository is written in lower case: {}",
-            super::text::printable(&path.to_lowercase())
+            super::text::escape_line(&path.to_lowercase())
         ));
     }
     for component in path.split('/') {
@@ -229,7 +229,7 @@ fn check_repository(path: &str) -> Result<(), String> {
         {
             return Err(format!(
                 "a repository has only a-z, 0-9, and . _ - between them, not \"{}\"",
-                super::text::printable(&bad.to_string())
+                super::text::escape_line(&bad.to_string())
             ));
         }
         if !has_valid_separators(component) {
@@ -264,7 +264,7 @@ fn check_tag(tag: &str) -> Result<String, String> {
     } else {
         Err(format!(
             "\"{}\" is no tag: up to 128 letters, digits, and _ . - after the first",
-            super::text::printable(tag)
+            super::text::escape_line(tag)
         ))
     }
 }
@@ -287,7 +287,7 @@ fn check_digest(digest: &str) -> Result<String, String> {
         true => Ok(digest.to_string()),
         false => Err(format!(
             "\"{}\" is no digest: sha256: and 64 lower-case hexadecimal digits",
-            super::text::printable(digest)
+            super::text::escape_line(digest)
         )),
     }
 }

@@ -20,7 +20,7 @@ pub mod text;
 mod tries;
 
 pub use content::{Layer, Manifest, manifest_for};
-pub use event::{Event, Fact};
+pub use event::{Event, EventKind};
 pub use facts::{ClockOffset, NodeFacts};
 pub use failure::{Failure, FailureKind, Retry, Stage};
 pub use fold::fold;
@@ -28,7 +28,7 @@ pub use image::{Image, ImageError, is_digest};
 pub use limit::Limit;
 pub use node::{Fleet, FleetError, Hop, Node, RuntimeKind};
 pub use outcome::{
-    Attempt, CommandOutput, Counts, ExitStatus, Held, NodeRecord, Outcome, Record, StopReason,
+    Attempt, CommandOutput, Counts, ExitStatus, LocalImage, NodeRecord, Outcome, Record, StopReason,
 };
 pub use output::{ExecOutput, Kept, Spool, SpoolWriter};
 pub use passwords::{Passwords, Permit, Withheld};
@@ -36,5 +36,5 @@ pub use plan::{
     Backoff, FailureLimit, Plan, PlannedImage, Policy, Portion, Preflight, PullWhen, Work,
 };
 pub use platform::is_platform;
-pub use secret::{FoundLogin, LoginSource, RegistryLogin, Secret, basic};
+pub use secret::{Credential, LoginSource, RegistryLogin, Secret, basic};
 pub use tries::Tries;

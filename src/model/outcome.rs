@@ -55,7 +55,7 @@ impl CommandOutput {
 
 /// An image as the node's runtime says it holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct LocalImage {
     /// The manifest's digest (`sha256:...`), as the registry knows it; `None` for an image that was never pushed or pulled.
     pub digest: Option<String>,
     /// The runtime's own identity of the image: its configuration's digest.
@@ -66,7 +66,7 @@ pub struct Held {
     pub platform: Option<String>,
 }
 
-impl Held {
+impl LocalImage {
     /// Whether it may be for the platform that was asked for: a runtime that names none cannot be contradicted.
     pub fn suits(&self, wanted: Option<&str>) -> bool {
         match (&self.platform, wanted) {
@@ -128,9 +128,9 @@ impl fmt::Display for StopReason {
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The node holds it now and did not before.
-    Pulled(Held),
+    Pulled(LocalImage),
     /// The node held it already.
-    Present(Held),
+    Present(LocalImage),
     /// `check`: the node does not hold it.
     Missing,
     /// `exec`: the command ran to its end, whatever its status.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::content::Manifest;
 use super::image::Image;
 use super::node::Fleet;
-use super::outcome::Held;
-use super::secret::FoundLogin;
+use super::outcome::LocalImage;
+use super::secret::Credential;
 
 /// Fleet, work and policy.
 #[derive(Debug, Clone)]
@@ -20,11 +20,11 @@ pub struct Plan {
     /// How.
     pub policy: Policy,
     /// What an earlier run left on nodes, by the numbers of node and item: left alone in this one.
-    pub held: HashMap<(usize, usize), Held>,
+    pub already_present: HashMap<(usize, usize), LocalImage>,
     /// What the registry says the images are made of, where it was asked: one entry for each item, or none at all.
     pub contents: Vec<Option<Vec<Manifest>>>,
     /// Names the run's pulls on nodes, so that they are found again, also by a run that resumes this one.
-    pub mark: String,
+    pub pull_token: String,
 }
 
 /// What is done on every node: one or more items.
@@ -76,7 +76,7 @@ pub struct PlannedImage {
     /// What to pull.
     pub image: Image,
     /// The operator's credentials; without them the node's own are used.
-    pub login: Option<FoundLogin>,
+    pub login: Option<Credential>,
 }
 
 /// How the plan is run.

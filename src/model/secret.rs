@@ -160,7 +160,7 @@ pub fn basic(username: &str, password: &[u8]) -> Secret {
 
 /// A login and where it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FoundLogin {
+pub struct Credential {
     /// The login.
     pub login: RegistryLogin,
     /// Where it was found.

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// report: C0 and C1 controls, DEL, and Unicode's bidirectional and invisible format characters.
 ///
 /// A tab becomes a space; a newline is escaped too, so the result is always one line.
-pub fn printable(text: &str) -> Cow<'_, str> {
+pub fn escape_line(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_hostile) {
         return Cow::Borrowed(text);
     }
@@ -28,9 +28,9 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// [`printable`] for a text of several lines, which stay lines.
-pub fn printed(text: &str) -> String {
-    let lines: Vec<_> = text.lines().map(printable).collect();
+/// [`escape_line`] for a text of several lines, which stay lines.
+pub fn escape_multiline(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(escape_line).collect();
     lines.join("\n")
 }
 
@@ -53,7 +53,7 @@ fn is_hostile(character: char) -> bool {
 /// The bytes as text, at most `limit` bytes of them, broken sequences replaced.
 ///
 /// Where something is cut, the end says so.
-pub fn capped(bytes: &[u8], limit: usize) -> String {
+pub fn truncate_bytes(bytes: &[u8], limit: usize) -> String {
     if bytes.len() <= limit {
         return String::from_utf8_lossy(bytes).into_owned();
     }
@@ -63,7 +63,7 @@ pub fn capped(bytes: &[u8], limit: usize) -> String {
 }
 
 /// Bytes for people, in powers of 1000 as registries and disks count them: `80.0 MB`.
-pub fn bytes(number: u64) -> String {
+pub fn format_bytes(number: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if number < 1000 {
         return format!("{number} B");
@@ -82,13 +82,13 @@ pub fn bytes(number: u64) -> String {
 }
 
 /// "1 node", "2 nodes": a count with its noun.
-pub fn count(number: usize, noun: &str) -> String {
+pub fn format_count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }
 
 /// A length of time for people: "4.2s", "12s", "2m 31s", "1h 03m", "2d 04h".
-pub fn span(time: Duration) -> String {
+pub fn format_duration(time: Duration) -> String {
     // What would be shown as 10.0s.
     if time < Duration::from_millis(9950) && time.subsec_nanos() > 0 {
         return format!("{:.1}s", time.as_secs_f64());
@@ -124,7 +124,7 @@ mod tests {
             3_780_000,
             187_200_000,
         ]
-        .map(|millis| span(Duration::from_millis(millis)));
+        .map(|millis| format_duration(Duration::from_millis(millis)));
         let wanted = [
             "0s", "4.2s", "9.9s", "10s", "59s", "1m 00s", "2m 31s", "1h 00m", "1h 03m", "2d 04h",
         ];
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn bytes_have_three_or_four_digits() {
-        let shown = [0, 999, 1000, 80_028_485, 999_960_000, 12_345_678_901].map(bytes);
+        let shown = [0, 999, 1000, 80_028_485, 999_960_000, 12_345_678_901].map(format_bytes);
         assert_eq!(
             shown,
             ["0 B", "999 B", "1.0 kB", "80.0 MB", "1.0 GB", "12.3 GB"]
@@ -142,25 +142,25 @@ mod tests {
 
     #[test]
     fn plain_text_is_not_copied() {
-        assert!(matches!(printable("größe 你好"), Cow::Borrowed(_)));
+        assert!(matches!(escape_line("größe 你好"), Cow::Borrowed(_)));
     }
 
     #[test]
     fn terminal_escapes_and_bidi_tricks_lose_their_power() {
-        let shown = printable("a\u{1b}[2Jb\rc\nd\u{202e}e\u{9b}f\tg");
+        let shown = escape_line("a\u{1b}[2Jb\rc\nd\u{202e}e\u{9b}f\tg");
         assert_eq!(shown, "a\\u{1b}[2Jb\\rc\\nd\\u{202e}e\\u{9b}f g");
     }
 
     #[test]
     fn cut_text_says_that_it_was_cut() {
-        assert_eq!(capped(b"abcdef", 3), "abc [cut]");
-        assert_eq!(capped(b"abc", 3), "abc");
-        assert_eq!(capped(b"\xff\xfe", 10), "\u{fffd}\u{fffd}");
+        assert_eq!(truncate_bytes(b"abcdef", 3), "abc [cut]");
+        assert_eq!(truncate_bytes(b"abc", 3), "abc");
+        assert_eq!(truncate_bytes(b"\xff\xfe", 10), "\u{fffd}\u{fffd}");
     }
 
     #[test]
     fn counts_agree_with_their_noun() {
-        assert_eq!(count(1, "node"), "1 node");
-        assert_eq!(count(0, "node"), "0 nodes");
+        assert_eq!(format_count(1, "node"), "1 node");
+        assert_eq!(format_count(0, "node"), "0 nodes");
     }
 }

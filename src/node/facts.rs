@@ -4,13 +4,13 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::model::text::capped;
+use crate::model::text::truncate_bytes;
 use crate::model::{ClockOffset, CommandOutput, Failure, Image, Node, NodeFacts, Stage};
 use crate::ports::{Runtime, Session};
 
+use super::protocol::{NodeOutput, NodeProtocol, WaitOutcome};
 use super::request::{Action, Request};
-use super::talk::{Heard, Talk, Told};
-use super::{ANSWER_LIMIT, Ended, no_answer};
+use super::{ANSWER_LIMIT, Completion, no_answer};
 
 /// The longest word of a node about itself.
 const WORD: usize = 200;
@@ -25,47 +25,51 @@ pub async fn facts<S: Session>(
     runtime: &dyn Runtime,
     images: &[Image],
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Ended<NodeFacts>, Failure> {
+) -> Result<Completion<NodeFacts>, Failure> {
     let mut cancel = pin!(cancel);
     let endpoint = node.endpoint.as_deref();
-    let mut commands = vec![runtime.root(endpoint)];
+    let mut commands = vec![runtime.data_dir(endpoint)];
     commands.extend(runtime.describe(endpoint));
     commands.extend(images.iter().map(|image| runtime.inspect(image, endpoint)));
     let asked = commands.len();
     let request = Request::new(Action::Facts, commands);
-    let start = Talk::start(session, node, &request, Stage::Probe, cancel.as_mut());
-    let Some(mut talk) = start.await? else {
-        return Ok(Ended::Cancelled);
+    let start = NodeProtocol::start(session, node, &request, Stage::Probe, cancel.as_mut());
+    let Some(mut protocol) = start.await? else {
+        return Ok(Completion::Cancelled);
     };
     let mut answers: Vec<CommandOutput> = Vec::with_capacity(asked);
     while answers.len() < asked {
-        match talk.output(Some(ANSWER_LIMIT), cancel.as_mut()).await? {
-            Heard::This(output) => answers.push(output),
-            Heard::Cancel => {
-                talk.stop().await;
-                return Ok(Ended::Cancelled);
+        match protocol.output(Some(ANSWER_LIMIT), cancel.as_mut()).await? {
+            WaitOutcome::This(output) => answers.push(output),
+            WaitOutcome::Cancel => {
+                protocol.stop().await;
+                return Ok(Completion::Cancelled);
             }
-            Heard::TimeUp | Heard::Stalled(_) => {
-                talk.stop().await;
+            WaitOutcome::TimeUp | WaitOutcome::Stalled(_) => {
+                protocol.stop().await;
                 return Err(no_answer(Stage::Probe));
             }
         }
     }
-    talk.finish().await;
+    protocol.finish().await;
     let [root, version, socket, held @ ..] = &answers[..] else {
-        return Err(talk.broken(&"an answer is missing"));
+        return Err(protocol.broken(&"an answer is missing"));
     };
     let description = runtime.read_description([root, version, socket])?;
-    let host = talk.host.as_ref().and_then(read_host);
+    let host = protocol.host.as_ref().and_then(read_host);
     let (clock, [os, architecture, system]) =
-        host.ok_or_else(|| talk.broken(&"it did not tell its clock and system"))?;
-    let (free, root) = talk.disk.as_deref().and_then(read_disk).unwrap_or_default();
+        host.ok_or_else(|| protocol.broken(&"it did not tell its clock and system"))?;
+    let (free, root) = protocol
+        .disk
+        .as_deref()
+        .and_then(read_disk)
+        .unwrap_or_default();
     let images = images
         .iter()
         .zip(held)
         .map(|(image, output)| runtime.read_inspect(image, output, Stage::Inspect))
         .collect::<Result<_, _>>()?;
-    Ok(Ended::Done(NodeFacts {
+    Ok(Completion::Done(NodeFacts {
         os,
         architecture,
         system,
@@ -79,11 +83,11 @@ pub async fn facts<S: Session>(
 }
 
 /// `SECONDS.NANOSECONDS KERNEL MACHINE SYSTEM`.
-fn read_host(told: &Told) -> Option<(ClockOffset, [String; 3])> {
+fn read_host(told: &NodeOutput) -> Option<(ClockOffset, [String; 3])> {
     let mut words = told.said.splitn(4, ' ');
     let clock = clock_offset(words.next()?, told)?;
-    let os = capped(words.next()?.as_bytes(), WORD).to_ascii_lowercase();
-    let machine = capped(words.next()?.as_bytes(), WORD);
+    let os = truncate_bytes(words.next()?.as_bytes(), WORD).to_ascii_lowercase();
+    let machine = truncate_bytes(words.next()?.as_bytes(), WORD);
     let architecture = match machine.as_str() {
         "x86_64" => "amd64".into(),
         "aarch64" => "arm64".into(),
@@ -93,11 +97,14 @@ fn read_host(told: &Told) -> Option<(ClockOffset, [String; 3])> {
     };
     let quotes = ['"', '\''];
     let system = words.next().unwrap_or_default().trim_matches(quotes);
-    Some((clock, [os, architecture, capped(system.as_bytes(), WORD)]))
+    Some((
+        clock,
+        [os, architecture, truncate_bytes(system.as_bytes(), WORD)],
+    ))
 }
 
 /// The node looked at its clock some time between our question and its answer: in the middle, give or take the half.
-fn clock_offset(clock: &str, told: &Told) -> Option<ClockOffset> {
+fn clock_offset(clock: &str, told: &NodeOutput) -> Option<ClockOffset> {
     let (seconds, fraction) = clock.split_once('.').unwrap_or((clock, ""));
     let seconds: u64 = seconds.parse().ok()?;
     // busybox may not know the part after the point: then it is half a second, give or take the half.
@@ -136,15 +143,15 @@ fn read_disk(said: &str) -> Option<(Option<u64>, String)> {
         .parse::<u64>()
         .ok()
         .and_then(|kilobytes| kilobytes.checked_mul(1024));
-    Some((free, capped(root.as_bytes(), 4 * WORD)))
+    Some((free, truncate_bytes(root.as_bytes(), 4 * WORD)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn told(said: &str, round_trip: u64) -> Told {
-        Told {
+    fn told(said: &str, round_trip: u64) -> NodeOutput {
+        NodeOutput {
             said: said.into(),
             round_trip: Duration::from_millis(round_trip),
             at: UNIX_EPOCH + Duration::from_millis(1_700_000_010_000),

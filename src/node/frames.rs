@@ -25,7 +25,7 @@ const MANIFEST_LIMIT: usize = 64 << 10;
 /// What the node tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Frame {
-    /// How `become.sh` gets on, up to `begun`.
+    /// How `escalate.sh` gets on, up to `begun`.
     Root(String),
     /// Our program runs.
     Hello,
@@ -38,7 +38,7 @@ pub(super) enum Frame {
     /// The same where there is a spool, which has what was printed.
     Ran(ExecOutput),
     /// It can see what arrives, and tells from here on.
-    Measured,
+    ProgressAvailable,
     /// What is on its way.
     Progress(Vec<Part>),
     /// The manifest of the image on its way, as the registry has it.
@@ -48,13 +48,13 @@ pub(super) enum Frame {
     /// What is free where images live: kilobytes, and the place.
     Disk(String),
     /// A layer that was there before the pull: its digest without `sha256:`, or the first digits of it.
-    There(String),
+    LayerComplete(String),
     /// A layer that came, all of it.
     Came(Vec<Part>),
     /// Every layer of a pull that succeeded has been named.
     Counted,
     /// The pull cannot leave the session: the login manager ends it with the connection.
-    Tied,
+    SessionBound,
     /// It will not go on, and why.
     Refused(String),
     /// It has cleaned up and ends.
@@ -271,11 +271,11 @@ impl Reader {
             "exited" => Frame::Exited,
             "refused" => Frame::Refused(rest.to_string()),
             "end" => Frame::End,
-            "measured" => Frame::Measured,
+            "measured" => Frame::ProgressAvailable,
             "host" => Frame::Host(rest.to_string()),
             "disk" => Frame::Disk(rest.to_string()),
-            "tied" => Frame::Tied,
-            "there" => Frame::There(rest.to_string()),
+            "tied" => Frame::SessionBound,
+            "there" => Frame::LayerComplete(rest.to_string()),
             "counted" => Frame::Counted,
             "progress" | "came" => {
                 let parts = parts(rest);
@@ -419,7 +419,7 @@ mod tests {
         prepull-n output 1 2 3 0\na\0\nerprepull-n output 0 17 0 1\nprepull-n output \nprepull-n exited\n\
         prepull-n refused tool a b\nprepull-n end\nlogged out\n";
 
-    fn talk() -> Vec<Frame> {
+    fn protocol() -> Vec<Frame> {
         vec![
             Frame::Hello,
             Frame::Stage("inspect".into()),
@@ -464,7 +464,7 @@ mod tests {
     #[test]
     fn output_is_cut_by_its_length_alone() {
         let (frames, broken) = read([TALK]);
-        assert_eq!(frames, talk());
+        assert_eq!(frames, protocol());
         assert_eq!(
             broken.unwrap().to_string(),
             "something else wrote between its lines",
@@ -523,10 +523,10 @@ mod tests {
         assert_eq!(
             frames,
             [
-                Frame::Measured,
+                Frame::ProgressAvailable,
                 Frame::Progress(vec![part("ab", 5, 10), part("GetImageBlob7", 3, 0)]),
                 Frame::Manifest(b"{\n}".to_vec()),
-                Frame::There("ab".into()),
+                Frame::LayerComplete("ab".into()),
                 Frame::Progress(vec![]),
             ]
         );
@@ -590,9 +590,9 @@ mod tests {
             lines in proptest::collection::vec("prepull-n (output [0-9]{1,4} [0-9]{1,4} [0-9] [01]|hello|end|x)\n", 0..5),
             piece in 1..50usize,
         ) {
-            let mut talk = lines.concat().into_bytes();
-            talk.extend(bytes);
-            read(talk.chunks(piece));
+            let mut protocol = lines.concat().into_bytes();
+            protocol.extend(bytes);
+            read(protocol.chunks(piece));
         }
     }
 }

@@ -3,13 +3,13 @@
 //! Every call is one command on the node: the login shell starts `sh`, which reads `program.sh` and
 //! then its values from standard input. What it prints is a row of frames, read in [`frames`].
 
-mod becoming;
 mod facts;
 mod frames;
+mod privilege;
+mod protocol;
 mod request;
 #[cfg(test)]
 pub mod scripted;
-mod talk;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -20,20 +20,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    CommandOutput, ExecOutput, Failure, FailureKind, Held, Image, Layer, Node, Outcome, PullWhen,
-    RuntimeKind, Spool, Stage,
+    CommandOutput, ExecOutput, Failure, FailureKind, Image, Layer, LocalImage, Node, Outcome,
+    PullWhen, RuntimeKind, Spool, Stage,
 };
 use crate::ports::{NodeCommand, PullRequest, Runtime, Session};
 
 pub use facts::facts;
+use protocol::{NodeProtocol, WaitOutcome};
 use request::{Action, Request};
-use talk::{Heard, Talk};
 use transfer::Transfer;
-pub use transfer::{Layers, Patience, Transferred};
+pub use transfer::{BytesTransferred, Layers, StallPolicy};
 
 /// What a call into the node came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended<T> {
+pub enum Completion<T> {
     /// It ran to its end.
     Done(T),
     /// `cancel` resolved first: the node was told and has cleaned up, or did not answer within 10 s.
@@ -46,7 +46,7 @@ pub enum Progress {
     /// This begins.
     Stage(Stage),
     /// So much has arrived.
-    Transferred(Transferred),
+    BytesTransferred(BytesTransferred),
 }
 
 /// One attempt at one image.
@@ -63,11 +63,11 @@ pub struct PullJob<'a> {
     /// of its own.
     pub timeout: Option<Duration>,
     /// When it is too slow.
-    pub patience: Patience,
+    pub patience: StallPolicy,
     /// Counts what comes, over all attempts.
     pub arrived: &'a Layers,
     /// Names the run's pulls on nodes: the same mark, node and image find the same pull again.
-    pub mark: &'a str,
+    pub pull_token: &'a str,
     /// How long the pull goes on by itself when the connection is lost.
     pub lease: Duration,
     /// Whether the login may be put on a disk, where there is no memory file system.
@@ -92,7 +92,7 @@ pub async fn probe<S: Session>(
     node: &Node,
     runtimes: &[&dyn Runtime],
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Ended<RuntimeKind>, Failure> {
+) -> Result<Completion<RuntimeKind>, Failure> {
     let mut cancel = pin!(cancel);
     let mut asked: Vec<&dyn Runtime> = runtimes
         .iter()
@@ -104,37 +104,37 @@ pub async fn probe<S: Session>(
     let commands = asked.iter().map(|r| r.version(endpoint)).collect();
     let request = Request::new(Action::Ask, commands);
 
-    let Some(mut talk) =
-        Talk::start(session, node, &request, Stage::Probe, cancel.as_mut()).await?
+    let Some(mut protocol) =
+        NodeProtocol::start(session, node, &request, Stage::Probe, cancel.as_mut()).await?
     else {
-        return Ok(Ended::Cancelled);
+        return Ok(Completion::Cancelled);
     };
     let mut answers = Vec::with_capacity(asked.len());
     for runtime in &asked {
-        match talk.output(Some(ANSWER_LIMIT), cancel.as_mut()).await? {
-            Heard::This(output) => {
-                let answer = runtime.read_version(&output).map(|_| runtime.kind());
+        match protocol.output(Some(ANSWER_LIMIT), cancel.as_mut()).await? {
+            WaitOutcome::This(output) => {
+                let answer = runtime.check_alive(&output).map(|_| runtime.kind());
                 let found = answer.is_ok();
                 answers.push(answer);
                 // Whoever is not asked yet cannot change the choice.
                 if found && answers.len() < asked.len() {
-                    talk.stop().await;
-                    return choose(&asked, answers).map(Ended::Done);
+                    protocol.stop().await;
+                    return choose(&asked, answers).map(Completion::Done);
                 }
             }
-            Heard::Cancel => {
-                talk.stop().await;
-                return Ok(Ended::Cancelled);
+            WaitOutcome::Cancel => {
+                protocol.stop().await;
+                return Ok(Completion::Cancelled);
             }
-            Heard::TimeUp | Heard::Stalled(_) => {
+            WaitOutcome::TimeUp | WaitOutcome::Stalled(_) => {
                 answers.push(Err(no_answer(Stage::Probe)));
-                talk.stop().await;
-                return choose(&asked, answers).map(Ended::Done);
+                protocol.stop().await;
+                return choose(&asked, answers).map(Completion::Done);
             }
         }
     }
-    talk.finish().await;
-    choose(&asked, answers).map(Ended::Done)
+    protocol.finish().await;
+    choose(&asked, answers).map(Completion::Done)
 }
 
 /// Pulls the image unless the node holds it, and looks afterwards whether it really does.
@@ -152,7 +152,7 @@ pub async fn pull<S: Session>(
     job: &PullJob<'_>,
     progress: &(dyn Fn(Progress) + Send + Sync),
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Ended<Outcome>, Failure> {
+) -> Result<Completion<Outcome>, Failure> {
     let mut cancel = pin!(cancel);
     if let Some(ended) = pull_when(session, node, job, job.when, progress, cancel.as_mut()).await? {
         return Ok(ended);
@@ -171,47 +171,47 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
     when: PullWhen,
     progress: &(dyn Fn(Progress) + Send + Sync),
     mut cancel: Pin<&mut F>,
-) -> Result<Option<Ended<Outcome>>, Failure> {
+) -> Result<Option<Completion<Outcome>>, Failure> {
     let (runtime, image) = (job.runtime, job.request.image);
     let mut commands = vec![
         runtime.inspect(image, job.request.endpoint),
         runtime.pull(&job.request)?,
-        runtime.root(job.request.endpoint),
+        runtime.data_dir(job.request.endpoint),
     ];
-    commands.extend(runtime.ask_to_pull(&job.request));
-    let transferred = |bytes| progress(Progress::Transferred(bytes));
+    commands.extend(runtime.daemon_pull(&job.request));
+    let transferred = |bytes| progress(Progress::BytesTransferred(bytes));
     let mut transfer = Transfer::new(job.arrived, job.layers, job.patience, &transferred);
     let request = Request::pull(job, when, node, commands);
-    let Some(mut talk) =
-        Talk::start(session, node, &request, Stage::Inspect, cancel.as_mut()).await?
+    let Some(mut protocol) =
+        NodeProtocol::start(session, node, &request, Stage::Inspect, cancel.as_mut()).await?
     else {
-        return Ok(Some(Ended::Cancelled));
+        return Ok(Some(Completion::Cancelled));
     };
 
     /// One command of the pull: its stage announced, its output, or an early end of the whole call.
     macro_rules! step {
         ($stage:expr, $limit:expr) => {{
             progress(Progress::Stage($stage));
-            talk.stage($stage);
-            match talk
+            protocol.stage($stage);
+            match protocol
                 .watched_output($limit, &mut transfer, cancel.as_mut())
                 .await?
             {
-                Heard::This(output) => output,
-                Heard::Cancel => {
-                    if talk.stop().await {
-                        return Ok(Some(Ended::Cancelled));
+                WaitOutcome::This(output) => output,
+                WaitOutcome::Cancel => {
+                    if protocol.stop().await {
+                        return Ok(Some(Completion::Cancelled));
                     }
                     let detail = "the node did not answer when the pull was to be cancelled";
                     return Err(Failure::new(FailureKind::ConnectionLost, $stage, detail));
                 }
-                Heard::Stalled(failure) => {
-                    talk.stop().await;
+                WaitOutcome::Stalled(failure) => {
+                    protocol.stop().await;
                     return Err(failure);
                 }
-                Heard::TimeUp => {
-                    let is_waiting = talk.is_waiting();
-                    talk.stop().await;
+                WaitOutcome::TimeUp => {
+                    let is_waiting = protocol.is_waiting();
+                    protocol.stop().await;
                     return Err(match ($stage, $limit) {
                         _ if is_waiting => waited_too_long(job.timeout),
                         (Stage::Pull, Some(_)) => too_long(job.timeout.unwrap_or_default()),
@@ -227,24 +227,26 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
         Ok(before) => before,
         Err(failure) => {
             // The node cannot tell this from a missing image and goes on to pull.
-            talk.stop().await;
+            protocol.stop().await;
             return Err(failure);
         }
     };
     if when == PullWhen::Missing && inspected.success() {
-        talk.finish().await;
+        protocol.finish().await;
         let held = before.ok_or_else(|| contradiction(Stage::Inspect))?;
         if !held.suits(job.request.platform) {
             return Ok(None);
         }
         let held = expected(&job.request, held, Stage::Inspect)?;
-        return Ok(Some(Ended::Done(Outcome::Present(held))));
+        return Ok(Some(Completion::Done(Outcome::Present(held))));
     }
 
-    let left = job.timeout.map(|limit| limit.saturating_sub(talk.waited()));
+    let left = job
+        .timeout
+        .map(|limit| limit.saturating_sub(protocol.waited()));
     let pulled = step!(Stage::Pull, left);
     if !pulled.success() {
-        talk.finish().await;
+        protocol.finish().await;
         runtime.read_pull(image, &pulled)?;
         return Err(Failure::new(
             FailureKind::Unknown,
@@ -254,7 +256,7 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
     }
 
     let verified = step!(Stage::Verify, Some(ANSWER_LIMIT));
-    talk.finish().await;
+    protocol.finish().await;
     runtime.read_pull(image, &pulled)?;
     let held = runtime
         .read_inspect(image, &verified, Stage::Verify)?
@@ -272,7 +274,7 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
             && before.digest == held.digest
             && before.image_id == held.image_id
     });
-    Ok(Some(Ended::Done(if unchanged {
+    Ok(Some(Completion::Done(if unchanged {
         Outcome::Present(held)
     } else {
         Outcome::Pulled(held)
@@ -290,7 +292,7 @@ pub async fn check<S: Session>(
     image: &Image,
     platform: Option<&str>,
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Ended<Option<Held>>, Failure> {
+) -> Result<Completion<Option<LocalImage>>, Failure> {
     let command = runtime.inspect(image, node.endpoint.as_deref());
     let request = Request::new(Action::Ask, vec![command]);
     let asked = one_command(
@@ -302,14 +304,14 @@ pub async fn check<S: Session>(
         cancel,
     );
     match asked.await? {
-        Ended::Done((output, _)) => {
+        Completion::Done((output, _)) => {
             let held = runtime.read_inspect(image, &output, Stage::Inspect)?;
             if let Some(held) = &held {
                 suits(held, platform, Stage::Inspect)?;
             }
-            Ok(Ended::Done(held))
+            Ok(Completion::Done(held))
         }
-        Ended::Cancelled => Ok(Ended::Cancelled),
+        Completion::Cancelled => Ok(Completion::Cancelled),
     }
 }
 
@@ -325,7 +327,7 @@ pub async fn run<S: Session>(
     argv: &[String],
     spool: &Arc<Spool>,
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Ended<ExecOutput>, Failure> {
+) -> Result<Completion<ExecOutput>, Failure> {
     let command = NodeCommand {
         argv: argv.iter().map(String::as_str).collect(),
         environment: Vec::new(),
@@ -335,8 +337,10 @@ pub async fn run<S: Session>(
     let request = Request::run(command, spool);
     let ended = one_command(session, node, &request, Stage::Run, None, cancel).await?;
     Ok(match ended {
-        Ended::Done((output, spooled)) => Ended::Done(spooled.unwrap_or_else(|| output.into())),
-        Ended::Cancelled => Ended::Cancelled,
+        Completion::Done((output, spooled)) => {
+            Completion::Done(spooled.unwrap_or_else(|| output.into()))
+        }
+        Completion::Cancelled => Completion::Cancelled,
     })
 }
 
@@ -348,22 +352,24 @@ async fn one_command<S: Session>(
     stage: Stage,
     limit: Option<Duration>,
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Ended<(CommandOutput, Option<ExecOutput>)>, Failure> {
+) -> Result<Completion<(CommandOutput, Option<ExecOutput>)>, Failure> {
     let mut cancel = pin!(cancel);
-    let Some(mut talk) = Talk::start(session, node, request, stage, cancel.as_mut()).await? else {
-        return Ok(Ended::Cancelled);
+    let Some(mut protocol) =
+        NodeProtocol::start(session, node, request, stage, cancel.as_mut()).await?
+    else {
+        return Ok(Completion::Cancelled);
     };
-    match talk.output(limit, cancel.as_mut()).await? {
-        Heard::This(output) => {
-            talk.finish().await;
-            Ok(Ended::Done((output, talk.spooled)))
+    match protocol.output(limit, cancel.as_mut()).await? {
+        WaitOutcome::This(output) => {
+            protocol.finish().await;
+            Ok(Completion::Done((output, protocol.spooled)))
         }
-        Heard::Cancel => {
-            talk.stop().await;
-            Ok(Ended::Cancelled)
+        WaitOutcome::Cancel => {
+            protocol.stop().await;
+            Ok(Completion::Cancelled)
         }
-        Heard::TimeUp | Heard::Stalled(_) => {
-            talk.stop().await;
+        WaitOutcome::TimeUp | WaitOutcome::Stalled(_) => {
+            protocol.stop().await;
             Err(no_answer(stage))
         }
     }
@@ -416,7 +422,11 @@ fn choose(
 }
 
 /// Refuses an image whose digest or platform is not the one that was asked for.
-fn expected(request: &PullRequest<'_>, held: Held, stage: Stage) -> Result<Held, Failure> {
+fn expected(
+    request: &PullRequest<'_>,
+    held: LocalImage,
+    stage: Stage,
+) -> Result<LocalImage, Failure> {
     suits(&held, request.platform, stage)?;
     match request.image.digest() {
         Some(wanted) if held.digest.as_deref() != Some(wanted) => Err(Failure::new(
@@ -434,7 +444,7 @@ fn expected(request: &PullRequest<'_>, held: Held, stage: Stage) -> Result<Held,
 }
 
 /// Refuses an image for another platform than the one that was asked for.
-fn suits(held: &Held, wanted: Option<&str>, stage: Stage) -> Result<(), Failure> {
+fn suits(held: &LocalImage, wanted: Option<&str>, stage: Stage) -> Result<(), Failure> {
     let (true, Some(wanted), Some(platform)) = (!held.suits(wanted), wanted, &held.platform) else {
         return Ok(());
     };

@@ -97,14 +97,14 @@ pub(super) struct Request<'a> {
     /// What the node marks its frames with: start-up files cannot know it. A pull's is its name.
     pub(super) nonce: String,
     /// For a pull: what makes it go on without us.
-    pub(super) own: Option<OnItsOwn>,
+    pub(super) own: Option<DetachedPull>,
     /// For the operator's own command: where its output goes.
     pub(super) spool: Option<Arc<Spool>>,
 }
 
 /// What a pull needs to go on without us.
 #[derive(Debug, Clone)]
-pub(super) struct OnItsOwn {
+pub(super) struct DetachedPull {
     /// The same for pulls of the same image through the same runtime: one at a time.
     pub(super) turn: String,
     /// How long it goes on when nobody asks after it.
@@ -115,7 +115,7 @@ pub(super) struct OnItsOwn {
     pub(super) disk_credentials: bool,
 }
 
-impl OnItsOwn {
+impl DetachedPull {
     /// How often the node has to hear of us: a few of them may be late.
     pub(super) fn beat(&self) -> Duration {
         (self.lease / 5).min(Duration::from_secs(30))
@@ -166,8 +166,8 @@ impl<'a> Request<'a> {
         Self {
             action: Action::Pull(when),
             commands,
-            nonce: fingerprint(&[job.mark, &node.name, &what].join("\0")),
-            own: Some(OnItsOwn {
+            nonce: fingerprint(&[job.pull_token, &node.name, &what].join("\0")),
+            own: Some(DetachedPull {
                 turn: fingerprint(&what),
                 lease: job.lease,
                 turn_limit: job.timeout.unwrap_or(TURN_LIMIT),
@@ -209,7 +209,7 @@ impl<'a> Request<'a> {
         values.text(self.action.word())?;
         values.number(stdout);
         values.number(stderr);
-        let (tick, ticks) = self.own.as_ref().map_or((0, 0), OnItsOwn::ticks);
+        let (tick, ticks) = self.own.as_ref().map_or((0, 0), DetachedPull::ticks);
         values.text(self.own.as_ref().map_or("", |own| &own.turn))?;
         values.number(tick);
         values.number(ticks);

@@ -25,8 +25,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::model::{
-    CommandOutput, ExitStatus, Failure, FailureKind, Held, Image, Node, RegistryLogin, RuntimeKind,
-    Stage,
+    CommandOutput, ExitStatus, Failure, FailureKind, Image, LocalImage, Node, RegistryLogin,
+    RuntimeKind, Stage,
 };
 use crate::ports::{
     Channel, ChannelEvent, Description, NodeCommand, PullRequest, Runtime, SecretDelivery, Session,
@@ -782,7 +782,7 @@ impl Runtime for ScriptedRuntime {
         self.command(&["version"])
     }
 
-    fn read_version(&self, output: &CommandOutput) -> Result<String, Failure> {
+    fn check_alive(&self, output: &CommandOutput) -> Result<String, Failure> {
         if output.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         } else {
@@ -799,7 +799,7 @@ impl Runtime for ScriptedRuntime {
         [_, version, socket]: [&CommandOutput; 3],
     ) -> Result<Description, Failure> {
         let text = |output: &CommandOutput| String::from_utf8_lossy(&output.stdout).into_owned();
-        self.read_version(version)?;
+        self.check_alive(version)?;
         Ok(Description {
             runtime: format!("{} {}", self.0, text(version)),
             endpoint: Some(text(socket)),
@@ -815,8 +815,8 @@ impl Runtime for ScriptedRuntime {
         _: &Image,
         output: &CommandOutput,
         _: Stage,
-    ) -> Result<Option<Held>, Failure> {
-        Ok(output.success().then(|| Held {
+    ) -> Result<Option<LocalImage>, Failure> {
+        Ok(output.success().then(|| LocalImage {
             digest: Some(String::from_utf8_lossy(&output.stdout).into_owned()),
             image_id: None,
             bytes: Some(1000),
@@ -824,7 +824,7 @@ impl Runtime for ScriptedRuntime {
         }))
     }
 
-    fn root<'a>(&self, _: Option<&'a str>) -> NodeCommand<'a> {
+    fn data_dir<'a>(&self, _: Option<&'a str>) -> NodeCommand<'a> {
         self.command(&["root"])
     }
 

@@ -48,7 +48,7 @@ const MISSING: Pulling = Pulling {
     image: IMAGE,
 };
 
-type Pull = Result<Ended<Outcome>, Failure>;
+type Pull = Result<Completion<Outcome>, Failure>;
 
 async fn pull_once(
     peer: &Peer,
@@ -70,22 +70,22 @@ async fn pull_once(
         },
         when: how.when,
         timeout: how.timeout,
-        patience: Patience::default(),
+        patience: StallPolicy::default(),
         arrived: &Layers::default(),
-        mark: "test",
+        pull_token: "test",
         lease: Duration::from_secs(600),
         disk_credentials: false,
     };
     let tell = |progress| match progress {
         Progress::Stage(stage) => stages.lock().unwrap().push(stage),
-        Progress::Transferred(_) => {}
+        Progress::BytesTransferred(_) => {}
     };
     let ended = pull(&mut session, &node(), &job, &tell, cancel).await;
     (ended, stages.into_inner().unwrap())
 }
 
-fn held() -> Held {
-    Held {
+fn held() -> LocalImage {
+    LocalImage {
         digest: Some(DIGEST.into()),
         image_id: None,
         bytes: Some(1000),
@@ -97,13 +97,13 @@ fn held() -> Held {
 async fn a_missing_image_is_inspected_pulled_and_verified_over_one_channel() {
     let peer = Peer::new();
     let (ended, stages) = pull_once(&peer, MISSING, pending()).await;
-    assert_eq!(ended, Ok(Ended::Done(Outcome::Pulled(held()))));
+    assert_eq!(ended, Ok(Completion::Done(Outcome::Pulled(held()))));
     assert_eq!(stages, [Stage::Inspect, Stage::Pull, Stage::Verify]);
     let counts = peer.counts("n1");
     assert_eq!((counts.channels, counts.pulls, counts.pulling), (1, 1, 0));
 
     let (ended, stages) = pull_once(&peer, MISSING, pending()).await;
-    assert_eq!(ended, Ok(Ended::Done(Outcome::Present(held()))));
+    assert_eq!(ended, Ok(Completion::Done(Outcome::Present(held()))));
     assert_eq!(stages, [Stage::Inspect]);
     assert_eq!(peer.counts("n1").pulls, 1);
 }
@@ -117,7 +117,7 @@ async fn an_image_that_always_changes_nothing_is_present() {
         ..MISSING
     };
     let (ended, stages) = pull_once(&peer, always, pending()).await;
-    assert_eq!(ended, Ok(Ended::Done(Outcome::Present(held()))));
+    assert_eq!(ended, Ok(Completion::Done(Outcome::Present(held()))));
     assert_eq!(stages, [Stage::Inspect, Stage::Pull, Stage::Verify]);
 }
 
@@ -163,7 +163,7 @@ async fn a_cancelled_pull_ends_at_once_and_a_deaf_node_is_given_up_after_ten_sec
         let began = Instant::now();
         let (ended, _) = pull_once(&peer, MISSING, sleep(5 * SECOND)).await;
         match patience {
-            0 => assert_eq!(ended, Ok(Ended::Cancelled)),
+            0 => assert_eq!(ended, Ok(Completion::Cancelled)),
             // It may go on there.
             _ => assert_eq!(ended.unwrap_err().kind, FailureKind::ConnectionLost),
         }
@@ -176,7 +176,7 @@ async fn a_cancelled_pull_ends_at_once_and_a_deaf_node_is_given_up_after_ten_sec
 async fn what_is_cancelled_before_it_starts_never_pulls() {
     let peer = Peer::new();
     let (ended, stages) = pull_once(&peer, MISSING, ready(())).await;
-    assert_eq!(ended, Ok(Ended::Cancelled));
+    assert_eq!(ended, Ok(Completion::Cancelled));
     assert_eq!((stages.len(), peer.counts("n1").pulls), (0, 0));
 }
 
@@ -213,12 +213,12 @@ async fn a_probe_prefers_crictl_and_tells_the_most_when_nothing_answers() {
     let peer = Peer::new();
     assert_eq!(
         ask(&peer, &node()).await,
-        Ok(Ended::Done(RuntimeKind::Crictl))
+        Ok(Completion::Done(RuntimeKind::Crictl))
     );
     peer.node("n1").probes(RuntimeKind::Docker);
     assert_eq!(
         ask(&peer, &node()).await,
-        Ok(Ended::Done(RuntimeKind::Docker))
+        Ok(Completion::Done(RuntimeKind::Docker))
     );
     peer.node("n1").no_runtime();
     let failure = ask(&peer, &node()).await.unwrap_err();
@@ -243,7 +243,7 @@ async fn facts_come_in_one_call_with_the_images_that_are_there() {
     let mut session = peer.connect(&node(), &|_| {}).await.unwrap();
     let images = [IMAGE.parse().unwrap(), "other:v1".parse().unwrap()];
     let asked = facts(&mut session, &node(), &DOCKER, &images, pending()).await;
-    let Ok(Ended::Done(facts)) = asked else {
+    let Ok(Completion::Done(facts)) = asked else {
         panic!("no facts");
     };
     let words = [&facts.os, &facts.architecture, &facts.system, &facts.root];
@@ -277,10 +277,10 @@ async fn check_tells_what_is_held_and_run_what_was_printed() {
     let mut session = peer.connect(&node(), &|_| {}).await.unwrap();
     let image = IMAGE.parse().unwrap();
     let ended = check(&mut session, &node(), &DOCKER, &image, None, pending()).await;
-    assert_eq!(ended, Ok(Ended::Done(None)));
+    assert_eq!(ended, Ok(Completion::Done(None)));
     peer.node("n1").image(IMAGE, [Step::Present]);
     let ended = check(&mut session, &node(), &DOCKER, &image, None, pending()).await;
-    assert_eq!(ended, Ok(Ended::Done(Some(held()))));
+    assert_eq!(ended, Ok(Completion::Done(Some(held()))));
     let ended = run(
         &mut session,
         &node(),
@@ -289,7 +289,7 @@ async fn check_tells_what_is_held_and_run_what_was_printed() {
         pending(),
     )
     .await;
-    assert_eq!(ended, Ok(Ended::Done(output.into())));
+    assert_eq!(ended, Ok(Completion::Done(output.into())));
     assert_eq!(peer.counts("n1").channels, 3);
 }
 
@@ -328,9 +328,9 @@ fn the_calls_can_move_between_threads() {
             },
             when: PullWhen::Missing,
             timeout: None,
-            patience: Patience::default(),
+            patience: StallPolicy::default(),
             arrived: &Layers::default(),
-            mark: "test",
+            pull_token: "test",
             lease: Duration::from_secs(600),
             disk_credentials: false,
         };
@@ -442,9 +442,9 @@ async fn announced(lines: &[&'static str], timeout: Option<Duration>) -> (Pull, 
         },
         when: PullWhen::Always,
         timeout,
-        patience: Patience::default(),
+        patience: StallPolicy::default(),
         arrived: &Layers::default(),
-        mark: "test",
+        pull_token: "test",
         lease: Duration::from_secs(600),
         disk_credentials: false,
     };
@@ -590,12 +590,12 @@ fn an_image_with_another_digest_than_asked_for_is_corrupt() {
     };
     let failure = expected(&request, held(), Stage::Verify).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Corrupt);
-    let unknown = Held {
+    let unknown = LocalImage {
         digest: None,
         ..held()
     };
     assert!(expected(&request, unknown, Stage::Verify).is_err());
-    let right = Held {
+    let right = LocalImage {
         digest: image.digest().map(String::from),
         ..held()
     };

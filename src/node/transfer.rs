@@ -11,7 +11,7 @@ use crate::model::{self, Failure, FailureKind, Stage, text};
 
 /// How much of an image has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Transferred {
+pub struct BytesTransferred {
     /// Bytes of layers, as the registry sends them, without the layers that were there before.
     pub bytes: u64,
     /// How many there will be, once that is known.
@@ -31,7 +31,7 @@ pub(super) struct Part {
 
 /// What makes a pull too slow.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Patience {
+pub struct StallPolicy {
     /// The longest time without progress.
     pub stall: Option<Duration>,
     /// The fewest bytes a second, over that time.
@@ -78,7 +78,7 @@ enum Standing {
     /// All of it came.
     Came,
     /// It was there before.
-    There,
+    LayerComplete,
 }
 
 /// The more layers a node tells of, the more of ours it fills.
@@ -155,7 +155,7 @@ impl Known {
         Some(self.layers.entry(name).or_insert(Layer {
             bytes: 0,
             size: 0,
-            standing: Standing::There,
+            standing: Standing::LayerComplete,
         }))
     }
 
@@ -163,7 +163,7 @@ impl Known {
     fn there(&mut self, name: String) {
         if let Some(layer) = self.layer(name) {
             layer.standing = match layer.standing {
-                Standing::There if layer.bytes == 0 => Standing::There,
+                Standing::LayerComplete if layer.bytes == 0 => Standing::LayerComplete,
                 _ => Standing::Came,
             };
         }
@@ -206,11 +206,11 @@ impl Known {
         self.manifest.as_ref()?.get(name).copied()
     }
 
-    fn so_far(&mut self) -> Transferred {
+    fn so_far(&mut self) -> BytesTransferred {
         let bytes = self.layers.iter().fold(0_u64, |sum, (name, layer)| {
             let size = self.size_of(name);
             let there = match layer.standing {
-                Standing::There => 0,
+                Standing::LayerComplete => 0,
                 // Whose layer it is shows in the manifest only: another pull may be at it.
                 _ if name.len() == DIGEST && size.is_none() => 0,
                 Standing::OnItsWay => layer.bytes,
@@ -226,7 +226,7 @@ impl Known {
         let total = self.manifest.as_ref().map(|all| {
             let is_to_come = |name: &String| {
                 let layer = self.layers.get(name);
-                layer.is_none_or(|layer| layer.standing != Standing::There)
+                layer.is_none_or(|layer| layer.standing != Standing::LayerComplete)
             };
             let sizes = all.iter().filter(|(name, _)| is_to_come(name));
             let sum = sizes.fold(0_u64, |sum, (_, size)| sum.saturating_add(*size));
@@ -234,7 +234,7 @@ impl Known {
             sum.max(self.most)
         });
         let bytes = self.most;
-        Transferred { bytes, total }
+        BytesTransferred { bytes, total }
     }
 
     fn arrived(&self) -> Option<u64> {
@@ -251,13 +251,14 @@ impl Known {
         names.into_iter().try_fold(0_u64, |sum, name| {
             let layer = self.layers.get(name)?;
             let size = match layer.standing {
-                Standing::There => 0,
+                Standing::LayerComplete => 0,
                 Standing::Came => self.size_of(name).unwrap_or(0).max(layer.size),
                 // It was seen to come, and the image is whole.
                 Standing::OnItsWay | Standing::Gone => self.size_of(name)?,
             };
             // A layer of no bytes does not exist: its size is not known.
-            (size > 0 || layer.standing == Standing::There).then(|| sum.saturating_add(size))
+            (size > 0 || layer.standing == Standing::LayerComplete)
+                .then(|| sum.saturating_add(size))
         })
     }
 }
@@ -265,8 +266,8 @@ impl Known {
 /// Follows one attempt.
 pub(super) struct Transfer<'a> {
     layers: &'a Layers,
-    patience: Patience,
-    tell: &'a (dyn Fn(Transferred) + Send + Sync),
+    patience: StallPolicy,
+    tell: &'a (dyn Fn(BytesTransferred) + Send + Sync),
     /// When it is given up unless something arrives; nothing while nobody can see what arrives.
     pub(super) stalled_at: Option<Instant>,
     /// When it is given up while nobody can see what arrives.
@@ -279,8 +280,8 @@ impl<'a> Transfer<'a> {
     pub(super) fn new(
         layers: &'a Layers,
         expected: Option<&[model::Layer]>,
-        patience: Patience,
-        tell: &'a (dyn Fn(Transferred) + Send + Sync),
+        patience: StallPolicy,
+        tell: &'a (dyn Fn(BytesTransferred) + Send + Sync),
     ) -> Self {
         layers.known().begin(expected);
         Self {
@@ -311,7 +312,7 @@ impl<'a> Transfer<'a> {
     /// Something can be seen from now on.
     pub(super) fn begin(&mut self) {
         let now = Instant::now();
-        let Transferred { bytes, .. } = self.layers.known().so_far();
+        let BytesTransferred { bytes, .. } = self.layers.known().so_far();
         self.window = Some((now, bytes));
         self.wait(now);
     }
@@ -387,9 +388,9 @@ impl<'a> Transfer<'a> {
             Stage::Pull,
             format!(
                 "only {} a second arrived for {}, less than --min-rate {}; the pull was ended",
-                text::bytes(per_second),
+                text::format_bytes(per_second),
                 humantime::format_duration(stall),
-                text::bytes(rate),
+                text::format_bytes(rate),
             ),
         ))
     }
@@ -397,15 +398,17 @@ impl<'a> Transfer<'a> {
     /// Nothing arrived for too long.
     pub(super) fn stalled(&self) -> Failure {
         let stall = self.patience.stall.unwrap_or_default();
-        let Transferred { bytes, total } = self.layers.known().so_far();
-        let of = total.map_or(String::new(), |total| format!(" of {}", text::bytes(total)));
+        let BytesTransferred { bytes, total } = self.layers.known().so_far();
+        let of = total.map_or(String::new(), |total| {
+            format!(" of {}", text::format_bytes(total))
+        });
         Failure::new(
             FailureKind::Stalled,
             Stage::Pull,
             format!(
                 "nothing arrived for {}, with {}{of} there; the pull was ended",
                 humantime::format_duration(stall),
-                text::bytes(bytes),
+                text::format_bytes(bytes),
             ),
         )
     }
@@ -469,13 +472,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_came_counts_and_what_was_there_or_is_anothers_does_not() {
         let told = Mutex::new(vec![]);
-        let tell = |transferred: Transferred| {
+        let tell = |transferred: BytesTransferred| {
             told.lock()
                 .unwrap()
                 .push((transferred.bytes, transferred.total));
         };
         let layers = Layers::default();
-        let mut transfer = Transfer::new(&layers, None, Patience::default(), &tell);
+        let mut transfer = Transfer::new(&layers, None, StallPolicy::default(), &tell);
         transfer.begin();
         let on_its_way = |name: &str, bytes| part(&digest(name), bytes, 0);
         // Until the manifest is known, any of them may be another pull's.
@@ -501,7 +504,7 @@ mod tests {
     #[test]
     fn a_pull_too_fast_to_be_seen_is_counted_at_its_end() {
         let layers = Layers::default();
-        let mut transfer = Transfer::new(&layers, None, Patience::default(), &|_| {});
+        let mut transfer = Transfer::new(&layers, None, StallPolicy::default(), &|_| {});
         transfer.came(whole("a", 30));
         transfer.came(whole("9", 3));
         transfer.manifest(&manifest(&[("a", 30), ("b", 50)]));
@@ -515,7 +518,7 @@ mod tests {
     #[test]
     fn a_size_that_nobody_knows_is_no_zero() {
         let layers = Layers::default();
-        let mut transfer = Transfer::new(&layers, None, Patience::default(), &|_| {});
+        let mut transfer = Transfer::new(&layers, None, StallPolicy::default(), &|_| {});
         transfer.succeeded();
         assert_eq!(layers.arrived(), None, "the node cannot count");
         transfer.counted();
@@ -531,11 +534,11 @@ mod tests {
     #[test]
     fn a_layer_counts_once_over_all_attempts() {
         let layers = Layers::default();
-        let mut first = Transfer::new(&layers, None, Patience::default(), &|_| {});
+        let mut first = Transfer::new(&layers, None, StallPolicy::default(), &|_| {});
         first.there(digest("c"));
         first.came(whole("a", 30));
         first.progress(vec![part(&digest("b"), 20, 50)]).unwrap();
-        let mut second = Transfer::new(&layers, None, Patience::default(), &|_| {});
+        let mut second = Transfer::new(&layers, None, StallPolicy::default(), &|_| {});
         for name in ["a", "c"] {
             second.there(digest(name));
         }
@@ -545,7 +548,7 @@ mod tests {
         second.succeeded();
         assert_eq!(layers.arrived(), Some(80));
         // It is looked at again, over another connection.
-        let mut again = Transfer::new(&layers, None, Patience::default(), &|_| {});
+        let mut again = Transfer::new(&layers, None, StallPolicy::default(), &|_| {});
         assert_eq!(layers.arrived(), None);
         for name in ["a", "c"] {
             again.there(digest(name));
@@ -561,14 +564,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn docker_has_a_sum_when_the_registry_was_asked() {
         let told = Mutex::new(vec![]);
-        let tell = |transferred: Transferred| {
+        let tell = |transferred: BytesTransferred| {
             told.lock()
                 .unwrap()
                 .push((transferred.bytes, transferred.total));
         };
-        let stall = Patience {
+        let stall = StallPolicy {
             stall: Some(SECOND),
-            ..Patience::default()
+            ..StallPolicy::default()
         };
         let layer = |digit: &str, bytes| model::Layer {
             digest: format!("sha256:{}", digest(digit)),
@@ -598,10 +601,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_a_pull_that_nobody_can_see_has_a_limit_of_its_own() {
-        let patience = Patience {
+        let patience = StallPolicy {
             stall: Some(10 * SECOND),
             unseen: Some(100 * SECOND),
-            ..Patience::default()
+            ..StallPolicy::default()
         };
         let layers = Layers::default();
         let mut transfer = Transfer::new(&layers, None, patience, &|_| {});
@@ -629,7 +632,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_trickle_and_a_pause_are_stalls_and_unpacking_is_none() {
-        let patience = Patience {
+        let patience = StallPolicy {
             stall: Some(10 * SECOND),
             min_rate: Some(100),
             unseen: None,

@@ -237,7 +237,7 @@ fn unreached(host: &str, error: &hyper_util::client::legacy::Error) -> RegistryE
 }
 
 /// Questions about one repository.
-pub(super) struct Talk<'a> {
+pub(super) struct RegistryClient<'a> {
     http: &'a Http,
     base: String,
     login: Option<&'a RegistryLogin>,
@@ -246,7 +246,7 @@ pub(super) struct Talk<'a> {
     authorization: Option<(Authority, HeaderValue)>,
 }
 
-impl<'a> Talk<'a> {
+impl<'a> RegistryClient<'a> {
     pub(super) fn new(
         http: &'a Http,
         registry: &str,

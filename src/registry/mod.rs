@@ -12,9 +12,9 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt as _};
 use tokio::time::{Instant, timeout_at};
 
-use crate::model::text::span;
+use crate::model::text::format_duration;
 use crate::model::{Image, Manifest, PlannedImage};
-use http::{Http, Talk};
+use http::{Http, RegistryClient};
 
 /// How many images are asked about at one time.
 const AT_ONE_TIME: usize = 4;
@@ -42,7 +42,7 @@ pub async fn contents(
         .map(|planned| async {
             let asked = timeout_at(until, content(&http, planned, platform));
             asked.await.unwrap_or_else(|_| {
-                let (registry, limit) = (planned.image.registry(), span(limit));
+                let (registry, limit) = (planned.image.registry(), format_duration(limit));
                 let why = format!("{registry} did not tell within {limit}");
                 Err(RegistryError(why))
             })
@@ -59,7 +59,7 @@ async fn content(
 ) -> Result<Vec<Manifest>, RegistryError> {
     let image = &planned.image;
     let login = planned.login.as_ref().map(|found| &found.login);
-    let mut talk = Talk::new(http, image.registry(), image.repository(), login);
+    let mut talk = RegistryClient::new(http, image.registry(), image.repository(), login);
     let first = talk.manifest(reference(image)).await?;
     let entries = match manifest::read(&first)? {
         manifest::Answer::Image(layers) => {

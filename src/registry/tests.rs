@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::contents;
-use crate::model::{FoundLogin, LoginSource, Manifest, PlannedImage, RegistryLogin, Secret};
+use crate::model::{Credential, LoginSource, Manifest, PlannedImage, RegistryLogin, Secret};
 
 const IMAGE: &str = r#"{"schemaVersion":2,"config":{"digest":"sha256:c","size":9},
     "layers":[{"digest":"sha256:a","size":100},{"digest":"sha256:b","size":20}]}"#;
@@ -94,7 +94,7 @@ async fn ask_with(
 ) -> Result<Vec<Manifest>, String> {
     let planned = PlannedImage {
         image: format!("{host}/team/app:v1").parse().unwrap(),
-        login: login.map(|login| FoundLogin {
+        login: login.map(|login| Credential {
             login,
             source: LoginSource::Prompt,
         }),

@@ -10,9 +10,9 @@ use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::RunInfo;
-use super::board::Board;
 use super::frame::{View, frame};
 use super::lines::line;
+use super::run_state::RunState;
 use super::screen::{Device, Screen};
 use crate::model::Event;
 
@@ -23,7 +23,7 @@ const LINES: usize = 1000;
 
 /// What the facts change and the frames show.
 struct State {
-    board: Board,
+    board: RunState,
     /// Lines that are to stand above the frame.
     lines: VecDeque<String>,
     /// How many were given up.
@@ -59,7 +59,7 @@ impl Bars {
         color: bool,
     ) -> Self {
         let state = Arc::new(Mutex::new(State {
-            board: Board::new(Arc::clone(&info)),
+            board: RunState::new(Arc::clone(&info)),
             lines: VecDeque::new(),
             lost: 0,
         }));

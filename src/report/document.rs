@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use super::RunResult;
 use crate::model::{
     Attempt, Counts, ExitStatus, Failure, FailureKind, Kept, NodeRecord, Outcome, Record, Retry,
-    Stage, Work, text::capped,
+    Stage, Work, text::truncate_bytes,
 };
 
 /// The longest detail in a document, in bytes: a node's words must not fill a disk.
@@ -286,7 +286,7 @@ pub(super) fn digests_of(result: &RunResult, item: usize) -> BTreeMap<&str, Vec<
 /// What a node's outcomes come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Standing {
+pub(super) enum NodeStatus {
     /// All is as wanted.
     Ok,
     /// Something is not.
@@ -295,18 +295,18 @@ pub(super) enum Standing {
     NotRun,
 }
 
-pub(super) fn standing(node: &NodeRecord) -> Standing {
+pub(super) fn node_status(node: &NodeRecord) -> NodeStatus {
     let mut wrong = node
         .items
         .iter()
         .filter(|record| !record.outcome.is_ok())
         .peekable();
     if wrong.peek().is_none() {
-        Standing::Ok
+        NodeStatus::Ok
     } else if wrong.all(|record| matches!(record.outcome, Outcome::NotRun(_))) {
-        Standing::NotRun
+        NodeStatus::NotRun
     } else {
-        Standing::Failed
+        NodeStatus::Failed
     }
 }
 
@@ -329,10 +329,10 @@ pub fn counts(result: &RunResult) -> Counts {
                 Outcome::NotRun(_) | Outcome::Failed(_) | Outcome::Probed(_) => {}
             }
         }
-        match standing(node) {
-            Standing::Ok => counts.ok += 1,
-            Standing::Failed => counts.failed += 1,
-            Standing::NotRun => counts.not_run += 1,
+        match node_status(node) {
+            NodeStatus::Ok => counts.ok += 1,
+            NodeStatus::Failed => counts.failed += 1,
+            NodeStatus::NotRun => counts.not_run += 1,
         }
     }
     counts
@@ -415,7 +415,7 @@ pub(super) fn failure_entry(failure: &Failure) -> FailureEntry {
         kind: failure.kind.as_str(),
         stage: failure.stage.as_str(),
         retryable: failure.kind.retry() != Retry::Never,
-        detail: capped(failure.detail.as_bytes(), DETAIL_LIMIT),
+        detail: truncate_bytes(failure.detail.as_bytes(), DETAIL_LIMIT),
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use console::{Style, measure_text_width, truncate_str};
 
-use super::board::{AtWork, Board};
 use super::groups::Group;
-use super::lines::shown;
-use crate::model::text::{bytes, count, span};
+use super::lines::escape_truncated;
+use super::run_state::{AtWork, RunState};
+use crate::model::text::{format_bytes, format_count, format_duration};
 use crate::model::{Image, Stage, StopReason};
 
 /// How many columns and lines there are, and whether colour is welcome.
@@ -48,7 +48,7 @@ impl View {
 }
 
 /// The board at `now` since the start. No line is blank, and none wider or more than fit.
-pub fn frame(board: &Board, now: Duration, view: View) -> Vec<String> {
+pub fn frame(board: &RunState, now: Duration, view: View) -> Vec<String> {
     // What changes with time alone changes once a second.
     let now = Duration::from_secs(now.as_secs());
     let mut lines = vec![counts(board, now, view), pace(board, now, view)];
@@ -61,7 +61,10 @@ pub fn frame(board: &Board, now: Duration, view: View) -> Vec<String> {
                     StopReason::Interrupted => "; Ctrl-C again ends at once",
                     _ => "",
                 };
-                format!(": waiting for {} to end{again}", count(running, "node"))
+                format!(
+                    ": waiting for {} to end{again}",
+                    format_count(running, "node")
+                )
             }
         };
         let line = format!("stopping, {reason}{rest}");
@@ -69,7 +72,7 @@ pub fn frame(board: &Board, now: Duration, view: View) -> Vec<String> {
     }
     let yellow = view.style().yellow();
     for (registry, until) in board.paused.iter().filter(|(_, until)| **until > now) {
-        let left = span(Duration::from_secs(
+        let left = format_duration(Duration::from_secs(
             (*until - now).as_secs_f64().ceil() as u64
         ));
         let line = format!("  {registry} is left alone by all nodes for {left} more");
@@ -96,7 +99,7 @@ pub fn frame(board: &Board, now: Duration, view: View) -> Vec<String> {
 }
 
 /// "412 done, 32 running, 3 failed, 4553 left of 5000 nodes, 1m 12s".
-fn counts(board: &Board, now: Duration, view: View) -> String {
+fn counts(board: &RunState, now: Duration, view: View) -> String {
     let tally = board.tally();
     let style = view.style();
     let word = |number: usize, word: &str, style: Style| {
@@ -129,8 +132,8 @@ fn counts(board: &Board, now: Duration, view: View) -> String {
         .wave
         .filter(|(wave, _)| *wave > 1 || board.info.plan.policy.waves.len() > 1);
     for part in [
-        Some(format!(" of {}", count(nodes, "node"))),
-        Some(format!(", {}", span(now))),
+        Some(format!(" of {}", format_count(nodes, "node"))),
+        Some(format!(", {}", format_duration(now))),
         wave.map(|(wave, end)| format!(", wave {wave} up to node {end}")),
     ] {
         let part = part.unwrap_or_default();
@@ -142,7 +145,7 @@ fn counts(board: &Board, now: Duration, view: View) -> String {
 }
 
 /// "[######--------------]  31%  12.1 GB  301.2 MB/s  about 2m 10s left".
-fn pace(board: &Board, now: Duration, view: View) -> String {
+fn pace(board: &RunState, now: Duration, view: View) -> String {
     let tally = board.tally();
     // 100 only when nothing is left: what has arrived is still to be unpacked and looked at.
     let most = if tally.running + tally.left > 0 {
@@ -156,7 +159,9 @@ fn pace(board: &Board, now: Duration, view: View) -> String {
         bar(share, (view.width / 4).clamp(10, 40)),
         (share * 100.0).floor()
     );
-    let rate = board.rate(now).map(|rate| format!("  {}/s", bytes(rate)));
+    let rate = board
+        .rate(now)
+        .map(|rate| format!("  {}/s", format_bytes(rate)));
     let left = board.time_left(now).filter(|left| !left.is_zero());
     let left = left.map(|left| {
         // A guess that looks exact would be believed.
@@ -165,10 +170,12 @@ fn pace(board: &Board, now: Duration, view: View) -> String {
             60..600 => Duration::from_secs(left.as_secs().div_ceil(10) * 10),
             seconds => Duration::from_secs(seconds.div_ceil(60) * 60),
         };
-        format!("  about {} left", span(left).replace(" 00s", ""))
+        format!("  about {} left", format_duration(left).replace(" 00s", ""))
     });
     for part in [
-        board.arrived().map(|sum| format!("  {}", bytes(sum))),
+        board
+            .arrived()
+            .map(|sum| format!("  {}", format_bytes(sum))),
         rate,
         left,
     ] {
@@ -191,7 +198,7 @@ fn bar(share: f64, width: usize) -> String {
 }
 
 /// What failed for good, the biggest first.
-fn failures(board: &Board, view: View) -> Vec<String> {
+fn failures(board: &RunState, view: View) -> Vec<String> {
     let mut groups: Vec<&Group> = board.failed.groups().iter().collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.nodes.len()));
     let red = view.style().red();
@@ -207,7 +214,7 @@ fn failures(board: &Board, view: View) -> Vec<String> {
 }
 
 /// Why nodes wait for another try, the most frequent first.
-fn tries(board: &Board, now: Duration, view: View) -> Vec<String> {
+fn tries(board: &RunState, now: Duration, view: View) -> Vec<String> {
     let mut groups: Vec<(Vec<usize>, Duration)> = Vec::new();
     groups.resize(board.retried.groups().len(), (Vec::new(), Duration::MAX));
     for (node, again) in board.waiting() {
@@ -225,7 +232,7 @@ fn tries(board: &Board, now: Duration, view: View) -> Vec<String> {
         let next = match due.saturating_sub(now).as_secs() {
             0 if is_full => "once another node is done".to_string(),
             0 => "now".to_string(),
-            seconds => format!("in {}", span(Duration::from_secs(seconds))),
+            seconds => format!("in {}", format_duration(Duration::from_secs(seconds))),
         };
         let head = yellow.apply_to(format!("{} to try again {next}", nodes.len()));
         cause(board, &head.to_string(), group, &nodes, view)
@@ -234,7 +241,7 @@ fn tries(board: &Board, now: Duration, view: View) -> Vec<String> {
 }
 
 /// "  3 failed: registry-auth (pull) on node-7, node-3, node-1: unauthorized".
-fn cause(board: &Board, head: &str, group: &Group, nodes: &[usize], view: View) -> String {
+fn cause(board: &RunState, head: &str, group: &Group, nodes: &[usize], view: View) -> String {
     let most = (view.width / COLUMNS).clamp(1, NAMES);
     let names: Vec<String> = nodes
         .iter()
@@ -270,18 +277,18 @@ fn end_of(said: &str, room: usize) -> Cow<'_, str> {
     format!("{CUT}{end}").into()
 }
 
-fn name(board: &Board, node: usize) -> String {
+fn name(board: &RunState, node: usize) -> String {
     let node = board.info.plan.fleet.nodes().get(node);
-    shown(node.map_or("?", |node| &node.name), NAME).into_owned()
+    escape_truncated(node.map_or("?", |node| &node.name), NAME).into_owned()
 }
 
 /// The nodes at work that do not just wait for a turn.
-fn pulling(board: &Board) -> impl Iterator<Item = (&usize, &AtWork)> {
+fn pulling(board: &RunState) -> impl Iterator<Item = (&usize, &AtWork)> {
     board.working.iter().filter(|(_, work)| !work.is_queued())
 }
 
 /// Those in `room` lines, the ones that take longest first.
-fn at_work(board: &Board, now: Duration, view: View, room: usize) -> Vec<String> {
+fn at_work(board: &RunState, now: Duration, view: View, room: usize) -> Vec<String> {
     let mut nodes: Vec<(&usize, &AtWork)> = pulling(board).collect();
     nodes.sort_by_key(|(node, work)| (work.since, **node));
     let hidden = match nodes.len() > room {
@@ -300,10 +307,10 @@ fn at_work(board: &Board, now: Duration, view: View, room: usize) -> Vec<String>
         .collect();
     if hidden > 0 && room > 0 {
         lines.push(match nodes.is_empty() {
-            true => format!("  {} at work", count(hidden, "node")),
+            true => format!("  {} at work", format_count(hidden, "node")),
             false => format!(
                 "  and {} more, at work for less time",
-                count(hidden, "node")
+                format_count(hidden, "node")
             ),
         });
     }
@@ -319,7 +326,7 @@ const RATE: usize = 4;
 const NOTE: usize = 6;
 
 /// Name, what is done, how much has arrived, a bar, how fast, since when, which try.
-fn row(board: &Board, now: Duration, node: usize, work: &AtWork) -> Vec<String> {
+fn row(board: &RunState, now: Duration, node: usize, work: &AtWork) -> Vec<String> {
     let image = work.item.filter(|_| board.info.plan.work.items() > 1);
     let image = image.and_then(|item| board.info.plan.work.image(item));
     let stage = work.stage.map_or("starting", Stage::as_str);
@@ -332,15 +339,17 @@ fn row(board: &Board, now: Duration, node: usize, work: &AtWork) -> Vec<String> 
     let what = image.map_or(stage.into(), |image| format!("{stage} {}", short(image)));
     let took = Duration::from_secs(now.saturating_sub(work.since).as_secs());
     let arrived = work.arrived.map(|(there, total)| {
-        let of = total.map_or(String::new(), |total| format!(" of {}", bytes(total)));
-        format!("{}{of}", bytes(there))
+        let of = total.map_or(String::new(), |total| {
+            format!(" of {}", format_bytes(total))
+        });
+        format!("{}{of}", format_bytes(there))
     });
     let share = work.arrived.and_then(|(there, total)| {
         let total = total.filter(|total| *total > 0)?;
         Some(bar(there as f64 / total as f64, 10))
     });
     let rate = work.arrived.and_then(|_| work.meter.rate(now));
-    let rate = rate.map(|rate| format!("{}/s", bytes(rate)));
+    let rate = rate.map(|rate| format!("{}/s", format_bytes(rate)));
     let note = board
         .again
         .get(&node)
@@ -351,7 +360,7 @@ fn row(board: &Board, now: Duration, node: usize, work: &AtWork) -> Vec<String> 
         arrived.unwrap_or_default(),
         share.unwrap_or_default(),
         rate.unwrap_or_default(),
-        span(took),
+        format_duration(took),
         note.unwrap_or_default(),
     ]
 }
@@ -362,7 +371,7 @@ fn short(image: &Image) -> String {
     let name = whole
         .rsplit_once('/')
         .map_or(whole.as_str(), |(_, name)| name);
-    shown(name, 30).into_owned()
+    escape_truncated(name, 30).into_owned()
 }
 
 /// Makes the columns equally wide, numbers to the right, and leaves out what does not fit `width`.

@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::super::{RunInfo, lines::standing};
+use super::super::{RunInfo, lines::status_line};
 use super::*;
 use crate::model::{
-    Event, Fact, Failure, FailureKind, Fleet, Held, Node, Outcome, Plan, PlannedImage, Policy,
-    Record, StopReason, Work,
+    Event, EventKind, Failure, FailureKind, Fleet, LocalImage, Node, Outcome, Plan, PlannedImage,
+    Policy, Record, StopReason, Work,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
 struct Run {
-    board: Board,
+    board: RunState,
     at: Duration,
 }
 
@@ -29,12 +29,12 @@ impl Run {
             fleet: Fleet::new((1..=nodes).map(named).collect()).unwrap(),
             work: Work::Pull(images.iter().map(planned).collect()),
             policy: Policy::default(),
-            held: HashMap::new(),
+            already_present: HashMap::new(),
             contents: Vec::new(),
-            mark: String::new(),
+            pull_token: String::new(),
         };
         Self {
-            board: Board::new(Arc::new(RunInfo {
+            board: RunState::new(Arc::new(RunInfo {
                 id: "run".into(),
                 started: SystemTime::UNIX_EPOCH,
                 plan: Arc::new(plan),
@@ -45,25 +45,25 @@ impl Run {
         }
     }
 
-    fn tell(&mut self, fact: Fact) {
+    fn tell(&mut self, fact: EventKind) {
         let at = self.at;
         let number = 1;
         self.board.apply(&Event { number, at, fact });
     }
 
     fn start(&mut self, node: usize) {
-        self.tell(Fact::NodeStarted { node });
+        self.tell(EventKind::NodeStarted { node });
         self.stage(node, Stage::Pull);
     }
 
     fn stage(&mut self, node: usize, stage: Stage) {
         let item = Some(0);
-        self.tell(Fact::NodeStage { node, item, stage });
+        self.tell(EventKind::NodeStage { node, item, stage });
     }
 
     fn arrives(&mut self, node: usize, bytes: u64, total: Option<u64>) {
         let item = 0;
-        self.tell(Fact::Progress {
+        self.tell(EventKind::Progress {
             node,
             item,
             bytes,
@@ -79,21 +79,21 @@ impl Run {
             arrived: None,
         };
         let (item, record) = (0, Arc::new(record));
-        self.tell(Fact::Finished { node, item, record });
+        self.tell(EventKind::Finished { node, item, record });
         let done = true;
-        self.tell(Fact::NodeLeft { node, done });
+        self.tell(EventKind::NodeLeft { node, done });
     }
 
     fn tries_again(&mut self, node: usize, words: &str) {
         let failure = Failure::new(FailureKind::RegistryUnavailable, Stage::Pull, words);
-        self.tell(Fact::AttemptFailed {
+        self.tell(EventKind::AttemptFailed {
             node,
             item: 0,
             attempt: 1,
             failure,
             retry_in: 12 * SECOND,
         });
-        self.tell(Fact::NodeLeft { node, done: false });
+        self.tell(EventKind::NodeLeft { node, done: false });
     }
 
     fn frame(&self, height: usize, width: usize) -> Vec<String> {
@@ -107,7 +107,7 @@ impl Run {
 }
 
 fn pulled() -> Outcome {
-    Outcome::Pulled(Held {
+    Outcome::Pulled(LocalImage {
         digest: None,
         image_id: None,
         bytes: None,
@@ -175,7 +175,7 @@ fn nothing_is_said_of_the_time_that_is_left_unless_it_is_known() {
     run.arrives(0, 20_000_000, Some(20_000_000));
     run.at = 33 * SECOND;
     assert!(told(&run));
-    run.tell(Fact::Stopping {
+    run.tell(EventKind::Stopping {
         reason: StopReason::Interrupted,
     });
     assert!(!told(&run), "it is about to stop");
@@ -246,7 +246,7 @@ fn a_try_that_waits_for_its_registry_or_for_a_place_says_so() {
         let line = frame.iter().find(|line| line.contains(" to try again "));
         line.unwrap().split(':').next().unwrap().trim().to_string()
     };
-    run.tell(Fact::RegistryPaused {
+    run.tell(EventKind::RegistryPaused {
         registry: IMAGE.split('/').next().unwrap().into(),
         length: 24 * SECOND,
     });
@@ -265,7 +265,7 @@ fn a_total_holds_what_still_comes_and_no_more() {
     run.start(0);
     let arrives = |run: &mut Run, item, bytes, total| {
         let node = 0;
-        run.tell(Fact::Progress {
+        run.tell(EventKind::Progress {
             node,
             item,
             bytes,
@@ -286,7 +286,7 @@ fn a_total_holds_what_still_comes_and_no_more() {
     };
     for (item, arrived) in [(0, Some(30)), (1, Some(10))] {
         let record = record(arrived);
-        run.tell(Fact::Finished {
+        run.tell(EventKind::Finished {
             node: 0,
             item,
             record,
@@ -298,13 +298,13 @@ fn a_total_holds_what_still_comes_and_no_more() {
     assert_eq!(run.board.unseen(), 0);
     run.start(1);
     let record = record(None);
-    run.tell(Fact::Finished {
+    run.tell(EventKind::Finished {
         node: 1,
         item: 0,
         record,
     });
     assert_eq!((run.board.arrived(), run.board.unseen()), (Some(40), 1));
-    let standing = standing(&run.board, run.at, "running");
+    let standing = status_line(&run.board, run.at, "running");
     assert!(standing.ends_with(" bytes=40 unseen=1"), "{standing}");
 }
 
@@ -343,12 +343,12 @@ fn waiting_for_a_registry_has_a_word_of_its_own_and_takes_no_lines_from_those_th
         .iter()
         .any(|line| line.starts_with("  worker-0001  unpack  1.0 MB of "));
     assert!(unpacks, "{frame:#?}");
-    let standing = standing(&run.board, run.at, "running");
+    let standing = status_line(&run.board, run.at, "running");
     assert!(
         standing.contains(" left=10 waiting=0 queued=30"),
         "{standing}"
     );
-    run.tell(Fact::RegistryPaused {
+    run.tell(EventKind::RegistryPaused {
         registry: registry.into(),
         length: 12 * SECOND,
     });

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::RunResult;
-use super::lines::{shown, telling};
+use super::lines::{escape_truncated, truncate_middle};
 use crate::model::{ExitStatus, Failure, FailureKind, Outcome, Plan, Stage};
 
 /// The longest example of a cause, in characters.
@@ -37,7 +37,7 @@ pub(super) struct Group {
 
 /// The groups of a finished run: failures first, those of one kind together, the kinds and groups with most nodes first.
 pub(super) fn groups(result: &RunResult) -> Vec<Group> {
-    let mut causes = Causes::default();
+    let mut causes = FailureGroups::default();
     for (node, record) in result.nodes.iter().enumerate() {
         for (item, record) in record.items.iter().enumerate() {
             causes.outcome(&result.info.plan, node, item, &record.outcome);
@@ -64,12 +64,12 @@ pub(super) fn groups(result: &RunResult) -> Vec<Group> {
 
 /// Causes with the nodes that they hit.
 #[derive(Debug, Clone, Default)]
-pub struct Causes {
+pub struct FailureGroups {
     places: BTreeMap<Cause, usize>,
     groups: Vec<Group>,
 }
 
-impl Causes {
+impl FailureGroups {
     /// All groups, in order of appearance.
     pub fn groups(&self) -> &[Group] {
         &self.groups
@@ -130,7 +130,7 @@ impl Causes {
             Outcome::Ran(output) if !output.success() => match &output.exit {
                 ExitStatus::Code(code) => (format!("exit status {code}"), None, String::new()),
                 ExitStatus::Signal(name) => {
-                    let how = format!("ended by signal {}", shown(name, 20));
+                    let how = format!("ended by signal {}", escape_truncated(name, 20));
                     (how, None, String::new())
                 }
             },
@@ -163,7 +163,7 @@ impl Causes {
         if place == self.groups.len() {
             self.groups.push(Group {
                 what,
-                example: telling(words, EXAMPLE).into_owned(),
+                example: truncate_middle(words, EXAMPLE).into_owned(),
                 kind,
                 nodes: Vec::new(),
                 fingerprints: Vec::new(),
@@ -183,7 +183,7 @@ fn fingerprints(detail: &str) -> Vec<String> {
     let words = detail.split(|c: char| c.is_whitespace() || ",;()".contains(c));
     words
         .filter(|word| word.starts_with("SHA256:"))
-        .map(|word| shown(word, 60).into_owned())
+        .map(|word| escape_truncated(word, 60).into_owned())
         .collect()
 }
 

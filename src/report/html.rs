@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::RunResult;
-use super::document::{document_within, standing, took};
+use super::document::{document_within, node_status, took};
 use super::groups::groups;
 use super::timeline::{Timeline, milliseconds};
-use crate::model::text::{capped, printed};
+use crate::model::text::{escape_multiline, truncate_bytes};
 
 const PAGE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
@@ -29,7 +29,7 @@ pub(super) fn page(result: &RunResult, timeline: Timeline) -> serde_json::Result
     let nodes = result.nodes.iter().zip(timeline.end(passed));
     let nodes: Vec<Value> = nodes
         .map(|(record, course)| {
-            json!({"standing": standing(record), "spans": course.spans, "failures": course.failures})
+            json!({"standing": node_status(record), "spans": course.spans, "failures": course.failures})
         })
         .collect();
     let groups: Vec<Value> = groups(result)
@@ -71,7 +71,7 @@ pub(super) fn page(result: &RunResult, timeline: Timeline) -> serde_json::Result
 /// Takes from every text what a browser would obey or hide, and what is beyond measure.
 fn tame(value: &mut Value) {
     match value {
-        Value::String(text) => *text = printed(&capped(text.as_bytes(), TEXT)),
+        Value::String(text) => *text = escape_multiline(&truncate_bytes(text.as_bytes(), TEXT)),
         Value::Array(values) => values.iter_mut().for_each(tame),
         Value::Object(fields) => fields.values_mut().for_each(tame),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}

@@ -4,13 +4,13 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::background::{Background, Output};
 use super::bars::Bars;
-use super::board::Board;
 use super::document::{counts, digests_agree};
-use super::lines::{beginning, line, standing};
+use super::lines::{beginning, line, status_line};
+use super::run_state::RunState;
 use super::screen::Screen;
 use super::summary::write_summary;
+use super::writer_thread::{Output, WriterThread};
 use super::{Progress, Reporter, RunInfo, RunResult};
 use crate::model::Event;
 
@@ -43,16 +43,16 @@ pub struct Human {
 /// What is shown where there are no bars.
 struct Lines {
     info: Arc<RunInfo>,
-    board: Arc<Mutex<Board>>,
+    board: Arc<Mutex<RunState>>,
     verbose: bool,
-    output: Background,
+    output: WriterThread,
 }
 
 impl Lines {
     fn new(info: Arc<RunInfo>, verbose: bool, output: Output, heartbeat: Duration) -> Self {
-        let board = Arc::new(Mutex::new(Board::new(Arc::clone(&info))));
+        let board = Arc::new(Mutex::new(RunState::new(Arc::clone(&info))));
         let seen = Arc::clone(&board);
-        let output = Background::with_pulse(output, Some(heartbeat), move || {
+        let output = WriterThread::with_pulse(output, Some(heartbeat), move || {
             standing_now(&seen, "running")
         });
         output.write(beginning(&info) + "\n");
@@ -83,10 +83,10 @@ impl Lines {
 }
 
 /// Where all nodes stand, as a line with its end.
-fn standing_now(board: &Mutex<Board>, status: &str) -> String {
+fn standing_now(board: &Mutex<RunState>, status: &str) -> String {
     let board = board.lock().unwrap_or_else(PoisonError::into_inner);
     let now = board.info.started.elapsed().unwrap_or_default();
-    standing(&board, now, status) + "\n"
+    status_line(&board, now, status) + "\n"
 }
 
 impl Human {
@@ -179,7 +179,7 @@ impl Reporter for Human {
 mod tests {
     use super::super::tests::{Captured, pull, result};
     use super::*;
-    use crate::model::{Fact, Outcome};
+    use crate::model::{EventKind, Outcome};
 
     #[test]
     fn lines_have_a_heartbeat_also_when_nothing_happens() {
@@ -191,7 +191,7 @@ mod tests {
         lines.event(&Event {
             number: 1,
             at: Duration::ZERO,
-            fact: Fact::NodeStarted { node: 0 },
+            fact: EventKind::NodeStarted { node: 0 },
         });
         let beats = || {
             let standing = " status=running done=0 running=1 failed=0 not_run=0 left=2 waiting=0";

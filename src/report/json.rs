@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::background::{Background, Output};
 use super::document::{OutcomeEntry, document, failure_entry, outcome_entry, seconds, timestamp};
+use super::writer_thread::{Output, WriterThread};
 use super::{Reporter, RunInfo, RunResult};
-use crate::model::{Event, Fact, Outcome};
+use crate::model::{Event, EventKind, Outcome};
 
 /// One document at the end of the run.
 pub struct Json(Output);
@@ -43,13 +43,13 @@ pub fn write_document(result: &RunResult, out: &mut dyn Write) -> io::Result<()>
 /// One event a line, and the document as the last line's `result`.
 pub struct Jsonl {
     info: Arc<RunInfo>,
-    output: Background,
+    output: WriterThread,
 }
 
 impl Jsonl {
     /// Writes the lines to `output`, from a thread of its own. The first says what the run is.
     pub fn new(info: Arc<RunInfo>, output: Output) -> Self {
-        let output = Background::new(output);
+        let output = WriterThread::new(output);
         let line = start_json(&info).to_string();
         output.write(ascii_controls(&line) + "\n");
         Self { info, output }
@@ -61,7 +61,7 @@ impl Reporter for Jsonl {
         if event.fact.may_be_lost() && self.output.is_behind() {
             return;
         }
-        if let Fact::Finished { node, item, record } = &event.fact
+        if let EventKind::Finished { node, item, record } = &event.fact
             && matches!(record.outcome, Outcome::Ran(_))
         {
             let plan = &self.info.plan;
@@ -133,7 +133,7 @@ pub(super) fn ascii_controls(text: &str) -> String {
     for character in text.chars() {
         let piece: &str = character.encode_utf8(&mut buffer);
         // Line ends stand only between values: within strings serde_json has escaped them.
-        if character == '\n' || crate::model::text::printable(piece) == piece {
+        if character == '\n' || crate::model::text::escape_line(piece) == piece {
             out.push(character);
         } else {
             for unit in piece.encode_utf16() {
@@ -171,22 +171,22 @@ fn event_json(info: &RunInfo, event: &Event) -> Value {
     let name = |node: usize| plan.fleet.nodes().get(node).map(|node| node.name.clone());
     let image = |item: usize| plan.work.image(item).map(ToString::to_string);
     let (word, fields) = match &event.fact {
-        Fact::WaveStarted { wave, nodes } => {
+        EventKind::WaveStarted { wave, nodes } => {
             ("wave-started", json!({ "wave": wave, "nodes": nodes }))
         }
-        Fact::Preflighted { ready, failed } => {
+        EventKind::Preflighted { ready, failed } => {
             ("preflighted", json!({ "ready": ready, "failed": failed }))
         }
-        Fact::NodeStarted { node } => ("node-started", json!({ "node": name(*node) })),
-        Fact::RuntimeFound { node, runtime } => (
+        EventKind::NodeStarted { node } => ("node-started", json!({ "node": name(*node) })),
+        EventKind::RuntimeFound { node, runtime } => (
             "runtime-found",
             json!({ "node": name(*node), "runtime": runtime.as_str() }),
         ),
-        Fact::NodeStage { node, item, stage } => (
+        EventKind::NodeStage { node, item, stage } => (
             "node-stage",
             json!({ "node": name(*node), "image": item.and_then(image), "stage": stage.as_str() }),
         ),
-        Fact::Progress {
+        EventKind::Progress {
             node,
             item,
             bytes,
@@ -195,15 +195,15 @@ fn event_json(info: &RunInfo, event: &Event) -> Value {
             "progress",
             json!({ "node": name(*node), "image": image(*item), "bytes": bytes, "total": total }),
         ),
-        Fact::Stalled { node, item, length } => (
+        EventKind::Stalled { node, item, length } => (
             "stalled",
             json!({ "node": name(*node), "image": image(*item), "seconds": seconds(*length) }),
         ),
-        Fact::RegistryPaused { registry, length } => (
+        EventKind::RegistryPaused { registry, length } => (
             "registry-paused",
             json!({ "registry": registry, "seconds": seconds(*length) }),
         ),
-        Fact::AttemptFailed {
+        EventKind::AttemptFailed {
             node,
             item,
             attempt,
@@ -216,14 +216,14 @@ fn event_json(info: &RunInfo, event: &Event) -> Value {
                 "failure": failure_entry(failure), "retry_in_seconds": seconds(*retry_in),
             }),
         ),
-        Fact::Finished { node, item, record } => (
+        EventKind::Finished { node, item, record } => (
             "finished",
             json!({ "node": name(*node), "outcome": outcome_entry(&plan.work, *item, record, usize::MAX) }),
         ),
-        Fact::NodeLeft { node, done } => {
+        EventKind::NodeLeft { node, done } => {
             ("node-left", json!({ "node": name(*node), "done": done }))
         }
-        Fact::Stopping { reason } => ("stopping", json!({ "reason": reason.as_str() })),
+        EventKind::Stopping { reason } => ("stopping", json!({ "reason": reason.as_str() })),
     };
     let mut line = Map::new();
     line.insert("number".into(), event.number.into());

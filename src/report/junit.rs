@@ -10,9 +10,9 @@ use quick_xml::events::{BytesDecl, BytesText, Event};
 
 use super::RunResult;
 use super::document::{digests_of, seconds, timestamp};
-use super::lines::{shown, telling};
-use crate::model::text::printed;
-use crate::model::{Attempt, ExitStatus, Failure, Outcome, Record, Work, text::capped};
+use super::lines::{escape_truncated, truncate_middle};
+use crate::model::text::escape_multiline;
+use crate::model::{Attempt, ExitStatus, Failure, Outcome, Record, Work, text::truncate_bytes};
 
 /// The longest message of a failure, in characters. What it says in full stands in the element.
 const MESSAGE: usize = 300;
@@ -80,7 +80,7 @@ fn suite(xml: &mut Xml<'_>, result: &RunResult, item: usize, tally: Tally) -> io
     let plan = &result.info.plan;
     let name = match (plan.work.image(item), &plan.work) {
         (Some(image), _) => image.to_string(),
-        (None, Work::Exec(argv)) => shown(&argv.join(" "), MESSAGE).into_owned(),
+        (None, Work::Exec(argv)) => escape_truncated(&argv.join(" "), MESSAGE).into_owned(),
         (None, Work::Pull(_) | Work::Check(_) | Work::Probe(_)) => String::new(),
     };
     let longest = records(result, item).map(|record| record.elapsed).max();
@@ -176,7 +176,9 @@ fn outcome(xml: &mut Xml<'_>, record: &Record) -> io::Result<()> {
         Outcome::Ran(output) => {
             let exit = match &output.exit {
                 ExitStatus::Code(code) => format!("exit status {code}"),
-                ExitStatus::Signal(name) => format!("ended by signal {}", shown(name, 20)),
+                ExitStatus::Signal(name) => {
+                    format!("ended by signal {}", escape_truncated(name, 20))
+                }
             };
             if output.success() {
                 tries(xml, "flakyFailure", &record.attempts)?;
@@ -189,7 +191,7 @@ fn outcome(xml: &mut Xml<'_>, record: &Record) -> io::Result<()> {
             ] {
                 if !kept.is_empty() {
                     let bytes = kept.read(TEXT + 1)?;
-                    let text = legal(&printed(&capped(&bytes, TEXT)));
+                    let text = legal(&escape_multiline(&truncate_bytes(&bytes, TEXT)));
                     xml.create_element(name)
                         .write_text_content(BytesText::new(&text))?;
                 }
@@ -214,8 +216,11 @@ fn failed(
     advice: Option<&str>,
 ) -> io::Result<()> {
     let (kind, stage) = (failure.kind.as_str(), failure.stage);
-    let message = format!("{kind} ({stage}): {}", telling(&failure.detail, MESSAGE));
-    let mut text = printed(&capped(failure.detail.as_bytes(), TEXT));
+    let message = format!(
+        "{kind} ({stage}): {}",
+        truncate_middle(&failure.detail, MESSAGE)
+    );
+    let mut text = escape_multiline(&truncate_bytes(failure.detail.as_bytes(), TEXT));
     if let Some(advice) = advice {
         text.push_str(&format!("\n\nWhat next: {advice}"));
     }
@@ -232,7 +237,7 @@ fn element(xml: &mut Xml<'_>, name: &str, kind: &str, message: &str, text: &str)
 
 /// Without the characters that no XML document may hold. Controls are none of them: they are escaped before.
 fn legal(text: &str) -> String {
-    let mut text = printed(text);
+    let mut text = escape_multiline(text);
     text.retain(|c| !matches!(c, '\u{fffe}' | '\u{ffff}'));
     text
 }

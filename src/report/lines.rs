@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::RunInfo;
-use super::board::Board;
+use super::run_state::RunState;
 use crate::model::{
-    Event, ExitStatus, Fact, Failure, Outcome, Record, Stage, Tries, Work, text::printable,
+    Event, EventKind, ExitStatus, Failure, Outcome, Record, Stage, Tries, Work, text::escape_line,
 };
 
 /// The longest piece of a node's words in a line, in characters.
@@ -26,7 +26,7 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
         }
     };
     match &event.fact {
-        Fact::WaveStarted { wave, nodes } => {
+        EventKind::WaveStarted { wave, nodes } => {
             // The one wave of an ordinary run is no news.
             if *wave == 1 && !verbose {
                 return None;
@@ -35,16 +35,16 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
             field(&mut out, "status", "started");
             field(&mut out, "nodes", &nodes.to_string());
         }
-        Fact::Preflighted { ready, failed } => {
+        EventKind::Preflighted { ready, failed } => {
             field(&mut out, "preflight", "done");
             field(&mut out, "ready", &ready.to_string());
             field(&mut out, "failed", &failed.to_string());
         }
-        Fact::NodeStarted { node: index } => {
+        EventKind::NodeStarted { node: index } => {
             node(&mut out, *index);
             field(&mut out, "status", "started");
         }
-        Fact::NodeStage {
+        EventKind::NodeStage {
             node: index,
             item,
             stage,
@@ -60,7 +60,7 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
             field(&mut out, "status", "working");
             field(&mut out, "stage", stage.as_str());
         }
-        Fact::Stalled {
+        EventKind::Stalled {
             node: index,
             item,
             length,
@@ -73,12 +73,12 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
             field(&mut out, "status", "stalled");
             field(&mut out, "seconds", &tenths(*length));
         }
-        Fact::RegistryPaused { registry, length } => {
+        EventKind::RegistryPaused { registry, length } => {
             field(&mut out, "registry", registry);
             field(&mut out, "status", "paused");
             field(&mut out, "seconds", &tenths(*length));
         }
-        Fact::AttemptFailed {
+        EventKind::AttemptFailed {
             node: index,
             item,
             attempt,
@@ -94,7 +94,7 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
             field(&mut out, "retry_in", &in_seconds(*retry_in));
             field(&mut out, "detail", &failure.detail);
         }
-        Fact::Finished {
+        EventKind::Finished {
             node: index,
             item,
             record,
@@ -110,8 +110,10 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
             }
         }
         // A line a second for every node is nothing to read: `standing` tells all of it now and then.
-        Fact::Progress { .. } | Fact::NodeLeft { .. } | Fact::RuntimeFound { .. } => return None,
-        Fact::Stopping { reason } => {
+        EventKind::Progress { .. }
+        | EventKind::NodeLeft { .. }
+        | EventKind::RuntimeFound { .. } => return None,
+        EventKind::Stopping { reason } => {
             field(&mut out, "status", "stopping");
             field(&mut out, "reason", reason.as_str());
         }
@@ -136,7 +138,7 @@ pub fn beginning(info: &RunInfo) -> String {
 }
 
 /// Where all nodes stand: the heartbeat of a run, and its last line.
-pub fn standing(board: &Board, now: Duration, status: &str) -> String {
+pub fn status_line(board: &RunState, now: Duration, status: &str) -> String {
     let mut out = in_seconds(now);
     let tally = board.tally();
     field(&mut out, "status", status);
@@ -194,7 +196,7 @@ fn outcome(out: &mut String, record: &Record) {
 }
 
 fn field(out: &mut String, name: &str, value: &str) {
-    let value = telling(value, DETAIL_LIMIT);
+    let value = truncate_middle(value, DETAIL_LIMIT);
     let plain = !value.is_empty() && !value.contains([' ', '"', '=', '\\']);
     // Writing to a String cannot fail.
     let _ = if plain {
@@ -206,14 +208,14 @@ fn field(out: &mut String, name: &str, value: &str) {
 }
 
 /// A node's words on one line, escaped and at most `limit` characters.
-pub fn shown(text: &str, limit: usize) -> Cow<'_, str> {
+pub fn escape_truncated(text: &str, limit: usize) -> Cow<'_, str> {
     let text = text.trim();
     // Cut first, so that a huge text is not escaped only to be thrown away; escaping lengthens, so cut again.
     let start = text
         .char_indices()
         .nth(limit)
         .map_or(text, |(at, _)| &text[..at]);
-    let escaped = printable(start);
+    let escaped = escape_line(start);
     if start.len() == text.len() && escaped.chars().count() <= limit {
         return escaped;
     }
@@ -228,7 +230,7 @@ pub fn shown(text: &str, limit: usize) -> Cow<'_, str> {
 
 /// Like [`shown`], for the words of a failure: what is too long loses its middle. Runtimes nest their
 /// messages, so the cause stands at the end.
-pub fn telling(text: &str, limit: usize) -> Cow<'_, str> {
+pub fn truncate_middle(text: &str, limit: usize) -> Cow<'_, str> {
     let text = text.trim();
     let first = limit / 3;
     let last = limit - first;
@@ -236,16 +238,20 @@ pub fn telling(text: &str, limit: usize) -> Cow<'_, str> {
         text.char_indices().nth(first),
         text.char_indices().rev().nth(last.saturating_sub(1)),
     ) else {
-        return shown(text, limit);
+        return escape_truncated(text, limit);
     };
     if tail_start <= head_end {
-        return shown(text, limit);
+        return escape_truncated(text, limit);
     }
     let (head, tail) = (&text[..head_end], &text[tail_start..]);
     // Both ends at a word's border, where there is one.
     let head = head.rsplit_once(' ').map_or(head, |(words, _)| words);
     let tail = tail.split_once(' ').map_or(tail, |(_, words)| words);
-    Cow::Owned(format!("{} ... {}", shown(head, first), shown(tail, last)))
+    Cow::Owned(format!(
+        "{} ... {}",
+        escape_truncated(head, first),
+        escape_truncated(tail, last)
+    ))
 }
 
 fn tenths(duration: Duration) -> String {

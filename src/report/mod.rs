@@ -1,8 +1,6 @@
 //! Reporters: turn the facts of a run into what people and programs read. Nothing else prints.
 
-mod background;
 mod bars;
-mod board;
 mod document;
 mod file;
 mod frame;
@@ -17,6 +15,7 @@ mod next;
 mod nodes;
 mod plan;
 mod print;
+mod run_state;
 mod runs;
 mod screen;
 mod summary;
@@ -24,6 +23,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod writer_thread;
 
 use std::io;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::Receiver;
 
-use crate::model::{Event, Fact, NodeRecord, Plan, StopReason};
+use crate::model::{Event, EventKind, NodeRecord, Plan, StopReason};
 
 pub use document::{Document, counts, digests_agree};
 pub use file::{FileReport, ReportForm};
@@ -118,7 +118,7 @@ impl<F: Fn(&RunResult) -> String + Send> Reporter for AtEnd<F> {
 }
 
 /// Keeps what happens where it outlives prepull, before any reporter is told of it.
-pub trait Ledger: Send {
+pub trait EventSink: Send {
     /// Takes some events, in order. May block on a disk.
     fn keep(&mut self, events: &[Event]);
 
@@ -176,7 +176,7 @@ pub struct Running {
 }
 
 struct Audience {
-    ledger: Option<Box<dyn Ledger>>,
+    ledger: Option<Box<dyn EventSink>>,
     reporters: Vec<Box<dyn Reporter>>,
 }
 
@@ -186,8 +186,8 @@ const BATCH: usize = 1024;
 /// Numbers the facts and hands them to the ledger and then to every reporter, on a thread of its own, until all
 /// senders are gone.
 pub fn start(
-    mut facts: Receiver<(Duration, Fact)>,
-    ledger: Option<Box<dyn Ledger>>,
+    mut facts: Receiver<(Duration, EventKind)>,
+    ledger: Option<Box<dyn EventSink>>,
     reporters: Vec<Box<dyn Reporter>>,
 ) -> Running {
     let screen = reporters.iter().find_map(|reporter| reporter.screen());

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::RunResult;
 use super::document::digests_agree;
-use crate::model::text::{count, printable};
+use crate::model::text::{escape_line, format_count};
 use crate::model::{NodeRecord, Outcome, Work, fold};
 
 /// How many characters of names a command may have.
@@ -44,7 +44,7 @@ pub(super) fn next_commands(result: &RunResult) -> String {
     } else if !absent.is_empty()
         && let Some(command) = command(result, Change::Pull, Some(&absent))
     {
-        let on = count(absent.len(), "node");
+        let on = format_count(absent.len(), "node");
         let _ = writeln!(out, "To pull what is missing on {on}: {command}");
     }
     if open.is_empty() {
@@ -132,5 +132,5 @@ fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.to_string();
     }
-    format!("'{}'", printable(word).replace('\'', r"'\''"))
+    format!("'{}'", escape_line(word).replace('\'', r"'\''"))
 }

@@ -7,11 +7,13 @@ use serde_json::{Value, json};
 
 use super::RunResult;
 use super::document::outcome_entry;
-use super::lines::shown;
+use super::lines::escape_truncated;
 use super::summary::failures;
 use super::table::{Column, table, width};
 use crate::model::node::PROXY_COMMAND;
-use crate::model::{ClockOffset, Fleet, Node, NodeFacts, Outcome, Record, Work, text::bytes};
+use crate::model::{
+    ClockOffset, Fleet, Node, NodeFacts, Outcome, Record, Work, text::format_bytes,
+};
 
 /// The longest cell of a table, in characters.
 const CELL: usize = 200;
@@ -94,7 +96,7 @@ pub fn probed_table(result: &RunResult, wide: bool) -> String {
             node.name.clone(),
             of(&|facts| format!("{}/{}", facts.os, facts.architecture)),
             of(&|facts| facts.runtime.clone()),
-            of(&|facts| facts.free.map(bytes).unwrap_or_default()),
+            of(&|facts| facts.free.map(format_bytes).unwrap_or_default()),
             of(&|facts| clock(facts.clock)),
         ];
         if !images.is_empty() {
@@ -155,7 +157,7 @@ fn clock(offset: ClockOffset) -> String {
 fn cells(row: Vec<String>) -> Vec<String> {
     let shown = |text: String| match text.as_str() {
         "" => "-".to_string(),
-        text => shown(text, CELL).into_owned(),
+        text => escape_truncated(text, CELL).into_owned(),
     };
     row.into_iter().map(shown).collect()
 }
@@ -185,7 +187,7 @@ fn groups_and_labels(node: &Node) -> [String; 2] {
 pub fn fleet_names(fleet: &Fleet) -> String {
     let nodes = fleet.nodes().iter();
     nodes
-        .map(|node| format!("{}\n", shown(&node.name, 500)))
+        .map(|node| format!("{}\n", escape_truncated(&node.name, 500)))
         .collect()
 }
 

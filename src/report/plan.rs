@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::lines::shown;
+use super::lines::escape_truncated;
 use super::nodes::{fleet_json, fleet_table};
 use crate::model::{
-    FoundLogin, LoginSource, Plan, PlannedImage, Policy, PullWhen, Work, text::count,
+    Credential, LoginSource, Plan, PlannedImage, Policy, PullWhen, Work, text::format_count,
 };
 
 /// The plan as text, for `--dry-run`. Never a password.
@@ -17,16 +17,16 @@ pub fn plan_text(plan: &Plan) -> String {
         out,
         "\n{} on {}:",
         plan.work.command(),
-        count(plan.fleet.nodes().len(), "node")
+        format_count(plan.fleet.nodes().len(), "node")
     );
     match &plan.work {
         Work::Pull(images) => {
             for PlannedImage { image, login } in images {
                 let login = match login {
-                    Some(FoundLogin { login, source }) => {
+                    Some(Credential { login, source }) => {
                         let user = login.username().unwrap_or("the owner of a token");
-                        let (user, source) = (shown(user, 100), source.to_string());
-                        format!("as {user}: {}", shown(&source, 500))
+                        let (user, source) = (escape_truncated(user, 100), source.to_string());
+                        format!("as {user}: {}", escape_truncated(&source, 500))
                     }
                     None => "no login found: the node's own is used".into(),
                 };
@@ -39,14 +39,14 @@ pub fn plan_text(plan: &Plan) -> String {
             }
         }
         Work::Exec(words) => {
-            let _ = writeln!(out, "  {}", shown(&words.join(" "), 1000));
+            let _ = writeln!(out, "  {}", escape_truncated(&words.join(" "), 1000));
         }
     }
     let policy = &plan.policy;
     let _ = writeln!(
         out,
         "at most {} at a time, {} retries, a pause of up to {:?} to {:?} before each",
-        count(policy.parallel, "node"),
+        format_count(policy.parallel, "node"),
         policy.retries,
         policy.backoff.min,
         policy.backoff.max,

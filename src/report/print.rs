@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use crate::model::text::printed;
+use crate::model::text::escape_multiline;
 
 /// Writes a text to standard output. A reader that went away is no error: nobody wants the rest.
 ///
@@ -56,5 +56,5 @@ pub fn error_text(error: &anyhow::Error) -> String {
             message = format!("{message}: {cause}");
         }
     }
-    format!("prepull: error: {}\n", printed(&message))
+    format!("prepull: error: {}\n", escape_multiline(&message))
 }

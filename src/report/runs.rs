@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::RunResult;
 use super::document::{counts, timestamp};
-use super::lines::shown;
+use super::lines::escape_truncated;
 use crate::model::{Counts, Work};
 
 /// How many characters of images or a command a line of the table has.
@@ -70,14 +70,14 @@ pub fn runs_table(runs: &[RunEntry]) -> String {
     for entry in runs {
         let counts = &entry.summary;
         rows.push([
-            shown(&entry.run, 100).into_owned(),
+            escape_truncated(&entry.run, 100).into_owned(),
             entry.command.into(),
             entry.state.into(),
             counts.nodes.to_string(),
             counts.ok.to_string(),
             counts.failed.to_string(),
             counts.not_run.to_string(),
-            shown(&entry.about, ABOUT).into_owned(),
+            escape_truncated(&entry.about, ABOUT).into_owned(),
         ]);
     }
     let width = |column: usize| {

@@ -9,11 +9,11 @@ use std::time::Duration;
 use super::RunResult;
 use super::document::{arrived, counts, digests_of, disagreements, is_unseen, took, unseen};
 use super::groups::groups;
-use super::lines::shown;
+use super::lines::escape_truncated;
 use super::next::{is_without_image, next_commands};
-use crate::model::text::{bytes, count, printable, span};
+use crate::model::text::{escape_line, format_bytes, format_count, format_duration};
 use crate::model::{
-    Counts, ExecOutput, Failure, FailureKind, Held, Kept, NodeRecord, Outcome, Record, Stage,
+    Counts, ExecOutput, Failure, FailureKind, Kept, LocalImage, NodeRecord, Outcome, Record, Stage,
     Tries, Work, fold,
 };
 
@@ -83,7 +83,7 @@ fn verdict(out: &mut String, result: &RunResult, counts: &Counts, agree: bool) {
         (true, true) => "DONE",
         (false, true) => "NOT DONE",
     };
-    let nodes = count(counts.nodes, "node");
+    let nodes = format_count(counts.nodes, "node");
     let _ = write!(out, "{word}: {} of {nodes} ok", counts.ok);
     // An image that a check does not find is an answer, and no failure.
     let absent = result.nodes.iter().filter(|node| is_without_image(node));
@@ -105,7 +105,7 @@ fn verdict(out: &mut String, result: &RunResult, counts: &Counts, agree: bool) {
     if !agree {
         out.push_str(", with different digests");
     }
-    let _ = write!(out, ", in {}", span(took(result)));
+    let _ = write!(out, ", in {}", format_duration(took(result)));
     if let Some(reason) = result.stopped {
         let _ = write!(out, "; stopped early: {reason}");
     }
@@ -166,7 +166,7 @@ fn cancelled(out: &mut String, result: &RunResult) {
     let _ = writeln!(
         out,
         "Cancelled on {}; {} cannot be reached, {their} {ends} within {lease}",
-        count(cancelled.count(), "node"),
+        format_count(cancelled.count(), "node"),
         names(&lost),
     );
 }
@@ -185,9 +185,9 @@ fn digests(out: &mut String, result: &RunResult) {
         digests.sort_by_key(|(_, nodes)| Reverse(nodes.len()));
         let is_tied = digests.get(1).is_some_and(|(_, nodes)| nodes.len() == most);
         for (digest, nodes) in &digests {
-            let nodes_of = count(nodes.len(), "node");
+            let nodes_of = format_count(nodes.len(), "node");
             let how = how(result, item, digest);
-            let _ = write!(out, "  {} on {nodes_of}{how}", shown(digest, 80));
+            let _ = write!(out, "  {} on {nodes_of}{how}", escape_truncated(digest, 80));
             // Where they differ, all but those with the most common one, or all.
             if nodes.len() < most || is_tied {
                 let _ = write!(out, ": {}", names(nodes));
@@ -203,7 +203,7 @@ fn digests(out: &mut String, result: &RunResult) {
 /// " (10 pulled now, 2 there before)" for a digest, or nothing where nothing is pulled.
 fn how(result: &RunResult, item: usize, digest: &str) -> String {
     let records = || result.nodes.iter().filter_map(|node| node.items.get(item));
-    let is_this = |held: &Held| held.digest.as_deref() == Some(digest);
+    let is_this = |held: &LocalImage| held.digest.as_deref() == Some(digest);
     let pulled = records()
         .filter(|record| matches!(&record.outcome, Outcome::Pulled(held) if is_this(held)))
         .count();
@@ -229,7 +229,12 @@ pub(super) fn failures(out: &mut String, result: &RunResult) {
         if begins {
             out.push('\n');
         }
-        let _ = write!(out, "{} on {}", group.what, count(nodes.len(), "node"));
+        let _ = write!(
+            out,
+            "{} on {}",
+            group.what,
+            format_count(nodes.len(), "node")
+        );
         if !group.example.is_empty() {
             let _ = write!(out, ": {}", group.example);
         }
@@ -250,8 +255,8 @@ pub(super) fn failures(out: &mut String, result: &RunResult) {
         let _ = writeln!(
             out,
             "and {} on {}; `prepull runs show {} -o json` has all of them",
-            count(hidden.len(), "further cause"),
-            count(nodes, "node"),
+            format_count(hidden.len(), "further cause"),
+            format_count(nodes, "node"),
             result.info.id
         );
     }
@@ -272,7 +277,7 @@ fn names(nodes: &[&str]) -> String {
             break;
         }
         let comma = if out.is_empty() { "" } else { ", " };
-        let _ = write!(out, "{comma}{}", shown(&expression, NAMES));
+        let _ = write!(out, "{comma}{}", escape_truncated(&expression, NAMES));
         left = left.saturating_sub(names);
     }
     out
@@ -282,7 +287,7 @@ fn names(nodes: &[&str]) -> String {
 fn host_keys(out: &mut String, result: &RunResult, fingerprints: &[(usize, Vec<String>)]) {
     let listed = &fingerprints[..fingerprints.len().min(HOST_KEYS)];
     for (node, found) in listed {
-        let _ = write!(out, "  {}", shown(name(result, *node), NAMES));
+        let _ = write!(out, "  {}", escape_truncated(name(result, *node), NAMES));
         for (place, fingerprint) in found.iter().enumerate() {
             let known = if place == 0 { "" } else { "known: " };
             let _ = write!(out, "  {known}{fingerprint}");
@@ -327,7 +332,7 @@ fn registries(out: &mut String, result: &RunResult) {
         let _ = writeln!(
             out,
             "{registry}: {} went well, {tries} {verb} failed ({})",
-            count(pulls, "pull"),
+            format_count(pulls, "pull"),
             kinds.join(", ")
         );
     }
@@ -359,13 +364,21 @@ fn pace(out: &mut String, result: &RunResult) {
                 0 | 1 => String::new(),
                 tries => format!(" ({tries} tries)"),
             };
-            format!("{} {}{again}", shown(name(result, *node), 100), span(*time))
+            format!(
+                "{} {}{again}",
+                escape_truncated(name(result, *node), 100),
+                format_duration(*time)
+            )
         });
         let slowest: Vec<String> = slowest.collect();
         let _ = write!(out, "Slowest: {}", slowest.join(", "));
         if times.len() > 2 * SLOWEST {
             let (half, ..) = times[times.len() / 2];
-            let _ = write!(out, "; half of the nodes took at most {}", span(half));
+            let _ = write!(
+                out,
+                "; half of the nodes took at most {}",
+                format_duration(half)
+            );
         }
         out.push('\n');
     }
@@ -379,13 +392,13 @@ fn what_arrived(out: &mut String, result: &RunResult) {
         (None | Some(0), 0) => Ok(()),
         (Some(sum), 0) => {
             let seconds = took(result).as_secs_f64().max(0.001);
-            let rate = bytes((sum as f64 / seconds) as u64);
-            writeln!(out, "Arrived: {}, {rate}/s over the run", bytes(sum))
+            let rate = format_bytes((sum as f64 / seconds) as u64);
+            writeln!(out, "Arrived: {}, {rate}/s over the run", format_bytes(sum))
         }
         (None, unseen) => writeln!(
             out,
             "Arrived: not known, it could not be counted on {}",
-            count(unseen, "node")
+            format_count(unseen, "node")
         ),
         (Some(sum), unseen) => {
             let was_counted = |record: &Record| record.arrived.is_some();
@@ -396,8 +409,8 @@ fn what_arrived(out: &mut String, result: &RunResult) {
             writeln!(
                 out,
                 "Arrived: {} counted, all of it on {counted} of {}",
-                bytes(sum),
-                count(counted + unseen, "node")
+                format_bytes(sum),
+                format_count(counted + unseen, "node")
             )
         }
     };
@@ -435,7 +448,7 @@ fn exec_output(out: &mut dyn io::Write, result: &RunResult) -> io::Result<()> {
         let is_silent = output.stdout.is_empty() && output.stderr.is_empty() && note.is_none();
         let mut before = String::new();
         match nodes.as_slice() {
-            [one] => before = shown(one, 100).into_owned(),
+            [one] => before = escape_truncated(one, 100).into_owned(),
             // A thousand times nothing is nothing to read.
             several if !is_silent => {
                 writeln!(out, "{} nodes: {}", several.len(), names(several))?;
@@ -461,10 +474,10 @@ fn cut_note(output: &ExecOutput) -> Option<String> {
     let excerpts = [&output.stdout, &output.stderr];
     let were: u64 = excerpts.iter().filter_map(|kept| kept.excerpt_of()).sum();
     match output.lost() {
-        Some(why) => Some(format!("[output lost: {}]", printable(why))),
+        Some(why) => Some(format!("[output lost: {}]", escape_line(why))),
         None if were > 0 => Some(format!(
             "[output cut: only its start is recorded, of {}]",
-            bytes(were)
+            format_bytes(were)
         )),
         None => output.truncated.then(|| "[output cut]".into()),
     }
@@ -478,7 +491,7 @@ fn write_printable(out: &mut dyn io::Write, line: &str) -> io::Result<()> {
         while !rest.is_char_boundary(end) {
             end -= 1;
         }
-        out.write_all(printable(&rest[..end]).as_bytes())?;
+        out.write_all(escape_line(&rest[..end]).as_bytes())?;
         rest = &rest[end..];
     }
     Ok(())

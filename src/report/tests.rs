@@ -7,12 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
-use super::background::Output;
 use super::document::document;
 use super::json::ascii_controls;
 use super::lines::line;
 use super::summary::write_summary;
 use super::timeline::{Phase, Timeline};
+use super::writer_thread::Output;
 use super::*;
 use crate::model::*;
 
@@ -62,7 +62,7 @@ fn image() -> Image {
 }
 
 pub(super) fn pull() -> Work {
-    let login = FoundLogin {
+    let login = Credential {
         login: RegistryLogin::Password {
             username: "ci".into(),
             password: Secret::new("hunter2"),
@@ -86,9 +86,9 @@ pub(super) fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
             fleet,
             work,
             policy,
-            held: HashMap::new(),
+            already_present: HashMap::new(),
             contents: Vec::new(),
-            mark: String::new(),
+            pull_token: String::new(),
         }),
         resume: None,
         words: vec![],
@@ -113,8 +113,8 @@ pub(super) fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
     }
 }
 
-fn held(digest: &str) -> Held {
-    Held {
+fn held(digest: &str) -> LocalImage {
+    LocalImage {
         digest: Some(digest.into()),
         image_id: None,
         bytes: Some(80_028_485),
@@ -137,7 +137,7 @@ fn finished(outcome: Outcome) -> Event {
     Event {
         number: 1,
         at: Duration::from_millis(12_340),
-        fact: Fact::Finished {
+        fact: EventKind::Finished {
             node: 0,
             item: 0,
             record: Arc::new(record),
@@ -370,7 +370,7 @@ fn lines_are_timed_and_greppable() {
         "12.3s node=worker-1 image=reg.example:5000/team/app:v1 status=pulled digest=sha256:aa bytes=80000000 seconds=2.0"
     );
     let retry = Event {
-        fact: Fact::AttemptFailed {
+        fact: EventKind::AttemptFailed {
             node: 0,
             item: 0,
             attempt: 1,
@@ -517,7 +517,7 @@ fn a_blocked_writer_does_not_hold_up_the_senders() {
     let (sent, all_sent) = mpsc::channel();
     std::thread::spawn(move || {
         for _ in 0..5000 {
-            let fact = Fact::NodeStarted { node: 0 };
+            let fact = EventKind::NodeStarted { node: 0 };
             facts.blocking_send((Duration::ZERO, fact)).unwrap();
         }
         sent.send(()).unwrap();
@@ -566,8 +566,8 @@ fn a_terminal_that_does_not_read_holds_nothing_up_and_fills_no_memory() {
     let mut bars = super::bars::Bars::on(deaf, Arc::clone(&run.info), true, false);
     for number in 0..20_000 {
         let fact = match number {
-            19_999 => Fact::NodeStarted { node: 2 },
-            _ => Fact::NodeStarted { node: number % 2 },
+            19_999 => EventKind::NodeStarted { node: 2 },
+            _ => EventKind::NodeStarted { node: number % 2 },
         };
         bars.event(&Event {
             number: number as u64,
@@ -749,7 +749,7 @@ fn what_nobody_reads_does_not_fill_the_memory_and_outcomes_are_told_all_the_same
         fact,
     };
     for number in 0..200_000 {
-        let fact = Fact::Progress {
+        let fact = EventKind::Progress {
             node: 0,
             item: 0,
             bytes: number,
@@ -768,7 +768,7 @@ fn what_nobody_reads_does_not_fill_the_memory_and_outcomes_are_told_all_the_same
 /// Keeps nothing before it is let go, and counts how often it is asked to.
 struct SlowDisk(mpsc::Receiver<()>, Arc<Mutex<Vec<usize>>>);
 
-impl Ledger for SlowDisk {
+impl EventSink for SlowDisk {
     fn keep(&mut self, events: &[Event]) {
         let _ = self.0.recv();
         self.1.lock().unwrap().push(events.len());
@@ -785,7 +785,7 @@ fn a_slow_disk_is_given_what_piled_up_in_one_piece_and_loses_nothing() {
     let ledger = Box::new(SlowDisk(wait, Arc::clone(&pieces)));
     let (facts, receiver) = tokio::sync::mpsc::channel(4096);
     let running = start(receiver, Some(ledger), vec![]);
-    let fact = || (Duration::ZERO, Fact::NodeStarted { node: 0 });
+    let fact = || (Duration::ZERO, EventKind::NodeStarted { node: 0 });
     // The engine may be so far ahead of the disk without waiting; progress is not waited with at all.
     let mut sent = 0;
     while facts.try_send(fact()).is_ok() {
@@ -872,7 +872,7 @@ fn a_long_failure_keeps_its_cause_which_stands_at_the_end() {
         "failed to pull: {} status code [manifests v1]: 401 Unauthorized",
         "nested: ".repeat(100)
     );
-    let told = super::lines::telling(&text, 120);
+    let told = super::lines::truncate_middle(&text, 120);
     assert!(told.starts_with("failed to pull: nested:"), "{told}");
     assert!(
         told.ends_with("status code [manifests v1]: 401 Unauthorized"),
@@ -882,13 +882,13 @@ fn a_long_failure_keeps_its_cause_which_stands_at_the_end() {
         told.contains(" ... ") && told.chars().count() <= 125,
         "{told}"
     );
-    assert_eq!(super::lines::telling("short", 120), "short");
+    assert_eq!(super::lines::truncate_middle("short", 120), "short");
     let words = "ü".repeat(400);
-    assert!(super::lines::telling(&words, 120).chars().count() <= 125);
+    assert!(super::lines::truncate_middle(&words, 120).chars().count() <= 125);
 }
 
 /// What the bar of the one node shows after these facts.
-fn bar(facts: Vec<(f64, Fact)>) -> Vec<(Phase, u64, u64)> {
+fn bar(facts: Vec<(f64, EventKind)>) -> Vec<(Phase, u64, u64)> {
     let mut timeline = Timeline::new(1);
     for (number, (at, fact)) in (1..).zip(facts) {
         let at = Duration::from_secs_f64(at);
@@ -897,26 +897,26 @@ fn bar(facts: Vec<(f64, Fact)>) -> Vec<(Phase, u64, u64)> {
     timeline.end(Duration::from_secs(100)).remove(0).spans
 }
 
-fn stage(stage: Stage) -> Fact {
-    Fact::NodeStage {
+fn stage(stage: Stage) -> EventKind {
+    EventKind::NodeStage {
         node: 0,
         item: Some(0),
         stage,
     }
 }
 
-fn left(done: bool) -> Fact {
-    Fact::NodeLeft { node: 0, done }
+fn left(done: bool) -> EventKind {
+    EventKind::NodeLeft { node: 0, done }
 }
 
 #[test]
 fn bars_show_where_nothing_arrived_and_what_was_waited_for() {
-    let stalled = |seconds| Fact::Stalled {
+    let stalled = |seconds| EventKind::Stalled {
         node: 0,
         item: 0,
         length: Duration::from_secs(seconds),
     };
-    let failed = Fact::AttemptFailed {
+    let failed = EventKind::AttemptFailed {
         node: 0,
         item: 0,
         attempt: 1,
@@ -924,17 +924,17 @@ fn bars_show_where_nothing_arrived_and_what_was_waited_for() {
         retry_in: Duration::from_secs(10),
     };
     let told = vec![
-        (0.0, Fact::NodeStarted { node: 0 }),
+        (0.0, EventKind::NodeStarted { node: 0 }),
         (0.5, stage(Stage::Handshake)),
         (1.0, stage(Stage::Pull)),
         (20.0, stalled(18)),
         (30.0, stalled(9)),
         (30.0, failed),
         (30.0, left(false)),
-        (40.0, Fact::NodeStarted { node: 0 }),
+        (40.0, EventKind::NodeStarted { node: 0 }),
         (41.0, stage(Stage::Queue)),
         (50.0, left(false)),
-        (60.0, Fact::NodeStarted { node: 0 }),
+        (60.0, EventKind::NodeStarted { node: 0 }),
         (61.0, stage(Stage::Pull)),
         // Of before it came there, as a changed journal may have it.
         (62.0, stalled(30)),
@@ -942,7 +942,7 @@ fn bars_show_where_nothing_arrived_and_what_was_waited_for() {
         (65.0, left(true)),
         (66.0, stalled(5)),
         // As a changed journal may have it.
-        (66.0, Fact::NodeStarted { node: 7 }),
+        (66.0, EventKind::NodeStarted { node: 7 }),
     ];
     let wanted = [
         (Phase::Connect, 0, 1000),
@@ -964,7 +964,7 @@ fn bars_show_where_nothing_arrived_and_what_was_waited_for() {
 
 #[test]
 fn what_is_not_told_to_end_goes_on_to_the_end_and_giving_up_ends_a_wait() {
-    let began = || (0.0, Fact::NodeStarted { node: 0 });
+    let began = || (0.0, EventKind::NodeStarted { node: 0 });
     let pulling = vec![began(), (1.0, stage(Stage::Pull))];
     let wanted = [(Phase::Connect, 0, 1000), (Phase::Pull, 1000, 100_000)];
     assert_eq!(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::model::{Event, Fact, Outcome, Stage};
+use crate::model::{Event, EventKind, Outcome, Stage};
 
 /// What a node is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -42,7 +42,7 @@ impl From<Stage> for Phase {
 
 /// One node's course; times in milliseconds since the start of the run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub(super) struct Course {
+pub(super) struct NodeTimeline {
     /// What it did, from when until when.
     pub(super) spans: Vec<(Phase, u64, u64)>,
     /// When attempts failed.
@@ -55,7 +55,7 @@ pub(super) struct Course {
     has_failed: bool,
 }
 
-impl Course {
+impl NodeTimeline {
     /// It does something else from here on.
     fn turn(&mut self, to: Option<Phase>, at: Duration) {
         if self.now.map(|(phase, _)| phase) == to {
@@ -87,41 +87,41 @@ impl Course {
 
 /// Every node's course, while the run goes on.
 #[derive(Debug)]
-pub(super) struct Timeline(Vec<Course>);
+pub(super) struct Timeline(Vec<NodeTimeline>);
 
 impl Timeline {
     /// Nobody has done anything yet.
     pub(super) fn new(nodes: usize) -> Self {
-        Self(vec![Course::default(); nodes])
+        Self(vec![NodeTimeline::default(); nodes])
     }
 
     /// Takes note of a fact. One about a node that is none of the fleet, as a changed journal may have it, is passed over.
     pub(super) fn note(&mut self, event: &Event) {
         let at = event.at;
         let node = match &event.fact {
-            Fact::NodeStarted { node }
-            | Fact::NodeStage { node, .. }
-            | Fact::Stalled { node, .. }
-            | Fact::AttemptFailed { node, .. }
-            | Fact::Finished { node, .. }
-            | Fact::NodeLeft { node, .. } => *node,
+            EventKind::NodeStarted { node }
+            | EventKind::NodeStage { node, .. }
+            | EventKind::Stalled { node, .. }
+            | EventKind::AttemptFailed { node, .. }
+            | EventKind::Finished { node, .. }
+            | EventKind::NodeLeft { node, .. } => *node,
             _ => return,
         };
         let Some(course) = self.0.get_mut(node) else {
             return;
         };
         match &event.fact {
-            Fact::NodeStarted { .. } => {
+            EventKind::NodeStarted { .. } => {
                 course.has_failed = false;
                 course.turn(Some(Phase::Connect), at);
             }
-            Fact::NodeStage { stage, .. } => course.turn(Some((*stage).into()), at),
-            Fact::Stalled { length, .. } => course.stall(*length, at),
-            Fact::AttemptFailed { .. } => {
+            EventKind::NodeStage { stage, .. } => course.turn(Some((*stage).into()), at),
+            EventKind::Stalled { length, .. } => course.stall(*length, at),
+            EventKind::AttemptFailed { .. } => {
                 course.has_failed = true;
                 course.failures.push(milliseconds(at));
             }
-            Fact::Finished { record, .. } => {
+            EventKind::Finished { record, .. } => {
                 if matches!(record.outcome, Outcome::Failed(_)) {
                     course.failures.push(milliseconds(at));
                 }
@@ -130,7 +130,7 @@ impl Timeline {
                     course.turn(None, at);
                 }
             }
-            Fact::NodeLeft { done, .. } => {
+            EventKind::NodeLeft { done, .. } => {
                 // Without a failure it is others that it waits for.
                 let wait = match course.has_failed {
                     true => Phase::Wait,
@@ -143,7 +143,7 @@ impl Timeline {
     }
 
     /// The courses; what still goes on does so until the end.
-    pub(super) fn end(mut self, at: Duration) -> Vec<Course> {
+    pub(super) fn end(mut self, at: Duration) -> Vec<NodeTimeline> {
         for course in &mut self.0 {
             course.turn(None, at);
         }

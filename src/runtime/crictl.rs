@@ -6,11 +6,11 @@
 use serde_json::Value;
 
 use super::rules::{DAEMON_GONE, HELD_BY_ANOTHER, MALFORMED, Rule};
-use super::{Complaint, explain, held, words};
+use super::{ErrorLines, digests, explain, output};
 use crate::model::FailureKind::{self, NodeSetup, Platform, RuntimeAbsent, RuntimeDown};
 use crate::model::{
-    CommandOutput, ExitStatus, Failure, Held, Image, RegistryLogin, RuntimeKind, Secret, Stage,
-    basic, text,
+    CommandOutput, ExitStatus, Failure, Image, LocalImage, RegistryLogin, RuntimeKind, Secret,
+    Stage, basic, text,
 };
 use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
 
@@ -112,7 +112,7 @@ impl Crictl {
     }
 
     fn failure(stage: Stage, image: Option<&Image>, output: &CommandOutput) -> Failure {
-        let complaint = Complaint {
+        let complaint = ErrorLines {
             lines: messages(output),
             // crictl's texts name the layer's transfer themselves.
             in_layers: false,
@@ -140,15 +140,15 @@ impl Runtime for Crictl {
         Self::command(endpoint, &["images", "-q"])
     }
 
-    fn read_version(&self, output: &CommandOutput) -> Result<String, Failure> {
+    fn check_alive(&self, output: &CommandOutput) -> Result<String, Failure> {
         if !output.success() {
             return Err(Self::failure(Stage::Probe, None, output));
         }
-        let images = words::lines(&output.stdout).len();
+        let images = output::lines(&output.stdout).len();
         let at_least = if output.truncated { "at least " } else { "" };
         Ok(format!(
             "CRI, {at_least}{} held",
-            text::count(images, "image")
+            text::format_count(images, "image")
         ))
     }
 
@@ -167,19 +167,21 @@ impl Runtime for Crictl {
         if !version.success() {
             return Err(Self::failure(Stage::Probe, None, version));
         }
-        let lines = words::lines(&version.stdout);
+        let lines = output::lines(&version.stdout);
         let said = |key: &str| {
             let value = lines.iter().find_map(|line| line.strip_prefix(key))?;
-            Some(text::capped(value.trim().as_bytes(), 100))
+            Some(text::truncate_bytes(value.trim().as_bytes(), 100))
         };
         let (Some(name), Some(version)) = (said("RuntimeName:"), said("RuntimeVersion:")) else {
             let mut said = vec!["crictl version names no runtime".to_string()];
             said.extend(lines);
-            let detail = words::detail(&said);
+            let detail = output::detail(&said);
             return Err(Failure::new(FailureKind::Unknown, Stage::Probe, detail));
         };
         let is_socket = |line: &String| configured.success() && line.contains('/');
-        let configured = words::lines(&configured.stdout).into_iter().find(is_socket);
+        let configured = output::lines(&configured.stdout)
+            .into_iter()
+            .find(is_socket);
         Ok(Description {
             runtime: format!("{name} {version}"),
             endpoint: configured.or_else(|| containerd_socket(info)),
@@ -195,7 +197,7 @@ impl Runtime for Crictl {
         image: &Image,
         output: &CommandOutput,
         stage: Stage,
-    ) -> Result<Option<Held>, Failure> {
+    ) -> Result<Option<LocalImage>, Failure> {
         if !output.success() {
             let said = messages(output).join("\n").to_ascii_lowercase();
             if said.contains("no such image") || said.contains("code = notfound") {
@@ -208,13 +210,13 @@ impl Runtime for Crictl {
             .and_then(|start| serde_json::from_slice(&output.stdout[start..]).ok())
             .ok_or_else(|| {
                 let mut said = vec!["crictl inspecti printed no JSON".to_string()];
-                said.extend(words::lines(&output.stdout));
-                Failure::new(FailureKind::Unknown, stage, words::detail(&said))
+                said.extend(output::lines(&output.stdout));
+                Failure::new(FailureKind::Unknown, stage, output::detail(&said))
             })?;
         Ok(read_held(image, &answer))
     }
 
-    fn root<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
+    fn data_dir<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
         Self::command(endpoint, &["info"])
     }
 
@@ -257,7 +259,10 @@ impl Runtime for Crictl {
 fn containerd_socket(info: &CommandOutput) -> Option<String> {
     let answer: Value = serde_json::from_slice(&info.stdout).ok()?;
     let path = answer["config"]["containerdEndpoint"].as_str()?;
-    Some(format!("unix://{}", text::capped(path.as_bytes(), 200)))
+    Some(format!(
+        "unix://{}",
+        text::truncate_bytes(path.as_bytes(), 200)
+    ))
 }
 
 /// What crictl takes for a login, which is a user and a password in any case.
@@ -282,9 +287,9 @@ fn auth(login: &RegistryLogin) -> Result<Secret, Failure> {
 /// `time=... level=error msg="..."`, which under a pty reads `ERRO[0000] ...` (`FATA` in older versions).
 /// Without the last, whatever else is there is taken: sudo's or the shell's words, or the klog line.
 fn messages(output: &CommandOutput) -> Vec<String> {
-    let mut lines = words::lines(&output.stderr);
+    let mut lines = output::lines(&output.stderr);
     if lines.is_empty() {
-        lines = words::lines(&output.stdout);
+        lines = output::lines(&output.stdout);
     }
     // ctr, whose causes are the same: what it logs before is about its own tries.
     if let Some(own) = lines.iter().position(|line| line.starts_with("ctr: ")) {
@@ -293,7 +298,7 @@ fn messages(output: &CommandOutput) -> Vec<String> {
     let errors: Vec<String> = lines
         .iter()
         .filter_map(|line| {
-            words::log_message(line, "error").or_else(|| words::log_message(line, "fatal"))
+            output::log_message(line, "error").or_else(|| output::log_message(line, "fatal"))
         })
         .collect();
     if !errors.is_empty() {
@@ -341,7 +346,7 @@ fn split_klog(lines: Vec<String>) -> (Vec<String>, Vec<String>) {
             is_inside = line.starts_with('E') && line.ends_with(" err=<");
             if let Some((_, error)) = line.split_once(" err=\"") {
                 klog.extend(
-                    words::unquoted(&format!("\"{error}"))
+                    output::unquoted(&format!("\"{error}"))
                         .lines()
                         .map(String::from),
                 );
@@ -354,7 +359,7 @@ fn split_klog(lines: Vec<String>) -> (Vec<String>, Vec<String>) {
             if is_inside {
                 klog.push(line.trim_start().to_string());
             }
-        } else if !words::is_warning(&line) {
+        } else if !output::is_warning(&line) {
             other.push(line);
         }
     }
@@ -362,13 +367,13 @@ fn split_klog(lines: Vec<String>) -> (Vec<String>, Vec<String>) {
 }
 
 /// Reads `crictl inspecti -o json`; `None` when it says that there is no image.
-fn read_held(image: &Image, answer: &Value) -> Option<Held> {
+fn read_held(image: &Image, answer: &Value) -> Option<LocalImage> {
     let status = &answer["status"];
     let id = status["id"].as_str().filter(|id| !id.is_empty())?;
     let repo_digests = status["repoDigests"].as_array();
     let spec = &answer["info"]["imageSpec"];
-    Some(Held {
-        digest: held::digest_of(
+    Some(LocalImage {
+        digest: digests::digest_of(
             image,
             repo_digests.into_iter().flatten().filter_map(Value::as_str),
         ),
@@ -508,7 +513,7 @@ mod tests {
         };
         assert_eq!(
             read(&answer).unwrap(),
-            Some(Held {
+            Some(LocalImage {
                 digest: Some(digest),
                 image_id: Some("0b9a".into()),
                 bytes: Some(42),
@@ -549,12 +554,12 @@ mod tests {
     fn a_probe_counts_images_as_a_sign_of_life() {
         assert_eq!(
             Crictl
-                .read_version(&output(0, "sha256:a\nsha256:b\n", ""))
+                .check_alive(&output(0, "sha256:a\nsha256:b\n", ""))
                 .unwrap(),
             "CRI, 2 images held"
         );
         let failure = Crictl
-            .read_version(&output(127, "", "sh: crictl: not found"))
+            .check_alive(&output(127, "", "sh: crictl: not found"))
             .unwrap_err();
         assert_eq!(
             (failure.kind, failure.stage),

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::rules::{DAEMON_GONE, HELD_BY_ANOTHER, MALFORMED, Rule};
-use super::{Complaint, docker_api, explain, held, words};
+use super::{ErrorLines, digests, docker_api, explain, output};
 use crate::model::FailureKind::{
     self, NodeSetup, RegistryAuth, RegistryRefused, RegistryUnavailable, RuntimeAbsent, RuntimeDown,
 };
 use crate::model::{
-    CommandOutput, Failure, Held, Image, RegistryLogin, RuntimeKind, Secret, Stage, basic, text,
+    CommandOutput, Failure, Image, LocalImage, RegistryLogin, RuntimeKind, Secret, Stage, basic,
+    text,
 };
 use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
 
@@ -145,7 +146,7 @@ fn explained(
     stage: Stage,
     image: Option<&Image>,
     output: &CommandOutput,
-    complaint: &Complaint,
+    complaint: &ErrorLines,
 ) -> Failure {
     explain(
         kind,
@@ -166,8 +167,8 @@ impl Runtime for Docker {
         Self::command(endpoint, &["version", "--format", "{{json .}}"])
     }
 
-    fn read_version(&self, output: &CommandOutput) -> Result<String, Failure> {
-        read_version(self.kind(), output)
+    fn check_alive(&self, output: &CommandOutput) -> Result<String, Failure> {
+        check_alive(self.kind(), output)
     }
 
     fn describe<'a>(&self, endpoint: Option<&'a str>) -> [NodeCommand<'a>; 2] {
@@ -184,11 +185,11 @@ impl Runtime for Docker {
         &self,
         [_, version, socket]: [&CommandOutput; 3],
     ) -> Result<Description, Failure> {
-        let endpoint = words::lines(&socket.stdout)
+        let endpoint = output::lines(&socket.stdout)
             .into_iter()
             .find(|line| socket.success() && line.contains("://"));
         Ok(Description {
-            runtime: self.read_version(version)?,
+            runtime: self.check_alive(version)?,
             endpoint,
         })
     }
@@ -202,11 +203,11 @@ impl Runtime for Docker {
         image: &Image,
         output: &CommandOutput,
         stage: Stage,
-    ) -> Result<Option<Held>, Failure> {
+    ) -> Result<Option<LocalImage>, Failure> {
         read_inspect(self.kind(), image, output, stage)
     }
 
-    fn root<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
+    fn data_dir<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
         Self::command(endpoint, &["info", "--format", "{{.DockerRootDir}}"])
     }
 
@@ -236,7 +237,7 @@ impl Runtime for Docker {
         })
     }
 
-    fn ask_to_pull<'a>(&self, request: &PullRequest<'a>) -> Option<NodeCommand<'a>> {
+    fn daemon_pull<'a>(&self, request: &PullRequest<'a>) -> Option<NodeCommand<'a>> {
         let asked = docker_api::request(request, server_of(request.image))?;
         Some(NodeCommand {
             secret: Some(SecretDelivery::Input(asked)),
@@ -250,7 +251,7 @@ impl Runtime for Docker {
 }
 
 /// Reads the answer to `version --format '{{json .}}'`.
-pub(super) fn read_version(kind: RuntimeKind, output: &CommandOutput) -> Result<String, Failure> {
+pub(super) fn check_alive(kind: RuntimeKind, output: &CommandOutput) -> Result<String, Failure> {
     if !output.success() {
         return Err(failure(kind, Stage::Probe, None, output));
     }
@@ -258,7 +259,7 @@ pub(super) fn read_version(kind: RuntimeKind, output: &CommandOutput) -> Result<
     let answer = printed
         .lines()
         .find_map(|line| serde_json::from_str::<Versions>(line.trim()).ok());
-    let capped = |version: String| text::capped(version.as_bytes(), 100);
+    let truncate_bytes = |version: String| text::truncate_bytes(version.as_bytes(), 100);
     let (fault, what) = match answer {
         // podman in docker's place needs no daemon. It spells the version of its API unlike docker.
         Some(Versions {
@@ -268,7 +269,7 @@ pub(super) fn read_version(kind: RuntimeKind, output: &CommandOutput) -> Result<
                     podman_api: Some(_),
                 }),
             ..
-        }) => return Ok(format!("podman {}", capped(version))),
+        }) => return Ok(format!("podman {}", truncate_bytes(version))),
         Some(Versions {
             server:
                 Some(Part {
@@ -276,7 +277,7 @@ pub(super) fn read_version(kind: RuntimeKind, output: &CommandOutput) -> Result<
                     ..
                 }),
             ..
-        }) => return Ok(format!("docker {}", capped(version))),
+        }) => return Ok(format!("docker {}", truncate_bytes(version))),
         // Some clients exit with 0 although the daemon's part of the answer is missing.
         Some(_) => (RuntimeAbsent, "docker version names no server"),
         None => (
@@ -285,11 +286,11 @@ pub(super) fn read_version(kind: RuntimeKind, output: &CommandOutput) -> Result<
         ),
     };
     let mut said = vec![what.to_string()];
-    said.extend(words::lines(match fault {
+    said.extend(output::lines(match fault {
         RuntimeAbsent => &output.stderr,
         _ => &output.stdout,
     }));
-    Err(Failure::new(fault, Stage::Probe, words::detail(&said)))
+    Err(Failure::new(fault, Stage::Probe, output::detail(&said)))
 }
 
 /// Reads the answer to [`INSPECT`].
@@ -298,7 +299,7 @@ pub(super) fn read_inspect(
     image: &Image,
     output: &CommandOutput,
     stage: Stage,
-) -> Result<Option<Held>, Failure> {
+) -> Result<Option<LocalImage>, Failure> {
     if !output.success() {
         let said = String::from_utf8_lossy(&output.stderr).to_ascii_lowercase();
         if ABSENT.iter().any(|absent| said.contains(absent)) {
@@ -315,10 +316,10 @@ pub(super) fn read_inspect(
             Failure::new(
                 FailureKind::Unknown,
                 stage,
-                words::detail(
+                output::detail(
                     &[
                         vec!["docker image inspect printed something else than asked for".into()],
-                        words::lines(&output.stdout),
+                        output::lines(&output.stdout),
                     ]
                     .concat(),
                 ),
@@ -332,9 +333,9 @@ pub(super) fn read_pull(
     image: &Image,
     output: &CommandOutput,
 ) -> Result<(), Failure> {
-    let answered = docker_api::printed(output);
+    let answered = docker_api::escape_multiline(output);
     let output = answered.as_ref().unwrap_or(output);
-    let stdout = words::lines(&output.stdout);
+    let stdout = output::lines(&output.stdout);
     // Exit status 0 is no proof: CLI 28, ended while it asks for a login, exits with 0.
     if let Some(asked) = stdout
         .iter()
@@ -343,11 +344,11 @@ pub(super) fn read_pull(
         let mut said =
             vec!["the registry refused the login and docker asked for another one".to_string()];
         said.extend(stdout[asked..].iter().take(1).cloned());
-        said.extend(words::lines(&output.stderr));
+        said.extend(output::lines(&output.stderr));
         return Err(Failure::new(
             FailureKind::RegistryAuth,
             Stage::Pull,
-            words::detail(&said),
+            output::detail(&said),
         ));
     }
     if !output.success() {
@@ -355,7 +356,7 @@ pub(super) fn read_pull(
     }
     // podman that is ended in the middle of a pull exits with 0 as well; when it is done, it prints the image's ID.
     if stdout.is_empty()
-        && words::lines(&output.stderr)
+        && output::lines(&output.stderr)
             .iter()
             .any(|line| line.starts_with(TRYING))
     {
@@ -397,10 +398,10 @@ const TRYING: &str = "Trying to pull ";
 /// Errors before the first layer are `Error response from daemon: ...` on stderr; once layers are on
 /// their way the same error has no prefix. A warning about the node's config.json is kept after the error
 /// because it explains a pull that went on without a login. Under a pty everything is on stdout.
-fn complaint(output: &CommandOutput) -> Complaint {
-    let mut lines = words::lines(&output.stderr);
+fn complaint(output: &CommandOutput) -> ErrorLines {
+    let mut lines = output::lines(&output.stderr);
     if lines.is_empty() {
-        lines = words::lines(&output.stdout);
+        lines = output::lines(&output.stdout);
         lines.retain(|line| !is_progress(line));
     }
     lines.retain(|line| !NO_COMPLAINT.iter().any(|start| line.starts_with(start)));
@@ -408,13 +409,13 @@ fn complaint(output: &CommandOutput) -> Complaint {
     let tried = lines
         .iter()
         .rev()
-        .filter_map(|line| words::log_message(line, "warning"))
+        .filter_map(|line| output::log_message(line, "warning"))
         .find(|message| message.contains("retrying in"));
     let (mut warnings, mut lines): (Vec<String>, Vec<String>) =
-        lines.into_iter().partition(|line| words::is_warning(line));
+        lines.into_iter().partition(|line| output::is_warning(line));
     warnings.retain(|line| !line.contains(" level="));
     for line in &mut lines {
-        if let Some(message) = words::log_message(line, "error") {
+        if let Some(message) = output::log_message(line, "error") {
             *line = message;
         }
     }
@@ -426,7 +427,7 @@ fn complaint(output: &CommandOutput) -> Complaint {
     if lines.is_empty() {
         lines.extend(tried);
     }
-    let is_started = words::lines(&output.stdout)
+    let is_started = output::lines(&output.stdout)
         .iter()
         .any(|line| is_progress(line) && !line.starts_with("HTTP/"));
     // Without a prefix and after progress, a lost connection is the client's to the daemon, unless the
@@ -437,7 +438,7 @@ fn complaint(output: &CommandOutput) -> Complaint {
     if only_eof && !is_layers {
         lines[0] = format!("error during connect: {}", lines[0]);
     }
-    Complaint {
+    ErrorLines {
         in_layers: is_started && prefixed.is_none(),
         lines: [lines, warnings].concat(),
     }
@@ -457,15 +458,15 @@ fn is_progress(line: &str) -> bool {
 }
 
 /// Reads `["REPOSITORY@DIGEST",...] OS/ARCHITECTURE SIZE ID`, the format that [`Docker::inspect`] asks for.
-fn read_held(image: &Image, line: &str) -> Option<Held> {
+fn read_held(image: &Image, line: &str) -> Option<LocalImage> {
     let mut json = serde_json::Deserializer::from_str(line).into_iter::<Option<Vec<String>>>();
     let repo_digests = json.next()?.ok()?.unwrap_or_default();
     let mut rest = line[json.byte_offset()..].split_whitespace();
     let platform = rest.next()?.to_string();
     let bytes = rest.next()?.parse().ok()?;
     let image_id = rest.next()?.to_string();
-    Some(Held {
-        digest: held::digest_of(image, repo_digests.iter().map(String::as_str)),
+    Some(LocalImage {
+        digest: digests::digest_of(image, repo_digests.iter().map(String::as_str)),
         image_id: Some(image_id),
         bytes: Some(bytes),
         platform: Some(platform),
@@ -639,7 +640,7 @@ mod tests {
             .unwrap();
         assert_eq!(
             held,
-            Some(Held {
+            Some(LocalImage {
                 digest: Some(digest),
                 image_id: Some("sha256:id".into()),
                 bytes: Some(123),
@@ -691,10 +692,10 @@ mod tests {
     #[test]
     fn a_version_without_a_server_is_a_daemon_that_is_not_there() {
         let client = "{\"Client\":{\"Version\":\"28.2.2\"},\"Server\":null}\n";
-        let failure = Docker.read_version(&output(0, client, "")).unwrap_err();
+        let failure = Docker.check_alive(&output(0, client, "")).unwrap_err();
         assert_eq!((failure.kind, failure.stage), (RuntimeAbsent, Stage::Probe));
         let failure = Docker
-            .read_version(&output(
+            .check_alive(&output(
                 1,
                 client,
                 "Cannot connect to the Docker daemon at unix:///x.sock. Is the docker daemon running?",
@@ -704,11 +705,11 @@ mod tests {
         assert!(!failure.detail.contains("28.2.2"), "{failure}");
         let both = "{\"Client\":{},\"Server\":{\"Version\":\"28.5.2\"}}\n";
         assert_eq!(
-            Docker.read_version(&output(0, both, "")).unwrap(),
+            Docker.check_alive(&output(0, both, "")).unwrap(),
             "docker 28.5.2"
         );
         let failure = Docker
-            .read_version(&output(127, "", "sh: 1: docker: not found"))
+            .check_alive(&output(127, "", "sh: 1: docker: not found"))
             .unwrap_err();
         assert_eq!(failure.kind, FailureKind::RuntimeMissing);
     }
@@ -739,17 +740,17 @@ mod tests {
             "Emulate Docker CLI using podman. Create /etc/containers/nodocker to quiet msg.\n";
         for note in [note, ""] {
             assert_eq!(
-                Docker.read_version(&output(0, answer, note)).unwrap(),
+                Docker.check_alive(&output(0, answer, note)).unwrap(),
                 "podman 4.3.1"
             );
         }
         let remote = "{\"Client\":{\"APIVersion\":\"5.2.0\",\"Version\":\"5.2.0\"},\"Server\":{\"APIVersion\":\"5.2.0\",\"Version\":\"5.2.0\"}}\n";
         assert_eq!(
-            Docker.read_version(&output(0, remote, "")).unwrap(),
+            Docker.check_alive(&output(0, remote, "")).unwrap(),
             "podman 5.2.0"
         );
         let docker = "{\"Client\":{\"Version\":\"28.2.2\",\"ApiVersion\":\"1.50\"}}\n";
-        let failure = Docker.read_version(&output(0, docker, "")).unwrap_err();
+        let failure = Docker.check_alive(&output(0, docker, "")).unwrap_err();
         assert_eq!(failure.kind, RuntimeAbsent);
     }
 

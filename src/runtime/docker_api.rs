@@ -113,7 +113,7 @@ struct Detail {
 /// The output of `docker system dial-stdio` as `docker pull` would have printed it; nothing where no daemon answered.
 ///
 /// Its first line tells it from what the client itself prints. What is neither whole nor an error is one: a daemon that goes away closes the connection, and the client sees no more in it.
-pub(super) fn printed(output: &CommandOutput) -> Option<CommandOutput> {
+pub(super) fn escape_multiline(output: &CommandOutput) -> Option<CommandOutput> {
     let answer = String::from_utf8_lossy(&output.stdout);
     let mut lines = answer.lines().map(|line| line.trim_end_matches('\r'));
     let first = lines.next().filter(|line| line.starts_with("HTTP/"))?;
@@ -173,7 +173,7 @@ mod tests {
             stderr: Vec::new(),
             truncated: false,
         };
-        printed(&output).unwrap()
+        escape_multiline(&output).unwrap()
     }
 
     fn sent(image: &str, platform: Option<&str>, login: Option<&RegistryLogin>) -> Option<String> {
@@ -314,7 +314,7 @@ mod tests {
                 stdout: stdout.into(),
                 ..answered(BEGUN)
             };
-            assert_eq!(printed(&output), None);
+            assert_eq!(escape_multiline(&output), None);
         }
     }
 

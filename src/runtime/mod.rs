@@ -5,15 +5,15 @@
 //! prints is a rule in that runtime's file; one that a registry, the network, a disk or sudo causes is a
 //! rule in `rules`.
 
-mod cause;
+mod classify;
 mod crictl;
+mod digests;
 mod docker;
 mod docker_api;
-mod held;
 mod mask;
+mod output;
 mod podman;
 mod rules;
-mod words;
 
 pub use crictl::Crictl;
 pub use docker::Docker;
@@ -37,7 +37,7 @@ pub fn of_kind(kind: RuntimeKind) -> &'static dyn Runtime {
 }
 
 /// What a failed command said.
-struct Complaint {
+struct ErrorLines {
     /// The telling lines, in order.
     lines: Vec<String>,
     /// Whether it was said while layers were on their way.
@@ -53,19 +53,19 @@ fn explain(
     stage: Stage,
     image: Option<&Image>,
     output: &CommandOutput,
-    complaint: &Complaint,
+    complaint: &ErrorLines,
 ) -> Failure {
     let errors: Vec<String> = complaint
         .lines
         .iter()
-        .filter(|line| !words::is_warning(line))
-        .map(|line| words::first_failure(line))
+        .filter(|line| !output::is_warning(line))
+        .map(|line| output::first_failure(line))
         .collect();
     let plain = mask::plain(&errors.join("\n"), image);
     let found = not_reached(&plain, &output.exit)
-        .or_else(|| cause::first_match(first_rules, &plain))
-        .or_else(|| cause::of(&plain, complaint.in_layers))
-        .or_else(|| cause::first_match(last_rules, &plain));
+        .or_else(|| classify::first_match(first_rules, &plain))
+        .or_else(|| classify::of(&plain, complaint.in_layers))
+        .or_else(|| classify::first_match(last_rules, &plain));
     let kind = match found {
         // Only a pull talks to a registry: in any other stage it is the runtime that cannot be reached.
         Some(FailureKind::RegistryUnavailable | FailureKind::RegistryUnresolved)
@@ -84,7 +84,7 @@ fn explain(
 /// sudo speaks the node's language: where it alone said something, it refused, whatever it said.
 fn not_reached(plain: &str, exit: &ExitStatus) -> Option<FailureKind> {
     let is_sudo_alone = !plain.is_empty() && plain.lines().all(|line| line.starts_with("sudo: "));
-    cause::first_match(rules::NOT_REACHED, plain).or(match exit {
+    classify::first_match(rules::NOT_REACHED, plain).or(match exit {
         ExitStatus::Code(126 | 127) => Some(FailureKind::RuntimeMissing),
         _ if is_sudo_alone => Some(FailureKind::Privilege),
         _ => None,
@@ -93,7 +93,7 @@ fn not_reached(plain: &str, exit: &ExitStatus) -> Option<FailureKind> {
 
 /// The node's own words, and how the client ended where that is no plain exit.
 fn detail(runtime: RuntimeKind, output: &CommandOutput, lines: &[String]) -> String {
-    let said = words::detail(lines);
+    let said = output::detail(lines);
     let ended = match &output.exit {
         ExitStatus::Signal(name) => Some(format!("{runtime} was ended by signal {name}")),
         // A shell in between turns signal n into status 128 + n.

@@ -2,7 +2,7 @@
 
 use super::docker::{self, INSPECT};
 use crate::model::{
-    CommandOutput, Failure, FailureKind, Held, Image, RegistryLogin, RuntimeKind, Stage,
+    CommandOutput, Failure, FailureKind, Image, LocalImage, RegistryLogin, RuntimeKind, Stage,
 };
 use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
 
@@ -46,12 +46,12 @@ impl Runtime for Podman {
         Self::command(&[], endpoint, &["version", "--format", "{{json .}}"])
     }
 
-    fn read_version(&self, output: &CommandOutput) -> Result<String, Failure> {
-        docker::read_version(self.kind(), output)
+    fn check_alive(&self, output: &CommandOutput) -> Result<String, Failure> {
+        docker::check_alive(self.kind(), output)
     }
 
     fn describe<'a>(&self, endpoint: Option<&'a str>) -> [NodeCommand<'a>; 2] {
-        [self.version(endpoint), self.root(endpoint)]
+        [self.version(endpoint), self.data_dir(endpoint)]
     }
 
     fn read_description(
@@ -59,7 +59,7 @@ impl Runtime for Podman {
         [_, version, _]: [&CommandOutput; 3],
     ) -> Result<Description, Failure> {
         Ok(Description {
-            runtime: self.read_version(version)?,
+            runtime: self.check_alive(version)?,
             endpoint: None,
         })
     }
@@ -73,11 +73,11 @@ impl Runtime for Podman {
         image: &Image,
         output: &CommandOutput,
         stage: Stage,
-    ) -> Result<Option<Held>, Failure> {
+    ) -> Result<Option<LocalImage>, Failure> {
         docker::read_inspect(self.kind(), image, output, stage)
     }
 
-    fn root<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
+    fn data_dir<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
         Self::command(&[], endpoint, &["info", "--format", "{{.Store.GraphRoot}}"])
     }
 

@@ -427,7 +427,7 @@ pub(super) const LOCAL_AND_SPECIFIC: &[Rule] = &[
 ];
 
 /// After HTTP statuses: what registries and networks say without one.
-pub(super) const WORDS: &[Rule] = &[
+pub(super) const PHRASES: &[Rule] = &[
     // A login that has run out (ECR's last twelve hours) is no token that the runtime renews.
     Rule(RegistryAuth, &["your authorization token has expired"]),
     Rule(

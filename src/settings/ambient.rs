@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 /// The surroundings, taken once at the start so that tests can make up their own.
 #[derive(Debug, Clone, Default)]
-pub struct Ambient {
+pub struct Environment {
     variables: HashMap<OsString, OsString>,
 }
 
-impl Ambient {
+impl Environment {
     /// The surroundings of this process.
     pub fn of_this_process() -> Self {
         Self {
@@ -43,7 +43,7 @@ impl Ambient {
         }
     }
 
-    /// [`Ambient::path`] for several.
+    /// [`Environment::path`] for several.
     pub fn paths(&self, typed: &[PathBuf]) -> Vec<PathBuf> {
         typed.iter().map(|path| self.path(path)).collect()
     }
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn paths_in_the_home_directory_are_expanded() {
-        let ambient = Ambient::of(&[("HOME", "/home/alice")]);
+        let ambient = Environment::of(&[("HOME", "/home/alice")]);
         for (typed, path) in [
             ("~/key", "/home/alice/key"),
             ("key", "key"),
@@ -63,7 +63,7 @@ mod tests {
         ] {
             assert_eq!(ambient.path(Path::new(typed)), PathBuf::from(path));
         }
-        let nowhere = Ambient::default().path(Path::new("~/key"));
+        let nowhere = Environment::default().path(Path::new("~/key"));
         assert_eq!(nowhere, PathBuf::from("~/key"));
     }
 }

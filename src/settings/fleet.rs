@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use super::Ambient;
+use super::Environment;
 use crate::cli::{self, FleetArgs, LoginArgs, RuntimeArgs};
 use crate::inventory::{
-    self, AddressType, Background, KubernetesQuery, NodeSettings, RuntimeChoice, Selection, Source,
+    self, AddressType, KubernetesQuery, NodeSettings, RuntimeChoice, Selection, Source,
+    SshConfigSource,
 };
-use crate::model::text::printable;
+use crate::model::text::escape_line;
 use crate::model::{Fleet, RuntimeKind};
 
 /// Loads it.
@@ -17,8 +18,8 @@ pub(super) fn fleet(
     args: &FleetArgs,
     login: &LoginArgs,
     runtime: Option<&RuntimeArgs>,
-    ambient: &Ambient,
-    background: Background<'_>,
+    ambient: &Environment,
+    background: SshConfigSource<'_>,
 ) -> Result<Fleet> {
     what_ansible_takes(args, ambient)?;
     let from_files = args.inventory.iter().map(|path| {
@@ -52,9 +53,9 @@ pub(super) fn fleet(
 }
 
 /// Options that mean something else to Ansible, which many come from.
-fn what_ansible_takes(args: &FleetArgs, ambient: &Ambient) -> Result<()> {
+fn what_ansible_takes(args: &FleetArgs, ambient: &Environment) -> Result<()> {
     if let Some(labels) = args.selector.as_deref().filter(|_| !args.kube) {
-        let labels = printable(labels);
+        let labels = escape_line(labels);
         bail!(
             "-l {labels}: -l (--selector) chooses nodes of a Kubernetes cluster by their labels, with --kube; for nodes and groups of an inventory write --limit '{labels}'"
         );
@@ -64,7 +65,7 @@ fn what_ansible_takes(args: &FleetArgs, ambient: &Ambient) -> Result<()> {
     };
     if let Some(path) = args.inventory.iter().find(is_list) {
         let path = path.to_string_lossy();
-        let (given, names) = (printable(&path), printable(path.trim_end_matches(',')));
+        let (given, names) = (escape_line(&path), escape_line(path.trim_end_matches(',')));
         bail!(
             "-i {given}: there is no such file; nodes by their names are given with -H '{names}'"
         );
@@ -73,7 +74,7 @@ fn what_ansible_takes(args: &FleetArgs, ambient: &Ambient) -> Result<()> {
 }
 
 /// What the Kubernetes API is asked.
-pub(super) fn kubernetes(args: &FleetArgs, ambient: &Ambient) -> KubernetesQuery {
+pub(super) fn kubernetes(args: &FleetArgs, ambient: &Environment) -> KubernetesQuery {
     KubernetesQuery {
         kubeconfig: args.kubeconfig.as_deref().map(|path| ambient.path(path)),
         context: args.context.clone(),
@@ -95,7 +96,7 @@ pub(super) fn kubernetes(args: &FleetArgs, ambient: &Ambient) -> KubernetesQuery
 fn command_line_node(
     login: &LoginArgs,
     runtime: Option<&RuntimeArgs>,
-    ambient: &Ambient,
+    ambient: &Environment,
 ) -> Result<NodeSettings> {
     let jump = login.jump.as_deref().map(inventory::parse_jump).transpose();
     let jump = jump.map_err(anyhow::Error::msg).context("--jump")?;

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use super::Ambient;
+use super::Environment;
 use super::fleet::kubernetes;
 use crate::cli::{FleetArgs, RegistryArgs};
 use crate::credentials::{self, FoundLogins, LoginSources, PullSecret, PullSecretContent};
 use crate::inventory::{self, KubernetesQuery};
-use crate::model::{FoundLogin, Image, LoginSource, RegistryLogin, Secret};
+use crate::model::{Credential, Image, LoginSource, RegistryLogin, Secret};
 
 /// Where logins come from, what was found there, and when that was known: typing a password takes its own time.
 pub(super) fn logins(
@@ -20,9 +20,9 @@ pub(super) fn logins(
     images: &[Image],
     dry_run: bool,
     until: Option<Instant>,
-    ambient: &Ambient,
+    ambient: &Environment,
 ) -> Result<(LoginSources, FoundLogins, Instant)> {
-    let user = args.registry_user.clone().map(|username| FoundLogin {
+    let user = args.registry_user.clone().map(|username| Credential {
         login: RegistryLogin::Password {
             username,
             password: Secret::new(""),

@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-pub use ambient::Ambient;
+pub use ambient::Environment;
 pub use reports::report_files;
 
 use crate::cli::{self, FleetArgs, ManifestArgs, SshArgs};
 use crate::credentials::{self, LoginSources};
-use crate::inventory::{self, Background, ManifestImages};
-use crate::model::text::printable;
+use crate::inventory::{self, ManifestImages, SshConfigSource};
+use crate::model::text::escape_line;
 use crate::model::{Fleet, Image, Plan, PlannedImage, Preflight, PullWhen, Secret, Work};
 use fleet::{fleet, platform_fits};
 use logins::logins;
@@ -91,8 +91,8 @@ pub struct OutputSettings {
 /// Whatever is wrong with images, inventory, options or credentials, in words for the operator.
 pub fn pull(
     args: &cli::PullArgs,
-    ambient: &Ambient,
-    background: Background<'_>,
+    ambient: &Environment,
+    background: SshConfigSource<'_>,
 ) -> Result<RunSettings> {
     let began = Instant::now();
     one_reader_of_stdin(
@@ -154,9 +154,9 @@ pub fn pull(
         fleet,
         work: Work::Pull(planned),
         policy,
-        held: HashMap::new(),
+        already_present: HashMap::new(),
         contents: Vec::new(),
-        mark: mark(),
+        pull_token: mark(),
     };
     Ok(RunSettings {
         login_sources: sources,
@@ -173,8 +173,8 @@ pub fn pull(
 /// As for [`pull`].
 pub fn check(
     args: &cli::CheckArgs,
-    ambient: &Ambient,
-    background: Background<'_>,
+    ambient: &Environment,
+    background: SshConfigSource<'_>,
 ) -> Result<RunSettings> {
     one_reader_of_stdin(&args.reach.fleet, &args.named.manifests, false)?;
     let reports = report_files(&args.course.output.report, ambient)?;
@@ -192,9 +192,9 @@ pub fn check(
         fleet,
         work: Work::Check(images),
         policy,
-        held: HashMap::new(),
+        already_present: HashMap::new(),
         contents: Vec::new(),
-        mark: mark(),
+        pull_token: mark(),
     };
     Ok(RunSettings {
         reports,
@@ -209,8 +209,8 @@ pub fn check(
 /// As for [`pull`].
 pub fn exec(
     args: &cli::ExecArgs,
-    ambient: &Ambient,
-    background: Background<'_>,
+    ambient: &Environment,
+    background: SshConfigSource<'_>,
 ) -> Result<RunSettings> {
     if args.command.iter().any(|part| part.contains('\0')) {
         bail!("the command holds a NUL byte, which no program can be given");
@@ -228,9 +228,9 @@ pub fn exec(
         fleet,
         work: Work::Exec(args.command.clone()),
         policy,
-        held: HashMap::new(),
+        already_present: HashMap::new(),
         contents: Vec::new(),
-        mark: mark(),
+        pull_token: mark(),
     };
     Ok(RunSettings {
         reports,
@@ -244,8 +244,8 @@ pub fn exec(
 /// Whatever is wrong with the inventory or the options.
 pub fn nodes(
     args: &cli::NodesArgs,
-    ambient: &Ambient,
-    background: Background<'_>,
+    ambient: &Environment,
+    background: SshConfigSource<'_>,
 ) -> Result<Fleet> {
     fleet(
         &args.reach.fleet,
@@ -262,8 +262,8 @@ pub fn nodes(
 /// Whatever is wrong with the inventory or the options.
 pub fn scan(
     args: &cli::ScanArgs,
-    ambient: &Ambient,
-    background: Background<'_>,
+    ambient: &Environment,
+    background: SshConfigSource<'_>,
 ) -> Result<(Fleet, SshSettings)> {
     let fleet = fleet(
         &args.reach.fleet,
@@ -282,17 +282,17 @@ pub fn scan(
 /// As for [`pull`].
 pub fn probe(
     args: &cli::NodesArgs,
-    ambient: &Ambient,
-    background: Background<'_>,
+    ambient: &Environment,
+    background: SshConfigSource<'_>,
 ) -> Result<RunSettings> {
     let images = given_images(&args.images, ambient)?;
     let plan = Plan {
         fleet: nodes(args, ambient, background)?,
         work: Work::Probe(images),
         policy: policy::policy(&args.policy)?,
-        held: HashMap::new(),
+        already_present: HashMap::new(),
         contents: Vec::new(),
-        mark: mark(),
+        pull_token: mark(),
     };
     let output = OutputSettings {
         journal: false,
@@ -314,7 +314,7 @@ fn run(
     ssh: &SshArgs,
     dry_run: bool,
     output: OutputSettings,
-    ambient: &Ambient,
+    ambient: &Environment,
 ) -> Result<RunSettings> {
     let ssh_settings = ssh_settings(ssh, &plan.fleet, dry_run, ambient)?;
     if ssh.login.ask_become_pass && !dry_run {
@@ -338,8 +338,8 @@ fn run(
 fn course(
     plan: Plan,
     ssh: &SshArgs,
-    course: &cli::CourseArgs,
-    ambient: &Ambient,
+    course: &cli::RunArgs,
+    ambient: &Environment,
 ) -> Result<RunSettings> {
     let output = OutputSettings {
         format: course.output.output,
@@ -365,7 +365,7 @@ fn output(progress: &cli::ProgressArgs) -> OutputSettings {
 fn images(
     given: &[String],
     named: &ManifestArgs,
-    ambient: &Ambient,
+    ambient: &Environment,
 ) -> Result<(Vec<Image>, Vec<String>)> {
     let mut images = given_images(given, ambient)?;
     if named.manifests.is_empty() {
@@ -386,7 +386,7 @@ fn images(
     Ok((images, found.warnings))
 }
 
-fn given_images(given: &[String], ambient: &Ambient) -> Result<Vec<Image>> {
+fn given_images(given: &[String], ambient: &Environment) -> Result<Vec<Image>> {
     let mut images = Vec::with_capacity(given.len());
     for text in given {
         is_no_inventory(text, ambient)?;
@@ -400,12 +400,12 @@ fn given_images(given: &[String], ambient: &Ambient) -> Result<Vec<Image>> {
 }
 
 /// An inventory is given with `-i`. Many a file name could be an image's, too.
-fn is_no_inventory(text: &str, ambient: &Ambient) -> Result<()> {
+fn is_no_inventory(text: &str, ambient: &Environment) -> Result<()> {
     const ENDINGS: [&str; 7] = ["yml", "yaml", "ini", "json", "toml", "txt", "cfg"];
     let path = ambient.path(Path::new(text));
     let ending = path.extension().and_then(|ending| ending.to_str());
     if ending.is_some_and(|ending| ENDINGS.contains(&ending)) && path.is_file() {
-        let text = printable(text);
+        let text = escape_line(text);
         bail!(
             "{text} is a file, and not an image: an inventory is given with -i {text}, manifests with --manifests {text}"
         );
@@ -420,7 +420,7 @@ fn is_no_inventory(text: &str, ambient: &Ambient) -> Result<()> {
 pub fn manifest_images(
     files: &[PathBuf],
     strict: bool,
-    ambient: &Ambient,
+    ambient: &Environment,
 ) -> Result<ManifestImages> {
     let found = inventory::images(&manifest_paths(files, ambient))?;
     if strict && !found.warnings.is_empty() {
@@ -433,7 +433,7 @@ pub fn manifest_images(
 }
 
 /// Where manifests are; `-` stays standard input.
-fn manifest_paths(manifests: &[PathBuf], ambient: &Ambient) -> Vec<PathBuf> {
+fn manifest_paths(manifests: &[PathBuf], ambient: &Environment) -> Vec<PathBuf> {
     let path = |path: &PathBuf| match path.as_os_str() == "-" {
         true => path.clone(),
         false => ambient.path(path),
@@ -460,7 +460,7 @@ fn ssh_settings(
     args: &SshArgs,
     fleet: &Fleet,
     dry_run: bool,
-    ambient: &Ambient,
+    ambient: &Environment,
 ) -> Result<SshSettings> {
     let ask = args.ask_pass && !dry_run;
     let password = ask

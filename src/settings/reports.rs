@@ -5,14 +5,14 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use super::Ambient;
+use super::Environment;
 use crate::cli::ReportFile;
 
 /// The files as they will be written, each once.
 ///
 /// # Errors
 /// A path that is a folder, or a folder that does not exist or where nothing can be written.
-pub fn report_files(given: &[ReportFile], ambient: &Ambient) -> Result<Vec<ReportFile>> {
+pub fn report_files(given: &[ReportFile], ambient: &Environment) -> Result<Vec<ReportFile>> {
     let mut files: Vec<ReportFile> = Vec::with_capacity(given.len());
     for ReportFile { path, form } in given {
         let path = ambient.path(path);

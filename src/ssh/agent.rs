@@ -26,12 +26,12 @@ const REQUEST_IDENTITIES: u8 = 11;
 const IDENTITIES_ANSWER: u8 = 12;
 
 /// What an agent holds: a key, or a user's certificate together with its key.
-pub(super) enum Held {
+pub(super) enum AgentKey {
     Key(PublicKey),
     Certificate(Box<Certificate>),
 }
 
-impl Held {
+impl AgentKey {
     pub(super) fn key(&self) -> &KeyData {
         match self {
             Self::Key(key) => key.key_data(),
@@ -53,7 +53,7 @@ impl Held {
 ///
 /// # Errors
 /// The agent cannot be reached or does not speak the protocol.
-pub(super) fn list(path: &Path) -> io::Result<Vec<Held>> {
+pub(super) fn list(path: &Path) -> io::Result<Vec<AgentKey>> {
     let mut stream = BlockingStream::connect(path)?;
     stream.set_read_timeout(Some(LIST_WAIT))?;
     stream.set_write_timeout(Some(LIST_WAIT))?;
@@ -69,7 +69,7 @@ pub(super) fn list(path: &Path) -> io::Result<Vec<Held>> {
     parse(&answer).ok_or_else(|| io::Error::other("its answer is no list of keys"))
 }
 
-fn parse(answer: &[u8]) -> Option<Vec<Held>> {
+fn parse(answer: &[u8]) -> Option<Vec<AgentKey>> {
     let (kind, mut rest) = answer.split_first()?;
     if *kind != IDENTITIES_ANSWER {
         return None;
@@ -86,10 +86,10 @@ fn parse(answer: &[u8]) -> Option<Vec<Held>> {
                 && certificate.cert_type() == CertType::User
                 && certificate.to_bytes().is_ok_and(|bytes| bytes == blob)
             {
-                keys.push(Held::Certificate(Box::new(certificate)));
+                keys.push(AgentKey::Certificate(Box::new(certificate)));
             }
         } else if let Ok(key) = PublicKey::from_bytes(blob) {
-            keys.push(Held::Key(key));
+            keys.push(AgentKey::Key(key));
         }
     }
     Some(keys)

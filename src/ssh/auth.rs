@@ -13,8 +13,8 @@ use super::agent::TOUCH_WAIT;
 use super::connect::Target;
 use super::handler::Client;
 use super::identities::Identities;
-use super::link::Link;
-use super::offer::{Offer, OfferSigner};
+use super::key_candidate::{CandidateSigner, KeyCandidate};
+use super::link::ConnectionHandle;
 use super::{HostSettings, Inner, LoginMethod};
 use crate::model::node::server;
 use crate::model::{Failure, FailureKind, Limit, Passwords, Secret, Stage, Withheld};
@@ -32,7 +32,7 @@ const TURNS: usize = 12;
 /// ssh-auth with what was tried and what the server still offers, or connection-lost.
 pub(super) async fn authenticate(
     handle: &mut Handle<Client>,
-    link: &Link,
+    link: &ConnectionHandle,
     inner: &Inner,
     settings: &HostSettings,
     target: &Target<'_>,
@@ -48,7 +48,7 @@ pub(super) async fn authenticate(
             ))
         })?;
     let mut wait = settings.connect_timeout;
-    if keys.iter().any(Offer::wants_touch) {
+    if keys.iter().any(KeyCandidate::wants_touch) {
         wait += TOUCH_WAIT;
     }
     // Where ssh may ask for no password, it sends none.
@@ -59,7 +59,7 @@ pub(super) async fn authenticate(
     let mut login = Login {
         limit: &limit,
         passwords: &inner.tried,
-        server: server(target.host, target.port, target.way),
+        server: server(target.host, target.port, target.route),
         given: target.password,
         withheld: None,
         session: handle.agent_session_binding().cloned(),
@@ -114,14 +114,14 @@ struct Login<'a> {
     /// What an agent is told of the session.
     session: Option<AgentSessionBinding>,
     handle: &'a mut Handle<Client>,
-    link: &'a Link,
+    link: &'a ConnectionHandle,
     identities: &'a Identities,
     settings: &'a HostSettings,
     user: &'a str,
     /// Whether the host key is another one than is known.
     has_changed: bool,
     /// The keys that were not tried yet.
-    keys: VecDeque<Offer<'a>>,
+    keys: VecDeque<KeyCandidate<'a>>,
     /// How many more keys may be tried, where something else comes after them.
     left: Option<usize>,
     /// The password that may be sent, until the server refused it: once more would only lock the account.
@@ -236,7 +236,7 @@ impl<'a> Login<'a> {
         Ok(false)
     }
 
-    async fn try_key(&mut self, key: &Offer<'a>) -> Result<bool, Failure> {
+    async fn try_key(&mut self, key: &KeyCandidate<'a>) -> Result<bool, Failure> {
         self.tried.push(key.to_string());
         self.was_key_tried = true;
         for (number, hash) in key.hashes.iter().enumerate() {
@@ -260,11 +260,11 @@ impl<'a> Login<'a> {
 
     async fn try_key_with(
         &mut self,
-        key: &Offer<'a>,
+        key: &KeyCandidate<'a>,
         hash: Option<HashAlg>,
     ) -> Result<bool, Failure> {
         self.left = self.left.map(|left| left.saturating_sub(1));
-        let mut signer = OfferSigner {
+        let mut signer = CandidateSigner {
             offer: key,
             session: self.session.as_ref(),
             agents_refusal: None,

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::algorithms::{certificate_algorithms, chosen, key_algorithms, key_exchanges};
 use super::handler::{Client, Fault};
 use super::known_hosts::KnownName;
-use super::link::{Carrier, KillOnDrop, Link};
+use super::link::{ConnectionHandle, KillOnDrop, RawStream};
 use super::scan::Slot;
 use super::settings::HostSettings;
 use super::{Host, Inner, auth};
@@ -28,14 +28,14 @@ pub(super) struct Target<'a> {
     pub(super) identities: &'a [PathBuf],
     pub(super) password: Option<&'a Secret>,
     /// The hosts to go through.
-    pub(super) way: &'a [Hop],
+    pub(super) route: &'a [Hop],
     pub(super) is_jump_host: bool,
     /// The number of its settings.
     pub(super) settings: usize,
 }
 
 /// A session that is logged in. Dropping it ends it.
-pub(super) struct Live {
+pub(super) struct Authenticated {
     pub(super) handle: Handle<Client>,
     pub(super) link: KillOnDrop,
     /// Whether another host key is known for it, and this one was taken all the same.
@@ -43,7 +43,8 @@ pub(super) struct Live {
 }
 
 /// Opens what a session to the host runs over.
-pub(super) type Dial<'a> = &'a (dyn Fn() -> BoxFuture<'a, Result<Carrier, Failure>> + Send + Sync);
+pub(super) type Dial<'a> =
+    &'a (dyn Fn() -> BoxFuture<'a, Result<RawStream, Failure>> + Send + Sync);
 
 /// A stage of connecting has begun.
 pub(super) type Progress<'a> = &'a (dyn Fn(Stage) + Send + Sync);
@@ -58,7 +59,7 @@ pub(super) async fn open(
     target: &Target<'_>,
     progress: Progress<'_>,
     dial: Dial<'_>,
-) -> Result<Live, Failure> {
+) -> Result<Authenticated, Failure> {
     let mut live = exchange(inner, target, progress, dial, None).await?;
     let host = inner.host(target.settings)?;
     progress(Stage::Authenticate);
@@ -93,7 +94,7 @@ pub(super) async fn exchange(
     progress: Progress<'_>,
     dial: Dial<'_>,
     scan: Option<&Slot>,
-) -> Result<Live, Failure> {
+) -> Result<Authenticated, Failure> {
     let host = inner.host(target.settings)?;
     let name = known_name(&host.settings, target.host, target.port);
     let mut carrier = dial().await?;
@@ -131,11 +132,11 @@ async fn greet(
     target: &Target<'_>,
     name: &KnownName,
     algorithms: &[Algorithm],
-    carrier: Carrier,
+    carrier: RawStream,
     scan: Option<&Slot>,
-) -> Result<Live, Refused> {
+) -> Result<Authenticated, Refused> {
     let wait = host.settings.connect_timeout;
-    let (link, stream) = Link::new(carrier);
+    let (link, stream) = ConnectionHandle::new(carrier);
     let guard = KillOnDrop(link.clone());
     let config = Arc::new(config(host, name, algorithms));
     let has_changed = Arc::new(AtomicBool::new(false));
@@ -156,7 +157,7 @@ async fn greet(
     let failed = |kind, detail| Refused::Failed(Failure::new(kind, Stage::Handshake, detail));
     let unreachable = |detail| failed(FailureKind::Unreachable, detail);
     match timeout(wait, client::connect_stream(config, stream, client)).await {
-        Ok(Ok(handle)) => Ok(Live {
+        Ok(Ok(handle)) => Ok(Authenticated {
             handle,
             link: guard,
             has_changed: has_changed.load(Ordering::Relaxed),

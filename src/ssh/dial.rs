@@ -9,7 +9,7 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::config::AddressFamily;
-use super::link::{Carrier, plain};
+use super::link::{RawStream, plain};
 use super::proxy_command::ProxyStream;
 use super::settings::HostSettings;
 use crate::model::{Failure, FailureKind, Stage};
@@ -27,16 +27,16 @@ pub(super) async fn carrier(
     host: &str,
     port: u16,
     settings: &HostSettings,
-) -> Result<Carrier, Failure> {
+) -> Result<RawStream, Failure> {
     if let Some(command) = &settings.proxy_command {
-        return ProxyStream::start(command).map(|stream| Carrier::Proxy(Box::new(stream)));
+        return ProxyStream::start(command).map(|stream| RawStream::Proxy(Box::new(stream)));
     }
     let mut left = settings.connection_attempts.max(1);
     loop {
         left -= 1;
         match dial(host, port, settings).await {
             Err(_) if left > 0 => sleep(PAUSE).await,
-            answer => return answer.map(Carrier::Tcp),
+            answer => return answer.map(RawStream::Tcp),
         }
     }
 }

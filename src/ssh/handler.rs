@@ -12,11 +12,11 @@ use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
 
 use super::host_keys::{HostKeys, Trust};
 use super::known_hosts::KnownName;
-use super::link::Link;
+use super::link::ConnectionHandle;
 use super::revoked::Revoked;
 use super::scan::{KeyStatus, Slot};
 use super::settings::HostSettings;
-use crate::model::text::capped;
+use crate::model::text::truncate_bytes;
 
 /// The most of a server's own words that is kept.
 const WORDS: usize = 500;
@@ -48,7 +48,7 @@ pub(super) struct Client {
     /// The types of keys that the host was asked for, in order; none where it must not be asked in another one.
     pub(super) algorithms: Vec<Algorithm>,
     pub(super) settings: Arc<HostSettings>,
-    pub(super) link: Link,
+    pub(super) link: ConnectionHandle,
     /// How often the server has asked for something that only a server that misbehaves asks for.
     pub(super) unrequested: usize,
     /// Where the host's key is left, when nothing else is wanted of the host.
@@ -159,7 +159,7 @@ impl Handler for Client {
         match reason {
             DisconnectReason::ReceivedDisconnect(farewell) => {
                 self.link
-                    .note_farewell(capped(farewell.message.as_bytes(), WORDS));
+                    .note_farewell(truncate_bytes(farewell.message.as_bytes(), WORDS));
                 Ok(())
             }
             DisconnectReason::Error(fault) => {

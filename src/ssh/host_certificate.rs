@@ -7,7 +7,7 @@ use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::{Algorithm, Certificate, HashAlg};
 
 use super::config::pattern_matches;
-use crate::model::text::capped;
+use crate::model::text::truncate_bytes;
 
 /// Whether the certificate holds for the host called `principal`; the error is a clause that says why not. That its
 /// authority is trusted for this host is for the caller to know.
@@ -20,7 +20,7 @@ pub(super) fn check(
     now: SystemTime,
 ) -> Result<(), String> {
     // Quotes of the server stay short and printable.
-    let word = |text: &str| capped(text.as_bytes(), 100);
+    let word = |text: &str| truncate_bytes(text.as_bytes(), 100);
     if certificate.cert_type() != CertType::Host {
         return Err("it is a user's certificate, not a host's".to_owned());
     }

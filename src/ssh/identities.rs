@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use russh::keys::Certificate;
 use russh::keys::ssh_key::public::KeyData;
 
-use super::agent::{self, Agent, Held};
+use super::agent::{self, Agent, AgentKey};
+use super::key_candidate::KeyCandidate;
 use super::key_files::{self, KeyFile};
-use super::offer::Offer;
 use super::{HostSettings, LoginMethod, SshError, SshOptions};
 use crate::model::{Node, Secret};
 
@@ -21,7 +21,7 @@ pub(super) struct Identities {
     files: HashMap<PathBuf, KeyFile>,
     /// Those that CertificateFile names.
     certificates: HashMap<PathBuf, Certificate>,
-    agents: HashMap<PathBuf, (Agent, Vec<Held>)>,
+    agents: HashMap<PathBuf, (Agent, Vec<AgentKey>)>,
     /// What could not be used and why: told to an operator who is refused.
     pub(super) notes: Vec<String>,
 }
@@ -189,7 +189,7 @@ impl Identities {
         Ok(())
     }
 
-    fn agent(&self, host: &HostSettings) -> Option<&(Agent, Vec<Held>)> {
+    fn agent(&self, host: &HostSettings) -> Option<&(Agent, Vec<AgentKey>)> {
         self.agents.get(host.agent.as_ref()?)
     }
 
@@ -213,7 +213,7 @@ impl Identities {
         &'a self,
         host: &'a HostSettings,
         named: &'a [PathBuf],
-    ) -> Result<Vec<Offer<'a>>, &'a Path> {
+    ) -> Result<Vec<KeyCandidate<'a>>, &'a Path> {
         if let Some(unread) = named.iter().find(|path| !self.files.contains_key(*path)) {
             return Err(unread);
         }
@@ -224,7 +224,7 @@ impl Identities {
         let agent = self.agent(host);
         let held = agent.map_or(&[][..], |(_, held)| held);
         let make = |key, certificate, origin| {
-            Offer::new(
+            KeyCandidate::new(
                 key,
                 certificate,
                 agent.map(|(agent, held)| (agent, held.as_slice())),
@@ -232,7 +232,7 @@ impl Identities {
                 origin,
             )
         };
-        let mut all: Vec<Offer<'a>> = Vec::new();
+        let mut all: Vec<KeyCandidate<'a>> = Vec::new();
         // With IdentitiesOnly a certificate needs its key among the files, even where the agent holds it.
         let is_named = |key: &KeyData| {
             let mut public = files.iter().filter_map(|file| file.public.as_ref());
@@ -273,7 +273,7 @@ impl Identities {
             );
         }
         all.append(&mut last);
-        let mut chosen: Vec<Offer<'a>> = Vec::with_capacity(all.len());
+        let mut chosen: Vec<KeyCandidate<'a>> = Vec::with_capacity(all.len());
         for mut offer in all {
             let known = chosen.iter().any(|other| other.is_same(&offer));
             if offer.can_sign() && !known && offer.allow(host) {

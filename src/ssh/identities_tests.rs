@@ -12,7 +12,7 @@ use russh::keys::{Algorithm, HashAlg, PrivateKey};
 
 use super::super::HostSettings;
 use super::*;
-use crate::ssh::offer::Offer;
+use crate::ssh::key_candidate::KeyCandidate;
 
 fn key() -> PrivateKey {
     PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).unwrap()
@@ -58,7 +58,9 @@ fn options(folder: &Path) -> SshOptions {
 fn with_agent(folder: &Path, keys: &[&PrivateKey]) -> (SshOptions, Identities) {
     let mut options = options(folder);
     let mut identities = Identities::read(&options, &[], &nobody).unwrap();
-    let held = keys.iter().map(|key| Held::Key(key.public_key().clone()));
+    let held = keys
+        .iter()
+        .map(|key| AgentKey::Key(key.public_key().clone()));
     let agent = Agent::new("/agent".into(), Duration::from_secs(1));
     identities
         .agents
@@ -82,7 +84,7 @@ fn without_password<'a>(options: &'a SshOptions, named: &'a [PathBuf]) -> Use<'a
 /// The names of the files and agents whose keys are offered.
 fn offered(identities: &Identities, host: &HostSettings, named: &[PathBuf]) -> Vec<String> {
     let offer = identities.offer(host, named).unwrap();
-    let name = |offer: &Offer<'_>| {
+    let name = |offer: &KeyCandidate<'_>| {
         let text = offer.to_string();
         let place = text.split('(').nth(1).unwrap();
         let name = place.split(')').next().unwrap();

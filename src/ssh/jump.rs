@@ -14,10 +14,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::Inner;
-use super::connect::{self, Live, Target};
+use super::connect::{self, Authenticated, Target};
 use super::dial;
 use super::jump_stream::JumpStream;
-use super::link::Carrier;
+use super::link::RawStream;
 use crate::model::{Failure, FailureKind, Hop, Stage};
 
 /// Nodes that share one session to a jump host; OpenSSH's MaxSessions is 10.
@@ -64,11 +64,11 @@ impl Default for Sessions {
 }
 
 /// A session to a jump host, and the right to one channel in it.
-pub(super) type Lease = (Arc<Bastion>, OwnedSemaphorePermit);
+pub(super) type HopChannel = (Arc<Bastion>, OwnedSemaphorePermit);
 
 /// A session to a jump host.
 pub(super) struct Bastion {
-    live: Live,
+    live: Authenticated,
     slots: Arc<Semaphore>,
     /// How many channels it holds at most.
     room: AtomicUsize,
@@ -203,7 +203,7 @@ fn at_hop(hop: &Hop, failure: &Failure) -> Failure {
 }
 
 /// A session of the route with a free slot: one that is there, or a new one.
-async fn lease(inner: &Arc<Inner>, route: Route) -> Result<Lease, Failure> {
+async fn lease(inner: &Arc<Inner>, route: Route) -> Result<HopChannel, Failure> {
     loop {
         let waiting = {
             let mut routes = inner.pool.lock();
@@ -327,7 +327,7 @@ async fn reach(inner: Arc<Inner>, route: Route, room: usize) -> Result<Arc<Basti
             &hop.identities
         },
         password: inner.jump_passwords.get(&hop.to_string()),
-        way: before,
+        route: before,
         is_jump_host: true,
         settings: hop.ssh_settings,
     };
@@ -340,7 +340,7 @@ async fn reach(inner: Arc<Inner>, route: Route, room: usize) -> Result<Arc<Basti
             }
             let (host, port, wait) = (&hop.host, hop.port, settings.connect_timeout);
             let stream = through(Arc::clone(inner), before, identities, host, port, wait);
-            stream.await.map(Carrier::Jump)
+            stream.await.map(RawStream::Jump)
         }
         .boxed()
     };

@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
-use super::jump::Lease;
-use super::link::Link;
+use super::jump::HopChannel;
+use super::link::ConnectionHandle;
 use super::session::{CLOSE_WAIT, QUEUE_BYTES, cost};
 use crate::model::Hop;
 
@@ -25,7 +25,7 @@ pub(super) struct JumpStream {
     current: (Vec<u8>, usize),
     writer: Pin<Box<dyn AsyncWrite + Send>>,
     state: Arc<DrainState>,
-    _lease: Lease,
+    _lease: HopChannel,
 }
 
 #[derive(Default)]
@@ -39,7 +39,12 @@ struct DrainState {
 
 impl JumpStream {
     /// Takes the channel over; `link` and `hop` are those of the session that it belongs to.
-    pub(super) fn new(channel: Channel<Msg>, link: Link, hop: Hop, lease: Lease) -> Self {
+    pub(super) fn new(
+        channel: Channel<Msg>,
+        link: ConnectionHandle,
+        hop: Hop,
+        lease: HopChannel,
+    ) -> Self {
         let (reading, writing) = channel.split();
         let writer = Box::pin(writing.make_writer());
         let (sender, incoming) = unbounded_channel();
@@ -69,7 +74,7 @@ async fn drain(
     writing: ChannelWriteHalf<Msg>,
     sender: UnboundedSender<Vec<u8>>,
     state: Arc<DrainState>,
-    link: Link,
+    link: ConnectionHandle,
     hop: Hop,
 ) {
     let end = loop {

@@ -67,14 +67,14 @@ impl std::fmt::Display for KnownName {
 
 /// Where a line stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Position {
     /// The file.
     pub file: Arc<Path>,
     /// Counted from 1.
     pub line: usize,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for Position {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "{}:{}", self.file.display(), self.line)
     }
@@ -88,19 +88,19 @@ pub enum Verdict {
     /// No key stands there for this host; perhaps an authority does, which is not a key of the host.
     Unknown {
         /// Where the authority stands.
-        authority: Option<Place>,
+        authority: Option<Position>,
     },
     /// Other keys stand there for this host.
     Changed {
         /// One of them, of the same type where there is one.
         known: PublicKey,
         /// Where it stands.
-        place: Place,
+        place: Position,
     },
     /// This key is marked as revoked.
     Revoked {
         /// Where it is.
-        place: Place,
+        place: Position,
     },
 }
 
@@ -109,7 +109,7 @@ struct Entry {
     marker: Option<Marker>,
     hosts: Hosts,
     key: PublicKey,
-    place: Place,
+    place: Position,
 }
 
 /// All lines of all files, arranged for look-up.
@@ -139,7 +139,7 @@ impl Index {
     pub fn add(&mut self, file: &Arc<Path>, first: usize, text: &str) -> Vec<String> {
         let mut warnings = Vec::new();
         for (number, line) in text.lines().enumerate() {
-            let place = Place {
+            let place = Position {
                 file: Arc::clone(file),
                 line: first + number,
             };
@@ -239,19 +239,19 @@ impl Index {
     }
 
     /// Where this key is marked as revoked for this host.
-    pub(super) fn revoked(&self, name: &KnownName, key: &KeyData) -> Option<Place> {
+    pub(super) fn revoked(&self, name: &KnownName, key: &KeyData) -> Option<Position> {
         let mut names = name.both();
         names.find_map(|name| self.holds(name, Some(Marker::Revoked), key))
     }
 
     /// Where this key stands as an authority that may vouch for this host.
-    pub(super) fn authority(&self, name: &KnownName, key: &KeyData) -> Option<Place> {
+    pub(super) fn authority(&self, name: &KnownName, key: &KeyData) -> Option<Position> {
         let mut names = name.both();
         names.find_map(|name| self.holds(name, Some(Marker::Authority), key))
     }
 
     /// Where an authority stands for this host, whichever.
-    pub(super) fn any_authority(&self, name: &KnownName) -> Option<Place> {
+    pub(super) fn any_authority(&self, name: &KnownName) -> Option<Position> {
         let mut marked = self.marked_for(name);
         let entry = marked.find(|entry| entry.marker == Some(Marker::Authority));
         entry.map(|entry| entry.place.clone())
@@ -268,7 +268,7 @@ impl Index {
     }
 
     /// The line with this name, marker and key.
-    fn holds(&self, name: &str, marker: Option<Marker>, key: &KeyData) -> Option<Place> {
+    fn holds(&self, name: &str, marker: Option<Marker>, key: &KeyData) -> Option<Position> {
         let same = self.by_key.get(key)?.iter();
         let mut same = same.map(|number| &self.entries[*number]);
         let entry = same.find(|entry| entry.marker == marker && entry.hosts.matches(name));

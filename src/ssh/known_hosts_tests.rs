@@ -29,8 +29,8 @@ fn index(lines: &str) -> (Index, Vec<String>) {
     (index, warnings)
 }
 
-fn place(line: usize) -> Place {
-    Place {
+fn place(line: usize) -> Position {
+    Position {
         file: Path::new("/known").into(),
         line,
     }

@@ -19,7 +19,7 @@ use super::proxy_command::ProxyStream;
 const CAUSE_WAIT: Duration = Duration::from_secs(1);
 
 /// What carries a session: the network, a channel of a jump host's session, or a command.
-pub(super) enum Carrier {
+pub(super) enum RawStream {
     Tcp(TcpStream),
     Jump(JumpStream),
     Proxy(Box<ProxyStream>),
@@ -46,11 +46,11 @@ struct Shared {
 
 /// One side's view of a connection: knows when and why it ended, and can end it.
 #[derive(Clone)]
-pub(super) struct Link(Arc<Shared>);
+pub(super) struct ConnectionHandle(Arc<Shared>);
 
-impl Link {
+impl ConnectionHandle {
     /// A link and the stream that obeys it.
-    pub(super) fn new(carrier: Carrier) -> (Self, LinkStream) {
+    pub(super) fn new(carrier: RawStream) -> (Self, LinkStream) {
         let link = Self(Arc::new(Shared {
             cause: Mutex::default(),
             task: AtomicWaker::new(),
@@ -128,7 +128,7 @@ impl Link {
 }
 
 /// Ends a connection when it is dropped.
-pub(super) struct KillOnDrop(pub(super) Link);
+pub(super) struct KillOnDrop(pub(super) ConnectionHandle);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
@@ -138,8 +138,8 @@ impl Drop for KillOnDrop {
 
 /// The stream itself, given to russh.
 pub(super) struct LinkStream {
-    carrier: Carrier,
-    link: Link,
+    carrier: RawStream,
+    link: ConnectionHandle,
 }
 
 impl LinkStream {
@@ -189,9 +189,9 @@ impl AsyncRead for LinkStream {
         self.check(context)?;
         let before = buffer.filled().len();
         let result = match &mut self.carrier {
-            Carrier::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Carrier::Jump(stream) => Pin::new(stream).poll_read(context, buffer),
-            Carrier::Proxy(stream) => Pin::new(stream).poll_read(context, buffer),
+            RawStream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            RawStream::Jump(stream) => Pin::new(stream).poll_read(context, buffer),
+            RawStream::Proxy(stream) => Pin::new(stream).poll_read(context, buffer),
         };
         if matches!(result, Poll::Ready(Ok(()))) && buffer.filled().len() == before {
             self.link
@@ -209,9 +209,9 @@ impl AsyncWrite for LinkStream {
     ) -> Poll<io::Result<usize>> {
         self.check(context)?;
         let result = match &mut self.carrier {
-            Carrier::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Carrier::Jump(stream) => Pin::new(stream).poll_write(context, bytes),
-            Carrier::Proxy(stream) => Pin::new(stream).poll_write(context, bytes),
+            RawStream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            RawStream::Jump(stream) => Pin::new(stream).poll_write(context, bytes),
+            RawStream::Proxy(stream) => Pin::new(stream).poll_write(context, bytes),
         };
         self.noting(result)
     }
@@ -219,9 +219,9 @@ impl AsyncWrite for LinkStream {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check(context)?;
         let result = match &mut self.carrier {
-            Carrier::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Carrier::Jump(stream) => Pin::new(stream).poll_flush(context),
-            Carrier::Proxy(stream) => Pin::new(stream).poll_flush(context),
+            RawStream::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            RawStream::Jump(stream) => Pin::new(stream).poll_flush(context),
+            RawStream::Proxy(stream) => Pin::new(stream).poll_flush(context),
         };
         self.noting(result)
     }
@@ -240,12 +240,12 @@ mod tests {
 
     use super::*;
 
-    async fn pair() -> (Link, LinkStream, TcpStream) {
+    async fn pair() -> (ConnectionHandle, LinkStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap())
             .await
             .unwrap();
-        let (link, stream) = Link::new(Carrier::Tcp(ours));
+        let (link, stream) = ConnectionHandle::new(RawStream::Tcp(ours));
         (link, stream, listener.accept().await.unwrap().0)
     }
 

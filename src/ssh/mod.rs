@@ -12,12 +12,12 @@ mod host_keys;
 mod identities;
 mod jump;
 mod jump_stream;
+mod key_candidate;
 mod key_files;
+mod keyboard_interactive;
 pub mod known_hosts;
 mod link;
-mod offer;
 mod proxy_command;
-mod questions;
 mod revoked;
 mod scan;
 mod session;
@@ -34,7 +34,7 @@ use connect::Target;
 use futures::FutureExt as _;
 use host_keys::HostKeys;
 use identities::Identities;
-use link::Carrier;
+use link::RawStream;
 use revoked::Revoked;
 
 pub use identities::AskPassphrase;
@@ -270,7 +270,7 @@ impl Transport for SshTransport {
             user: &node.user,
             identities: &node.identities,
             password: self.0.password.as_ref(),
-            way: &node.jump,
+            route: &node.jump,
             is_jump_host: false,
             settings: node.ssh_settings,
         };
@@ -287,7 +287,7 @@ impl Transport for SshTransport {
                     node.port,
                     wait,
                 );
-                stream.await.map(Carrier::Jump)
+                stream.await.map(RawStream::Jump)
             }
             .boxed()
         })

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 use crate::model::redact::redact_strictly;
-use crate::model::text::capped;
+use crate::model::text::truncate_bytes;
 use crate::model::{Failure, FailureKind, Stage};
 
 /// The most of the command's own words that is kept, and that is shown.
@@ -83,7 +83,7 @@ impl ProxyStream {
     fn ended(&self) -> io::Error {
         // It may be a script that traces what it does with a token.
         let words = redact_strictly(&String::from_utf8_lossy(&self.words), &[]);
-        let words = capped(words.as_bytes(), WORDS);
+        let words = truncate_bytes(words.as_bytes(), WORDS);
         io::Error::other(match words.trim() {
             "" => "the ProxyCommand ended without a word".to_owned(),
             words => format!("the ProxyCommand ended: {words}"),

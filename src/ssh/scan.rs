@@ -8,7 +8,7 @@ use russh::keys::{HashAlg, PublicKey};
 
 use super::connect::{self, Target};
 use super::known_hosts::KnownName;
-use super::link::Carrier;
+use super::link::RawStream;
 use super::{SshTransport, dial, jump};
 use crate::model::{Failure, FailureKind, Hop, Stage};
 
@@ -41,7 +41,7 @@ pub struct ScanTarget<'a> {
     /// The server's port.
     pub port: u16,
     /// The hosts to go through. They are logged in to.
-    pub way: &'a [Hop],
+    pub route: &'a [Hop],
     /// The keys to log in with there, where the hops name none.
     pub identities: &'a [PathBuf],
     /// The number of its settings.
@@ -82,24 +82,24 @@ impl SshTransport {
             user: "",
             identities: target.identities,
             password: None,
-            way: target.way,
+            route: target.route,
             is_jump_host: false,
             settings: target.settings,
         };
         let dialled = || {
             async {
-                if target.way.is_empty() {
+                if target.route.is_empty() {
                     return dial::carrier(target.host, target.port, settings).await;
                 }
                 let stream = jump::through(
                     Arc::clone(&self.0),
-                    target.way,
+                    target.route,
                     target.identities,
                     target.host,
                     target.port,
                     settings.connect_timeout,
                 );
-                stream.await.map(Carrier::Jump)
+                stream.await.map(RawStream::Jump)
             }
             .boxed()
         };

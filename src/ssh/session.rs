@@ -11,9 +11,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::connect::Live;
-use super::link::Link;
-use crate::model::text::capped;
+use super::connect::Authenticated;
+use super::link::ConnectionHandle;
+use crate::model::text::truncate_bytes;
 use crate::model::{ExitStatus, Failure, FailureKind, Passwords, Stage};
 use crate::ports::{Channel, ChannelEvent, Session};
 
@@ -38,14 +38,14 @@ pub(super) fn cost(length: usize) -> usize {
 
 /// A connection to one node over SSH. Dropping it closes the socket at once.
 pub struct SshSession {
-    live: Live,
+    live: Authenticated,
     /// The most that opening a channel may take.
     wait: Duration,
     root_passwords: Arc<Passwords>,
 }
 
 impl SshSession {
-    pub(super) fn new(live: Live, wait: Duration, root_passwords: Arc<Passwords>) -> Self {
+    pub(super) fn new(live: Authenticated, wait: Duration, root_passwords: Arc<Passwords>) -> Self {
         Self {
             live,
             wait,
@@ -96,7 +96,7 @@ impl Session for SshSession {
 }
 
 /// Says goodbye and waits a moment for the end.
-pub(super) async fn farewell(live: &Live) {
+pub(super) async fn farewell(live: &Authenticated) {
     let _ = timeout(CLOSE_WAIT, async {
         let goodbye = live
             .handle
@@ -116,7 +116,7 @@ pub struct SshChannel {
     state: Arc<DrainState>,
     /// Its other end is dropped when nothing more can be written.
     open: watch::Receiver<()>,
-    link: Link,
+    link: ConnectionHandle,
 }
 
 #[derive(Default)]
@@ -126,7 +126,7 @@ struct DrainState {
 }
 
 impl SshChannel {
-    fn new(channel: russh::Channel<Msg>, link: Link) -> Self {
+    fn new(channel: russh::Channel<Msg>, link: ConnectionHandle) -> Self {
         let (reading, writing) = channel.split();
         let writing = Arc::new(writing);
         let (sender, events) = unbounded_channel();
@@ -206,7 +206,7 @@ struct Drain {
     sender: UnboundedSender<Result<ChannelEvent, Failure>>,
     state: Arc<DrainState>,
     writing: Arc<ChannelWriteHalf<Msg>>,
-    link: Link,
+    link: ConnectionHandle,
     alive: watch::Sender<()>,
 }
 
@@ -289,7 +289,7 @@ impl Drain {
 /// A signal's name without `SIG`.
 fn signal(signal: Sig) -> String {
     match signal {
-        Sig::Custom(name) => capped(name.as_bytes(), SIGNAL_NAME),
+        Sig::Custom(name) => truncate_bytes(name.as_bytes(), SIGNAL_NAME),
         known => format!("{known:?}"),
     }
 }

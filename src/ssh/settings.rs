@@ -270,7 +270,7 @@ fn methods(host: &Resolved) -> Vec<LoginMethod> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::{Ambient, Given, Source, SshConfig, System};
+    use super::super::config::{CommandLine, LocalEnv, Source, SshConfig, System};
     use super::*;
 
     /// The settings of `node` by an ssh_config of this text.
@@ -278,9 +278,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config");
         std::fs::write(&file, text).unwrap();
-        let ambient = Ambient::of_this_process().unwrap();
+        let ambient = LocalEnv::of_this_process().unwrap();
         let config = SshConfig::load(&Source::Only(file), ambient, Box::new(System)).unwrap();
-        let host = config.resolve("node", &Given::default()).unwrap();
+        let host = config.resolve("node", &CommandLine::default()).unwrap();
         HostSettings::of(&host, &|name| {
             (name == "SSH_AUTH_SOCK").then(|| "/agent".into())
         })

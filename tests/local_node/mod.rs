@@ -43,7 +43,7 @@ pub const DASH: Shells = Shells {
 pub struct Place {
     pub folder: tempfile::TempDir,
     /// In the environment of every process of this node.
-    mark: String,
+    pull_token: String,
     shells: Shells,
     environment: Vec<(String, String)>,
 }
@@ -69,7 +69,7 @@ impl Place {
     pub fn new(shells: &Shells) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let place = Self {
-            mark: format!("{:032x}", fastrand::u128(..)),
+            pull_token: format!("{:032x}", fastrand::u128(..)),
             shells: shells.clone(),
             environment: vec![],
             folder,
@@ -182,7 +182,7 @@ impl Place {
             ("PATH".into(), path),
             ("HOME".into(), self.path("home").display().to_string()),
             ("FAKE".into(), self.path("fake").display().to_string()),
-            ("PREPULL_TEST".into(), self.mark.clone()),
+            ("PREPULL_TEST".into(), self.pull_token.clone()),
             ("LC_ALL".into(), "C.UTF-8".into()),
             // Names that our program uses: they must not carry a secret on.
             ("secret".into(), "old".into()),
@@ -201,7 +201,7 @@ impl Place {
     pub fn processes(&self) -> Vec<(u32, String)> {
         processes(|pid| {
             let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            contains(&environ, self.mark.as_bytes())
+            contains(&environ, self.pull_token.as_bytes())
         })
     }
 

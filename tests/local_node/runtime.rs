@@ -1,7 +1,7 @@
 //! A runtime for tests: asks the fake clients, and reads what they print.
 
 use prepull::model::{
-    CommandOutput, Failure, FailureKind, Held, Image, RuntimeKind, Secret, Stage,
+    CommandOutput, Failure, FailureKind, Image, LocalImage, RuntimeKind, Secret, Stage,
 };
 use prepull::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
 
@@ -50,7 +50,7 @@ impl Runtime for FakeRuntime {
         self.command(&["version"])
     }
 
-    fn read_version(&self, output: &CommandOutput) -> Result<String, Failure> {
+    fn check_alive(&self, output: &CommandOutput) -> Result<String, Failure> {
         let kind = match output.exit {
             prepull::model::ExitStatus::Code(0) => return Ok(String::new()),
             prepull::model::ExitStatus::Code(127) => FailureKind::RuntimeMissing,
@@ -67,7 +67,7 @@ impl Runtime for FakeRuntime {
         &self,
         [_, version, _]: [&CommandOutput; 3],
     ) -> Result<Description, Failure> {
-        self.read_version(version)?;
+        self.check_alive(version)?;
         let version = String::from_utf8_lossy(&version.stdout);
         Ok(Description {
             runtime: format!("{} {}", self.kind, version.trim()),
@@ -84,11 +84,11 @@ impl Runtime for FakeRuntime {
         _: &Image,
         output: &CommandOutput,
         stage: Stage,
-    ) -> Result<Option<Held>, Failure> {
+    ) -> Result<Option<LocalImage>, Failure> {
         if output.success() {
             let printed = String::from_utf8_lossy(&output.stdout);
             let mut words = printed.split_whitespace().map(String::from);
-            return Ok(Some(Held {
+            return Ok(Some(LocalImage {
                 digest: words.next(),
                 image_id: None,
                 bytes: None,
@@ -101,7 +101,7 @@ impl Runtime for FakeRuntime {
         Err(Failure::new(FailureKind::RuntimeDown, stage, words(output)))
     }
 
-    fn root<'a>(&self, _: Option<&'a str>) -> NodeCommand<'a> {
+    fn data_dir<'a>(&self, _: Option<&'a str>) -> NodeCommand<'a> {
         self.command(&["info"])
     }
 
@@ -122,7 +122,7 @@ impl Runtime for FakeRuntime {
         Ok(command)
     }
 
-    fn ask_to_pull<'a>(&self, _: &PullRequest<'a>) -> Option<NodeCommand<'a>> {
+    fn daemon_pull<'a>(&self, _: &PullRequest<'a>) -> Option<NodeCommand<'a>> {
         let question = self.question.clone()?;
         Some(NodeCommand {
             secret: Some(SecretDelivery::Input(question)),

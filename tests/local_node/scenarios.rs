@@ -12,7 +12,9 @@ use prepull::model::{
     CommandOutput, ExitStatus, Failure, FailureKind, Layer, Outcome, PullWhen, RuntimeKind, Secret,
     Stage,
 };
-use prepull::node::{self as call, Ended, Layers, Patience, Progress, PullJob, Transferred};
+use prepull::node::{
+    self as call, BytesTransferred, Completion, Layers, Progress, PullJob, StallPolicy,
+};
 use prepull::ports::PullRequest;
 
 use super::runtime::FakeRuntime;
@@ -31,22 +33,22 @@ pub async fn pull(
     runtime: &FakeRuntime,
     timeout: Option<Duration>,
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Ended<Outcome>, Failure> {
+) -> Result<Completion<Outcome>, Failure> {
     let lease = Duration::from_secs(600);
     pull_of("test", lease, place, runtime, timeout, cancel).await
 }
 
 /// The pull of the run with this mark.
 pub async fn pull_of(
-    mark: &str,
+    pull_token: &str,
     lease: Duration,
     place: &Place,
     runtime: &FakeRuntime,
     timeout: Option<Duration>,
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Ended<Outcome>, Failure> {
+) -> Result<Completion<Outcome>, Failure> {
     let how = How {
-        mark,
+        pull_token,
         lease,
         timeout,
         stall: None,
@@ -57,7 +59,7 @@ pub async fn pull_of(
 }
 
 pub(super) struct How<'a> {
-    pub(super) mark: &'a str,
+    pub(super) pull_token: &'a str,
     pub(super) lease: Duration,
     pub(super) timeout: Option<Duration>,
     pub(super) stall: Option<Duration>,
@@ -69,7 +71,7 @@ impl How<'_> {
     /// A pull that may take as long as it likes, but for this stall time-out.
     pub(super) fn patient(stall: Option<Duration>) -> Self {
         Self {
-            mark: "test",
+            pull_token: "test",
             lease: MINUTE,
             timeout: None,
             stall,
@@ -85,7 +87,7 @@ pub(super) async fn pull_how(
     runtime: &FakeRuntime,
     progress: &(dyn Fn(Progress) + Send + Sync),
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Ended<Outcome>, Failure> {
+) -> Result<Completion<Outcome>, Failure> {
     let arrived = Layers::default();
     pull_counted(how, None, &arrived, place, runtime, progress, cancel).await
 }
@@ -99,10 +101,10 @@ pub(super) async fn pull_counted(
     runtime: &FakeRuntime,
     progress: &(dyn Fn(Progress) + Send + Sync),
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Ended<Outcome>, Failure> {
+) -> Result<Completion<Outcome>, Failure> {
     // Each place is a node of its own, on a machine that they share.
     let own = place.folder.path().display().to_string();
-    let mark = format!("{} {own}", how.mark);
+    let mark = format!("{} {own}", how.pull_token);
     let image = IMAGE.parse().unwrap();
     let job = PullJob {
         runtime,
@@ -116,13 +118,13 @@ pub(super) async fn pull_counted(
         },
         when: PullWhen::Missing,
         timeout: how.timeout,
-        patience: Patience {
+        patience: StallPolicy {
             stall: how.stall,
             min_rate: None,
             unseen,
         },
         arrived,
-        mark: &mark,
+        pull_token: &mark,
         lease: how.lease,
         disk_credentials: false,
     };
@@ -147,7 +149,7 @@ pub(super) async fn run(place: &Place, argv: &[&str]) -> CommandOutput {
     )
     .await
     {
-        Ok(Ended::Done(output)) => CommandOutput {
+        Ok(Completion::Done(output)) => CommandOutput {
             stdout: output.stdout.read(usize::MAX).unwrap(),
             stderr: output.stderr.read(usize::MAX).unwrap(),
             exit: output.exit,
@@ -167,7 +169,7 @@ pub async fn present_image_is_left_alone(shells: &Shells) {
         pending(),
     )
     .await;
-    let Ok(Ended::Done(Outcome::Present(held))) = ended else {
+    let Ok(Completion::Done(Outcome::Present(held))) = ended else {
         panic!("{shells:?}: {ended:?}");
     };
     assert_eq!(held.digest.as_deref(), Some("sha256:0123"));
@@ -209,7 +211,7 @@ while [ -e "$DOCKER_CONFIG" ]; do sleep 0.05; done
     };
     let (ended, ()) = tokio::join!(pull(&place, &runtime, None, pending()), watching);
     assert!(
-        matches!(ended, Ok(Ended::Done(Outcome::Pulled(_)))),
+        matches!(ended, Ok(Completion::Done(Outcome::Pulled(_)))),
         "{shells:?}: {ended:?}"
     );
     assert_eq!(place.read("fake/secret"), secret.as_bytes());
@@ -252,7 +254,7 @@ while ! [ -e "$FAKE/go" ]; do sleep 0.05; done
     };
     let (ended, ()) = tokio::join!(pull(&place, &runtime, None, pending()), watching);
     assert!(
-        matches!(ended, Ok(Ended::Done(Outcome::Pulled(_)))),
+        matches!(ended, Ok(Completion::Done(Outcome::Pulled(_)))),
         "{shells:?}: {ended:?}"
     );
     assert_eq!(place.read("fake/secret"), secret.as_bytes());
@@ -316,8 +318,8 @@ pub async fn the_platform_asked_for_is_what_counts(shells: &Shells) {
         let runtime = FakeRuntime::new(RuntimeKind::Docker);
         let ended = pull_how(how, &place, &runtime, &|_| {}, pending()).await;
         let ended = match &ended {
-            Ok(Ended::Done(outcome)) => Ok(outcome.status()),
-            Ok(Ended::Cancelled) => panic!("{shells:?}: cancelled"),
+            Ok(Completion::Done(outcome)) => Ok(outcome.status()),
+            Ok(Completion::Cancelled) => panic!("{shells:?}: cancelled"),
             Err(failure) => Err(failure.kind),
         };
         assert_eq!(ended, expected, "{shells:?} {held} {wanted}");
@@ -341,7 +343,7 @@ pub async fn the_platform_asked_for_is_what_counts(shells: &Shells) {
             pending(),
         );
         match asked.await {
-            Ok(Ended::Done(Some(_))) => assert!(is_there),
+            Ok(Completion::Done(Some(_))) => assert!(is_there),
             Err(failure) => assert_eq!((failure.kind, is_there), (FailureKind::Platform, false)),
             other => panic!("{other:?}"),
         }
@@ -379,7 +381,7 @@ pub async fn a_cancelled_pull_leaves_nothing(shells: &Shells) {
     let place = Place::new(shells);
     place.write("fake/pull", HANGS);
     let ended = pull(&place, &docker_with("s3cret"), None, place.started()).await;
-    assert_eq!(ended, Ok(Ended::Cancelled));
+    assert_eq!(ended, Ok(Completion::Cancelled));
     assert!(!place.exists("fake/held"));
     assert_eq!(place.folders().len(), 0);
     place.assert_clean().await;
@@ -392,7 +394,7 @@ pub async fn a_pull_cancelled_after(shells: &Shells, time: Duration, runtime: &F
     }
     let cancel = tokio::time::sleep(time);
     let ended = pull(&place, runtime, None, cancel).await;
-    assert_eq!(ended, Ok(Ended::Cancelled), "after {time:?}");
+    assert_eq!(ended, Ok(Completion::Cancelled), "after {time:?}");
     place.assert_clean().await;
 }
 
@@ -414,9 +416,9 @@ pub(super) fn pulls(place: &Place) -> usize {
     place.text("fake/log").matches("docker pull").count()
 }
 
-pub(super) fn assert_pulled(ended: &Result<Ended<Outcome>, Failure>, shells: &Shells) {
+pub(super) fn assert_pulled(ended: &Result<Completion<Outcome>, Failure>, shells: &Shells) {
     assert!(
-        matches!(ended, Ok(Ended::Done(Outcome::Pulled(_)))),
+        matches!(ended, Ok(Completion::Done(Outcome::Pulled(_)))),
         "{shells:?}: {ended:?}"
     );
 }
@@ -522,7 +524,7 @@ pub async fn a_second_run_waits_for_the_first_ones_pull(shells: &Shells) {
     let (first, second) = tokio::join!(first, second);
     assert_pulled(&first, shells);
     assert!(
-        matches!(second, Ok(Ended::Done(Outcome::Present(_)))),
+        matches!(second, Ok(Completion::Done(Outcome::Present(_)))),
         "{shells:?}: {second:?}"
     );
     assert_eq!(pulls(&place), 1, "{shells:?}");
@@ -781,7 +783,7 @@ async fn told_of(
     kind: RuntimeKind,
     stall: Duration,
 ) -> (
-    Result<Ended<Outcome>, Failure>,
+    Result<Completion<Outcome>, Failure>,
     Vec<(u64, Option<u64>)>,
     Option<u64>,
 ) {
@@ -794,13 +796,13 @@ pub(super) async fn told_by(
     how: How<'_>,
     runtime: &FakeRuntime,
 ) -> (
-    Result<Ended<Outcome>, Failure>,
+    Result<Completion<Outcome>, Failure>,
     Vec<(u64, Option<u64>)>,
     Option<u64>,
 ) {
     let told = std::sync::Mutex::new(vec![]);
     let progress = |progress| {
-        if let Progress::Transferred(Transferred { bytes, total }) = progress {
+        if let Progress::BytesTransferred(BytesTransferred { bytes, total }) = progress {
             told.lock().unwrap().push((bytes, total));
         }
     };
@@ -967,7 +969,7 @@ pub async fn a_cancelled_command_is_ended(shells: &Shells) {
         place.started(),
     )
     .await;
-    assert_eq!(ended, Ok(Ended::Cancelled));
+    assert_eq!(ended, Ok(Completion::Cancelled));
     place.assert_clean().await;
 }
 
@@ -988,11 +990,11 @@ pub async fn a_probe_finds_what_is_there(shells: &Shells) {
     };
     assert_eq!(
         ask(&docker, &crictl).await,
-        Ok(Ended::Done(RuntimeKind::Crictl))
+        Ok(Completion::Done(RuntimeKind::Crictl))
     );
     assert_eq!(
         ask(&docker, &no_crictl).await,
-        Ok(Ended::Done(RuntimeKind::Docker))
+        Ok(Completion::Done(RuntimeKind::Docker))
     );
     let failure = ask(&no_docker, &no_crictl).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::RuntimeMissing);
@@ -1012,7 +1014,7 @@ pub async fn a_node_tells_what_it_is_and_has(shells: &Shells) {
         let mut session = place.session();
         call::facts(&mut session, &node(false), &runtime, images, pending()).await
     };
-    let Ok(Ended::Done(facts)) = ask(&images).await else {
+    let Ok(Completion::Done(facts)) = ask(&images).await else {
         panic!("{shells:?}: {:?}", ask(&images).await);
     };
     assert_eq!((facts.os.as_str(), facts.present()), ("linux", 2));

@@ -19,15 +19,15 @@ const PARALLEL: usize = 32;
 
 struct Story {
     random: fastrand::Rng,
-    facts: Vec<(Duration, Fact)>,
+    facts: Vec<(Duration, EventKind)>,
 }
 
 fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-pub fn held(digest: &str, bytes: u64) -> Held {
-    Held {
+pub fn held(digest: &str, bytes: u64) -> LocalImage {
+    LocalImage {
         digest: Some(format!("sha256:{}", digest.repeat(32))),
         image_id: None,
         bytes: Some(bytes),
@@ -36,7 +36,7 @@ pub fn held(digest: &str, bytes: u64) -> Held {
 }
 
 impl Story {
-    fn tell(&mut self, at: f64, fact: Fact) {
+    fn tell(&mut self, at: f64, fact: EventKind) {
         self.facts.push((seconds(at), fact));
     }
 
@@ -50,7 +50,7 @@ impl Story {
         let mut now = at;
         for (stage, length) in stages {
             let stage = *stage;
-            self.tell(now, Fact::NodeStage { node, item, stage });
+            self.tell(now, EventKind::NodeStage { node, item, stage });
             now += length * (0.5 + self.random.f64());
         }
         now
@@ -58,7 +58,7 @@ impl Story {
 
     /// Comes to the node and, when `item` is there, to the beginning of the pull.
     fn arrive(&mut self, node: usize, at: f64) -> f64 {
-        self.tell(at, Fact::NodeStarted { node });
+        self.tell(at, EventKind::NodeStarted { node });
         let way = [
             (Stage::Connect, 0.1),
             (Stage::Handshake, 0.2),
@@ -77,7 +77,7 @@ impl Story {
         while bytes < 80_028_485 {
             self.tell(
                 now,
-                Fact::Progress {
+                EventKind::Progress {
                     node,
                     item,
                     bytes,
@@ -92,7 +92,7 @@ impl Story {
             {
                 now += length;
                 let length = seconds(length + 1.0);
-                self.tell(now, Fact::Stalled { node, item, length });
+                self.tell(now, EventKind::Stalled { node, item, length });
             }
         }
         self.stages(node, now, Some(0), &[(Stage::Verify, 0.3)])
@@ -112,13 +112,13 @@ impl Story {
         });
         self.tell(
             at,
-            Fact::Finished {
+            EventKind::Finished {
                 node,
                 item: 0,
                 record,
             },
         );
-        self.tell(at, Fact::NodeLeft { node, done: true });
+        self.tell(at, EventKind::NodeLeft { node, done: true });
         at
     }
 
@@ -144,11 +144,11 @@ impl Story {
                 let mut now = at;
                 let mut attempts = vec![];
                 for number in 1..=3 {
-                    self.tell(now, Fact::NodeStarted { node });
+                    self.tell(now, EventKind::NodeStarted { node });
                     now = self.stages(node, now, None, &[(Stage::Connect, 10.0)]);
                     attempts.push(attempt(number, 10.0, Some(&failure)));
                     if number < 3 {
-                        let fact = Fact::AttemptFailed {
+                        let fact = EventKind::AttemptFailed {
                             node,
                             item: 0,
                             attempt: number,
@@ -156,7 +156,7 @@ impl Story {
                             retry_in: seconds(4.0),
                         };
                         self.tell(now, fact);
-                        self.tell(now, Fact::NodeLeft { node, done: false });
+                        self.tell(now, EventKind::NodeLeft { node, done: false });
                         now += 4.0;
                     }
                 }
@@ -189,20 +189,20 @@ impl Story {
                     Stage::Pull,
                     "received unexpected HTTP status: 503 Service Unavailable".into(),
                 );
-                let fact = Fact::AttemptFailed {
+                let fact = EventKind::AttemptFailed {
                     node,
                     item: 0,
                     attempt: 1,
                     failure: failure.clone(),
                     retry_in: seconds(6.0),
                 };
-                let pause = Fact::RegistryPaused {
+                let pause = EventKind::RegistryPaused {
                     registry: image().registry().into(),
                     length: seconds(6.0),
                 };
                 self.tell(now, pause);
                 self.tell(now, fact);
-                self.tell(now, Fact::NodeLeft { node, done: false });
+                self.tell(now, EventKind::NodeLeft { node, done: false });
                 let first = attempt(1, now - at, Some(&failure));
                 let again = now + 6.0;
                 now = self.arrive(node, again);
@@ -213,7 +213,7 @@ impl Story {
             20..30 => {
                 let now = self.arrive(node, at);
                 let (item, stage) = (Some(0), Stage::Queue);
-                self.tell(now, Fact::NodeStage { node, item, stage });
+                self.tell(now, EventKind::NodeStage { node, item, stage });
                 let now = now + 2.0;
                 let attempts = vec![attempt(1, now - at, None)];
                 self.finish(
@@ -247,9 +247,9 @@ fn info(work: Work, nodes: Vec<Node>) -> RunInfo {
             fleet: Fleet::new(nodes).unwrap(),
             work,
             policy: Policy::default(),
-            held: HashMap::new(),
+            already_present: HashMap::new(),
             contents: Vec::new(),
-            mark: String::new(),
+            pull_token: String::new(),
         }),
     }
 }
@@ -287,10 +287,10 @@ pub fn pull(nodes: usize) -> MadeUp {
         facts: vec![],
     };
     let (ready, failed) = (nodes, 0);
-    story.tell(0.0, Fact::Preflighted { ready, failed });
-    story.tell(0.0, Fact::WaveStarted { wave: 1, nodes });
+    story.tell(0.0, EventKind::Preflighted { ready, failed });
+    story.tell(0.0, EventKind::WaveStarted { wave: 1, nodes });
     let runtime = RuntimeKind::Docker;
-    story.tell(0.0, Fact::RuntimeFound { node: 0, runtime });
+    story.tell(0.0, EventKind::RuntimeFound { node: 0, runtime });
     let mut places = vec![0.0_f64; PARALLEL];
     let left_out = nodes / 40;
     for node in 0..nodes - left_out {
@@ -302,7 +302,7 @@ pub fn pull(nodes: usize) -> MadeUp {
     let end = places.iter().copied().fold(1.0, f64::max);
     if left_out > 0 {
         let reason = StopReason::Deadline;
-        story.tell(end, Fact::Stopping { reason });
+        story.tell(end, EventKind::Stopping { reason });
         for node in nodes - left_out..nodes {
             let outcome = Outcome::NotRun(reason);
             let record = Arc::new(Record {
@@ -313,7 +313,7 @@ pub fn pull(nodes: usize) -> MadeUp {
             });
             story.tell(
                 end,
-                Fact::Finished {
+                EventKind::Finished {
                     node,
                     item: 0,
                     record,
@@ -357,16 +357,16 @@ pub fn outcomes(work: Work, outcomes: Vec<(&str, Vec<Outcome>)>) -> MadeUp {
                 elapsed: seconds(2.0),
                 arrived: None,
             });
-            story.tell(now + 1.0, Fact::Finished { node, item, record });
+            story.tell(now + 1.0, EventKind::Finished { node, item, record });
         }
-        story.tell(now + 1.0, Fact::NodeLeft { node, done: true });
+        story.tell(now + 1.0, EventKind::NodeLeft { node, done: true });
     }
     told(info, story.facts, None)
 }
 
 fn told(
     info: Arc<RunInfo>,
-    mut facts: Vec<(Duration, Fact)>,
+    mut facts: Vec<(Duration, EventKind)>,
     stopped: Option<StopReason>,
 ) -> MadeUp {
     facts.sort_by_key(|(at, _)| *at);
@@ -375,7 +375,7 @@ fn told(
         vec![vec![None; items]; info.plan.fleet.nodes().len()];
     let mut events = Vec::new();
     for (number, (at, fact)) in (1..).zip(facts) {
-        if let Fact::Finished { node, item, record } = &fact {
+        if let EventKind::Finished { node, item, record } = &fact {
             nodes[*node][*item] = Some(Record::clone(record));
         }
         events.push(Event { number, at, fact });

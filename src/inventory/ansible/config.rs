@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 
 use super::super::configparser;
-use super::super::error::{Fault, InventoryError, Place};
+use super::super::error::{InputError, InventoryError, Position};
 use super::super::read;
 
 /// Which variable an option stands for: `$ENVIRONMENT`, section and option.
@@ -76,7 +76,7 @@ const IGNORED_ENDINGS: &[&str] = &[
 #[derive(Debug, Default)]
 pub(in crate::inventory) struct Config {
     /// Variables, each with what said it and where there.
-    pub(super) said: Vec<(&'static str, String, String, Place)>,
+    pub(super) said: Vec<(&'static str, String, String, Position)>,
     ignored_endings: Option<Vec<String>>,
     ignored_patterns: Vec<Regex>,
     /// What is left out of it.
@@ -172,7 +172,7 @@ impl Config {
                     variable,
                     &value,
                     &source,
-                    Place::default(),
+                    Position::default(),
                     Path::new(""),
                     home,
                 );
@@ -193,7 +193,7 @@ impl Config {
         variable: &'static str,
         value: &str,
         source: &str,
-        place: Place,
+        place: Position,
         folder: &Path,
         home: Option<&Path>,
     ) {
@@ -215,7 +215,7 @@ impl Config {
     }
 
     /// The arguments without `-F FILE`: which ssh_config counts is said on the command line.
-    fn without_config_file(&mut self, arguments: &str, source: &str, place: Place) -> String {
+    fn without_config_file(&mut self, arguments: &str, source: &str, place: Position) -> String {
         let mut kept = Vec::new();
         let mut words = arguments.split_whitespace();
         while let Some(word) = words.next() {
@@ -286,11 +286,11 @@ fn list(value: &str) -> Vec<String> {
         .collect()
 }
 
-fn patterns(value: &str) -> Result<Vec<Regex>, Fault> {
+fn patterns(value: &str) -> Result<Vec<Regex>, InputError> {
     let compiled = list(value).into_iter().map(|pattern| {
         Regex::new(&pattern).map_err(|_| {
-            Fault::new("this is no regular expression that prepull can read")
-                .but("name the inventory file itself with -i")
+            InputError::new("this is no regular expression that prepull can read")
+                .with_hint("name the inventory file itself with -i")
         })
     });
     compiled.collect()

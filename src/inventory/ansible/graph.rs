@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::super::error::Place;
+use super::super::error::Position;
 use super::variables::{Spot, Variables};
 use super::world::ALL;
 
@@ -41,7 +41,7 @@ pub(super) fn ranks(groups: &mut [GroupNode]) -> Result<Vec<usize>, (usize, Spot
         if groups[index].parents.is_empty() {
             let nowhere = Spot {
                 file: 0,
-                place: Place::default(),
+                place: Position::default(),
             };
             groups[index].parents.push((ALL, nowhere));
             groups[ALL].children.push(index);
@@ -85,7 +85,7 @@ fn cycle(groups: &[GroupNode], waiting: &[usize]) -> (usize, Spot) {
         let above = groups[at].parents.iter().find(|(up, _)| waiting[*up] > 0);
         // An unfinished group has an unfinished parent, else it would be finished.
         let Some((up, spot)) = above else {
-            let place = Place::default();
+            let place = Position::default();
             return (at, Spot { file: 0, place });
         };
         if !seen.insert(at) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::error::{Fault, InventoryError, Place, shortened};
+use super::super::error::{InputError, InventoryError, Position, shortened};
 use super::ini_words::{self, Word};
 use super::literal;
 use super::variables::Spot;
@@ -38,7 +38,7 @@ pub(in crate::inventory) fn read(
             continue;
         }
         let indent = raw.chars().take_while(|c| c.is_whitespace()).count();
-        let place = Place {
+        let place = Position {
             line: shortened(index + 1),
             column: shortened(indent + 1),
         };
@@ -80,8 +80,8 @@ impl Reader<'_> {
             return self.section(name, kind, spot);
         }
         if line.starts_with('[') && line.ends_with(']') {
-            let fault = Fault::new("this is no section")
-                .but("write [group], [group:children] or [group:vars], without spaces");
+            let fault = InputError::new("this is no section")
+                .with_hint("write [group], [group:children] or [group:vars], without spaces");
             return self.world.wrong(spot, fault);
         }
         match self.kind {
@@ -89,7 +89,8 @@ impl Reader<'_> {
             Kind::Children => self.child(line, spot),
             Kind::Vars => {
                 let Some((key, value)) = line.split_once('=') else {
-                    let fault = Fault::new("a variable is expected here").but("write name=value");
+                    let fault = InputError::new("a variable is expected here")
+                        .with_hint("write name=value");
                     return self.world.wrong(spot, fault);
                 };
                 let content = literal::read(value.trim());
@@ -110,8 +111,8 @@ impl Reader<'_> {
             Some("children") => Kind::Children,
             Some("vars") => Kind::Vars,
             Some(_) => {
-                let fault = Fault::new("a section of an unknown kind")
-                    .but("write [group], [group:children] or [group:vars]");
+                let fault = InputError::new("a section of an unknown kind")
+                    .with_hint("write [group], [group:children] or [group:vars]");
                 return self.world.wrong(spot, fault);
             }
         };
@@ -127,7 +128,7 @@ impl Reader<'_> {
 
     fn hosts(&mut self, line: &str, spot: Spot) -> Result<(), InventoryError> {
         let at = |offset: usize| Spot {
-            place: Place {
+            place: Position {
                 column: spot.place.column.saturating_add(shortened(offset)),
                 ..spot.place
             },
@@ -139,19 +140,21 @@ impl Reader<'_> {
             return Ok(());
         };
         if pattern.text == "---" {
-            let fault = Fault::new("\"---\" begins YAML, but other lines here are INI")
-                .but("keep one format a file");
+            let fault = InputError::new("\"---\" begins YAML, but other lines here are INI")
+                .with_hint("keep one format a file");
             return self.world.wrong(spot, fault);
         }
         let hosts = self.world.add_hosts(&pattern.text, self.group, spot)?;
         for Word { at: offset, text } in variables {
             let Some((key, value)) = text.split_once('=') else {
                 let fault = if line.contains("{{") {
-                    Fault::new("this is a template without quotes, which only Ansible can fill in")
-                        .but("write its value")
+                    InputError::new(
+                        "this is a template without quotes, which only Ansible can fill in",
+                    )
+                    .with_hint("write its value")
                 } else {
-                    Fault::new("a variable of the host is expected here")
-                        .but("write name=value, one host a line")
+                    InputError::new("a variable of the host is expected here")
+                        .with_hint("write name=value, one host a line")
                 };
                 return self.world.wrong(at(*offset), fault);
             };
@@ -167,8 +170,8 @@ impl Reader<'_> {
     fn child(&mut self, line: &str, spot: Spot) -> Result<(), InventoryError> {
         let name = line.split_once('#').map_or(line, |(name, _)| name).trim();
         if name.contains(|c: char| c.is_whitespace() || c == ':' || c == ']') {
-            let fault =
-                Fault::new("one group name is expected here").but("hosts stand below [group]");
+            let fault = InputError::new("one group name is expected here")
+                .with_hint("hosts stand below [group]");
             return self.world.wrong(spot, fault);
         }
         let new = self.world.find_group(name).is_none();
@@ -194,7 +197,7 @@ impl Reader<'_> {
             Kind::Vars => "variables of a group that is not declared",
             _ => "a group that is not declared",
         };
-        let fault = Fault::new(what).but("declare it with [group], or correct its name");
+        let fault = InputError::new(what).with_hint("declare it with [group], or correct its name");
         self.world.wrong(*spot, fault)
     }
 }

@@ -1,6 +1,6 @@
 //! The words of a host line of an INI inventory, and of arguments for ssh: quotes and backslashes as a shell has them.
 
-use super::super::error::Fault;
+use super::super::error::InputError;
 
 /// A word and where it starts, in characters from 0.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(super) struct Word {
 ///
 /// # Errors
 /// Where a quote is not closed, or nothing follows a backslash.
-pub(super) fn split(line: &str) -> Result<Vec<Word>, (usize, Fault)> {
+pub(super) fn split(line: &str) -> Result<Vec<Word>, (usize, InputError)> {
     words(line, true)
 }
 
@@ -21,11 +21,11 @@ pub(super) fn split(line: &str) -> Result<Vec<Word>, (usize, Fault)> {
 ///
 /// # Errors
 /// As for [`split`].
-pub(super) fn arguments(text: &str) -> Result<Vec<Word>, (usize, Fault)> {
+pub(super) fn arguments(text: &str) -> Result<Vec<Word>, (usize, InputError)> {
     words(text, false)
 }
 
-fn words(line: &str, comments: bool) -> Result<Vec<Word>, (usize, Fault)> {
+fn words(line: &str, comments: bool) -> Result<Vec<Word>, (usize, InputError)> {
     let mut words = Vec::new();
     let mut word: Option<Word> = None;
     let mut quote: Option<(char, usize)> = None;
@@ -51,7 +51,7 @@ fn words(line: &str, comments: bool) -> Result<Vec<Word>, (usize, Fault)> {
             }
             ('\\', None) => match characters.next() {
                 Some((_, next)) => begun(&mut word, Some(next)),
-                None => return Err((at, Fault::new("nothing follows this backslash"))),
+                None => return Err((at, InputError::new("nothing follows this backslash"))),
             },
             ('#', None) if comments => break,
             (space, None) if space.is_ascii_whitespace() => words.extend(word.take()),
@@ -59,7 +59,7 @@ fn words(line: &str, comments: bool) -> Result<Vec<Word>, (usize, Fault)> {
         }
     }
     if let Some((_, at)) = quote {
-        return Err((at, Fault::new("this quote is not closed")));
+        return Err((at, InputError::new("this quote is not closed")));
     }
     words.extend(word);
     Ok(words)

@@ -1,6 +1,6 @@
 //! Ansible's host patterns in inventories: `web[01:50:2].example:2222`, `db-[a:f]`, `[2001:db8::7]:22`.
 
-use super::super::error::Fault;
+use super::super::error::InputError;
 use super::super::hosts;
 use super::super::names::{self, NAME_LIMIT};
 
@@ -21,7 +21,7 @@ pub(in crate::inventory) fn is_range(inside: &str) -> bool {
 }
 
 /// The hosts of a pattern, at most `room`, and the port it ends with.
-pub(super) fn expand(pattern: &str, room: usize) -> Result<(Vec<String>, Option<u16>), Fault> {
+pub(super) fn expand(pattern: &str, room: usize) -> Result<(Vec<String>, Option<u16>), InputError> {
     let (pattern, port) = split_port(pattern)?;
     let parts = parts(pattern)?;
     let count = parts.iter().fold(1_usize, |product, part| {
@@ -42,7 +42,7 @@ pub(super) fn expand(pattern: &str, room: usize) -> Result<(Vec<String>, Option<
     for part in &parts {
         names = longer(names, part);
         if names.iter().any(|name| name.len() > NAME_LIMIT) {
-            return Err(Fault::new(format!(
+            return Err(InputError::new(format!(
                 "a name of more than {NAME_LIMIT} characters"
             )));
         }
@@ -83,7 +83,7 @@ fn longer(mut names: Vec<String>, part: &Part<'_>) -> Vec<String> {
 }
 
 /// The pattern without its port. Two colons outside brackets are an IPv6 address, which has none.
-fn split_port(text: &str) -> Result<(&str, Option<u16>), Fault> {
+fn split_port(text: &str) -> Result<(&str, Option<u16>), InputError> {
     if let Some((inside, port)) = text
         .strip_prefix('[')
         .and_then(|rest| rest.split_once("]:"))
@@ -107,12 +107,12 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), Fault> {
     }
 }
 
-fn parts(pattern: &str) -> Result<Vec<Part<'_>>, Fault> {
+fn parts(pattern: &str) -> Result<Vec<Part<'_>>, InputError> {
     let mut parts = Vec::new();
     let mut rest = pattern;
     while let Some((before, after)) = rest.split_once('[') {
         let Some((inside, after)) = after.split_once(']') else {
-            return Err(Fault::new("a [ without its ]").but("write e.g. web[01:50]"));
+            return Err(InputError::new("a [ without its ]").with_hint("write e.g. web[01:50]"));
         };
         if !before.is_empty() {
             parts.push(Part::Literal(before));
@@ -126,12 +126,12 @@ fn parts(pattern: &str) -> Result<Vec<Part<'_>>, Fault> {
     Ok(parts)
 }
 
-fn range(inside: &str) -> Result<Part<'static>, Fault> {
+fn range(inside: &str) -> Result<Part<'static>, InputError> {
     let bad = |what: &str| {
-        Fault::new(format!(
+        InputError::new(format!(
             "what stands in brackets is no range of an Ansible inventory: {what}"
         ))
-        .but("write [1:4], [01:50:2] or [a:f]")
+        .with_hint("write [1:4], [01:50:2] or [a:f]")
     };
     let bounds: Vec<&str> = inside.split(':').collect();
     let (first, last, step) = match bounds[..] {

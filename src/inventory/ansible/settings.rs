@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::error::Fault;
-use super::super::levels::{self, NodeSettings, RuntimeChoice};
+use super::super::error::InputError;
+use super::super::layers::{self, NodeSettings, RuntimeChoice};
 use super::super::names::{self, NAME_LIMIT};
 use super::super::native::{self, Origin};
 use super::ssh_args::SshArguments;
 use super::variables::{Content, Said, Spot, Variables};
 
 /// What is wrong, and where that was said.
-type Wrong = (Spot, Fault);
+type Wrong = (Spot, InputError);
 
 /// The address, where it is not the name, and the settings of a host.
 pub(super) fn read(
@@ -32,7 +32,7 @@ pub(super) fn read(
         Some(_) => alias(host),
         None => names::check_host(host).map_err(|fault| {
             if host.contains('@') {
-                fault.but("write the user as ansible_user=NAME")
+                fault.with_hint("write the user as ansible_user=NAME")
             } else {
                 fault
             }
@@ -59,7 +59,7 @@ pub(super) fn read(
         proxy_command: arguments.proxy_command,
         ssh_options: (!arguments.options.is_empty()).then_some(arguments.options),
         runtime: reader.checked(&["prepull_runtime"], str::parse::<RuntimeChoice>)?,
-        endpoint: reader.checked(&["prepull_runtime_endpoint"], levels::parse_endpoint)?,
+        endpoint: reader.checked(&["prepull_runtime_endpoint"], layers::parse_endpoint)?,
         become_root: reader.become_root()?,
         ..NodeSettings::default()
     };
@@ -67,14 +67,15 @@ pub(super) fn read(
 }
 
 /// A name that is not dialled may be more than a host name, but must not look like an option.
-fn alias(name: &str) -> Result<(), Fault> {
+fn alias(name: &str) -> Result<(), InputError> {
     let fits = |c: char| c.is_ascii_graphic() && !"'\"`,".contains(c);
     if name.is_empty()
         || name.len() > NAME_LIMIT
         || name.starts_with('-')
         || !name.chars().all(fits)
     {
-        return Err(Fault::new("this is no name for a node").but("use letters, digits and - . _"));
+        return Err(InputError::new("this is no name for a node")
+            .with_hint("use letters, digits and - . _"));
     }
     Ok(())
 }
@@ -92,8 +93,8 @@ impl<'a> Reader<'a> {
                 continue;
             };
             let refused = |what: &str| {
-                Fault::new(format!("\"{name}\" of the node \"{}\" {what}", self.host))
-                    .but("write its value, or leave the node out with --exclude")
+                InputError::new(format!("\"{name}\" of the node \"{}\" {what}", self.host))
+                    .with_hint("write its value, or leave the node out with --exclude")
             };
             match content {
                 Content::Nothing => {}
@@ -118,14 +119,14 @@ impl<'a> Reader<'a> {
     fn checked<T>(
         &self,
         names: &[&'static str],
-        read: impl Fn(&str) -> Result<T, Fault>,
+        read: impl Fn(&str) -> Result<T, InputError>,
     ) -> Result<Option<T>, Wrong> {
         let Some((name, text, spot)) = self.text(names)? else {
             return Ok(None);
         };
         read(text).map(Some).map_err(|fault| {
             let message = format!("{name} of the node \"{}\": {}", self.host, fault.message);
-            (spot, Fault { message, ..fault })
+            (spot, InputError { message, ..fault })
         })
     }
 
@@ -134,8 +135,8 @@ impl<'a> Reader<'a> {
             let plain = text.rsplit('.').next().unwrap_or(text);
             match plain {
                 "ssh" | "smart" | "paramiko" | "paramiko_ssh" => Ok(()),
-                _ => Err(Fault::new(format!("a \"{text}\" connection, not ssh"))
-                    .but("leave the node out with --exclude")),
+                _ => Err(InputError::new(format!("a \"{text}\" connection, not ssh"))
+                    .with_hint("leave the node out with --exclude")),
             }
         })
         .map(|_| ())
@@ -169,8 +170,8 @@ impl<'a> Reader<'a> {
             if right.contains(&plain) {
                 Ok(())
             } else {
-                Err(Fault::new(format!("\"{text}\" is not supported"))
-                    .but("prepull becomes root, through sudo or doas"))
+                Err(InputError::new(format!("\"{text}\" is not supported"))
+                    .with_hint("prepull becomes root, through sudo or doas"))
             }
         })
         .map(|_| ())
@@ -178,7 +179,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Ansible's words for truth, on top of YAML's.
-fn truth(text: &str) -> Result<bool, Fault> {
+fn truth(text: &str) -> Result<bool, InputError> {
     match text.trim().to_ascii_lowercase().as_str() {
         "1" | "y" | "t" => Ok(true),
         "0" | "n" | "f" => Ok(false),

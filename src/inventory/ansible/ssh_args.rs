@@ -1,7 +1,7 @@
 //! `ansible_ssh_common_args` and its like: the way to a host, and options for whoever resolves ssh_config.
 
-use super::super::error::Fault;
-use super::super::levels::{self, JumpSpec};
+use super::super::error::InputError;
+use super::super::layers::{self, JumpSpec};
 use super::ini_words;
 
 /// Options of ssh that take a value, as in its manual.
@@ -36,7 +36,7 @@ impl SshArguments {
     ///
     /// Those that would log in elsewhere or as somebody else are errors: they have variables of their own.
     /// So are words that are no options. What only concerns a terminal, forwarding or logging is left out.
-    pub(super) fn add(&mut self, arguments: &str) -> Result<(), Fault> {
+    pub(super) fn add(&mut self, arguments: &str) -> Result<(), InputError> {
         let words = ini_words::arguments(arguments).map_err(|(_, fault)| fault)?;
         let mut words = words.into_iter().map(|word| word.text.trim().to_string());
         while let Some(word) = words.next() {
@@ -44,7 +44,7 @@ impl SshArguments {
                 continue;
             }
             let Some(letters) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
-                return Err(Fault::new("a word in it is no option of ssh"));
+                return Err(InputError::new("a word in it is no option of ssh"));
             };
             for (at, letter) in letters.char_indices() {
                 if !WITH_VALUE.contains(letter) {
@@ -54,7 +54,7 @@ impl SshArguments {
                 let value = match &letters[at + letter.len_utf8()..] {
                     "" => words
                         .next()
-                        .ok_or_else(|| Fault::new(format!("-{letter} has no value")))?,
+                        .ok_or_else(|| InputError::new(format!("-{letter} has no value")))?,
                     rest => rest.to_string(),
                 };
                 self.with_value(letter, &value)?;
@@ -64,7 +64,7 @@ impl SshArguments {
         Ok(())
     }
 
-    fn with_value(&mut self, letter: char, value: &str) -> Result<(), Fault> {
+    fn with_value(&mut self, letter: char, value: &str) -> Result<(), InputError> {
         match letter {
             'J' => self.jump(value)?,
             'o' => self.option(value)?,
@@ -84,7 +84,7 @@ impl SshArguments {
         }
     }
 
-    fn option(&mut self, text: &str) -> Result<(), Fault> {
+    fn option(&mut self, text: &str) -> Result<(), InputError> {
         let blank = |c: char| c == '=' || c.is_whitespace();
         let (name, value) = text.split_at(text.find(blank).unwrap_or(text.len()));
         let value = value.trim_start_matches(blank);
@@ -110,8 +110,8 @@ impl SshArguments {
         Ok(())
     }
 
-    fn jump(&mut self, chain: &str) -> Result<(), Fault> {
-        let chain = levels::jump_chain(chain)?;
+    fn jump(&mut self, chain: &str) -> Result<(), InputError> {
+        let chain = layers::jump_chain(chain)?;
         if self.jump.is_none() && self.proxy_command.is_none() {
             self.jump = Some(chain);
         }
@@ -119,15 +119,16 @@ impl SshArguments {
     }
 }
 
-fn elsewhere(option: &str, right: &str) -> Fault {
-    Fault::new(format!("{option} is not read from ssh arguments")).but(format!("use {right}"))
+fn elsewhere(option: &str, right: &str) -> InputError {
+    InputError::new(format!("{option} is not read from ssh arguments"))
+        .with_hint(format!("use {right}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(arguments: &str) -> Result<SshArguments, Fault> {
+    fn read(arguments: &str) -> Result<SshArguments, InputError> {
         let mut read = SshArguments::default();
         read.add(arguments).map(|()| read)
     }

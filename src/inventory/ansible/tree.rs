@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::super::error::{Fault, InventoryError, Place};
+use super::super::error::{InputError, InventoryError, Position};
 use super::super::yaml::{Key, Tree, Value};
 use super::variables::{self, Spot};
 use super::world::{UNGROUPED, World};
@@ -97,14 +97,14 @@ impl Listing {
 }
 
 impl Reader<'_> {
-    fn spot(&self, place: Place) -> Spot {
+    fn spot(&self, place: Position) -> Spot {
         Spot {
             file: self.file,
             place,
         }
     }
 
-    fn wrong<T>(&self, place: Place, fault: Fault) -> Result<T, InventoryError> {
+    fn wrong<T>(&self, place: Position, fault: InputError) -> Result<T, InventoryError> {
         self.world.wrong(self.spot(place), fault)
     }
 
@@ -113,17 +113,20 @@ impl Reader<'_> {
             Value::Map(entries) => Ok(entries),
             Value::Null => Ok(&[]),
             Value::List(_) => {
-                let fault = Fault::new(format!("{what} must be a map, not a list"))
-                    .but("write each name as a key with a colon: \"web1:\"");
+                let fault = InputError::new(format!("{what} must be a map, not a list"))
+                    .with_hint("write each name as a key with a colon: \"web1:\"");
                 self.wrong(tree.place, fault)
             }
-            _ => self.wrong(tree.place, Fault::new(format!("{what} must be a map"))),
+            _ => self.wrong(tree.place, InputError::new(format!("{what} must be a map"))),
         }
     }
 
     fn group(&mut self, key: &Key, tree: &Tree, depth: usize) -> Result<usize, InventoryError> {
         if depth == DEPTH_LIMIT {
-            return self.wrong(key.place, Fault::new("groups are nested too deep here"));
+            return self.wrong(
+                key.place,
+                InputError::new("groups are nested too deep here"),
+            );
         }
         let group = self.world.group(&key.text, self.spot(key.place))?;
         let what = format!("the group \"{}\"", key.text);
@@ -156,8 +159,8 @@ impl Reader<'_> {
                     }
                 }
                 other => {
-                    let fault = Fault::new(format!("\"{other}\" is no part of a group"))
-                        .but("write hosts, vars or children");
+                    let fault = InputError::new(format!("\"{other}\" is no part of a group"))
+                        .with_hint("write hosts, vars or children");
                     return self.wrong(part.place, fault);
                 }
             }
@@ -236,15 +239,18 @@ impl Reader<'_> {
         &self,
         tree: &'t Tree,
         what: &str,
-    ) -> Result<Vec<(Place, &'t str)>, InventoryError> {
+    ) -> Result<Vec<(Position, &'t str)>, InventoryError> {
         let Value::List(items) = &tree.value else {
-            return self.wrong(tree.place, Fault::new(format!("\"{what}\" must be a list")));
+            return self.wrong(
+                tree.place,
+                InputError::new(format!("\"{what}\" must be a list")),
+            );
         };
         let text = |item: &'t Tree| match &item.value {
             Value::Text(text) => Ok((item.place, text.as_str())),
             _ => self.wrong(
                 item.place,
-                Fault::new(format!("\"{what}\" must hold names")),
+                InputError::new(format!("\"{what}\" must hold names")),
             ),
         };
         items.iter().map(text).collect()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::error::{Fault, Place};
+use super::super::error::{InputError, Position};
 use super::super::suggest;
 use super::super::yaml::{Tree, Value};
 
@@ -49,7 +49,7 @@ pub(super) enum Content {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Spot {
     pub file: usize,
-    pub place: Place,
+    pub place: Position,
 }
 
 /// One variable as it was said.
@@ -66,7 +66,7 @@ pub(super) type Variables = BTreeMap<&'static str, Said>;
 ///
 /// # Errors
 /// A name that begins like ours and is none of ours: a misspelt variable must not be lost in silence.
-pub(super) fn known(name: &str) -> Result<Option<&'static str>, Fault> {
+pub(super) fn known(name: &str) -> Result<Option<&'static str>, InputError> {
     let known = KNOWN.iter().copied().chain([PRIORITY]);
     let found = known.into_iter().find(|known| *known == name);
     if found.is_none() && name.starts_with("prepull_") {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::super::error::{Fault, InventoryError, Place};
+use super::super::error::{InputError, InventoryError, Position};
 use super::super::read;
 use super::super::yaml::{self, Value};
 use super::variables::{self, Said, Spot, VAULT, Variables};
@@ -119,7 +119,8 @@ fn read_path(
         return read_file(path, world, found);
     }
     if depth == DEPTH_LIMIT {
-        let fault = Fault::new("folders of variables are too deep here").but("is a link a ring?");
+        let fault = InputError::new("folders of variables are too deep here")
+            .with_hint("is a link a ring?");
         return Err(InventoryError::of_file(path.display().to_string(), fault));
     }
     for name in read::folder(path)? {
@@ -147,10 +148,10 @@ fn read_file(path: &Path, world: &mut World, found: &mut Variables) -> Result<()
     let file = world.add_file(&name);
     let top = Spot {
         file,
-        place: Place { line: 1, column: 1 },
+        place: Position { line: 1, column: 1 },
     };
     if text.starts_with(VAULT) {
-        let fault = Fault::new("this file is encrypted by Ansible's vault").but(
+        let fault = InputError::new("this file is encrypted by Ansible's vault").with_hint(
             "let Ansible read it: ansible-inventory -i INVENTORY --list --ask-vault-pass | prepull ... -i -",
         );
         return world.wrong(top, fault);
@@ -162,8 +163,8 @@ fn read_file(path: &Path, world: &mut World, found: &mut Variables) -> Result<()
         _ => {
             return world.wrong(
                 top,
-                Fault::new("a file of variables must be a map")
-                    .but("write one \"name: value\" a line"),
+                InputError::new("a file of variables must be a map")
+                    .with_hint("write one \"name: value\" a line"),
             );
         }
     };

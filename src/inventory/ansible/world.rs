@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use super::super::draft::{Draft, Group, Mention};
-use super::super::error::{Fault, InventoryError};
+use super::super::error::{InputError, InventoryError};
 use super::super::hosts::{self, NODE_LIMIT};
-use super::super::levels;
+use super::super::layers;
 use super::config::Config;
 use super::graph::{self, GroupNode};
 use super::settings;
@@ -78,7 +78,7 @@ impl World {
         self.files.len() - 1
     }
 
-    pub(super) fn wrong<T>(&self, spot: Spot, fault: Fault) -> Result<T, InventoryError> {
+    pub(super) fn wrong<T>(&self, spot: Spot, fault: InputError) -> Result<T, InventoryError> {
         Err(InventoryError::at(
             &self.files[spot.file],
             spot.place,
@@ -108,11 +108,14 @@ impl World {
         if name.is_empty() || name.len() > 1000 {
             return self.wrong(
                 spot,
-                Fault::new("a group without a name, or with one too long"),
+                InputError::new("a group without a name, or with one too long"),
             );
         }
         if self.groups.len() == GROUP_LIMIT {
-            return self.wrong(spot, Fault::new(format!("more than {GROUP_LIMIT} groups")));
+            return self.wrong(
+                spot,
+                InputError::new(format!("more than {GROUP_LIMIT} groups")),
+            );
         }
         self.groups.push(GroupNode::new(name));
         let index = self.groups.len() - 1;
@@ -190,11 +193,11 @@ impl World {
             Some(said) if said.content == Content::Text(port.to_string()) => Ok(()),
             _ => self.wrong(
                 spot,
-                Fault::new(format!(
+                InputError::new(format!(
                     "the host \"{}\" was named before without this port, which Ansible ignores here",
                     host.name
                 ))
-                .but("give two machines two names, with ansible_host and ansible_port"),
+                .with_hint("give two machines two names, with ansible_host and ansible_port"),
             ),
         }
     }
@@ -232,7 +235,8 @@ impl World {
                 match number {
                     Some(number) => self.groups[group].priority = number,
                     None => {
-                        return self.wrong(spot, Fault::new(format!("{PRIORITY} is no number")));
+                        return self
+                            .wrong(spot, InputError::new(format!("{PRIORITY} is no number")));
                     }
                 }
             }
@@ -274,8 +278,8 @@ impl World {
             Ok(ranks) => ranks,
             Err((child, spot)) => {
                 let name = &self.groups[child].name;
-                let fault = Fault::new(format!("the group \"{name}\" is its own parent"))
-                    .but("remove it from one of the children lists");
+                let fault = InputError::new(format!("the group \"{name}\" is its own parent"))
+                    .with_hint("remove it from one of the children lists");
                 return self.wrong(spot, fault);
             }
         };
@@ -307,7 +311,8 @@ impl World {
             let lineage = &lineages[&direct];
             memberships = memberships.saturating_add(lineage.nearest_first.len());
             if memberships > MEMBERSHIP_LIMIT {
-                let fault = Fault::new("too many hosts in too many groups").but("split the fleet");
+                let fault = InputError::new("too many hosts in too many groups")
+                    .with_hint("split the fleet");
                 return self.wrong(self.hosts[host].spot, fault);
             }
             let own = &self.hosts[host];
@@ -323,15 +328,15 @@ impl World {
             let mut mention = Mention {
                 name: name.clone(),
                 address: None,
-                settings: levels::NodeSettings::default(),
+                settings: layers::NodeSettings::default(),
                 groups: lineage.nearest_first.clone(),
                 place: own.spot.place,
             };
             match settings::read(&own.name, own.spot, &said, self.home.as_deref()) {
                 Ok((address, settings)) => {
                     weight = weight.saturating_add(settings.weight());
-                    if weight > levels::WEIGHT_LIMIT {
-                        return self.wrong(own.spot, levels::too_heavy());
+                    if weight > layers::WEIGHT_LIMIT {
+                        return self.wrong(own.spot, layers::too_heavy());
                     }
                     (mention.address, mention.settings) = (address, settings);
                 }
@@ -352,7 +357,7 @@ impl World {
         for (index, group) in self.groups.iter().enumerate() {
             draft.groups.push(Group {
                 name: group.name.clone(),
-                settings: levels::NodeSettings::default(),
+                settings: layers::NodeSettings::default(),
             });
             let members = graph::members(&self.groups, index, left);
             left = left.saturating_sub(members.len());

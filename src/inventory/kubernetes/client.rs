@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 
-use super::super::error::Fault;
+use super::super::error::InputError;
 use super::cluster::Cluster;
 use super::exec;
 use super::kubeconfig::Access;
@@ -58,7 +58,7 @@ pub(super) enum Refusal {
     /// The server's own words, with the HTTP status.
     Status(StatusCode, String),
     /// No server answered, or none that is an API server.
-    Fault(Fault),
+    InputError(InputError),
 }
 
 /// The part of a `Status` that is read.
@@ -69,7 +69,7 @@ struct Status {
 }
 
 impl Api {
-    pub(super) fn new(access: Access) -> Result<Self, Fault> {
+    pub(super) fn new(access: Access) -> Result<Self, InputError> {
         let Access {
             cluster,
             user,
@@ -84,7 +84,7 @@ impl Api {
             match (sent, HeaderValue::from_str(value)) {
                 (Ok(name), Ok(value)) => headers.append(name, value),
                 _ => {
-                    return Err(Fault::new(format!(
+                    return Err(InputError::new(format!(
                         "{name} of the kubeconfig cannot be sent"
                     )));
                 }
@@ -128,7 +128,8 @@ impl Api {
 
     /// What the server answers at this path, which may hold a query.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refusal> {
-        let unreached = |error: &dyn fmt::Display| Refusal::Fault(unreachable(&error.to_string()));
+        let unreached =
+            |error: &dyn fmt::Display| Refusal::InputError(unreachable(&error.to_string()));
         let base = self.base.to_string();
         let uri: Uri = format!("{}{path}", base.trim_end_matches('/'))
             .parse()
@@ -146,7 +147,7 @@ impl Api {
                 tried += 1;
             } else if status.is_success() {
                 return serde_json::from_slice(&body).map_err(|_| {
-                    Refusal::Fault(no_api("something that is not what the API says there"))
+                    Refusal::InputError(no_api("something that is not what the API says there"))
                 });
             } else {
                 if status == StatusCode::UNAUTHORIZED {
@@ -156,7 +157,7 @@ impl Api {
                 let said = said
                     .filter(|said| !said.message.is_empty())
                     .ok_or_else(|| {
-                        Refusal::Fault(no_api(&format!(
+                        Refusal::InputError(no_api(&format!(
                             "{status}, and not in the words of an API server"
                         )))
                     })?;
@@ -171,7 +172,7 @@ impl Api {
     ) -> Result<(StatusCode, HeaderMap, Vec<u8>), Refusal> {
         let late = |_| {
             let seconds = READ_LIMIT.as_secs();
-            Refusal::Fault(unreachable(&format!("nothing came for {seconds} s")))
+            Refusal::InputError(unreachable(&format!("nothing came for {seconds} s")))
         };
         let answering = match &self.dispatch {
             Dispatch::Direct(client) => client.request(request),
@@ -182,16 +183,16 @@ impl Api {
         let response: Response<Incoming> = timeout(READ_LIMIT, answering)
             .await
             .map_err(late)?
-            .map_err(|error| Refusal::Fault(unreachable(&chain(&error))))?;
+            .map_err(|error| Refusal::InputError(unreachable(&chain(&error))))?;
         let (head, mut incoming) = response.into_parts();
         let mut body = Vec::new();
         while let Some(frame) = timeout(READ_LIMIT, incoming.frame()).await.map_err(late)? {
-            let frame = frame.map_err(|error| Refusal::Fault(unreachable(&chain(&error))))?;
+            let frame = frame.map_err(|error| Refusal::InputError(unreachable(&chain(&error))))?;
             if let Ok(data) = frame.into_data() {
                 body.extend_from_slice(&data);
             }
             if body.len() > BODY_LIMIT {
-                return Err(Refusal::Fault(no_api("far more than any API server")));
+                return Err(Refusal::InputError(no_api("far more than any API server")));
             }
         }
         Ok((head.status, head.headers, body))
@@ -206,17 +207,17 @@ fn trust(cluster: &Cluster) -> Trust<'_> {
     }
 }
 
-fn authorization(scheme: &str, secret: &Secret) -> Result<HeaderValue, Fault> {
+fn authorization(scheme: &str, secret: &Secret) -> Result<HeaderValue, InputError> {
     let bytes = zeroize::Zeroizing::new([scheme.as_bytes(), b" ", secret.expose()].concat());
     let mut value = HeaderValue::from_bytes(&bytes).map_err(|_| {
-        Fault::new("the login of the kubeconfig cannot be sent: there is a line end in it, or something else that no header may hold")
-            .but("copy the token again, on one line")
+        InputError::new("the login of the kubeconfig cannot be sent: there is a line end in it, or something else that no header may hold")
+            .with_hint("copy the token again, on one line")
     })?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-fn dispatch(cluster: &Cluster, tls: rustls::ClientConfig) -> Result<Dispatch, Fault> {
+fn dispatch(cluster: &Cluster, tls: rustls::ClientConfig) -> Result<Dispatch, InputError> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_connect_timeout(Some(CONNECT_LIMIT));
@@ -227,7 +228,7 @@ fn dispatch(cluster: &Cluster, tls: rustls::ClientConfig) -> Result<Dispatch, Fa
         None => secured.enable_http1(),
         Some(name) => {
             let wrong = |_| {
-                Fault::new(format!(
+                InputError::new(format!(
                     "tls-server-name of the kubeconfig, \"{name}\", is no name"
                 ))
             };
@@ -320,26 +321,26 @@ pub(super) fn query(fields: &[(&str, Option<&str>)]) -> String {
     text
 }
 
-fn no_api(answered: &str) -> Fault {
-    Fault::new(format!("the server answered {answered}"))
-        .but("is it an API server, or something before it? See server: and proxy-url: of the kubeconfig, and $HTTPS_PROXY")
+fn no_api(answered: &str) -> InputError {
+    InputError::new(format!("the server answered {answered}"))
+        .with_hint("is it an API server, or something before it? See server: and proxy-url: of the kubeconfig, and $HTTPS_PROXY")
 }
 
-fn unreachable(said: &str) -> Fault {
-    let fault = Fault::new(format!("the API cannot be asked: {said}"));
+fn unreachable(said: &str) -> InputError {
+    let fault = InputError::new(format!("the API cannot be asked: {said}"));
     if said.contains("not valid for name") {
-        fault.but("correct server: in the kubeconfig to a name in this certificate, or say one with tls-server-name:")
+        fault.with_hint("correct server: in the kubeconfig to a name in this certificate, or say one with tls-server-name:")
     } else if ["Expired", "certificate expired"]
         .iter()
         .any(|word| said.contains(&format!("invalid peer certificate: {word}")))
     {
-        fault.but("renew the server's certificate, and look at this machine's clock")
+        fault.with_hint("renew the server's certificate, and look at this machine's clock")
     } else if said.contains("invalid peer certificate") {
-        fault.but("its certificate is not trusted: is certificate-authority-data of the kubeconfig that of this cluster?")
+        fault.with_hint("its certificate is not trusted: is certificate-authority-data of the kubeconfig that of this cluster?")
     } else if said.contains("received fatal alert") {
-        fault.but("the server did not take the client certificate of the kubeconfig, or wants one: does `kubectl get nodes` work?")
+        fault.with_hint("the server did not take the client certificate of the kubeconfig, or wants one: does `kubectl get nodes` work?")
     } else {
-        fault.but("is this the right context, and its network (VPN, proxy) there? `kubectl get nodes` asks the same")
+        fault.with_hint("is this the right context, and its network (VPN, proxy) there? `kubectl get nodes` asks the same")
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::super::error::Fault;
+use super::super::error::InputError;
 use super::tls::Identity;
 use crate::model::Secret;
 
@@ -44,7 +44,7 @@ pub(super) struct Credential {
 static ANSWERS: Mutex<Vec<(Exec, Credential)>> = Mutex::new(Vec::new());
 
 /// What the program answers, or answered before.
-pub(super) fn credential(exec: &Exec) -> Result<Credential, Fault> {
+pub(super) fn credential(exec: &Exec) -> Result<Credential, InputError> {
     // Held while it runs: a second question waits for the answer to the first.
     let mut answers = ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
     let now = SystemTime::now();
@@ -63,7 +63,7 @@ pub(super) fn forget() {
     answers.clear();
 }
 
-fn run(exec: &Exec) -> Result<Credential, Fault> {
+fn run(exec: &Exec) -> Result<Credential, InputError> {
     let called = format!(
         "the login program \"{}\" of the kubeconfig's user \"{}\"",
         exec.command.display(),
@@ -71,10 +71,10 @@ fn run(exec: &Exec) -> Result<Credential, Fault> {
     );
     let has_terminal = std::io::stdin().is_terminal();
     if exec.mode == Some(true) && !has_terminal {
-        return Err(Fault::new(format!(
+        return Err(InputError::new(format!(
             "{called} wants to talk with you (interactiveMode: Always), and standard input is no terminal"
         ))
-        .but("start prepull from a terminal, and give it manifests and inventories as files"));
+        .with_hint("start prepull from a terminal, and give it manifests and inventories as files"));
     }
     let interactive = exec.mode.unwrap_or(has_terminal);
     let mut spec = serde_json::json!({"interactive": interactive});
@@ -106,25 +106,25 @@ fn run(exec: &Exec) -> Result<Credential, Fault> {
     }
     let status = child
         .wait()
-        .map_err(|error| Fault::new(format!("{called}: {error}")))?;
+        .map_err(|error| InputError::new(format!("{called}: {error}")))?;
     if !status.success() {
-        return Err(Fault::new(format!("{called} failed: {status}")).but(
+        return Err(InputError::new(format!("{called} failed: {status}")).with_hint(
             "what it said stands above; log in again, and see whether `kubectl get nodes` works",
         ));
     }
     read(exec, &called, &answer)
 }
 
-fn cannot_run(exec: &Exec, called: &str, error: &std::io::Error) -> Fault {
+fn cannot_run(exec: &Exec, called: &str, error: &std::io::Error) -> InputError {
     let is_missing = error.kind() == std::io::ErrorKind::NotFound;
     let fault = if is_missing && !exec.command.to_string_lossy().contains('/') {
-        Fault::new(format!("{called} is not installed: it is not in $PATH"))
+        InputError::new(format!("{called} is not installed: it is not in $PATH"))
     } else {
-        Fault::new(format!("{called} cannot be run: {error}"))
+        InputError::new(format!("{called} cannot be run: {error}"))
     };
     match &exec.install_hint {
-        Some(hint) if is_missing => fault.but(hint.trim()),
-        _ => fault.but("install it, or correct command in the kubeconfig"),
+        Some(hint) if is_missing => fault.with_hint(hint.trim()),
+        _ => fault.with_hint("install it, or correct command in the kubeconfig"),
     }
 }
 
@@ -157,10 +157,10 @@ impl From<String> for Secrecy {
 }
 
 /// Reads an `ExecCredential`, which may be YAML. Nothing of it is quoted.
-fn read(exec: &Exec, called: &str, bytes: &[u8]) -> Result<Credential, Fault> {
+fn read(exec: &Exec, called: &str, bytes: &[u8]) -> Result<Credential, InputError> {
     let wrong = |what: &str| {
-        Fault::new(format!("{called} answered {what}"))
-            .but("does `kubectl get nodes` work? Its apiVersion in the kubeconfig has to be one that the program knows")
+        InputError::new(format!("{called} answered {what}"))
+            .with_hint("does `kubectl get nodes` work? Its apiVersion in the kubeconfig has to be one that the program knows")
     };
     let answer: Answer =
         serde_yaml::from_slice(bytes).map_err(|_| wrong("something that is no ExecCredential"))?;

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::super::error::{Fault, InventoryError};
+use super::super::error::{InputError, InventoryError};
 use super::super::read;
 use super::super::yaml::{self, Tree, Value};
 use super::kubeconfig::HOW_TO_CHOOSE;
@@ -44,14 +44,14 @@ impl File {
         let version = fields.text("apiVersion")?.unwrap_or("v1");
         if kind != "Config" || version != "v1" {
             let fault =
-                Fault::new("this is no kubeconfig: those have kind: Config, apiVersion: v1");
+                InputError::new("this is no kubeconfig: those have kind: Config, apiVersion: v1");
             return Err(InventoryError::of_file(&file.name, fault));
         }
         for list in ["clusters", "contexts", "users"] {
             let named = file.named(list)?;
             for (index, (name, entry)) in named.iter().enumerate() {
                 if named[..index].iter().any(|(before, _)| before == name) {
-                    let fault = Fault::new(format!("\"{name}\" stands twice in {list}"));
+                    let fault = InputError::new(format!("\"{name}\" stands twice in {list}"));
                     return Err(InventoryError::at(&file.name, entry.tree.place, fault));
                 }
             }
@@ -63,7 +63,8 @@ impl File {
         match tree.value {
             Value::Map(_) => Ok(Fields { file: self, tree }),
             _ => {
-                let fault = Fault::new("a map is expected here").but("is this a kubeconfig?");
+                let fault =
+                    InputError::new("a map is expected here").with_hint("is this a kubeconfig?");
                 Err(InventoryError::at(&self.name, tree.place, fault))
             }
         }
@@ -109,7 +110,7 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn fault(&self, tree: &Tree, fault: Fault) -> InventoryError {
+    fn fault(&self, tree: &Tree, fault: InputError) -> InventoryError {
         InventoryError::at(&self.file.name, tree.place, fault)
     }
 
@@ -119,7 +120,7 @@ impl<'a> Fields<'a> {
         what: impl Into<String>,
         suggestion: impl Into<String>,
     ) -> InventoryError {
-        self.fault(self.tree, Fault::new(what).but(suggestion))
+        self.fault(self.tree, InputError::new(what).with_hint(suggestion))
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&'a Tree> {
@@ -137,7 +138,9 @@ impl<'a> Fields<'a> {
         match self.get(key).map(|tree| (tree, &tree.value)) {
             None => Ok(None),
             Some((_, Value::Text(text))) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
-            Some((tree, _)) => Err(self.fault(tree, Fault::new(format!("{key} must be a text")))),
+            Some((tree, _)) => {
+                Err(self.fault(tree, InputError::new(format!("{key} must be a text"))))
+            }
         }
     }
 
@@ -157,14 +160,19 @@ impl<'a> Fields<'a> {
         match self.get(key).map(|tree| (tree, &tree.value)) {
             None => Ok(&[]),
             Some((_, Value::List(items))) => Ok(items),
-            Some((tree, _)) => Err(self.fault(tree, Fault::new(format!("{key} must be a list")))),
+            Some((tree, _)) => {
+                Err(self.fault(tree, InputError::new(format!("{key} must be a list"))))
+            }
         }
     }
 
     pub(super) fn texts(&self, key: &str) -> Result<Vec<String>, InventoryError> {
         let texts = self.list(key)?.iter().map(|item| match &item.value {
             Value::Text(text) => Ok(text.clone()),
-            _ => Err(self.fault(item, Fault::new(format!("{key} must be a list of texts")))),
+            _ => Err(self.fault(
+                item,
+                InputError::new(format!("{key} must be a list of texts")),
+            )),
         });
         texts.collect()
     }

@@ -4,7 +4,7 @@ use std::fs;
 
 use hyper::Uri;
 
-use super::super::error::Fault;
+use super::super::error::InputError;
 use super::cluster::Cluster;
 use super::kubeconfig::Access;
 use super::user::User;
@@ -20,7 +20,7 @@ pub(super) fn is_possible() -> bool {
 }
 
 /// The pod's own account.
-pub(super) fn read() -> Result<Access, Fault> {
+pub(super) fn read() -> Result<Access, InputError> {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     let (host, port) = (variable(HOST), variable(PORT));
     let host = if host.contains(':') {
@@ -30,12 +30,12 @@ pub(super) fn read() -> Result<Access, Fault> {
     };
     let url: Uri = format!("https://{host}:{port}")
         .parse()
-        .map_err(|_| Fault::new(format!("{HOST} and {PORT} name no server")))?;
+        .map_err(|_| InputError::new(format!("{HOST} and {PORT} name no server")))?;
     let file = |name: &str| {
         let path = format!("{ACCOUNT}/{name}");
         fs::read(&path).map_err(|error| {
-            Fault::new(format!("cannot read this pod's account, {path}: {error}"))
-                .but("has the pod automountServiceAccountToken: false? Or name a kubeconfig with --kubeconfig")
+            InputError::new(format!("cannot read this pod's account, {path}: {error}"))
+                .with_hint("has the pod automountServiceAccountToken: false? Or name a kubeconfig with --kubeconfig")
         })
     };
     Ok(Access {

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::error::{Fault, InventoryError};
+use super::super::error::{InputError, InventoryError};
 use super::super::yaml::Value;
 use super::KubernetesQuery;
 use super::cluster::{Cluster, read_cluster};
@@ -44,7 +44,7 @@ pub(super) fn read(query: &KubernetesQuery) -> Result<Option<Access>, InventoryE
         };
         return Err(InventoryError::of_file(
             "Kubernetes",
-            Fault::new(what).but(HOW_TO_CHOOSE),
+            InputError::new(what).with_hint(HOW_TO_CHOOSE),
         ));
     }
     choose(&found.files, query.context.as_deref()).map(Some)
@@ -108,7 +108,7 @@ fn choose(files: &[File], wanted: Option<&str>) -> Result<Access, InventoryError
     let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
     let names = names.join(", ");
     let missing = |what: String, suggestion: String| {
-        InventoryError::of_file(&names, Fault::new(what).but(suggestion))
+        InventoryError::of_file(&names, InputError::new(what).with_hint(suggestion))
     };
     let mut current = None;
     for file in files {

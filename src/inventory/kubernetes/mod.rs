@@ -22,8 +22,8 @@ use serde::Deserialize;
 pub use pull_secrets::pull_secret;
 
 use super::draft::{Draft, Group, Mention};
-use super::error::{Fault, InventoryError, Place};
-use super::levels::{NodeSettings, RuntimeChoice};
+use super::error::{InputError, InventoryError, Position};
+use super::layers::{NodeSettings, RuntimeChoice};
 use super::names;
 use crate::model::RuntimeKind;
 use client::{Api, Refusal};
@@ -117,14 +117,14 @@ fn ask<T: Send>(
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| wrong(Fault::new(format!("cannot start tokio: {error}"))))?
+            .map_err(|error| wrong(InputError::new(format!("cannot start tokio: {error}"))))?
             .block_on(question(&api))
     };
     // A panic in a library ends this thread, not the program.
     std::thread::scope(|scope| scope.spawn(answer).join()).unwrap_or_else(|_| {
         Err(wrong(
-            Fault::new("an internal error while asking the API; this is a fault of prepull")
-                .but("report it with the line above; `kubectl get nodes -o name | prepull ... -i -` works without it"),
+            InputError::new("an internal error while asking the API; this is a fault of prepull")
+                .with_hint("report it with the line above; `kubectl get nodes -o name | prepull ... -i -` works without it"),
         ))
     })
 }
@@ -206,19 +206,19 @@ struct NodeInfo {
     os_image: String,
 }
 
-async fn nodes(api: &Api, query: &KubernetesQuery) -> Result<Vec<ApiNode>, Fault> {
+async fn nodes(api: &Api, query: &KubernetesQuery) -> Result<Vec<ApiNode>, InputError> {
     let mut fault = None;
     for _ in 0..STARTS {
         match listing(api, query).await {
             Ok(nodes) => return Ok(nodes),
             // The place in the listing is too old: it starts again.
             Err(Refusal::Status(StatusCode::GONE, said)) => {
-                fault = Some(Fault::new(format!("the listing broke off: {said}")));
+                fault = Some(InputError::new(format!("the listing broke off: {said}")));
             }
             Err(error) => return Err(refused(error)),
         }
     }
-    Err(fault.unwrap_or_else(|| Fault::new("the listing broke off")))
+    Err(fault.unwrap_or_else(|| InputError::new("the listing broke off")))
 }
 
 async fn listing(api: &Api, query: &KubernetesQuery) -> Result<Vec<ApiNode>, Refusal> {
@@ -241,7 +241,7 @@ async fn listing(api: &Api, query: &KubernetesQuery) -> Result<Vec<ApiNode>, Ref
 }
 
 /// Why no node is left of what the API said.
-async fn nothing_left(api: &Api, query: &KubernetesQuery, found: &[ApiNode]) -> Fault {
+async fn nothing_left(api: &Api, query: &KubernetesQuery, found: &[ApiNode]) -> InputError {
     let selectors: Vec<String> = [
         ("-l", &query.selector),
         ("--field-selector", &query.field_selector),
@@ -252,8 +252,8 @@ async fn nothing_left(api: &Api, query: &KubernetesQuery, found: &[ApiNode]) -> 
     let selectors = selectors.join(" ");
     if found.is_empty() {
         if selectors.is_empty() {
-            return Fault::new("the cluster has no nodes")
-                .but("is this the right context? --context chooses another");
+            return InputError::new("the cluster has no nodes")
+                .with_hint("is this the right context? --context chooses another");
         }
         let everything = KubernetesQuery::default();
         let all = match nodes(api, &everything).await {
@@ -261,8 +261,8 @@ async fn nothing_left(api: &Api, query: &KubernetesQuery, found: &[ApiNode]) -> 
             Ok(all) => format!("; without it the cluster has {}", counted(all.len())),
             Err(_) => String::new(),
         };
-        return Fault::new(format!("no node matches {selectors}{all}"))
-            .but("`kubectl get nodes --show-labels` shows what there is to select by");
+        return InputError::new(format!("no node matches {selectors}{all}"))
+            .with_hint("`kubectl get nodes --show-labels` shows what there is to select by");
     }
     let mut left_out = Vec::new();
     let mut leave_out = |count: usize, what: &str| {
@@ -296,7 +296,7 @@ async fn nothing_left(api: &Api, query: &KubernetesQuery, found: &[ApiNode]) -> 
     } else {
         format!(" that matches {selectors}")
     };
-    Fault::new(format!(
+    InputError::new(format!(
         "no node is left of {}{matched}: {}",
         counted(found.len()),
         left_out.join(", ")
@@ -309,21 +309,21 @@ fn counted(number: usize) -> String {
 }
 
 /// What a refusal means, and what helps.
-fn refused(refusal: Refusal) -> Fault {
+fn refused(refusal: Refusal) -> InputError {
     let (status, said) = match refusal {
         Refusal::Status(status, said) => (status.as_u16(), said),
-        Refusal::Fault(fault) => return fault,
+        Refusal::InputError(fault) => return fault,
     };
     match status {
-        401 => Fault::new(format!("the API does not accept these credentials (401): {said}"))
-            .but("log in again, or choose another context with --context"),
-        403 => Fault::new(format!("the API does not let you list nodes (403): {said}")).but(
+        401 => InputError::new(format!("the API does not accept these credentials (401): {said}"))
+            .with_hint("log in again, or choose another context with --context"),
+        403 => InputError::new(format!("the API does not let you list nodes (403): {said}")).with_hint(
             "the RBAC rule that is missing: apiGroups [\"\"], resources [\"nodes\"], verbs [\"list\"] in a ClusterRole \
              that is bound to you, e.g. kubectl create clusterrole node-reader --verb=list --resource=nodes",
         ),
-        400 => Fault::new(format!("the API does not understand the question (400): {said}"))
-            .but("look at --selector and --field-selector"),
-        code => Fault::new(format!("the API answered with status {code}: {said}")),
+        400 => InputError::new(format!("the API does not understand the question (400): {said}"))
+            .with_hint("look at --selector and --field-selector"),
+        code => InputError::new(format!("the API answered with status {code}: {said}")),
     }
 }
 
@@ -348,7 +348,7 @@ fn read(
             continue;
         }
         let name = &node.metadata.name;
-        let wrong = |what: String| InventoryError::of_file(&draft.source, Fault::new(what));
+        let wrong = |what: String| InventoryError::of_file(&draft.source, InputError::new(what));
         names::check_host(name).map_err(|why| wrong(format!("a node's name: {why}")))?;
         // Several of a type are possible (dual stack); the first is the node's primary one. None is left empty: such a
         // node is reported, not dropped, and not dialled by some other address.
@@ -376,7 +376,7 @@ fn read(
                 ..NodeSettings::default()
             },
             groups,
-            place: Place::default(),
+            place: Position::default(),
         });
     }
     Ok(draft)

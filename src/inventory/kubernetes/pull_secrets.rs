@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::super::error::{Fault, InventoryError};
+use super::super::error::{InputError, InventoryError};
 use super::client::{Api, Refusal};
 use super::{KubernetesQuery, ask};
 use crate::model::Secret;
@@ -34,7 +34,7 @@ pub fn pull_secret(query: &KubernetesQuery, given: &str) -> Result<(Secret, bool
     })
 }
 
-async fn read(api: &Api, given: &str) -> Result<(Secret, bool), Fault> {
+async fn read(api: &Api, given: &str) -> Result<(Secret, bool), InputError> {
     let (namespace, name) = given.split_once('/').unwrap_or((&api.namespace, given));
     // They become part of a path.
     let is_name = |text: &str| {
@@ -42,7 +42,9 @@ async fn read(api: &Api, given: &str) -> Result<(Secret, bool), Fault> {
         !text.is_empty() && !text.starts_with('.') && text.bytes().all(is_plain)
     };
     if !is_name(namespace) || !is_name(name) {
-        return Err(Fault::new("write [NAMESPACE/]NAME, as kubectl shows them"));
+        return Err(InputError::new(
+            "write [NAMESPACE/]NAME, as kubectl shows them",
+        ));
     }
     let mut answer: Answer = api
         .get(&format!("/api/v1/namespaces/{namespace}/secrets/{name}"))
@@ -52,32 +54,32 @@ async fn read(api: &Api, given: &str) -> Result<(Secret, bool), Fault> {
         .iter()
         .find_map(|(key, is_bare)| Some((Zeroizing::new(answer.data.remove(*key)?), *is_bare)));
     let (text, is_bare) = found.ok_or_else(|| {
-        Fault::new("it is no pull secret: it has neither .dockerconfigjson nor .dockercfg").but(
+        InputError::new("it is no pull secret: it has neither .dockerconfigjson nor .dockercfg").with_hint(
             "`kubectl create secret docker-registry` makes one; its type is kubernetes.io/dockerconfigjson",
         )
     })?;
     let bytes = STANDARD
         .decode(text.as_bytes())
-        .map_err(|_| Fault::new("what the API sent is not base64"))?;
+        .map_err(|_| InputError::new("what the API sent is not base64"))?;
     Ok((Secret::new(bytes), is_bare))
 }
 
 /// What a refusal means, and what helps.
-fn refused(refusal: Refusal, url: &str, namespace: &str, name: &str) -> Fault {
+fn refused(refusal: Refusal, url: &str, namespace: &str, name: &str) -> InputError {
     let (status, said) = match refusal {
         Refusal::Status(status, said) => (status.as_u16(), said),
-        Refusal::Fault(fault) => return fault,
+        Refusal::InputError(fault) => return fault,
     };
     match status {
-        401 => Fault::new(format!("the API at {url} does not accept these credentials (401): {said}"))
-            .but("log in again, or choose another context with --context"),
-        403 => Fault::new(format!("the API at {url} does not let you read it (403): {said}")).but(format!(
+        401 => InputError::new(format!("the API at {url} does not accept these credentials (401): {said}"))
+            .with_hint("log in again, or choose another context with --context"),
+        403 => InputError::new(format!("the API at {url} does not let you read it (403): {said}")).with_hint(format!(
             "the RBAC rule that is missing: apiGroups [\"\"], resources [\"secrets\"], resourceNames [\"{name}\"], verbs [\"get\"] in a \
              Role of the namespace {namespace} that is bound to you"
         )),
-        404 => Fault::new(format!("there is no such secret in the namespace {namespace} of {url}")).but(format!(
+        404 => InputError::new(format!("there is no such secret in the namespace {namespace} of {url}")).with_hint(format!(
             "`kubectl get secrets -n {namespace}` lists them; write NAMESPACE/NAME for another namespace"
         )),
-        code => Fault::new(format!("the API at {url} answered with status {code}: {said}")),
+        code => InputError::new(format!("the API at {url} answered with status {code}: {said}")),
     }
 }

@@ -17,7 +17,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
-use super::super::error::Fault;
+use super::super::error::InputError;
 use super::x509::{Certificate, key_in, now};
 use crate::model::Secret;
 
@@ -43,7 +43,7 @@ pub(super) enum Trust<'a> {
 pub(super) fn config(
     trust: &Trust<'_>,
     identity: Option<&Identity>,
-) -> Result<ClientConfig, Fault> {
+) -> Result<ClientConfig, InputError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         Trust::System => {
@@ -54,8 +54,8 @@ pub(super) fn config(
             let found: Vec<_> = CertificateDer::pem_slice_iter(pem).flatten().collect();
             if found.is_empty() {
                 return Err(
-                    Fault::new("the certificate authority of the kubeconfig holds no certificate")
-                        .but("it has to be PEM, -----BEGIN CERTIFICATE-----; in certificate-authority-data once more in base64"),
+                    InputError::new("the certificate authority of the kubeconfig holds no certificate")
+                        .with_hint("it has to be PEM, -----BEGIN CERTIFICATE-----; in certificate-authority-data once more in base64"),
                 );
             }
             Arc::new(Verifier::new(found, Arc::clone(&provider)))
@@ -64,7 +64,7 @@ pub(super) fn config(
     };
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| Fault::new(format!("TLS cannot be used on this machine: {error}")))?
+        .map_err(|error| InputError::new(format!("TLS cannot be used on this machine: {error}")))?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     Ok(match identity {
@@ -77,41 +77,44 @@ pub(super) fn config(
 }
 
 /// The certificate with its key. That both belong together is checked here: rustls does that too, but not for version 1.
-fn certified_key(identity: &Identity, provider: &CryptoProvider) -> Result<CertifiedKey, Fault> {
+fn certified_key(
+    identity: &Identity,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, InputError> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&identity.certificate)
         .flatten()
         .collect();
     let Some(first) = chain.first() else {
         return Err(
-            Fault::new("the client certificate of the kubeconfig holds no certificate")
-                .but("it has to be PEM, -----BEGIN CERTIFICATE-----; in client-certificate-data once more in base64"),
+            InputError::new("the client certificate of the kubeconfig holds no certificate")
+                .with_hint("it has to be PEM, -----BEGIN CERTIFICATE-----; in client-certificate-data once more in base64"),
         );
     };
     let key = PrivateKeyDer::from_pem_slice(identity.key.expose()).map_err(|_| {
-        Fault::new("the client key of the kubeconfig holds no private key in the clear").but(
+        InputError::new("the client key of the kubeconfig holds no private key in the clear").with_hint(
             "it has to be PEM, -----BEGIN PRIVATE KEY----- or the like, without a passphrase; in client-key-data once more in base64",
         )
     })?;
     let key = provider.key_provider.load_private_key(key).map_err(|error| {
-        Fault::new(format!("the client key of the kubeconfig cannot be used: {error}"))
-            .but("RSA keys of 2048 to 8192 bits, ECDSA keys on P-256 and P-384, and Ed25519 keys can; without a passphrase")
+        InputError::new(format!("the client key of the kubeconfig cannot be used: {error}"))
+            .with_hint("RSA keys of 2048 to 8192 bits, ECDSA keys on P-256 and P-384, and Ed25519 keys can; without a passphrase")
     })?;
     let parsed = Certificate::read(first).ok_or_else(|| {
-        Fault::new("the client certificate of the kubeconfig is damaged")
-            .but("openssl x509 -text shows what is in it")
+        InputError::new("the client certificate of the kubeconfig is damaged")
+            .with_hint("openssl x509 -text shows what is in it")
     })?;
     let public = key.public_key();
     if public.is_some_and(|public| key_in(&public) != Some(parsed.key)) {
-        return Err(Fault::new(
+        return Err(InputError::new(
             "the client key of the kubeconfig does not belong to its client certificate",
         )
-        .but("take both from the same kubeconfig, or log in again"));
+        .with_hint("take both from the same kubeconfig, or log in again"));
     }
     if !parsed.is_valid_at(now()) {
         // The server decides; but it would only say "unauthorized" or "bad certificate".
         return Err(
-            Fault::new("the client certificate of the kubeconfig has expired, or is not valid yet")
-                .but("renew it (kubeadm certs renew, k3s kubeconfig, or whatever made it), and look at this machine's clock"),
+            InputError::new("the client certificate of the kubeconfig has expired, or is not valid yet")
+                .with_hint("renew it (kubeadm certs renew, k3s kubeconfig, or whatever made it), and look at this machine's clock"),
         );
     }
     Ok(CertifiedKey::new(chain, key))

@@ -1,6 +1,6 @@
 //! A text of manifests as its documents: YAML with `---` between them, or JSON values one after the other.
 
-use super::super::error::{Fault, InventoryError, shortened};
+use super::super::error::{InputError, InventoryError, shortened};
 use super::super::yaml::{self, Tree};
 use super::super::{json, sources};
 
@@ -56,9 +56,9 @@ fn explained(error: InventoryError, chunk: &Chunk<'_>, name: &str) -> InventoryE
 
 /// The error about a template that stands where its result should.
 pub(super) fn unrendered(name: &str, line: u32, column: u32) -> InventoryError {
-    let fault = Fault::new("this is a template that was never rendered")
-        .but("give what it renders to: helm template CHART | prepull images -f -");
-    let place = super::Place { line, column };
+    let fault = InputError::new("this is a template that was never rendered")
+        .with_hint("give what it renders to: helm template CHART | prepull images -f -");
+    let place = super::Position { line, column };
     InventoryError::at(name, place, fault)
 }
 

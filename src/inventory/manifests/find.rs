@@ -1,7 +1,7 @@
 //! Looks through a document for images: the containers of pods wherever they stand, what the table says of custom
 //! resources, and shapes that are plain without it.
 
-use super::super::error::{Fault, InventoryError};
+use super::super::error::{InputError, InventoryError};
 use super::super::yaml::{Key, Tree, Value};
 use super::documents::{file_word, unrendered};
 use super::kinds::{Meaning, Rule};
@@ -9,7 +9,7 @@ use super::loose;
 use super::object::{Object, in_values, resource};
 use super::parts::{DIGESTS, composed, entry, joined, resolved, text};
 use super::reference::{Filler, Reference, is_explicit};
-use super::{Found, Place};
+use super::{Found, Position};
 use crate::model::Image;
 
 /// The lists of containers in a pod's specification (core/v1 `PodSpec`).
@@ -228,7 +228,7 @@ impl<'a> Finder<'a> {
     fn reference(
         &mut self,
         text: &str,
-        place: Place,
+        place: Position,
         certainty: Certainty,
         path: &[&str],
         object: &Object<'_>,
@@ -290,8 +290,8 @@ impl<'a> Finder<'a> {
                     true => "it is a parameter of an OpenShift template",
                     false => what,
                 };
-                let fault = Fault::new(format!("\"{text}\" is not an image: {what}"));
-                let fault = fault.but(format!("give what is going to run: {command}"));
+                let fault = InputError::new(format!("\"{text}\" is not an image: {what}"));
+                let fault = fault.with_hint(format!("give what is going to run: {command}"));
                 return Err(self.error(place, fault));
             }
             Reference::Placeholder(what, _) => {
@@ -300,11 +300,11 @@ impl<'a> Finder<'a> {
                 }
             }
             Reference::Pattern if certainty == Certainty::Pod => {
-                let fault = Fault::new(format!("\"{text}\" is a pattern, not an image"));
+                let fault = InputError::new(format!("\"{text}\" is a pattern, not an image"));
                 return Err(self.error(place, fault));
             }
             Reference::Other(error) if certainty == Certainty::Pod => {
-                return Err(self.error(place, Fault::new(error.to_string())));
+                return Err(self.error(place, InputError::new(error.to_string())));
             }
             Reference::Other(_) if certainty == Certainty::Known => {
                 self.leave_out(
@@ -325,7 +325,7 @@ impl<'a> Finder<'a> {
         object.kind == "Module" && text.contains("KERNEL_")
     }
 
-    fn take(&mut self, image: Image, place: Place, object: &Object<'_>) {
+    fn take(&mut self, image: Image, place: Position, object: &Object<'_>) {
         let place = self.place(place, object);
         self.found.take(image, place);
     }
@@ -333,7 +333,7 @@ impl<'a> Finder<'a> {
     /// Warns of what is not taken for an image.
     pub(super) fn leave_out(
         &mut self,
-        place: Place,
+        place: Position,
         object: &Object<'_>,
         what: &str,
         why: &str,
@@ -344,19 +344,19 @@ impl<'a> Finder<'a> {
             .leave_out(&place, &format!("{what}: {why}"), image);
     }
 
-    fn error(&self, place: Place, fault: Fault) -> InventoryError {
-        let place = Place {
+    fn error(&self, place: Position, fault: InputError) -> InventoryError {
+        let place = Position {
             line: self.line(place),
             ..place
         };
         InventoryError::at(self.name, place, fault)
     }
 
-    fn line(&self, place: Place) -> u32 {
+    fn line(&self, place: Position) -> u32 {
         place.line.saturating_add(self.lines)
     }
 
-    fn place(&self, place: Place, object: &Object<'_>) -> String {
+    fn place(&self, place: Position, object: &Object<'_>) -> String {
         let line = self.line(place);
         let place = format!("{}:{line}:{} {}", self.name, place.column, object.shown);
         place.trim_end().to_string()

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::super::error::{Fault, InventoryError};
+use super::super::error::{InputError, InventoryError};
 use super::super::read;
 use super::super::yaml::{self, Value};
 use super::{Found, one};
@@ -38,15 +38,15 @@ pub(super) fn each(path: &Path, depth: usize, found: &mut Found) -> Result<(), I
         return one(&read::file(path)?, &name, found);
     }
     if depth == DEPTH {
-        let fault = Fault::new("folders are too deep here").but("is a link a ring?");
+        let fault = InputError::new("folders are too deep here").with_hint("is a link a ring?");
         return Err(InventoryError::of_file(name, fault));
     }
     let names = read::folder(path)?;
     let has = |name: &str| names.iter().any(|known| known == name);
     if has("Chart.yaml") {
-        let fault = Fault::new("this is a Helm chart, not a folder of manifests").but(format!(
-            "give what it renders to: helm template {name} | prepull images -f -"
-        ));
+        let fault = InputError::new("this is a Helm chart, not a folder of manifests").with_hint(
+            format!("give what it renders to: helm template {name} | prepull images -f -"),
+        );
         return Err(InventoryError::of_file(name, fault));
     }
     if let Some(file) = KUSTOMIZATIONS.iter().find(|name| has(name)) {
@@ -78,7 +78,7 @@ fn kustomization(file: &Path, folder: &str, found: &mut Found) -> Result<(), Inv
             "what runs is not what the files here say, but what kustomize makes of them ({})",
             key.text
         );
-        let fault = Fault::new(what).but(format!("give what it builds: {command}"));
+        let fault = InputError::new(what).with_hint(format!("give what it builds: {command}"));
         return Err(InventoryError::at(name, key.place, fault));
     }
     let what =

@@ -15,7 +15,7 @@ mod reference;
 
 use std::path::PathBuf;
 
-use super::error::{Fault, InventoryError, Place};
+use super::error::{InputError, InventoryError, Position};
 use super::{read, sources};
 use crate::model::Image;
 
@@ -143,7 +143,7 @@ fn nothing(paths: &[PathBuf], warnings: &[String]) -> InventoryError {
     };
     InventoryError::of_file(
         names.join(", "),
-        Fault::new("no image is named here").but(hint),
+        InputError::new("no image is named here").with_hint(hint),
     )
 }
 
@@ -163,7 +163,7 @@ fn one(text: &str, name: &str, found: &mut Found) -> Result<(), InventoryError> 
         found.note(name, "this is empty, or holds nothing but comments");
         return Ok(());
     }
-    let lost = || InventoryError::of_file(name, Fault::new("reading it failed unexpectedly"));
+    let lost = || InventoryError::of_file(name, InputError::new("reading it failed unexpectedly"));
     std::thread::scope(|scope| {
         let reader = std::thread::Builder::new()
             .stack_size(STACK)

@@ -1,7 +1,7 @@
 //! Images in parts: a repository and a tag in fields of their own, parameters with their values.
 
 use super::super::yaml::{Tree, Value};
-use super::Place;
+use super::Position;
 use super::reference::{Reference, is_explicit};
 use crate::model::Image;
 
@@ -11,7 +11,7 @@ const VERSIONS: [&str; 3] = ["tag", "version", "versionTag"];
 pub(super) const DIGESTS: [&str; 5] = ["digest", "hash", "digestHash", "sha256", "sha"];
 
 /// An image whose parts stand in fields of their own, and where.
-pub(super) fn composed(tree: &Tree) -> Option<(Place, String)> {
+pub(super) fn composed(tree: &Tree) -> Option<(Position, String)> {
     let part = |keys: &[&str]| {
         let found = keys.iter().find_map(|key| entry(tree, key));
         found.and_then(|tree| Some((tree.place, text(tree).filter(|text| !text.is_empty())?)))

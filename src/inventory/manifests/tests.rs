@@ -515,12 +515,12 @@ fn folders_that_a_program_renders_are_named_with_it() {
 
 #[test]
 fn deep_schemas_are_read_and_too_deep_ones_refused() {
-    let deep = |levels: usize| {
+    let deep = |layers: usize| {
         let mut text = String::new();
-        for level in 0..levels {
+        for level in 0..layers {
             text.push_str(&format!("{}properties:\n", " ".repeat(level)));
         }
-        text + &format!("{}x: 1\n", " ".repeat(levels))
+        text + &format!("{}x: 1\n", " ".repeat(layers))
     };
     assert!(read(&deep(60)).is_ok());
     assert!(read(&deep(300)).is_err());

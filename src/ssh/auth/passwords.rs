@@ -2,9 +2,9 @@
 
 use russh::client::{AuthResult, KeyboardInteractiveAuthResponse as Response};
 
-use super::super::questions::{self, Answer};
+use super::super::keyboard_interactive::{self, Answer};
 use super::{Login, refused};
-use crate::model::text::capped;
+use crate::model::text::truncate_bytes;
 use crate::model::{Failure, Permit, Secret};
 
 /// The rounds of questions that a keyboard-interactive exchange may go through.
@@ -94,7 +94,7 @@ impl Login<'_> {
             let mut answers = Vec::with_capacity(prompts.len());
             for prompt in &prompts {
                 let why = match (
-                    questions::answer(&prompt.prompt, prompt.echo),
+                    keyboard_interactive::answer(&prompt.prompt, prompt.echo),
                     self.password,
                 ) {
                     (Answer::Password, Some(password)) if sent.is_none() => {
@@ -121,7 +121,7 @@ impl Login<'_> {
                     (Answer::Person, _) => "which only a person can answer",
                 };
                 let tried = self.tried.join(", ");
-                let prompt = capped(prompt.prompt.trim().as_bytes(), PROMPT);
+                let prompt = truncate_bytes(prompt.prompt.trim().as_bytes(), PROMPT);
                 return Err(refused(format!(
                     "the login of {} ended because the server asks {prompt:?}, {why}; tried {tried}",
                     self.user

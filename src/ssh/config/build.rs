@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::algorithms::{self, Family};
 use super::error::ConfigError;
+use super::evaluation::{Entry, Values};
 use super::expand::{self, Tokens};
 use super::jump::JumpHost;
-use super::outside::{Ambient, Outside};
-use super::pass::{Entry, Values};
 use super::resolved::{
     AddressFamily, AlgorithmList, Canonicalization, Canonicalize, HostKeyChecking, IdentityAgent,
     KeyFile, Proxy, Resolved,
 };
+use super::system_probe::{LocalEnv, SystemProbe};
 use super::value::Value;
 
 /// The keys that `ssh` tries where no IdentityFile is set.
@@ -71,8 +71,8 @@ fn unless_none<'a>(values: &'a Values, name: &str) -> Option<(&'a str, &'a Entry
 /// What the values are built for.
 pub(super) struct Builder<'a> {
     pub values: &'a Values,
-    pub ambient: &'a Ambient,
-    pub outside: &'a dyn Outside,
+    pub ambient: &'a LocalEnv,
+    pub system_probe: &'a dyn SystemProbe,
     /// As given.
     pub given: &'a str,
     /// Final.
@@ -140,7 +140,7 @@ impl Builder<'_> {
             },
             revoked_host_keys: match unless_none(values, "revokedhostkeys") {
                 Some((path, entry)) => Some(
-                    expand::home(path, &self.ambient.home, self.outside)
+                    expand::home(path, &self.ambient.home, self.system_probe)
                         .map_err(|what| self.at(Some(entry), what))?
                         .into(),
                 ),
@@ -257,7 +257,7 @@ impl Builder<'_> {
 
     fn path(&self, text: &str, tokens: &Tokens<'_>, entry: &Entry) -> Result<PathBuf, ConfigError> {
         tokens
-            .path(text, self.outside)
+            .path(text, self.system_probe)
             .map(PathBuf::from)
             .map_err(|what| self.at(Some(entry), what))
     }
@@ -269,7 +269,7 @@ impl Builder<'_> {
             .filter(|word| !word.text.eq_ignore_ascii_case("none"))
             .map(|word| {
                 let path = tokens
-                    .path(&word.text, self.outside)
+                    .path(&word.text, self.system_probe)
                     .map_err(|what| ConfigError::line(&word.place, format!("{name}: {what}")))?;
                 Ok(KeyFile {
                     written: word.text.clone(),
@@ -287,7 +287,7 @@ impl Builder<'_> {
         DEFAULT_IDENTITIES
             .iter()
             .map(|written| {
-                let path = expand::home(written, &self.ambient.home, self.outside)
+                let path = expand::home(written, &self.ambient.home, self.system_probe)
                     .map_err(|what| ConfigError::host(self.given, what))?;
                 Ok(KeyFile {
                     written: (*written).to_string(),
@@ -349,7 +349,7 @@ impl Builder<'_> {
             return Ok(());
         };
         let same = last.host == self.host_name
-            && last.port.unwrap_or(super::pass::DEFAULT_PORT) == tokens.port
+            && last.port.unwrap_or(super::evaluation::DEFAULT_PORT) == tokens.port
             && last.user.as_deref().unwrap_or(tokens.user) == tokens.user;
         if same {
             return Err(self.at(
@@ -377,10 +377,10 @@ impl Builder<'_> {
             .filter(|word| !word.eq_ignore_ascii_case("none"))
             .map(|word| match tokens {
                 Some(tokens) => tokens
-                    .path(word, self.outside)
+                    .path(word, self.system_probe)
                     .map(PathBuf::from)
                     .map_err(|what| self.at(entry, what)),
-                None => expand::home(word, &self.ambient.home, self.outside)
+                None => expand::home(word, &self.ambient.home, self.system_probe)
                     .map(PathBuf::from)
                     .map_err(|what| self.at(entry, what)),
             })

@@ -2,9 +2,9 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::outside::{Lookup, Outside};
 use super::pattern::{self, Verdict};
 use super::resolved::{AddressFamily, Canonicalization, Canonicalize};
+use super::system_probe::{Lookup, SystemProbe};
 use super::value::domain;
 
 /// Whether the text can only be an address.
@@ -84,7 +84,7 @@ pub(super) fn name(
     rules: &Canonicalization,
     direct: bool,
     family: AddressFamily,
-    outside: &dyn Outside,
+    system_probe: &dyn SystemProbe,
 ) -> Result<String, String> {
     let as_address = address(host, family);
     let was_address = as_address.is_some() || looks_like_address(host);
@@ -100,11 +100,11 @@ pub(super) fn name(
     }
     let may_look_up = direct || rules.mode == Canonicalize::Always;
     let wanted = rules.mode != Canonicalize::No && may_look_up && !was_address;
-    if wanted && let Some(found) = search(&host, rules, family, outside)? {
+    if wanted && let Some(found) = search(&host, rules, family, system_probe)? {
         return Ok(found);
     }
     if has_rules(rules) && may_look_up {
-        return match outside.lookup(&host, family) {
+        return match system_probe.lookup(&host, family) {
             // A proxy may know a name that we do not.
             Lookup::Missing if direct => Err(format!("the name \"{host}\" cannot be resolved")),
             Lookup::Missing => Ok(host),
@@ -120,9 +120,9 @@ fn search(
     host: &str,
     rules: &Canonicalization,
     family: AddressFamily,
-    outside: &dyn Outside,
+    system_probe: &dyn SystemProbe,
 ) -> Result<Option<String>, String> {
-    let look_up = |full: &str| match outside.lookup(full, family) {
+    let look_up = |full: &str| match system_probe.lookup(full, family) {
         Lookup::Found { canonical } => {
             let bare = full.trim_end_matches('.').to_string();
             Some(followed(bare, canonical, rules))
@@ -191,7 +191,7 @@ mod tests {
     /// A name server of three names.
     struct Names;
 
-    impl Outside for Names {
+    impl SystemProbe for Names {
         fn run(&self, _: &str) -> Result<bool, String> {
             Err("no commands here".into())
         }

@@ -4,18 +4,18 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::text::printable;
+use crate::model::text::escape_line;
 
 /// A line of a file, or an option that was given from outside.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct Position {
     /// The file; `None` for what the caller gave (the command line or the inventory).
     pub file: Option<Arc<Path>>,
     /// The line, from 1 on; 0 for what the caller gave.
     pub line: usize,
 }
 
-impl Place {
+impl Position {
     /// What the caller gave, not a file.
     pub fn given() -> Self {
         Self {
@@ -25,13 +25,13 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Position {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.file {
             Some(file) => write!(
                 out,
                 "{}:{}",
-                printable(&file.display().to_string()),
+                escape_line(&file.display().to_string()),
                 self.line
             ),
             None => out.write_str("ssh options"),
@@ -46,12 +46,12 @@ pub enum ConfigError {
     #[error("{place}: {what}")]
     Line {
         /// Where it stands.
-        place: Place,
+        place: Position,
         /// What is wrong and what would be right.
         what: String,
     },
     /// A file cannot be read or must not be trusted.
-    #[error("ssh_config {}: {what}", printable(&.file.display().to_string()))]
+    #[error("ssh_config {}: {what}", escape_line(&.file.display().to_string()))]
     File {
         /// The file.
         file: PathBuf,
@@ -59,7 +59,7 @@ pub enum ConfigError {
         what: String,
     },
     /// The host cannot be reached by this configuration.
-    #[error("{}: {what}", printable(.host))]
+    #[error("{}: {what}", escape_line(.host))]
     Host {
         /// The host as the caller named it.
         host: String,
@@ -70,24 +70,24 @@ pub enum ConfigError {
 
 impl ConfigError {
     /// A line that is wrong; foreign text within `what` is made printable.
-    pub(super) fn line(place: &Place, what: impl AsRef<str>) -> Self {
+    pub(super) fn line(place: &Position, what: impl AsRef<str>) -> Self {
         Self::Line {
             place: place.clone(),
-            what: printable(what.as_ref()).into_owned(),
+            what: escape_line(what.as_ref()).into_owned(),
         }
     }
 
     pub(super) fn file(file: &Path, what: impl AsRef<str>) -> Self {
         Self::File {
             file: file.to_path_buf(),
-            what: printable(what.as_ref()).into_owned(),
+            what: escape_line(what.as_ref()).into_owned(),
         }
     }
 
     pub(super) fn host(host: &str, what: impl AsRef<str>) -> Self {
         Self::Host {
             host: host.to_string(),
-            what: printable(what.as_ref()).into_owned(),
+            what: escape_line(what.as_ref()).into_owned(),
         }
     }
 }
@@ -98,7 +98,7 @@ impl ConfigError {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Warning {
     /// Where it stands.
-    pub place: Place,
+    pub place: Position,
     /// The option in lower case.
     pub option: &'static str,
     /// What prepull does instead.

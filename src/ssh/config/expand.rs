@@ -5,12 +5,12 @@ use std::path::Path;
 
 use sha1::{Digest, Sha1};
 
-use super::outside::{Ambient, Outside};
+use super::system_probe::{LocalEnv, SystemProbe};
 
 /// What the tokens stand for, once the host, port and user are known.
 #[derive(Debug, Clone)]
 pub(super) struct Tokens<'a> {
-    pub ambient: &'a Ambient,
+    pub ambient: &'a LocalEnv,
     /// The name that is dialled.
     pub host: &'a str,
     /// The name as it was given.
@@ -106,8 +106,8 @@ impl Tokens<'_> {
     ///
     /// # Errors
     /// A sentence, as above, or for a user that does not exist.
-    pub fn path(&self, text: &str, outside: &dyn Outside) -> Result<String, String> {
-        self.expand_all(&home(text, &self.ambient.home, outside)?)
+    pub fn path(&self, text: &str, system_probe: &dyn SystemProbe) -> Result<String, String> {
+        self.expand_all(&home(text, &self.ambient.home, system_probe)?)
     }
 }
 
@@ -115,7 +115,7 @@ impl Tokens<'_> {
 ///
 /// # Errors
 /// A sentence, for a variable that is not set, or a token that is unknown or of the host.
-pub(super) fn include(text: &str, ambient: &Ambient) -> Result<String, String> {
+pub(super) fn include(text: &str, ambient: &LocalEnv) -> Result<String, String> {
     let tokens = Tokens {
         ambient,
         host: "",
@@ -190,7 +190,11 @@ fn replace(
 ///
 /// # Errors
 /// A sentence, for a user that does not exist.
-pub(super) fn home(text: &str, own: &Path, outside: &dyn Outside) -> Result<String, String> {
+pub(super) fn home(
+    text: &str,
+    own: &Path,
+    system_probe: &dyn SystemProbe,
+) -> Result<String, String> {
     let Some(after) = text.strip_prefix('~') else {
         return Ok(text.to_string());
     };
@@ -198,7 +202,7 @@ pub(super) fn home(text: &str, own: &Path, outside: &dyn Outside) -> Result<Stri
     let folder = if user.is_empty() {
         own.to_path_buf()
     } else {
-        outside
+        system_probe
             .home_of(user)
             .ok_or_else(|| format!("\"{text}\": there is no user {user}"))?
     };
@@ -210,11 +214,11 @@ pub(super) fn home(text: &str, own: &Path, outside: &dyn Outside) -> Result<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ssh::config::outside::System;
+    use crate::ssh::config::system_probe::System;
     use proptest::prelude::*;
 
-    fn ambient() -> Ambient {
-        Ambient {
+    fn ambient() -> LocalEnv {
+        LocalEnv {
             user: "me".into(),
             uid: 1000,
             home: "/home/me".into(),
@@ -223,7 +227,7 @@ mod tests {
         }
     }
 
-    fn tokens(ambient: &Ambient) -> Tokens<'_> {
+    fn tokens(ambient: &LocalEnv) -> Tokens<'_> {
         Tokens {
             ambient,
             host: "real.example",

@@ -7,15 +7,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::error::{ConfigError, Place};
+use super::error::{ConfigError, Position};
 use super::expand;
 use super::glob;
 use super::lexer;
 use super::matching::{self, Condition};
-use super::outside::{Ambient, Outside};
+use super::system_probe::{LocalEnv, SystemProbe};
 use super::table::{self, Kind, Spec};
 use super::value::{self, Value};
-use crate::model::text::printable;
+use crate::model::text::escape_line;
 
 /// How deep files may include files.
 const DEEPEST: usize = 16;
@@ -37,12 +37,12 @@ pub(super) struct File {
 #[derive(Debug)]
 pub(super) struct Line {
     pub number: usize,
-    pub says: Says,
+    pub says: Directive,
 }
 
 /// What a line says.
 #[derive(Debug)]
-pub(super) enum Says {
+pub(super) enum Directive {
     Host(Vec<String>),
     Match(Vec<Condition>),
     Include(Vec<Arc<File>>),
@@ -52,8 +52,8 @@ pub(super) enum Says {
 }
 
 impl File {
-    pub fn place(&self, line: &Line) -> Place {
-        Place {
+    pub fn place(&self, line: &Line) -> Position {
+        Position {
             file: Some(self.path.clone()),
             line: line.number,
         }
@@ -73,8 +73,8 @@ pub(super) struct Trust {
 
 /// Reads files, each of them once.
 pub(super) struct Reader<'a> {
-    pub ambient: &'a Ambient,
-    pub outside: &'a dyn Outside,
+    pub ambient: &'a LocalEnv,
+    pub system_probe: &'a dyn SystemProbe,
     /// Where relative includes of the system's file lie.
     pub system_folder: PathBuf,
     /// The usual files that are there and cannot be opened, one sentence each.
@@ -83,10 +83,14 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(ambient: &'a Ambient, outside: &'a dyn Outside, system_folder: PathBuf) -> Self {
+    pub fn new(
+        ambient: &'a LocalEnv,
+        system_probe: &'a dyn SystemProbe,
+        system_folder: PathBuf,
+    ) -> Self {
         Self {
             ambient,
-            outside,
+            system_probe,
             system_folder,
             unread: Vec::new(),
             seen: HashMap::new(),
@@ -124,14 +128,14 @@ impl<'a> Reader<'a> {
             height: 0,
         };
         for (index, bytes) in bytes.split(|byte| *byte == b'\n').enumerate() {
-            let place = Place {
+            let place = Position {
                 file: Some(file.path.clone()),
                 line: index + 1,
             };
             let Some(says) = self.line(bytes, &place, trust, depth)? else {
                 continue;
             };
-            if let Says::Include(included) = &says {
+            if let Directive::Include(included) = &says {
                 let deepest = included.iter().map(|file| file.height + 1).max();
                 file.height = file.height.max(deepest.unwrap_or(0));
             }
@@ -153,7 +157,7 @@ impl<'a> Reader<'a> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if trust.usual => {
                 let path = path.display().to_string();
-                let path = printable(&path);
+                let path = escape_line(&path);
                 self.unread
                     .push(format!("ssh_config {path} was not read: {error}"));
                 return Ok(None);
@@ -212,10 +216,10 @@ impl<'a> Reader<'a> {
     fn line(
         &mut self,
         bytes: &[u8],
-        place: &Place,
+        place: &Position,
         trust: Trust,
         depth: usize,
-    ) -> Result<Option<Says>, ConfigError> {
+    ) -> Result<Option<Directive>, ConfigError> {
         // As with `ssh`, a NUL ends the line.
         let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
         let text = String::from_utf8_lossy(bytes);
@@ -234,20 +238,20 @@ impl<'a> Reader<'a> {
             return Err(wrong("the line is not text in UTF-8".to_string()));
         }
         let Some(spec) = table::find(&line.keyword) else {
-            return Ok(Some(Says::Unknown(line.keyword)));
+            return Ok(Some(Directive::Unknown(line.keyword)));
         };
         let about = |what: String| ConfigError::line(place, format!("{}: {what}", spec.name));
         Ok(Some(match spec.kind {
-            Kind::Host => Says::Host(full(words).map_err(about)?),
-            Kind::Match => Says::Match(matching::read(line.rest).map_err(about)?),
+            Kind::Host => Directive::Host(full(words).map_err(about)?),
+            Kind::Match => Directive::Match(matching::read(line.rest).map_err(about)?),
             Kind::Include => {
                 let mut files = Vec::new();
                 for word in full(words).map_err(about)? {
                     files.extend(self.include(&word, place, trust, depth)?);
                 }
-                Says::Include(files)
+                Directive::Include(files)
             }
-            _ => Says::Set(
+            _ => Directive::Set(
                 spec,
                 value::read(spec, line.rest, words, self.ambient).map_err(about)?,
             ),
@@ -264,7 +268,7 @@ impl<'a> Reader<'a> {
     fn include(
         &mut self,
         word: &str,
-        place: &Place,
+        place: &Position,
         trust: Trust,
         depth: usize,
     ) -> Result<Vec<Arc<File>>, ConfigError> {
@@ -292,7 +296,7 @@ impl<'a> Reader<'a> {
                     ),
                 ));
             }
-            match expand::home(word, &self.globs_home(), self.outside) {
+            match expand::home(word, &self.globs_home(), self.system_probe) {
                 Ok(pattern) => pattern,
                 // A user that does not exist has no files.
                 Err(_) => return Ok(Vec::new()),
@@ -327,8 +331,11 @@ impl<'a> Reader<'a> {
 ///
 /// # Errors
 /// A keyword that is not known or does not fit outside a file, or a value that does not fit.
-pub(super) fn option(text: &str, ambient: &Ambient) -> Result<(&'static Spec, Value), ConfigError> {
-    let wrong = |what: String| ConfigError::line(&Place::given(), format!("\"{text}\": {what}"));
+pub(super) fn option(
+    text: &str,
+    ambient: &LocalEnv,
+) -> Result<(&'static Spec, Value), ConfigError> {
+    let wrong = |what: String| ConfigError::line(&Position::given(), format!("\"{text}\": {what}"));
     let line = lexer::line(text)
         .ok()
         .flatten()

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use super::expand::{self, Tokens};
 use super::lexer::Cursor;
-use super::outside::Outside;
 use super::pattern::{self, Verdict};
+use super::system_probe::SystemProbe;
 
 /// What `Match version` sees: the release whose ssh_config is understood.
 const VERSION: &str = "OpenSSH_10.0p2";
@@ -153,7 +153,7 @@ pub(super) struct Answer {
 pub(super) fn answer(
     conditions: &[Condition],
     subject: &Subject<'_>,
-    outside: &dyn Outside,
+    system_probe: &dyn SystemProbe,
 ) -> Result<Answer, String> {
     let tokens = &subject.tokens;
     let fits = |text: &str, list: &str| pattern::list(text, list, false) == Verdict::Yes;
@@ -193,7 +193,7 @@ pub(super) fn answer(
                 fits_or_both_empty(command, list)
             }
             Test::Version(list) => fits(VERSION, list),
-            Test::LocalNetwork(list) => outside.local_addresses().into_iter().any(|address| {
+            Test::LocalNetwork(list) => system_probe.local_addresses().into_iter().any(|address| {
                 list.split(',')
                     .any(|network| pattern::network_holds(network, address) == Some(true))
             }),
@@ -202,7 +202,7 @@ pub(super) fn answer(
                 if !answer.applies || !subject.can_apply {
                     continue;
                 }
-                outside
+                system_probe
                     .run(&command)
                     .map_err(|error| format!("Match exec \"{command}\": {error}"))?
             }

@@ -8,16 +8,16 @@ mod algorithms;
 mod build;
 mod canonical;
 mod error;
+mod evaluation;
 mod expand;
 mod files;
 mod glob;
 mod jump;
 mod lexer;
 mod matching;
-mod outside;
-mod pass;
 mod pattern;
 mod resolved;
+mod system_probe;
 mod table;
 mod value;
 
@@ -25,17 +25,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use algorithms::{Family, assemble};
-pub use error::{ConfigError, Place, Warning};
+pub use error::{ConfigError, Position, Warning};
 pub use jump::JumpHost;
-pub use outside::{Ambient, Lookup, Outside, System};
 pub(super) use pattern::{matches as pattern_matches, one_matches};
 pub use resolved::{
     AddressFamily, AlgorithmList, Canonicalization, Canonicalize, HostKeyChecking, IdentityAgent,
     KeyFile, Proxy, Resolved,
 };
+pub use system_probe::{LocalEnv, Lookup, System, SystemProbe};
 
+use evaluation::{Evaluation, Values};
 use files::{File, Reader, Trust};
-use pass::{Pass, Values};
 use table::Spec;
 use value::Value;
 
@@ -59,7 +59,7 @@ pub enum Source {
 
 /// What is known of a host before any file is read; it wins over every file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Given {
+pub struct CommandLine {
     /// Another name by which `Host` lines may know the host.
     pub also: Option<String>,
     /// Who logs in.
@@ -80,12 +80,12 @@ pub struct Given {
 }
 
 /// How many hosts one may be reached through: more is a loop.
-const LONGEST_WAY: usize = 16;
+const MAX_HOPS: usize = 16;
 
 /// The files of ssh_config, read and checked.
 pub struct SshConfig {
-    ambient: Ambient,
-    outside: Box<dyn Outside>,
+    ambient: LocalEnv,
+    system_probe: Box<dyn SystemProbe>,
     files: Vec<Arc<File>>,
     unread: Vec<String>,
 }
@@ -99,8 +99,8 @@ impl SshConfig {
     /// A file that others can write, another one that cannot be read, or a line that is wrong whatever the host.
     pub fn load(
         source: &Source,
-        ambient: Ambient,
-        outside: Box<dyn Outside>,
+        ambient: LocalEnv,
+        system_probe: Box<dyn SystemProbe>,
     ) -> Result<Self, ConfigError> {
         let own = Trust {
             own: true,
@@ -135,7 +135,7 @@ impl SshConfig {
             Source::Pair { system, .. } => system.parent().unwrap_or(Path::new("/")).to_path_buf(),
             _ => PathBuf::from("/etc/ssh"),
         };
-        let mut reader = Reader::new(&ambient, &*outside, system_folder);
+        let mut reader = Reader::new(&ambient, &*system_probe, system_folder);
         let mut files = Vec::new();
         for (path, trust) in wanted {
             match reader.read(&path, trust, 0)? {
@@ -149,7 +149,7 @@ impl SshConfig {
         let unread = reader.unread;
         Ok(Self {
             ambient,
-            outside,
+            system_probe,
             files,
             unread,
         })
@@ -166,7 +166,7 @@ impl SshConfig {
     /// # Errors
     /// Where `ssh` would refuse: an unknown option or token, an unset variable, a name that must be found and is
     /// not, a host name or user that could be taken for shell code.
-    pub fn resolve(&self, host: &str, given: &Given) -> Result<Resolved, ConfigError> {
+    pub fn resolve(&self, host: &str, given: &CommandLine) -> Result<Resolved, ConfigError> {
         safe_host(host).map_err(|what| ConfigError::host(host, what))?;
         if let Some(user) = &given.user {
             safe_user(user).map_err(|what| ConfigError::host(host, what))?;
@@ -189,7 +189,7 @@ impl SshConfig {
             &rules,
             values.direct(),
             build::address_family(&values),
-            &*self.outside,
+            &*self.system_probe,
         )
         .map_err(|what| ConfigError::host(host, what))?;
         if wants_second || rules.mode != Canonicalize::No {
@@ -201,7 +201,7 @@ impl SshConfig {
         build::Builder {
             values: &values,
             ambient: &self.ambient,
-            outside: &*self.outside,
+            system_probe: &*self.system_probe,
             given: host,
             host_name: &name,
             first_rules: rules,
@@ -216,50 +216,50 @@ impl SshConfig {
     ///
     /// # Errors
     /// As [`Self::resolve`], and a way that never ends.
-    pub fn way(&self, host: &str, given: &Given) -> Result<Vec<Resolved>, ConfigError> {
+    pub fn route(&self, host: &str, given: &CommandLine) -> Result<Vec<Resolved>, ConfigError> {
         let node = self.resolve(host, given)?;
-        let mut way = match &node.proxy {
+        let mut route = match &node.proxy {
             Proxy::Jump(hosts) => self.hops(host, hosts)?,
             Proxy::Direct | Proxy::Command { .. } => Vec::new(),
         };
-        way.push(node);
-        Ok(way)
+        route.push(node);
+        Ok(route)
     }
 
-    /// The hosts that [`Self::way`] goes through to a host that is reached through these: for many hosts behind the
+    /// The hosts that [`Self::route`] goes through to a host that is reached through these: for many hosts behind the
     /// same ones they need to be asked for only once.
     ///
     /// # Errors
-    /// As [`Self::way`].
+    /// As [`Self::route`].
     pub fn hops(&self, host: &str, chain: &[JumpHost]) -> Result<Vec<Resolved>, ConfigError> {
         let mut chain = chain.to_vec();
         // The last is the hop nearest to us so far; they are turned round at the end.
-        let mut way = Vec::new();
+        let mut route = Vec::new();
         while let Some(last) = chain.pop() {
-            if way.len() >= LONGEST_WAY {
+            if route.len() >= MAX_HOPS {
                 return Err(ConfigError::host(
                     host,
                     format!(
-                        "more than {LONGEST_WAY} hosts would be jumped through: ProxyJump goes in circles"
+                        "more than {MAX_HOPS} hosts would be jumped through: ProxyJump goes in circles"
                     ),
                 ));
             }
-            let given = Given {
+            let given = CommandLine {
                 user: last.user,
                 port: last.port,
                 only_forwards: true,
                 jump: (!chain.is_empty()).then_some(chain),
-                ..Given::default()
+                ..CommandLine::default()
             };
             let hop = self.resolve(&last.host, &given)?;
             chain = match &hop.proxy {
                 Proxy::Jump(hosts) => hosts.clone(),
                 Proxy::Direct | Proxy::Command { .. } => Vec::new(),
             };
-            way.push(hop);
+            route.push(hop);
         }
-        way.reverse();
-        Ok(way)
+        route.reverse();
+        Ok(route)
     }
 
     fn host_name(&self, written: &str, host: &str) -> Result<String, String> {
@@ -269,17 +269,17 @@ impl SshConfig {
             original: host,
             alias: None,
             key_name: host,
-            port: pass::DEFAULT_PORT,
+            port: evaluation::DEFAULT_PORT,
             user: "",
             jump: "",
         };
         tokens.expand(written, expand::HOSTNAME)
     }
 
-    fn given(&self, given: &Given) -> Result<Values, ConfigError> {
+    fn given(&self, given: &CommandLine) -> Result<Values, ConfigError> {
         let mut values = Values::default();
         let mut set =
-            |name: &str, value: Value| values.set(spec(name)?, &value, Place::given(), true);
+            |name: &str, value: Value| values.set(spec(name)?, &value, Position::given(), true);
         if let Some(user) = &given.user {
             set("user", Value::Text(user.clone()))?;
         }
@@ -297,14 +297,14 @@ impl SshConfig {
         }
         for option in &given.options {
             let (spec, value) = files::option(option, &self.ambient)?;
-            values.set(spec, &value, Place::given(), true)?;
+            values.set(spec, &value, Position::given(), true)?;
         }
         for option in &given.inventory_options {
             let (spec, value) = files::option(option, &self.ambient)?;
             if loosens(spec, &value) {
-                values.left_out(Place::given(), spec.name, LOOSENS);
+                values.left_out(Position::given(), spec.name, LOOSENS);
             } else {
-                values.set(spec, &value, Place::given(), true)?;
+                values.set(spec, &value, Position::given(), true)?;
             }
         }
         Ok(values)
@@ -319,9 +319,9 @@ impl SshConfig {
         only_forwards: bool,
         second: bool,
     ) -> Result<bool, ConfigError> {
-        let mut pass = Pass {
+        let mut pass = Evaluation {
             ambient: &self.ambient,
-            outside: &*self.outside,
+            system_probe: &*self.system_probe,
             host,
             original,
             also,
@@ -359,7 +359,7 @@ fn loosens(spec: &Spec, value: &Value) -> bool {
 fn spec(name: &str) -> Result<&'static Spec, ConfigError> {
     table::find(name).ok_or_else(|| {
         ConfigError::line(
-            &Place::given(),
+            &Position::given(),
             format!("\"{name}\" is not an option of ssh"),
         )
     })

@@ -93,7 +93,7 @@ pub enum Proxy {
         command: String,
     },
     /// Through these hosts, first hop first. Where only one is written, that host's own ProxyJump or ProxyCommand
-    /// applies to it: see [`super::SshConfig::way`].
+    /// applies to it: see [`super::SshConfig::route`].
     Jump(Vec<JumpHost>),
 }
 

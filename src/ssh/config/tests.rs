@@ -11,7 +11,7 @@ use std::sync::Mutex;
 #[derive(Default, Clone)]
 struct Scripted(Arc<Mutex<Vec<String>>>);
 
-impl Outside for Scripted {
+impl SystemProbe for Scripted {
     fn run(&self, command: &str) -> Result<bool, String> {
         self.0.lock().unwrap().push(command.to_string());
         match command {
@@ -37,7 +37,7 @@ impl Outside for Scripted {
 /// A home directory with a user's and a system's file.
 struct Home {
     folder: tempfile::TempDir,
-    outside: Scripted,
+    system_probe: Scripted,
 }
 
 impl Home {
@@ -47,7 +47,7 @@ impl Home {
         fs::create_dir_all(folder.path().join("etc")).unwrap();
         Self {
             folder,
-            outside: Scripted::default(),
+            system_probe: Scripted::default(),
         }
     }
 
@@ -59,8 +59,8 @@ impl Home {
         self
     }
 
-    fn ambient(&self) -> Ambient {
-        Ambient {
+    fn ambient(&self) -> LocalEnv {
+        LocalEnv {
             user: "me".into(),
             uid: nix::unistd::getuid().as_raw(),
             home: self.folder.path().into(),
@@ -74,11 +74,11 @@ impl Home {
             user: self.folder.path().join(".ssh/config"),
             system: self.folder.path().join("etc/ssh_config"),
         };
-        SshConfig::load(&source, self.ambient(), Box::new(self.outside.clone()))
+        SshConfig::load(&source, self.ambient(), Box::new(self.system_probe.clone()))
     }
 
     fn resolve(&self, host: &str) -> Result<Resolved, ConfigError> {
-        self.load()?.resolve(host, &Given::default())
+        self.load()?.resolve(host, &CommandLine::default())
     }
 }
 
@@ -110,7 +110,7 @@ fn a_usual_file_that_cannot_be_read_says_nothing_but_is_named() {
     std::os::unix::fs::symlink(&path, &path).unwrap();
     let config = home.load().unwrap();
     assert_eq!(
-        config.resolve("web", &Given::default()).unwrap().user,
+        config.resolve("web", &CommandLine::default()).unwrap().user,
         "mine"
     );
     let [unread] = config.unread() else {
@@ -139,12 +139,12 @@ fn what_is_given_wins_over_the_users_file_and_that_over_the_systems() {
         .map(|file| file.written.as_str())
         .collect();
     assert_eq!(written, ["~/.ssh/a", "/sys"]);
-    let given = Given {
+    let given = CommandLine {
         user: Some("ops".into()),
         port: Some(3),
         identity_files: vec!["${KEYS}/%r".into()],
         options: vec!["StrictHostKeyChecking=accept-new".into()],
-        ..Given::default()
+        ..CommandLine::default()
     };
     let found = home.load().unwrap().resolve("web", &given).unwrap();
     assert_eq!((found.user.as_str(), found.port), ("ops", 3));
@@ -266,7 +266,7 @@ fn commands_run_only_where_they_can_decide() {
     let found = home.resolve("web").unwrap();
     assert_eq!((found.user.as_str(), found.port), ("b", 22));
     assert_eq!(
-        *home.outside.0.lock().unwrap(),
+        *home.system_probe.0.lock().unwrap(),
         ["yes web web 22 me me", "no"]
     );
 }
@@ -378,12 +378,15 @@ fn names_that_could_be_shell_code_are_refused() {
         "a\nb",
         "a|b",
     ] {
-        assert!(config.resolve(host, &Given::default()).is_err(), "{host:?}");
+        assert!(
+            config.resolve(host, &CommandLine::default()).is_err(),
+            "{host:?}"
+        );
     }
     for name in ["", "-l", "a;b", "a -b", "a\\", "a'b", "a\nb"] {
-        let given = Given {
+        let given = CommandLine {
             user: Some(name.into()),
-            ..Given::default()
+            ..CommandLine::default()
         };
         assert!(config.resolve("web", &given).is_err(), "{name:?}");
     }
@@ -417,22 +420,23 @@ fn tokens_in_a_jump_are_those_of_the_host_behind_it() {
          Host wrong\nProxyJump gate-%q\nHost circle\nProxyJump %h\n",
     );
     let config = home.load().unwrap();
-    let way = |host| -> Vec<String> {
-        let way = config.way(host, &Given::default()).unwrap();
-        way.iter()
+    let route = |host| -> Vec<String> {
+        let route = config.route(host, &CommandLine::default()).unwrap();
+        route
+            .iter()
             .map(|hop| format!("{}@{}:{}", hop.user, hop.host_name, hop.port))
             .collect()
     };
     assert_eq!(
-        way("node"),
+        route("node"),
         ["ops@gate-node.example:22", "ops@192.0.2.7:2200"]
     );
     assert_eq!(
-        way("far"),
+        route("far"),
         ["other@outer-22:22", "ops@in-far-%:22", "ops@far:22"]
     );
     for (host, words) in [("wrong", "%q is not known"), ("circle", "circles")] {
-        let error = config.way(host, &Given::default()).unwrap_err();
+        let error = config.route(host, &CommandLine::default()).unwrap_err();
         assert!(error.to_string().contains(words), "{error}");
     }
 }
@@ -481,8 +485,12 @@ fn conditions_of_openssh_10_are_known() {
     let home = user(
         "Match sessiontype none command \"\"\nPort 9\nMatch tagged \"\"\nUser plain\nHost web\nProxyJump gate\n",
     );
-    let way = home.load().unwrap().way("web", &Given::default()).unwrap();
-    let found: Vec<_> = way
+    let route = home
+        .load()
+        .unwrap()
+        .route("web", &CommandLine::default())
+        .unwrap();
+    let found: Vec<_> = route
         .iter()
         .map(|hop| (hop.port, hop.user.as_str()))
         .collect();
@@ -496,25 +504,29 @@ fn a_way_follows_each_hops_own_configuration() {
          Host far\nProxyJump outer,inner\nHost loop1\nProxyJump loop2\nHost loop2\nProxyJump loop1\n",
     );
     let config = home.load().unwrap();
-    let way = |host| -> Vec<String> {
-        let way = config.way(host, &Given::default()).unwrap();
-        way.iter()
+    let route = |host| -> Vec<String> {
+        let route = config.route(host, &CommandLine::default()).unwrap();
+        route
+            .iter()
             .map(|hop| format!("{}@{}:{}", hop.user, hop.host_name, hop.port))
             .collect()
     };
     assert_eq!(
-        way("node"),
+        route("node"),
         ["ops@192.0.2.1:2200", "in@inner:22", "me@node:22"]
     );
     // A written list is taken as it is: inner's own ProxyJump is not asked.
-    assert_eq!(way("far"), ["me@192.0.2.1:22", "in@inner:22", "me@far:22"]);
-    let circle = config.way("loop1", &Given::default()).unwrap_err();
+    assert_eq!(
+        route("far"),
+        ["me@192.0.2.1:22", "in@inner:22", "me@far:22"]
+    );
+    let circle = config.route("loop1", &CommandLine::default()).unwrap_err();
     assert!(circle.to_string().contains("circles"), "{circle}");
-    let given = Given {
+    let given = CommandLine {
         jump: Some(vec![]),
-        ..Given::default()
+        ..CommandLine::default()
     };
-    assert_eq!(config.way("node", &given).unwrap().len(), 1);
+    assert_eq!(config.route("node", &given).unwrap().len(), 1);
     let own = user("Host a\nProxyJump a\n").resolve("a").unwrap_err();
     assert!(own.to_string().contains("through itself"), "{own}");
 }
@@ -556,7 +568,7 @@ fn ten_thousand_hosts_are_quick() {
     let started = std::time::Instant::now();
     for index in 0..10_000 {
         let host = format!("node{:03}-{index}.example", index % 200);
-        let found = config.resolve(&host, &Given::default()).unwrap();
+        let found = config.resolve(&host, &CommandLine::default()).unwrap();
         assert_eq!(found.port, 1000 + index % 200);
     }
     // An unoptimised build on a loaded machine; the released one is far below.

@@ -3,7 +3,7 @@
 use super::expand;
 use super::jump::{self, JumpHost};
 use super::lexer;
-use super::outside::{Ambient, service_port};
+use super::system_probe::{LocalEnv, service_port};
 use super::table::{Kind, Spec};
 
 /// The value of one line.
@@ -30,7 +30,7 @@ pub(super) fn read(
     spec: &Spec,
     rest: &str,
     words: Vec<String>,
-    ambient: &Ambient,
+    ambient: &LocalEnv,
 ) -> Result<Value, String> {
     let mut words = words.into_iter();
     let value = match spec.kind {
@@ -74,7 +74,7 @@ fn some(word: Option<String>) -> Result<String, String> {
         .ok_or_else(|| "an argument is missing".to_string())
 }
 
-fn one_word(kind: Kind, word: &str, ambient: &Ambient) -> Result<Value, String> {
+fn one_word(kind: Kind, word: &str, ambient: &LocalEnv) -> Result<Value, String> {
     Ok(match kind {
         Kind::Choice(choices) => Value::Text(choice(choices, word)?),
         Kind::Time if word == "none" => Value::Nothing,
@@ -126,7 +126,7 @@ fn choice(choices: &[(&str, &str)], word: &str) -> Result<String, String> {
 }
 
 /// A path, or `$NAME`, whose `${NAME}` variables must be set when the line is read.
-fn agent_path(word: &str, ambient: &Ambient) -> Result<Value, String> {
+fn agent_path(word: &str, ambient: &LocalEnv) -> Result<Value, String> {
     expand::variables(word, &ambient.environment)?;
     if let Some(name) = word.strip_prefix('$')
         && !name.starts_with('{')
@@ -330,8 +330,8 @@ mod tests {
     use crate::ssh::config::table;
     use proptest::prelude::*;
 
-    fn ambient() -> Ambient {
-        Ambient {
+    fn ambient() -> LocalEnv {
+        LocalEnv {
             user: "me".into(),
             uid: 1000,
             home: "/home/me".into(),

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::error::{ConfigError, Place, Warning};
+use super::error::{ConfigError, Position, Warning};
 use super::expand::{self, Tokens};
-use super::files::{File, Says};
+use super::files::{Directive, File};
 use super::jump::JumpHost;
 use super::matching::{self, Subject};
-use super::outside::{Ambient, Outside};
 use super::pattern::{self, Verdict};
+use super::system_probe::{LocalEnv, SystemProbe};
 use super::table::{self, Kind, Spec};
 use super::value::Value;
 
@@ -21,7 +21,7 @@ pub(super) const DEFAULT_PORT: u16 = 22;
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub value: Value,
-    pub place: Place,
+    pub place: Position,
     /// From the operator's own file or options.
     pub own: bool,
     pub spec: &'static Spec,
@@ -31,7 +31,7 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Word {
     pub text: String,
-    pub place: Place,
+    pub place: Position,
     pub own: bool,
 }
 
@@ -101,7 +101,7 @@ impl Values {
     pub fn put_hostname(&mut self, name: &str, spec: &'static Spec) {
         let entry = Entry {
             value: Value::Text(name.to_string()),
-            place: Place::given(),
+            place: Position::given(),
             own: true,
             spec,
         };
@@ -109,7 +109,7 @@ impl Values {
     }
 
     /// Remembers an option that has no effect, and why.
-    pub fn left_out(&mut self, place: Place, option: &'static str, why: &'static str) {
+    pub fn left_out(&mut self, place: Position, option: &'static str, why: &'static str) {
         let warning = Warning { place, option, why };
         if !self.unsupported.contains(&warning) {
             self.unsupported.push(warning);
@@ -121,7 +121,7 @@ impl Values {
         &mut self,
         spec: &'static Spec,
         value: &Value,
-        place: Place,
+        place: Position,
         own: bool,
     ) -> Result<(), ConfigError> {
         match (spec.kind, value) {
@@ -172,7 +172,7 @@ impl Values {
         &mut self,
         spec: &'static Spec,
         text: &str,
-        place: Place,
+        place: Position,
         own: bool,
     ) -> Result<(), ConfigError> {
         let list = self.several.entry(spec.name).or_default();
@@ -241,9 +241,9 @@ impl Values {
 }
 
 /// One reading.
-pub(super) struct Pass<'a> {
-    pub ambient: &'a Ambient,
-    pub outside: &'a dyn Outside,
+pub(super) struct Evaluation<'a> {
+    pub ambient: &'a LocalEnv,
+    pub system_probe: &'a dyn SystemProbe,
     /// The name that `Host` lines are held against.
     pub host: &'a str,
     /// The name as it was given.
@@ -259,7 +259,7 @@ pub(super) struct Pass<'a> {
     pub values: &'a mut Values,
 }
 
-impl Pass<'_> {
+impl Evaluation<'_> {
     /// Reads a file from its start.
     pub fn file(&mut self, file: &File) -> Result<(), ConfigError> {
         self.lines(file, &mut true, true)
@@ -274,29 +274,29 @@ impl Pass<'_> {
     ) -> Result<(), ConfigError> {
         for line in &file.lines {
             match &line.says {
-                Says::Host(patterns) => {
+                Directive::Host(patterns) => {
                     let mut names = std::iter::once(self.host).chain(self.also);
                     *active = can_apply && names.any(|name| pattern::one_matches(name, patterns));
                 }
-                Says::Match(conditions) => {
+                Directive::Match(conditions) => {
                     let answer = self
                         .answer(conditions, can_apply)
                         .map_err(|what| ConfigError::line(&file.place(line), what))?;
                     self.wants_second |= answer.wants_second_pass;
                     *active = can_apply && answer.applies;
                 }
-                Says::Include(included) => {
+                Directive::Include(included) => {
                     let before = *active;
                     for inner in included {
                         self.lines(inner, active, can_apply && before)?;
                         *active = before;
                     }
                 }
-                Says::Set(spec, value) if *active => {
+                Directive::Set(spec, value) if *active => {
                     self.values.set(spec, value, file.place(line), file.own)?;
                 }
-                Says::Set(..) => {}
-                Says::Unknown(keyword) => {
+                Directive::Set(..) => {}
+                Directive::Unknown(keyword) => {
                     let ignored = self.values.text("ignoreunknown").unwrap_or_default();
                     if pattern::list(keyword, ignored, true) != Verdict::Yes {
                         return Err(ConfigError::line(
@@ -344,6 +344,6 @@ impl Pass<'_> {
             second_pass: self.second,
             can_apply,
         };
-        matching::answer(conditions, &subject, self.outside)
+        matching::answer(conditions, &subject, self.system_probe)
     }
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use super::{End, Header, JournalError, JournalWork, Line, SCHEMA};
 use crate::model::{
-    Counts, Event, Fact, Fleet, Held, Node, NodeRecord, Outcome, Plan, PlannedImage, Policy,
-    Record, StopReason, Work,
+    Counts, Event, EventKind, Fleet, LocalImage, Node, NodeRecord, Outcome, Plan, PlannedImage,
+    Policy, Record, StopReason, Work,
 };
 
 /// The last line is shorter than this.
@@ -29,7 +29,7 @@ pub enum State {
 
 /// A run as its journal tells it.
 #[derive(Debug)]
-pub struct Past {
+pub struct RecordedRun {
     /// What it is.
     pub header: Header,
     /// What happened, in order.
@@ -40,7 +40,7 @@ pub struct Past {
     pub state: State,
 }
 
-impl Past {
+impl RecordedRun {
     /// Reads one journal. A torn last line, which a crash leaves behind, is passed over.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl Past {
         Self::read_with(path, usize::MAX)
     }
 
-    /// [`Past::read`] with so many bytes of what each command printed: older versions recorded all of it.
+    /// [`RecordedRun::read`] with so many bytes of what each command printed: older versions recorded all of it.
     fn read_with(path: &Path, output: usize) -> Result<Self, JournalError> {
         let failed = |error| JournalError::file("read the journal", path, error);
         let file = File::open(path).map_err(failed)?;
@@ -103,7 +103,7 @@ impl Past {
     }
 
     /// What the nodes are known to hold because of this run, by node and image.
-    pub fn held(&self) -> HashMap<(&str, &str), &Held> {
+    pub fn held(&self) -> HashMap<(&str, &str), &LocalImage> {
         let images: &[String] = match &self.header.work {
             JournalWork::Pull(images) | JournalWork::Check(images) => images,
             JournalWork::Exec(_) | JournalWork::Probe(_) => &[],
@@ -121,7 +121,7 @@ impl Past {
 
     fn outcomes(&self) -> impl Iterator<Item = (usize, usize, &Arc<Record>)> {
         self.events.iter().filter_map(|event| match &event.fact {
-            Fact::Finished { node, item, record } => Some((*node, *item, record)),
+            EventKind::Finished { node, item, record } => Some((*node, *item, record)),
             _ => None,
         })
     }
@@ -158,9 +158,9 @@ impl Past {
                 lease: Duration::from_secs(self.header.lease),
                 ..Policy::default()
             },
-            held: HashMap::new(),
+            already_present: HashMap::new(),
             contents: Vec::new(),
-            mark: String::new(),
+            pull_token: String::new(),
         })
     }
 
@@ -182,7 +182,7 @@ impl Past {
             })
             .collect();
         for event in &self.events {
-            if let Fact::RuntimeFound { node, runtime } = event.fact
+            if let EventKind::RuntimeFound { node, runtime } = event.fact
                 && let Some(record) = nodes.get_mut(node)
             {
                 record.runtime = Some(runtime);
@@ -218,7 +218,7 @@ fn is_locked(file: &File) -> io::Result<bool> {
 }
 
 fn shorten(event: &mut Event, output: usize) -> io::Result<()> {
-    if let Fact::Finished { record, .. } = &mut event.fact
+    if let EventKind::Finished { record, .. } = &mut event.fact
         && let Some(record) = Arc::get_mut(record)
         && let Outcome::Ran(ran) = &mut record.outcome
     {
@@ -242,7 +242,7 @@ pub(super) fn last_line(file: &mut File) -> io::Result<Vec<u8>> {
 #[derive(Debug)]
 pub struct Listed {
     /// The run, without its events where `counts` say what came of it.
-    pub past: Past,
+    pub past: RecordedRun,
     /// What came of it, as its last line says.
     pub counts: Option<Counts>,
 }
@@ -254,7 +254,7 @@ impl Listed {
             Ok(Some(listed)) => Ok(listed),
             // What is wrong with it is told by who reads all of it.
             Ok(None) | Err(_) => Ok(Self {
-                past: Past::read_with(path, 0)?,
+                past: RecordedRun::read_with(path, 0)?,
                 counts: None,
             }),
         }
@@ -274,7 +274,7 @@ impl Listed {
         Ok(
             (end.counts.is_some() && header.schema == SCHEMA).then(|| Self {
                 counts: end.counts,
-                past: Past {
+                past: RecordedRun {
                     header,
                     events: Vec::new(),
                     end: Some(end),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::error::Fault;
+use super::error::InputError;
 use super::hosts::{self, HostSpec};
 use crate::model::node::PROXY_COMMAND;
 use crate::model::{Hop, Node, RuntimeKind};
@@ -44,7 +44,7 @@ pub struct NodeSettings {
 
 /// A node as far as command line and inventory describe it, for whoever knows what stands behind them.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct SshQuery<'a> {
     /// The address that the inventory names, or else the node's name.
     pub host: &'a str,
     /// Another name under which ssh_config may know it.
@@ -63,7 +63,7 @@ pub struct Asked<'a> {
 
 /// What stands behind the inventory for one node: ssh_config and what is built in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Behind {
+pub struct SshDefaults {
     /// Who logs in, where nobody else says it.
     pub user: Option<String>,
     /// The port, where nobody else says it.
@@ -72,7 +72,7 @@ pub struct Behind {
     pub identities: Vec<PathBuf>,
     /// The host to dial, where the inventory names no address.
     pub address: Option<String>,
-    /// The way, resolved; it follows [`Asked::jump`] where that is said.
+    /// The way, resolved; it follows [`SshQuery::jump`] where that is said.
     pub jump: Vec<Hop>,
     /// The command that leads to it, or to the first host on the way: only shown.
     pub proxy_command: Option<String>,
@@ -83,7 +83,7 @@ pub struct Behind {
 /// Tells what stands behind the inventory for a node.
 ///
 /// Its error is one sentence about that node.
-pub type Background<'a> = &'a dyn Fn(&Asked<'_>) -> Result<Behind, String>;
+pub type SshConfigSource<'a> = &'a dyn Fn(&SshQuery<'_>) -> Result<SshDefaults, String>;
 
 /// Which runtime a level asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,14 +95,15 @@ pub enum RuntimeChoice {
 }
 
 impl FromStr for RuntimeChoice {
-    type Err = Fault;
+    type Err = InputError;
 
-    fn from_str(text: &str) -> Result<Self, Fault> {
+    fn from_str(text: &str) -> Result<Self, InputError> {
         match text {
             "auto" => Ok(Self::Auto),
             _ => RuntimeKind::from_str(text).map(Self::Kind).map_err(|_| {
                 let names = RuntimeKind::names();
-                Fault::new(format!("unknown runtime \"{text}\"")).but(format!("use auto, {names}"))
+                InputError::new(format!("unknown runtime \"{text}\""))
+                    .with_hint(format!("use auto, {names}"))
             }),
         }
     }
@@ -128,13 +129,13 @@ pub fn parse_jump(text: &str) -> Result<Vec<JumpSpec>, String> {
 }
 
 /// [`parse_jump`] with the fault in two parts.
-pub(super) fn jump_chain(text: &str) -> Result<Vec<JumpSpec>, Fault> {
+pub(super) fn jump_chain(text: &str) -> Result<Vec<JumpSpec>, InputError> {
     if text == "none" {
         return Ok(Vec::new());
     }
     let pieces = hosts::pieces(text).map_err(|error| error.fault)?;
     if pieces.len() > HOP_LIMIT {
-        return Err(Fault::new(format!(
+        return Err(InputError::new(format!(
             "a jump chain of more than {HOP_LIMIT} hosts"
         )));
     }
@@ -144,17 +145,18 @@ pub(super) fn jump_chain(text: &str) -> Result<Vec<JumpSpec>, Fault> {
         .collect()
 }
 
-pub(super) fn jump_host(text: &str) -> Result<JumpSpec, Fault> {
+pub(super) fn jump_host(text: &str) -> Result<JumpSpec, InputError> {
     if text == "none" {
-        return Err(Fault::new("\"none\" stands alone, not in a chain"));
+        return Err(InputError::new("\"none\" stands alone, not in a chain"));
     }
     let HostSpec { user, host, port } = single_host(text)?;
     Ok(JumpSpec { user, host, port })
 }
 
 /// An expression that must name exactly one host.
-pub(super) fn single_host(text: &str) -> Result<HostSpec, Fault> {
-    let several = || Fault::new(format!("\"{text}\" names more than one host")).but("name one");
+pub(super) fn single_host(text: &str) -> Result<HostSpec, InputError> {
+    let several =
+        || InputError::new(format!("\"{text}\" names more than one host")).with_hint("name one");
     let pieces = hosts::pieces(text).map_err(|error| error.fault)?;
     let [piece] = pieces[..] else {
         return Err(several());
@@ -169,14 +171,14 @@ pub(super) fn single_host(text: &str) -> Result<HostSpec, Fault> {
     // An expression names at least one host; two are refused above.
     found
         .pop()
-        .ok_or_else(|| Fault::new("a host is missing here"))
+        .ok_or_else(|| InputError::new("a host is missing here"))
 }
 
 /// A runtime's socket as docker and crictl take it: a URI; a bare path becomes a `unix://` one.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn parse_endpoint(text: &str) -> Result<String, Fault> {
+pub fn parse_endpoint(text: &str) -> Result<String, InputError> {
     let uri = if text.starts_with('/') {
         format!("unix://{text}")
     } else {
@@ -187,8 +189,10 @@ pub fn parse_endpoint(text: &str) -> Result<String, Fault> {
             .is_some_and(|rest| !rest.is_empty())
     });
     if !known || !uri.chars().all(|c| c.is_ascii_graphic()) {
-        return Err(Fault::new(format!("\"{text}\" is no runtime endpoint"))
-            .but("write e.g. unix:///run/containerd/containerd.sock"));
+        return Err(
+            InputError::new(format!("\"{text}\" is no runtime endpoint"))
+                .with_hint("write e.g. unix:///run/containerd/containerd.sock"),
+        );
     }
     Ok(uri)
 }
@@ -198,9 +202,9 @@ pub fn parse_endpoint(text: &str) -> Result<String, Fault> {
 pub(super) const WEIGHT_LIMIT: usize = 256 * 1024 * 1024;
 
 /// What is said when a fleet passes [`WEIGHT_LIMIT`].
-pub(super) fn too_heavy() -> Fault {
-    Fault::new("the settings of all nodes together would take more than 256 MiB")
-        .but("shorten labels and lists of keys, or split the fleet")
+pub(super) fn too_heavy() -> InputError {
+    InputError::new("the settings of all nodes together would take more than 256 MiB")
+        .with_hint("shorten labels and lists of keys, or split the fleet")
 }
 
 impl NodeSettings {
@@ -324,17 +328,17 @@ pub(super) fn resolve(
     name: String,
     address: Option<String>,
     groups: Vec<String>,
-    levels: &[&NodeSettings],
+    layers: &[&NodeSettings],
     also_by_name: bool,
-    background: Background<'_>,
+    background: SshConfigSource<'_>,
 ) -> Result<Node, Unresolved> {
-    let user = first(levels, |level| level.user.as_deref());
-    let port = first(levels, |level| level.port);
-    let way = first(levels, |level| {
+    let user = first(layers, |level| level.user.as_deref());
+    let port = first(layers, |level| level.port);
+    let way = first(layers, |level| {
         (level.jump.is_some() || level.proxy_command.is_some()).then_some(level)
     });
     let jump = way.and_then(|level| level.jump.as_deref());
-    let behind = background(&Asked {
+    let behind = background(&SshQuery {
         host: address
             .as_deref()
             .filter(|address| !address.is_empty())
@@ -346,13 +350,13 @@ pub(super) fn resolve(
         proxy_command: way
             .and_then(|level| level.proxy_command.as_deref())
             .filter(|_| jump.is_none()),
-        options: first(levels, |level| level.ssh_options.as_deref()).unwrap_or_default(),
+        options: first(layers, |level| level.ssh_options.as_deref()).unwrap_or_default(),
     })
     .map_err(Unresolved::Refused)?;
     let user = user.map(String::from).or(behind.user);
     let mut labels = BTreeMap::new();
     let mut facts = BTreeMap::new();
-    for level in levels.iter().rev() {
+    for level in layers.iter().rev() {
         labels.extend(level.labels.clone());
         facts.extend(level.facts.clone());
     }
@@ -363,14 +367,14 @@ pub(super) fn resolve(
         address: address.or(behind.address).unwrap_or_else(|| name.clone()),
         name,
         port: port.or(behind.port).unwrap_or(SSH_PORT),
-        identities: first(levels, |level| level.identities.clone()).unwrap_or(behind.identities),
+        identities: first(layers, |level| level.identities.clone()).unwrap_or(behind.identities),
         jump: behind.jump,
-        runtime: match first(levels, |level| level.runtime) {
+        runtime: match first(layers, |level| level.runtime) {
             Some(RuntimeChoice::Kind(kind)) => Some(kind),
             Some(RuntimeChoice::Auto) | None => None,
         },
-        endpoint: first(levels, |level| level.endpoint.clone()),
-        become_root: first(levels, |level| level.become_root).unwrap_or_default(),
+        endpoint: first(layers, |level| level.endpoint.clone()),
+        become_root: first(layers, |level| level.become_root).unwrap_or_default(),
         become_password: None,
         ssh_settings: behind.ssh_settings,
         labels,
@@ -381,7 +385,7 @@ pub(super) fn resolve(
 }
 
 /// The background without any ssh_config: this user, port 22, hops as they are said.
-pub fn built_in(user: &str) -> impl Fn(&Asked<'_>) -> Result<Behind, String> + '_ {
+pub fn built_in(user: &str) -> impl Fn(&SshQuery<'_>) -> Result<SshDefaults, String> + '_ {
     move |asked| {
         let login = asked.user.unwrap_or(user);
         let hop = |hop: &JumpSpec| Hop {
@@ -391,21 +395,21 @@ pub fn built_in(user: &str) -> impl Fn(&Asked<'_>) -> Result<Behind, String> + '
             identities: vec![],
             ssh_settings: 0,
         };
-        Ok(Behind {
+        Ok(SshDefaults {
             user: (!user.is_empty()).then(|| user.to_string()),
             jump: asked.jump.unwrap_or_default().iter().map(hop).collect(),
-            ..Behind::default()
+            ..SshDefaults::default()
         })
     }
 }
 
 fn first<'a, T>(
-    levels: &[&'a NodeSettings],
+    layers: &[&'a NodeSettings],
     read: impl Fn(&'a NodeSettings) -> Option<T>,
 ) -> Option<T> {
-    levels.iter().find_map(|level| read(level))
+    layers.iter().find_map(|level| read(level))
 }
 
 #[cfg(test)]
-#[path = "levels_tests.rs"]
+#[path = "layers_tests.rs"]
 mod tests;

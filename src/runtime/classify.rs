@@ -2,7 +2,7 @@
 //!
 //! The rules themselves are in [`super::rules`].
 
-use super::rules::{LOCAL_AND_SPECIFIC, Rule, WORDS};
+use super::rules::{LOCAL_AND_SPECIFIC, PHRASES, Rule};
 use crate::model::FailureKind::{
     self, ImageNotFound, NodeSetup, RateLimited, RegistryAuth, RegistryAuthExpired,
     RegistryRefused, RegistryUnavailable,
@@ -18,7 +18,7 @@ pub(super) fn of(plain: &str, in_layers: bool) -> Option<FailureKind> {
         .map(|status| of_status(status, plain))
         .or_else(|| first_match(LOCAL_AND_SPECIFIC, plain))
         .or_else(|| status.map(|status| of_status(status, plain)))
-        .or_else(|| first_match(WORDS, plain))?;
+        .or_else(|| first_match(PHRASES, plain))?;
     // The manifest was given to this login; a layer that then is refused has an outdated token or address, unless the
     // registry says in its own words that this one is denied.
     let is_of_manifest = MANIFEST_WORDS.iter().any(|word| plain.contains(word));

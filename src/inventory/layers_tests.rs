@@ -6,10 +6,10 @@ fn resolve(
     name: String,
     address: Option<String>,
     groups: Vec<String>,
-    levels: &[&NodeSettings],
-    background: Background<'_>,
+    layers: &[&NodeSettings],
+    background: SshConfigSource<'_>,
 ) -> Result<Node, Unresolved> {
-    super::resolve(name, address, groups, levels, false, background)
+    super::resolve(name, address, groups, layers, false, background)
 }
 
 #[test]
@@ -108,17 +108,17 @@ fn of_a_jump_and_a_command_the_stronger_level_s_counts() {
         ssh_options: Some(vec!["Compression=yes".into()]),
         ..NodeSettings::default()
     };
-    for (levels, expected) in [
+    for (layers, expected) in [
         ([&jump, &command], (true, false)),
         ([&command, &jump], (false, true)),
     ] {
-        let behind = |asked: &Asked<'_>| {
+        let behind = |asked: &SshQuery<'_>| {
             assert_eq!(asked.options, ["Compression=yes"]);
             let said = (asked.jump.is_some(), asked.proxy_command.is_some());
             assert_eq!(said, expected);
             built_in("me")(asked)
         };
-        assert!(resolve("n".into(), None, vec![], &levels, &behind).is_ok());
+        assert!(resolve("n".into(), None, vec![], &layers, &behind).is_ok());
     }
 }
 
@@ -128,12 +128,12 @@ fn what_stands_behind_fills_what_nobody_says() {
         port: Some(2200),
         ..NodeSettings::default()
     };
-    let behind = |asked: &Asked<'_>| {
+    let behind = |asked: &SshQuery<'_>| {
         assert_eq!(
             (asked.host, asked.user, asked.port),
             ("n", None, Some(2200))
         );
-        Ok(Behind {
+        Ok(SshDefaults {
             user: Some("conf".into()),
             port: Some(22),
             identities: vec!["key".into()],
@@ -150,7 +150,7 @@ fn what_stands_behind_fills_what_nobody_says() {
     );
     assert_eq!((node.user.as_str(), node.port), ("conf", 2200));
     assert_eq!(node.identities, [PathBuf::from("key")]);
-    let refuses = |_: &Asked<'_>| Err("no way".to_string());
+    let refuses = |_: &SshQuery<'_>| Err("no way".to_string());
     assert!(matches!(
         resolve("n".into(), None, vec![], &[&says], &refuses),
         Err(Unresolved::Refused(sentence)) if sentence == "no way"

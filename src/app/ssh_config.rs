@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 
-use crate::inventory::{Asked, Behind, JumpSpec};
+use crate::inventory::{JumpSpec, SshDefaults, SshQuery};
 use crate::model::Hop;
 use crate::ssh::config::{
-    Ambient, Given, HostKeyChecking, JumpHost, Proxy, Resolved, Source, SshConfig, System,
+    CommandLine, HostKeyChecking, JumpHost, LocalEnv, Proxy, Resolved, Source, SshConfig, System,
 };
 use crate::ssh::{HostSettings, Overrides, public_key_of};
 
 /// The hosts to go through, and the command that leads to the first of them where it is not dialled.
-type Way = (Vec<Hop>, Option<String>);
+type Route = (Vec<Hop>, Option<String>);
 
 /// The ssh_config of a run, and what it says that prepull does not do.
-pub(super) struct SshBackground {
+pub(super) struct SshConfigFiles {
     config: SshConfig,
     user: String,
     /// The settings that hosts share, and their numbers in order of appearance.
@@ -25,14 +25,14 @@ pub(super) struct SshBackground {
     /// Whether a key file is there: asked once, however many hosts it is named for.
     key_files: RefCell<HashMap<PathBuf, bool>>,
     /// The way through jump hosts, by how they were said.
-    ways: RefCell<HashMap<Vec<JumpHost>, Way>>,
+    routes: RefCell<HashMap<Vec<JumpHost>, Route>>,
     /// Who logs in to a jump host, as far as ssh_config says.
     jump_users: RefCell<HashMap<String, String>>,
     /// Option and what becomes of it: said once, however many hosts it is set for.
     warnings: RefCell<BTreeMap<String, String>>,
 }
 
-impl SshBackground {
+impl SshConfigFiles {
     /// Reads the files. `file` is what `--ssh-config` says.
     ///
     /// # Errors
@@ -43,17 +43,17 @@ impl SshBackground {
             Some(path) if path.as_os_str() == "none" => Source::Nothing,
             Some(path) => Source::Only(path.to_owned()),
         };
-        let ambient = Ambient::of_this_process().map_err(anyhow::Error::msg)?;
+        let ambient = LocalEnv::of_this_process().map_err(anyhow::Error::msg)?;
         let user = ambient.user.clone();
-        let outside = Box::new(System);
-        let config = SshConfig::load(&source, ambient, outside)
+        let system_probe = Box::new(System);
+        let config = SshConfig::load(&source, ambient, system_probe)
             .map_err(|error| anyhow!("{error}; --ssh-config none leaves the files out"))?;
         Ok(Self {
             config,
             user,
             settings: RefCell::default(),
             key_files: RefCell::default(),
-            ways: RefCell::default(),
+            routes: RefCell::default(),
             jump_users: RefCell::default(),
             warnings: RefCell::default(),
         })
@@ -80,13 +80,13 @@ impl SshBackground {
     }
 
     /// What stands behind the inventory for one node.
-    pub(super) fn ask(&self, asked: &Asked<'_>) -> Result<Behind, String> {
-        let mut given = Given {
+    pub(super) fn ask(&self, asked: &SshQuery<'_>) -> Result<SshDefaults, String> {
+        let mut given = CommandLine {
             user: asked.user.map(String::from),
             port: asked.port,
             jump: asked.jump.map(|_| Vec::new()),
             also: asked.also.map(String::from),
-            ..Given::default()
+            ..CommandLine::default()
         };
         let command = asked.proxy_command;
         let command = command.map(|command| format!("ProxyCommand={command}"));
@@ -106,9 +106,9 @@ impl SshBackground {
         let (jump, proxy_command) = match &host.proxy {
             Proxy::Direct => (Vec::new(), None),
             Proxy::Command { command, .. } => (Vec::new(), Some(command.clone())),
-            Proxy::Jump(chain) => self.way(asked.host, chain)?,
+            Proxy::Jump(chain) => self.route(asked.host, chain)?,
         };
-        Ok(Behind {
+        Ok(SshDefaults {
             user: Some(host.user.clone()),
             port: Some(host.port),
             identities: self.identities(&host),
@@ -120,9 +120,9 @@ impl SshBackground {
     }
 
     /// The way to a host through these, and the command that leads to the first of them.
-    fn way(&self, host: &str, chain: &[JumpHost]) -> Result<Way, String> {
-        if let Some(way) = self.ways.borrow().get(chain) {
-            return Ok(way.clone());
+    fn route(&self, host: &str, chain: &[JumpHost]) -> Result<Route, String> {
+        if let Some(route) = self.routes.borrow().get(chain) {
+            return Ok(route.clone());
         }
         let hops = self.config.hops(host, chain);
         let hops = hops.map_err(|error| error.to_string())?;
@@ -137,12 +137,14 @@ impl SshBackground {
             Some(Proxy::Command { command, .. }) => Some(command.clone()),
             _ => None,
         };
-        let way: Way = (hops.iter().map(hop).collect(), command);
-        self.ways.borrow_mut().insert(chain.to_vec(), way.clone());
-        Ok(way)
+        let route: Route = (hops.iter().map(hop).collect(), command);
+        self.routes
+            .borrow_mut()
+            .insert(chain.to_vec(), route.clone());
+        Ok(route)
     }
 
-    fn resolve(&self, host: &str, given: &Given) -> Result<Resolved, String> {
+    fn resolve(&self, host: &str, given: &CommandLine) -> Result<Resolved, String> {
         self.config
             .resolve(host, given)
             .map_err(|error| error.to_string())
@@ -173,7 +175,7 @@ impl SshBackground {
         if let Some(user) = self.jump_users.borrow().get(host) {
             return Ok(user.clone());
         }
-        let user = self.resolve(host, &Given::default())?.user;
+        let user = self.resolve(host, &CommandLine::default())?.user;
         let mut users = self.jump_users.borrow_mut();
         users.insert(host.to_string(), user.clone());
         Ok(user)
@@ -186,7 +188,7 @@ impl SshBackground {
             self.warn(
                 option,
                 format!(
-                    "ssh_config sets {option} for {}: any host key is taken, and whoever sits on the way can read everything; \
+                    "ssh_config sets {option} for {}: any host key is taken, and whoever sits on the route can read everything; \
                      --host-keys strict beats it",
                     host.given
                 ),
@@ -237,8 +239,8 @@ mod tests {
     use super::*;
     use crate::ssh::HostKeyPolicy;
 
-    fn asked(host: &str) -> Asked<'_> {
-        Asked {
+    fn asked(host: &str) -> SshQuery<'_> {
+        SshQuery {
             host,
             also: None,
             user: None,
@@ -249,14 +251,14 @@ mod tests {
         }
     }
 
-    fn background(text: &str) -> SshBackground {
+    fn background(text: &str) -> SshConfigFiles {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config");
         std::fs::write(&file, text).unwrap();
-        SshBackground::read(Some(&file)).unwrap()
+        SshConfigFiles::read(Some(&file)).unwrap()
     }
 
-    fn settings(background: &SshBackground, behind: &Behind) -> HostSettings {
+    fn settings(background: &SshConfigFiles, behind: &SshDefaults) -> HostSettings {
         background.host_settings(&Overrides::default())[behind.ssh_settings].clone()
     }
 
@@ -266,7 +268,7 @@ mod tests {
             background("ConnectTimeout 9\nUser conf\nHost node other\nProxyJump gate\n");
         let options = ["ConnectTimeout=5".to_string(), "Ciphers aes256-ctr".into()];
         let behind = background
-            .ask(&Asked {
+            .ask(&SshQuery {
                 proxy_command: Some("nc -q 1 %h %p # %r"),
                 options: &options,
                 user: Some("ops"),
@@ -306,7 +308,7 @@ mod tests {
         .to_vec();
         for host in ["a", "b"] {
             let behind = background
-                .ask(&Asked {
+                .ask(&SshQuery {
                     options: &options,
                     ..asked(host)
                 })
@@ -330,7 +332,7 @@ mod tests {
         let background = background("StrictHostKeyChecking accept-new\n");
         let options = ["StrictHostKeyChecking=yes".to_string()];
         let behind = background
-            .ask(&Asked {
+            .ask(&SshQuery {
                 options: &options,
                 ..asked("a")
             })
@@ -353,7 +355,7 @@ mod tests {
             ("ProxyCommand=nc %z", "proxycommand"),
         ] {
             let options = [option.to_string()];
-            let error = background.ask(&Asked {
+            let error = background.ask(&SshQuery {
                 options: &options,
                 ..asked("a")
             });
@@ -385,16 +387,16 @@ mod tests {
             hops.collect::<Vec<_>>().join(" ")
         };
         let me = background.user.clone();
-        let way = format!("{me}:outer jumper:gate {me}:inner");
-        assert_eq!(hops("deep1"), way);
-        assert_eq!(hops("deep2"), way);
+        let route = format!("{me}:outer jumper:gate {me}:inner");
+        assert_eq!(hops("deep1"), route);
+        assert_eq!(hops("deep2"), route);
         let through = |user| {
             let jump = [JumpSpec {
                 user: None,
                 host: "outer".into(),
                 port: None,
             }];
-            let behind = background.ask(&Asked {
+            let behind = background.ask(&SshQuery {
                 user: Some(user),
                 jump: Some(&jump),
                 ..asked("n")

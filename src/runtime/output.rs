@@ -1,7 +1,7 @@
 //! Picks the telling lines out of what a command printed, and makes them fit to be shown.
 
 use crate::model::redact::redact;
-use crate::model::text::capped;
+use crate::model::text::truncate_bytes;
 
 /// The longest detail of a failure, in bytes.
 const DETAIL_LIMIT: usize = 2000;
@@ -149,7 +149,7 @@ pub(super) fn detail(lines: &[String]) -> String {
     if lines.len() > DETAIL_LINES {
         text.push_str("; ...");
     }
-    capped(text.as_bytes(), DETAIL_LIMIT)
+    truncate_bytes(text.as_bytes(), DETAIL_LIMIT)
 }
 
 /// Blanks what would let a reader in: the query of an address (it may be signed), a password before its

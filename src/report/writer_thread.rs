@@ -20,14 +20,14 @@ type Piece = (
 );
 
 /// An unbounded queue in front of an output.
-pub struct Background {
+pub struct WriterThread {
     /// The bytes in the queue.
     waiting: Arc<AtomicUsize>,
     queue: Option<Sender<Piece>>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
-impl Background {
+impl WriterThread {
     /// Starts the thread.
     pub fn new(output: Output) -> Self {
         Self::with_pulse(output, None, String::new)

@@ -13,7 +13,7 @@ const SOCKET: u64 = 1;
 const PROXY_COMMAND: u64 = 3;
 
 /// Raises the limit of open files to what the system allows, and lowers `parallel` where even that is too little: says so.
-pub(super) fn fit(plan: &mut Plan, hosts: &[HostSettings]) -> Option<String> {
+pub(super) fn clamp_parallelism(plan: &mut Plan, hosts: &[HostSettings]) -> Option<String> {
     let limit = raise().unwrap_or(u64::MAX);
     let each = match hosts.iter().any(|host| host.proxy_command.is_some()) {
         true => PROXY_COMMAND,

@@ -5,21 +5,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::journal::{End, Journal};
 use crate::model::Event;
-use crate::report::{self, Ledger, RunResult};
+use crate::report::{self, EventSink, RunResult};
 
 /// Why a journal is not whole; nothing when it is.
-pub(super) type Gap = Arc<Mutex<Option<io::Error>>>;
+pub(super) type WriteError = Arc<Mutex<Option<io::Error>>>;
 
 /// Writes a journal until that fails: a full disk here is no reason to give up a run over there.
-pub(super) struct JournalLedger {
+pub(super) struct JournalSink {
     journal: Journal,
-    gap: Gap,
+    gap: WriteError,
 }
 
-impl JournalLedger {
+impl JournalSink {
     /// The ledger, and where it leaves word when it can write no more.
-    pub(super) fn new(journal: Journal) -> (Self, Gap) {
-        let gap = Gap::default();
+    pub(super) fn new(journal: Journal) -> (Self, WriteError) {
+        let gap = WriteError::default();
         let ledger = Self {
             journal,
             gap: Arc::clone(&gap),
@@ -36,7 +36,7 @@ impl JournalLedger {
     }
 }
 
-impl Ledger for JournalLedger {
+impl EventSink for JournalSink {
     fn keep(&mut self, events: &[Event]) {
         self.try_to(|journal| journal.events(events));
     }

@@ -10,14 +10,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::model::{
     CommandOutput, ExecOutput, ExitStatus, Failure, FailureKind, Limit, Node, Stage,
-    text::{self, capped},
+    text::{self, truncate_bytes},
 };
 use crate::ports::{Channel, ChannelEvent, Session};
 
 use super::frames::{Frame, Reader};
-use super::request::{LINE, OnItsOwn, Part, Request};
+use super::request::{DetachedPull, LINE, Part, Request};
 use super::transfer::Transfer;
-use super::{ANSWER_LIMIT, Layers, Patience, STRAGGLER_LIMIT};
+use super::{ANSWER_LIMIT, Layers, STRAGGLER_LIMIT, StallPolicy};
 
 /// How long the node may take to end a command and clean up; it needs 5 s when TERM does not help.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ pub(super) const WORDS_SHOWN: usize = 2000;
 const TAKEN_OVER: u32 = 76;
 
 /// What a wait came to.
-pub(super) enum Heard<T> {
+pub(super) enum WaitOutcome<T> {
     This(T),
     Cancel,
     TimeUp,
@@ -39,7 +39,7 @@ pub(super) enum Heard<T> {
 }
 
 /// What a node told, and when.
-pub(super) struct Told {
+pub(super) struct NodeOutput {
     pub(super) said: String,
     /// How long after our program was sent it was here.
     pub(super) round_trip: Duration,
@@ -47,7 +47,7 @@ pub(super) struct Told {
 }
 
 /// The conversation. Dropping it closes the channel: the node sees its input end and cleans up.
-pub(super) struct Talk<C> {
+pub(super) struct NodeProtocol<C> {
     pub(super) channel: C,
     pub(super) reader: Reader,
     pub(super) stage: Stage,
@@ -66,14 +66,14 @@ pub(super) struct Talk<C> {
     /// When our program was sent.
     sent: Instant,
     /// What the node told about itself.
-    pub(super) host: Option<Told>,
+    pub(super) host: Option<NodeOutput>,
     /// What it told about the disk where images live.
     pub(super) disk: Option<String>,
     /// What the operator's command printed, where that is spooled: the output that is returned is then empty.
     pub(super) spooled: Option<ExecOutput>,
 }
 
-impl<C: Channel> Talk<C> {
+impl<C: Channel> NodeProtocol<C> {
     /// Starts our program; `None` when cancelled meanwhile. Failures later on are at `stage`.
     pub(super) async fn start<S: Session<Channel = C>, F: Future<Output = ()> + Send>(
         session: &mut S,
@@ -85,13 +85,13 @@ impl<C: Channel> Talk<C> {
         let values = request.values()?;
         let limit = Limit::new(ANSWER_LIMIT);
         let starting = async {
-            let mut talk = Self {
+            let mut protocol = Self {
                 channel: session.exec(LINE).await?,
                 reader: Reader::new(&request.nonce, request.limits(), request.commands.len()),
                 stage: Stage::Start,
                 stderr: Vec::new(),
                 exit: None,
-                beat: request.own.as_ref().map(OnItsOwn::beat),
+                beat: request.own.as_ref().map(DetachedPull::beat),
                 turn_limit: request.own.as_ref().map(|own| own.turn_limit),
                 waiting_since: None,
                 waited: Duration::ZERO,
@@ -102,32 +102,32 @@ impl<C: Channel> Talk<C> {
                 spooled: None,
             };
             if let Some(spool) = &request.spool {
-                talk.reader.spool_into(Arc::clone(spool));
+                protocol.reader.spool_into(Arc::clone(spool));
             }
             if node.become_root {
-                talk.become_root(session, node, &limit).await?;
+                protocol.become_root(session, node, &limit).await?;
             }
-            talk.sent = Instant::now();
+            protocol.sent = Instant::now();
             for bytes in [Part::of(request.action.word()).text(), values] {
-                if let Err(lost) = talk.channel.write(bytes).await {
-                    return Err(talk.last_words(lost).await);
+                if let Err(lost) = protocol.channel.write(bytes).await {
+                    return Err(protocol.last_words(lost).await);
                 }
             }
-            match talk.frame().await? {
-                Frame::Hello => Ok(talk),
-                _ => Err(talk.broken(&"its first line is not the first")),
+            match protocol.frame().await? {
+                Frame::Hello => Ok(protocol),
+                _ => Err(protocol.broken(&"its first line is not the first")),
             }
         };
         // In a place of its own, which is given back once it is done: there is one for each node at work.
         let mut starting = Box::pin(starting);
-        let mut talk = tokio::select! {
+        let mut protocol = tokio::select! {
             biased;
             () = cancel.as_mut() => {
                 // What goes on without us may have begun already, and has to be told.
                 if request.own.is_some()
-                    && let Ok(Ok(talk)) = timeout(CLEAN_UP_LIMIT, starting).await
+                    && let Ok(Ok(protocol)) = timeout(CLEAN_UP_LIMIT, starting).await
                 {
-                    talk.stop().await;
+                    protocol.stop().await;
                 }
                 return Ok(None);
             }
@@ -140,8 +140,8 @@ impl<C: Channel> Talk<C> {
                 ),
             )))?,
         };
-        talk.stage = stage;
-        Ok(Some(talk))
+        protocol.stage = stage;
+        Ok(Some(protocol))
     }
 
     /// Names the stage of failures from here on.
@@ -164,9 +164,9 @@ impl<C: Channel> Talk<C> {
         &mut self,
         limit: Option<Duration>,
         cancel: Pin<&mut F>,
-    ) -> Result<Heard<CommandOutput>, Failure> {
+    ) -> Result<WaitOutcome<CommandOutput>, Failure> {
         let none = Layers::default();
-        let mut nothing = Transfer::new(&none, None, Patience::default(), &|_| {});
+        let mut nothing = Transfer::new(&none, None, StallPolicy::default(), &|_| {});
         self.watched_output(limit, &mut nothing, cancel).await
     }
 
@@ -179,7 +179,7 @@ impl<C: Channel> Talk<C> {
         limit: Option<Duration>,
         transfer: &mut Transfer<'_>,
         mut cancel: Pin<&mut F>,
-    ) -> Result<Heard<CommandOutput>, Failure> {
+    ) -> Result<WaitOutcome<CommandOutput>, Failure> {
         let mut stragglers = None;
         // An endless limit may be beyond what the clock can count.
         let from_now = || limit.and_then(|limit| Instant::now().checked_add(limit));
@@ -194,18 +194,18 @@ impl<C: Channel> Talk<C> {
                     let times = [deadline, transfer.stalled_at, unseen, stragglers, beat];
                     tokio::select! {
                         biased;
-                        () = cancel.as_mut() => return Ok(Heard::Cancel),
+                        () = cancel.as_mut() => return Ok(WaitOutcome::Cancel),
                         () = at(times.into_iter().flatten().min()) => {
                             let now = Instant::now();
                             let is_over = |time: Option<Instant>| time.is_some_and(|time| time <= now);
                             if is_over(deadline) {
-                                return Ok(Heard::TimeUp);
+                                return Ok(WaitOutcome::TimeUp);
                             }
                             if is_over(transfer.stalled_at) {
-                                return Ok(Heard::Stalled(transfer.stalled()));
+                                return Ok(WaitOutcome::Stalled(transfer.stalled()));
                             }
                             if is_over(unseen) {
-                                return Ok(Heard::Stalled(transfer.unseen()));
+                                return Ok(WaitOutcome::Stalled(transfer.unseen()));
                             }
                             if is_over(stragglers) {
                                 stragglers = None;
@@ -225,12 +225,12 @@ impl<C: Channel> Talk<C> {
             match frame {
                 Frame::Output(output) => {
                     transfer.end();
-                    return Ok(Heard::This(output));
+                    return Ok(WaitOutcome::This(output));
                 }
                 Frame::Ran(output) => {
                     let exit = output.exit.clone();
                     self.spooled = Some(output);
-                    return Ok(Heard::This(CommandOutput {
+                    return Ok(WaitOutcome::This(CommandOutput {
                         exit,
                         stdout: Vec::new(),
                         stderr: Vec::new(),
@@ -238,24 +238,24 @@ impl<C: Channel> Talk<C> {
                     }));
                 }
                 Frame::Host(said) => {
-                    self.host = Some(Told {
+                    self.host = Some(NodeOutput {
                         said,
                         round_trip: self.sent.elapsed(),
                         at: SystemTime::now(),
                     });
                 }
                 Frame::Disk(said) => self.disk = Some(said),
-                Frame::Measured => transfer.begin(),
+                Frame::ProgressAvailable => transfer.begin(),
                 Frame::Progress(parts) => {
                     if let Err(stalled) = transfer.progress(parts) {
-                        return Ok(Heard::Stalled(stalled));
+                        return Ok(WaitOutcome::Stalled(stalled));
                     }
                 }
                 Frame::Manifest(json) => transfer.manifest(&json),
-                Frame::There(digest) => transfer.there(digest),
+                Frame::LayerComplete(digest) => transfer.there(digest),
                 Frame::Came(layers) => transfer.came(layers),
                 Frame::Counted => transfer.counted(),
-                Frame::Tied => self.is_tied = true,
+                Frame::SessionBound => self.is_tied = true,
                 Frame::Stage(stage) if stage == "turn" => {
                     if let Some(limit) = self.turn_limit.take() {
                         let now = Instant::now();
@@ -438,7 +438,7 @@ impl<C: Channel> Talk<C> {
         if !self.reader.begun() {
             bytes.extend_from_slice(&self.reader.words());
         }
-        let words = capped(&bytes, WORDS_SHOWN);
+        let words = truncate_bytes(&bytes, WORDS_SHOWN);
         if words.trim().is_empty() {
             String::new()
         } else {
@@ -459,7 +459,7 @@ impl<C: Channel> Talk<C> {
                 FailureKind::NodeSetup,
                 format!(
                     "could not make a private temporary directory or write to it: {}{}",
-                    text::printable(reasons.trim_start_matches("; ")),
+                    text::escape_line(reasons.trim_start_matches("; ")),
                     self.words()
                 ),
             ),
@@ -467,7 +467,7 @@ impl<C: Channel> Talk<C> {
                 FailureKind::NodeSetup,
                 format!(
                     "the node's shell finds no usable \"{}\"",
-                    text::printable(tool)
+                    text::escape_line(tool)
                 ),
             ),
             _ => return self.broken(&"it refused for an unknown reason"),

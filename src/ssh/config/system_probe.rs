@@ -9,7 +9,7 @@ use super::resolved::AddressFamily;
 
 /// Who runs prepull, and where: read once, then plain data.
 #[derive(Debug, Clone)]
-pub struct Ambient {
+pub struct LocalEnv {
     /// The local user's name, from the password database as `ssh` has it.
     pub user: String,
     /// The local user's number.
@@ -22,7 +22,7 @@ pub struct Ambient {
     pub environment: BTreeMap<String, String>,
 }
 
-impl Ambient {
+impl LocalEnv {
     /// Asks the system.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ pub enum Lookup {
 }
 
 /// The world beyond the files. Tests script one.
-pub trait Outside: Send + Sync {
+pub trait SystemProbe: Send + Sync {
     /// Runs a `Match exec` command: whether it ended with status 0.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ pub trait Outside: Send + Sync {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct System;
 
-impl Outside for System {
+impl SystemProbe for System {
     fn run(&self, command: &str) -> Result<bool, String> {
         let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
         // The command's words are the operator's own, from a file that only the operator can write.
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn this_process_has_a_user_a_home_and_a_host_name() {
-        let ambient = Ambient::of_this_process().unwrap();
+        let ambient = LocalEnv::of_this_process().unwrap();
         assert!(!ambient.user.is_empty() && ambient.home.is_absolute());
         assert!(!ambient.hostname.is_empty());
     }

@@ -1,6 +1,6 @@
 //! Becoming root before our program starts, and saying why a node does not let us.
 //!
-//! The login shell runs `become.sh`, which says what it uses (`root sudo PID`) and turns into it. What it
+//! The login shell runs `escalate.sh`, which says what it uses (`root sudo PID`) and turns into it. What it
 //! started says `root begun`; until then the only thing that is ever sent is the password, once, and only
 //! after sudo has shown the prompt that we gave it: where sudo does not ask, the password is not sent.
 
@@ -10,15 +10,16 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::model::{
-    ExitStatus, Failure, FailureKind, Limit, Node, Permit, Retry, Secret, Stage, text::capped,
+    ExitStatus, Failure, FailureKind, Limit, Node, Permit, Retry, Secret, Stage,
+    text::truncate_bytes,
 };
 use crate::ports::{Channel, Session};
 
 use super::frames::{Frame, Reader};
+use super::protocol::{NodeProtocol, WORDS_SHOWN};
 use super::request::{self, nonce};
-use super::talk::{Talk, WORDS_SHOWN};
 
-const SCRIPT: &str = include_str!("become.sh");
+const SCRIPT: &str = include_str!("escalate.sh");
 
 /// How long sudo may take, with the directories and delays of its login. Below the limit for starting.
 const BECOMING_LIMIT: Duration = Duration::from_secs(45);
@@ -27,8 +28,8 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// What was heard until now.
 #[derive(Default)]
-struct Heard {
-    /// What `become.sh` found.
+struct EscalationState {
+    /// What `escalate.sh` found.
     tool: Option<Tool>,
     /// The process that became the tool.
     process: u32,
@@ -52,7 +53,7 @@ enum Tool {
     Missing,
 }
 
-impl<C: Channel> Talk<C> {
+impl<C: Channel> NodeProtocol<C> {
     /// Becomes root on the node. Afterwards the channel's reader is root's, and nothing was sent to it.
     pub(super) async fn become_root<S: Session<Channel = C>>(
         &mut self,
@@ -62,10 +63,10 @@ impl<C: Channel> Talk<C> {
     ) -> Result<(), Failure> {
         let mark = nonce();
         let program_reader = std::mem::replace(&mut self.reader, Reader::new(&mark, (0, 0), 0));
-        let mut heard = Heard::default();
+        let mut heard = EscalationState::default();
         let limits = [start, &Limit::new(BECOMING_LIMIT)];
-        let becoming = self.becoming(session, node, &mark, &mut heard, limits);
-        match limits[1].within(becoming).await {
+        let privilege = self.privilege(session, node, &mark, &mut heard, limits);
+        match limits[1].within(privilege).await {
             Some(result) => result.map_err(|failure| once(failure, heard.sent))?,
             None => {
                 if heard.tool == Some(Tool::Sudo) {
@@ -79,12 +80,12 @@ impl<C: Channel> Talk<C> {
         Ok(())
     }
 
-    async fn becoming<S: Session<Channel = C>>(
+    async fn privilege<S: Session<Channel = C>>(
         &mut self,
         session: &mut S,
         node: &Node,
         mark: &str,
-        heard: &mut Heard,
+        heard: &mut EscalationState,
         limits: [&Limit; 2],
     ) -> Result<(), Failure> {
         // Another host than the one that is known gets no password.
@@ -177,7 +178,7 @@ impl<C: Channel> Talk<C> {
     }
 
     /// Never retried where something else than us may have taken it for a wrong password.
-    fn silent(&self, node: &Node, heard: &Heard, mark: &str) -> Failure {
+    fn silent(&self, node: &Node, heard: &EscalationState, mark: &str) -> Failure {
         let kind = match heard.tool {
             Some(Tool::Sudo) if node.become_password.is_some() => FailureKind::Privilege,
             _ => FailureKind::TimedOut,
@@ -194,12 +195,12 @@ impl<C: Channel> Talk<C> {
         let detail = format!(
             "{what} within {} s{}",
             BECOMING_LIMIT.as_secs(),
-            printed(&self.said(mark))
+            escape_multiline(&self.said(mark))
         );
         Failure::new(kind, self.stage, detail)
     }
 
-    fn not_root(&self, node: &Node, heard: &mut Heard, mark: &str) -> Failure {
+    fn not_root(&self, node: &Node, heard: &mut EscalationState, mark: &str) -> Failure {
         let words = self.said(mark);
         let end = match &self.exit {
             Some(ExitStatus::Code(code)) => format!("exit status {code}"),
@@ -237,7 +238,7 @@ impl<C: Channel> Talk<C> {
             };
             format!("{who} did not start our program: {end}")
         });
-        let detail = format!("{why}{}", printed(&words));
+        let detail = format!("{why}{}", escape_multiline(&words));
         Failure::new(FailureKind::Privilege, Stage::Start, detail)
     }
 }
@@ -297,7 +298,7 @@ fn found(said: &str) -> Option<(Tool, u32)> {
 
 /// What the node printed, without the prompt and without what came before it (sudo's lecture).
 fn shown(stderr: &[u8], mark: &str) -> String {
-    let words = capped(stderr, WORDS_SHOWN);
+    let words = truncate_bytes(stderr, WORDS_SHOWN);
     let prompt = prompt(mark);
     let words = words.split_once(&prompt).map_or(&*words, |(_, rest)| rest);
     let mut lines = words.replace(&prompt, "");
@@ -312,7 +313,7 @@ fn shown(stderr: &[u8], mark: &str) -> String {
     lines.join("\n")
 }
 
-fn printed(words: &str) -> String {
+fn escape_multiline(words: &str) -> String {
     if words.is_empty() {
         String::new()
     } else {
@@ -421,5 +422,5 @@ fn doas_refused(user: &str, words: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "becoming_tests.rs"]
+#[path = "privilege_tests.rs"]
 mod tests;

@@ -13,11 +13,11 @@ use russh::keys::{Algorithm, Certificate, Error as KeyError, HashAlg, PrivateKey
 use russh::{AgentAuthError, Signer};
 
 use super::HostSettings;
-use super::agent::{Agent, Held};
+use super::agent::{Agent, AgentKey};
 use super::key_files::KeyFile;
 
 /// A key to log in with, or a certificate for it.
-pub(super) struct Offer<'a> {
+pub(super) struct KeyCandidate<'a> {
     key: &'a KeyData,
     pub(super) certificate: Option<&'a Certificate>,
     /// The agent that holds the key, and whether it wants to be asked by the certificate.
@@ -29,21 +29,21 @@ pub(super) struct Offer<'a> {
     pub(super) hashes: Vec<Option<HashAlg>>,
 }
 
-impl<'a> Offer<'a> {
+impl<'a> KeyCandidate<'a> {
     /// Looks for whoever can sign for the key: the agent, then the files.
     pub(super) fn new(
         key: &'a KeyData,
         certificate: Option<&'a Certificate>,
-        agent: Option<(&'a Agent, &'a [Held])>,
+        agent: Option<(&'a Agent, &'a [AgentKey])>,
         files: &[&'a KeyFile],
         origin: &'a Path,
     ) -> Self {
         let agent = agent.and_then(|(agent, held)| {
-            let whole = |held: &Held| held.key() == key && held.certificate() == certificate;
+            let whole = |held: &AgentKey| held.key() == key && held.certificate() == certificate;
             if certificate.is_some() && held.iter().any(whole) {
                 return Some((agent, true));
             }
-            let plain = |held: &Held| held.key() == key && held.certificate().is_none();
+            let plain = |held: &AgentKey| held.key() == key && held.certificate().is_none();
             held.iter().any(plain).then_some((agent, false))
         });
         let private = files
@@ -115,7 +115,7 @@ impl<'a> Offer<'a> {
     }
 }
 
-impl fmt::Display for Offer<'_> {
+impl fmt::Display for KeyCandidate<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             out,
@@ -128,7 +128,7 @@ impl fmt::Display for Offer<'_> {
             let principals: Vec<String> = certificate
                 .valid_principals()
                 .iter()
-                .map(|name| crate::model::text::capped(name.as_bytes(), 100))
+                .map(|name| crate::model::text::truncate_bytes(name.as_bytes(), 100))
                 .collect();
             write!(out, " with a certificate for {}", principals.join(", "))?;
             let now = std::time::SystemTime::now();
@@ -146,15 +146,15 @@ impl fmt::Display for Offer<'_> {
 }
 
 /// What russh asks for a signature.
-pub(super) struct OfferSigner<'a> {
-    pub(super) offer: &'a Offer<'a>,
+pub(super) struct CandidateSigner<'a> {
+    pub(super) offer: &'a KeyCandidate<'a>,
     /// The session that is signed for, as agents know it.
     pub(super) session: Option<&'a AgentSessionBinding>,
     /// Why the agent did not sign although it holds the key.
     pub(super) agents_refusal: Option<String>,
 }
 
-impl Signer for OfferSigner<'_> {
+impl Signer for CandidateSigner<'_> {
     type Error = AgentAuthError;
 
     async fn auth_sign(

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::RunInfo;
 use super::document::is_unseen;
-use super::groups::Causes;
+use super::groups::FailureGroups;
 use super::meter::Meter;
-use crate::model::{Event, Fact, Image, Outcome, Record, Stage, StopReason, Tries, Work};
+use crate::model::{Event, EventKind, Image, Outcome, Record, Stage, StopReason, Tries, Work};
 
 /// How many nodes are in which state. Every node is in one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl AtWork {
 
 /// A node's last try that failed, while another is to come.
 #[derive(Debug, Clone, Copy)]
-pub struct Again {
+pub struct PendingRetry {
     /// The number of the next try, or of the one that goes on.
     pub attempt: usize,
     /// When it is due.
@@ -75,17 +75,17 @@ struct Place {
 
 /// Where a run stands.
 #[derive(Debug, Clone)]
-pub struct Board {
+pub struct RunState {
     /// What is known of the run.
     pub info: Arc<RunInfo>,
     /// The nodes at work.
     pub working: BTreeMap<usize, AtWork>,
     /// The nodes that have a further try before them, or are at it.
-    pub again: BTreeMap<usize, Again>,
+    pub again: BTreeMap<usize, PendingRetry>,
     /// Why tries failed that are followed by another.
-    pub retried: Causes,
+    pub retried: FailureGroups,
     /// Why nodes are not as they were wanted.
-    pub failed: Causes,
+    pub failed: FailureGroups,
     /// Until when registries are left alone.
     pub paused: BTreeMap<String, Duration>,
     /// Why no further node is started.
@@ -107,7 +107,7 @@ pub struct Board {
     unseen: BTreeSet<usize>,
 }
 
-impl Board {
+impl RunState {
     /// A board on which nothing has happened.
     pub fn new(info: Arc<RunInfo>) -> Self {
         let nodes = info.plan.fleet.nodes().len();
@@ -116,8 +116,8 @@ impl Board {
             info,
             working: BTreeMap::new(),
             again: BTreeMap::new(),
-            retried: Causes::default(),
-            failed: Causes::default(),
+            retried: FailureGroups::default(),
+            failed: FailureGroups::default(),
             paused: BTreeMap::new(),
             stopping: None,
             wave: None,
@@ -136,8 +136,8 @@ impl Board {
     /// Takes note of a fact.
     pub fn apply(&mut self, event: &Event) {
         match &event.fact {
-            Fact::WaveStarted { wave, nodes } => self.wave = Some((*wave, *nodes)),
-            Fact::NodeStarted { node } => {
+            EventKind::WaveStarted { wave, nodes } => self.wave = Some((*wave, *nodes)),
+            EventKind::NodeStarted { node } => {
                 let work = AtWork {
                     since: event.at,
                     stage: None,
@@ -147,7 +147,7 @@ impl Board {
                 };
                 self.working.insert(*node, work);
             }
-            Fact::NodeStage { node, item, stage } => {
+            EventKind::NodeStage { node, item, stage } => {
                 if let Some(work) = self.working.get_mut(node) {
                     (work.stage, work.item) = (Some(*stage), *item);
                     if *stage != Stage::Verify {
@@ -155,13 +155,13 @@ impl Board {
                     }
                 }
             }
-            Fact::Progress {
+            EventKind::Progress {
                 node,
                 item,
                 bytes,
                 total,
             } => self.progress(event.at, *node, *item, *bytes, *total),
-            Fact::AttemptFailed {
+            EventKind::AttemptFailed {
                 node,
                 item,
                 attempt,
@@ -175,7 +175,7 @@ impl Board {
                     place.tries.note(is_pull, Some(failure));
                     tries = place.tries.ended;
                 }
-                let again = Again {
+                let again = PendingRetry {
                     attempt: tries + 1,
                     due: event.at + *retry_in,
                     cause,
@@ -183,15 +183,19 @@ impl Board {
                 };
                 self.again.insert(*node, again);
             }
-            Fact::Finished { node, item, record } => self.finished(event.at, *node, *item, record),
-            Fact::NodeLeft { node, .. } => {
+            EventKind::Finished { node, item, record } => {
+                self.finished(event.at, *node, *item, record)
+            }
+            EventKind::NodeLeft { node, .. } => {
                 self.working.remove(node);
             }
-            Fact::RegistryPaused { registry, length } => {
+            EventKind::RegistryPaused { registry, length } => {
                 self.paused.insert(registry.clone(), event.at + *length);
             }
-            Fact::Stalled { .. } | Fact::Preflighted { .. } | Fact::RuntimeFound { .. } => {}
-            Fact::Stopping { reason } => self.stopping = Some(*reason),
+            EventKind::Stalled { .. }
+            | EventKind::Preflighted { .. }
+            | EventKind::RuntimeFound { .. } => {}
+            EventKind::Stopping { reason } => self.stopping = Some(*reason),
         }
     }
 
@@ -271,8 +275,8 @@ impl Board {
     }
 
     /// The nodes between two tries.
-    pub fn waiting(&self) -> impl Iterator<Item = (usize, &Again)> {
-        let waits = |(node, _): &(&usize, &Again)| !self.working.contains_key(node);
+    pub fn waiting(&self) -> impl Iterator<Item = (usize, &PendingRetry)> {
+        let waits = |(node, _): &(&usize, &PendingRetry)| !self.working.contains_key(node);
         let again = self.again.iter().filter(waits);
         again.map(|(node, again)| (*node, again))
     }
@@ -300,7 +304,7 @@ impl Board {
     }
 
     /// When a node may be tried again, as far as is known: also later than was said, if its registry is left alone.
-    pub fn due(&self, again: &Again) -> Duration {
+    pub fn due(&self, again: &PendingRetry) -> Duration {
         let image = self.info.plan.work.image(again.item);
         let paused = image.and_then(|image| self.paused.get(image.registry()));
         again.due.max(paused.copied().unwrap_or_default())
