@@ -521,14 +521,19 @@ perform() {
     [ "$delivery" != input ] || [ -s "$dir/stdout" ] || return
     answered=yes
     cut=0
-    size_stdout=$(($(wc -c <"$dir/stdout")))
+    {
+        read -r size_stdout line
+        read -r size_stderr line
+    } <<EOF
+$(wc -c "$dir/stdout" "$dir/stderr")
+EOF
     [ "$size_stdout" -le "$limit_stdout" ] || cut=1 size_stdout=$limit_stdout
-    size_stderr=$(($(wc -c <"$dir/stderr")))
     [ "$size_stderr" -le "$limit_stderr" ] || cut=1 size_stderr=$limit_stderr
     [ -z "$2" ] || count_new
     [ -z "$is_pulled" ] || count_image
     frame "output $code $size_stdout $size_stderr $cut"
-    head -c "$size_stdout" "$dir/stdout" && head -c "$size_stderr" "$dir/stderr" || lost=yes
+    [ "$size_stdout" = 0 ] || head -c "$size_stdout" "$dir/stdout" || lost=yes
+    [ "$size_stderr" = 0 ] || head -c "$size_stderr" "$dir/stderr" || lost=yes
 }
 
 #call

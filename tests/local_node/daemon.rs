@@ -8,7 +8,7 @@ use prepull::node::Completion;
 
 use super::runtime::FakeRuntime;
 use super::scenarios::{How, MINUTE, assert_pulled, docker_with, hostile, pull, pull_how, told_by};
-use super::{Place, Shells, contains, find, processes};
+use super::{Place, Shells, contains, find, hostile, processes};
 
 /// A docker whose daemon is asked; its client has a login of its own kind.
 pub fn asked(question: &str) -> FakeRuntime {
@@ -35,6 +35,7 @@ fn how(stall: Option<Duration>) -> How<'static> {
 /// The request arrives unchanged, in nobody's arguments or environment and in no file, and has no end.
 pub async fn dockers_daemon_is_asked_and_no_file_holds_the_login(shells: &Shells) {
     let place = Place::new(shells).noisy();
+    let user = hostile::User::on(&place);
     let secret = format!("unseen-unseen-unseen {}", hostile().replace('\n', " "));
     let watches = format!(
         r#"exec 3<&0
@@ -74,6 +75,10 @@ while ! [ -e "$FAKE/go" ]; do sleep 0.05; done
         place.text("fake/log")
     );
     place.assert_clean().await;
+    for folder in ["/tmp", "/dev/shm"] {
+        // Nor the place where it would have been.
+        assert!(!user.private(folder).exists(), "{shells:?}: {folder}");
+    }
 }
 
 /// A layer's size is known when it begins to arrive, and the sum when all of them are.
