@@ -5,6 +5,7 @@
 //! time; a node that waits for its next try gives its place to another.
 
 mod canary;
+mod context;
 mod facts;
 mod logins;
 mod pins;
@@ -30,6 +31,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::model::{EventKind, NodeRecord, Plan, Portion, Spool, StopReason};
 use crate::ports::{self, Runtime, Transport};
 use canary::Canary;
+use context::RunContext;
 use facts::Facts;
 use logins::CurrentLogins;
 use pins::Pins;
@@ -44,34 +46,6 @@ pub struct Finish {
     pub nodes: Vec<NodeRecord>,
     /// Why it ended before everything was tried; `None` when everything was.
     pub stopped: Option<StopReason>,
-}
-
-/// What all visits of a run share.
-struct RunContext<'a, T> {
-    plan: &'a Plan,
-    transport: &'a T,
-    runtimes: &'a [&'a dyn Runtime],
-    facts: Facts,
-    began: Instant,
-    /// Set once what runs is to be cancelled.
-    cancel: watch::Receiver<Option<StopReason>>,
-    registries: Registries,
-    logins: CurrentLogins<'a>,
-    pins: Pins,
-    /// What commands print.
-    spool: Arc<Spool>,
-    /// When the first pull began that is still to show whether it can work.
-    first_pull: watch::Sender<Option<Instant>>,
-}
-
-impl<T> RunContext<'_, T> {
-    async fn emit(&self, fact: EventKind) {
-        self.facts.emit(fact).await;
-    }
-
-    fn try_emit(&self, fact: EventKind) {
-        self.facts.try_emit(fact);
-    }
 }
 
 /// Runs the plan to its end, which always comes with one outcome for every (node, item).
@@ -108,24 +82,66 @@ pub async fn run<T: Transport>(
 struct Scheduler<'a, T> {
     context: &'a RunContext<'a, T>,
     cancel: watch::Sender<Option<StopReason>>,
-    /// The first node that was not started yet.
+    phase: Phase,
+    stop: Stop,
+    /// The first node that was not started yet in this phase.
     fresh: usize,
     /// Cumulative ends of the waves still to come; the last is the fleet's size.
     waves: std::vec::IntoIter<usize>,
-    wave: usize,
-    /// Nodes below this one may start.
-    wave_end: usize,
     /// Nodes that wait for their next try.
     waiting: BinaryHeap<Reverse<Waiting>>,
-    done: Vec<Option<NodeState>>,
-    /// Whether all nodes are still being asked whether they are ready; no node pulls until then.
-    is_asking: bool,
-    /// Nodes that are ready, and wait for the others.
-    ready: Vec<Option<NodeState>>,
+    /// Where each node's state is, in the fleet's order.
+    nodes: Vec<Slot>,
     failed_nodes: usize,
     canary: Canary,
-    /// Why no fresh node is started any more.
-    stopped: Option<StopReason>,
+}
+
+/// What the nodes at work are doing.
+enum Phase {
+    /// All are asked whether they are ready; none pulls until then.
+    Preflight,
+    /// They work, wave after wave.
+    Running {
+        /// The wave that was started last, from 1; 0 before the first.
+        wave: usize,
+        /// Nodes below this one may start.
+        end: usize,
+    },
+}
+
+impl Phase {
+    const START: Self = Self::Running { wave: 0, end: 0 };
+}
+
+/// Whether the run ends early, and why.
+#[derive(Clone, Copy)]
+enum Stop {
+    No,
+    /// No node is started any more; what runs goes on.
+    NoNewNodes(StopReason),
+    /// What runs is cancelled, too.
+    Cancelled(StopReason),
+}
+
+impl Stop {
+    fn reason(self) -> Option<StopReason> {
+        match self {
+            Self::No => None,
+            Self::NoNewNodes(reason) | Self::Cancelled(reason) => Some(reason),
+        }
+    }
+}
+
+/// Where a node's state is.
+enum Slot {
+    /// Nowhere yet: the node was not started.
+    Fresh,
+    /// Here: the node passed the preflight, and waits for the others.
+    Ready(NodeState),
+    /// With a visit, or among those that wait for their next try.
+    Out,
+    /// Here: the node has all its outcomes.
+    Done(NodeState),
 }
 
 /// A node that waits for its next try; ordered by time, then by the fleet's order.
@@ -163,17 +179,17 @@ impl<'a, T: Transport> Scheduler<'a, T> {
         Self {
             context,
             cancel,
+            phase: match context.plan.wants_preflight() {
+                true => Phase::Preflight,
+                false => Phase::START,
+            },
+            stop: Stop::No,
             fresh: 0,
             waves: wave_ends(&context.plan.policy.waves, nodes).into_iter(),
-            wave: 0,
-            wave_end: 0,
             waiting: BinaryHeap::new(),
-            done: (0..nodes).map(|_| None).collect(),
-            is_asking: preflight::is_wanted(context.plan),
-            ready: (0..nodes).map(|_| None).collect(),
+            nodes: (0..nodes).map(|_| Slot::Fresh).collect(),
             failed_nodes: 0,
             canary: Canary::new(context.plan),
-            stopped: None,
         }
     }
 
@@ -190,15 +206,14 @@ impl<'a, T: Transport> Scheduler<'a, T> {
             {
                 at_work.push(visit(self.context, state));
             }
-            if at_work.is_empty() && (self.is_cancelled() || self.waiting.is_empty()) {
-                if self.is_asking && !self.is_cancelled() {
-                    self.end_preflight().await;
-                    continue;
+            if at_work.is_empty() && self.is_cancelled() {
+                break;
+            }
+            if at_work.is_empty() && self.waiting.is_empty() {
+                match self.next_phase().await {
+                    true => continue,
+                    false => break,
                 }
-                if self.is_cancelled() || !self.start_next_wave().await {
-                    break;
-                }
-                continue;
             }
             let next_due = self.waiting.peek().map(|Reverse(waiting)| waiting.due);
             let has_room = at_work.len() < parallel;
@@ -241,7 +256,7 @@ impl<'a, T: Transport> Scheduler<'a, T> {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.cancel.borrow().is_some()
+        matches!(self.stop, Stop::Cancelled(_))
     }
 
     /// The node to let in now: one whose next try is due, else one that was not started yet.
@@ -257,31 +272,28 @@ impl<'a, T: Transport> Scheduler<'a, T> {
         {
             return self.waiting.pop().map(|Reverse(waiting)| waiting.state);
         }
-        while self.stopped.is_none()
-            && self.fresh < self.last_to_start()
-            && (self.is_asking || self.canary.lets_in(self.fresh))
-        {
+        while self.may_start(self.fresh) {
             let node = self.fresh;
             self.fresh += 1;
-            if self.done[node].is_some() {
-                // The preflight had the last word on it, and it shows nothing of the registry.
-                self.canary.asks_another();
-                continue;
-            }
-            let mut state = self.ready[node]
-                .take()
-                .unwrap_or_else(|| NodeState::new(node, self.context.plan));
+            let mut state = match std::mem::replace(&mut self.nodes[node], Slot::Out) {
+                Slot::Fresh => NodeState::new(node, self.context.plan),
+                Slot::Ready(state) => state,
+                decided @ (Slot::Out | Slot::Done(_)) => {
+                    // The preflight had the last word on it, and it shows nothing of the registry.
+                    self.nodes[node] = decided;
+                    self.canary.asks_another();
+                    continue;
+                }
+            };
             if state.next_due().is_none() {
                 // An earlier run did all of it.
                 self.canary.asks_another();
-                self.done[node] = Some(state);
+                self.nodes[node] = Slot::Done(state);
                 continue;
             }
             // Read after the state was made: what is due from the start is due now.
             let now = Instant::now();
-            self.context
-                .registries
-                .postpone(&mut state, self.context.plan, now);
+            state.postpone(self.context, now);
             match state.next_due() {
                 // Every registry it needs is pausing: connecting now would only hold a place.
                 Some(due) if due > now => self.waiting.push(Reverse(Waiting { due, state })),
@@ -291,20 +303,33 @@ impl<'a, T: Transport> Scheduler<'a, T> {
         None
     }
 
-    /// Nodes below this one may start.
-    fn last_to_start(&self) -> usize {
-        match self.is_asking {
-            true => self.done.len(),
-            false => self.wave_end,
+    /// Whether the node with this number may start now.
+    fn may_start(&self, node: usize) -> bool {
+        let is_let_in = match self.phase {
+            Phase::Preflight => node < self.nodes.len(),
+            Phase::Running { end, .. } => node < end && self.canary.lets_in(node),
+        };
+        is_let_in && matches!(self.stop, Stop::No)
+    }
+
+    /// Goes on once no node is at work and none waits; false when nothing is left to be started.
+    async fn next_phase(&mut self) -> bool {
+        match self.phase {
+            Phase::Preflight => {
+                self.end_preflight().await;
+                true
+            }
+            Phase::Running { wave, .. } => self.start_wave(wave + 1).await,
         }
     }
 
     /// Every node has answered, or failed to: those that are ready may pull.
     async fn end_preflight(&mut self) {
-        self.is_asking = false;
+        self.phase = Phase::START;
         self.fresh = 0;
+        let is_ready = |slot: &&Slot| matches!(slot, Slot::Ready(_));
         let fact = EventKind::Preflighted {
-            ready: self.ready.iter().flatten().count(),
+            ready: self.nodes.iter().filter(is_ready).count(),
             failed: self.failed_nodes,
         };
         self.context.emit(fact).await;
@@ -313,38 +338,33 @@ impl<'a, T: Transport> Scheduler<'a, T> {
 
     /// A node comes out of the window: it is done, or waits.
     async fn take_back(&mut self, state: NodeState) {
-        let is_ready = self.is_asking && state.is_ready;
+        let is_asked = matches!(self.phase, Phase::Preflight);
+        let is_ready = is_asked && state.is_ready;
         let is_given_up = self.context.transport.has_given_up_a_password();
         if (self.canary).finds_password_refused(&state, is_ready, is_given_up) {
             self.stop_starting(StopReason::PasswordRefused).await;
         }
-        if !self.is_asking && self.canary.judge(&state) {
+        if !is_asked && self.canary.judge(&state) {
             self.stop_starting(StopReason::Canary).await;
         }
-        match state.next_due() {
-            Some(_) if is_ready => {
-                let node = state.node;
-                self.ready[node] = Some(state);
-            }
-            Some(due) => self.waiting.push(Reverse(Waiting { due, state })),
-            None => self.node_is_done(state).await,
-        }
-    }
-
-    async fn node_is_done(&mut self, state: NodeState) {
-        if state.has_failed() {
-            self.failed_nodes += 1;
-            // A preflight is to name all that is wrong.
-            if !self.is_asking {
-                self.heed_failure_limit().await;
-            }
-        }
         let node = state.node;
-        self.done[node] = Some(state);
+        match state.next_due() {
+            Some(_) if is_ready => self.nodes[node] = Slot::Ready(state),
+            Some(due) => self.waiting.push(Reverse(Waiting { due, state })),
+            None => {
+                let has_failed = state.has_failed();
+                self.nodes[node] = Slot::Done(state);
+                self.failed_nodes += usize::from(has_failed);
+                // A preflight is to name all that is wrong.
+                if has_failed && !is_asked {
+                    self.heed_failure_limit().await;
+                }
+            }
+        }
     }
 
     async fn heed_failure_limit(&mut self) {
-        let nodes = self.context.plan.fleet.nodes().len();
+        let nodes = self.nodes.len();
         let limit = self.context.plan.policy.max_failures;
         if limit.is_some_and(|limit| self.failed_nodes >= limit.nodes(nodes)) {
             self.stop_starting(StopReason::FailureLimit).await;
@@ -353,36 +373,32 @@ impl<'a, T: Transport> Scheduler<'a, T> {
 
     /// No fresh node is started from here on. Says so only when that leaves something out.
     async fn stop_starting(&mut self, reason: StopReason) {
-        if self.stopped.is_none() && self.fresh < self.done.len() {
-            self.stopped = Some(reason);
+        if matches!(self.stop, Stop::No) && self.fresh < self.nodes.len() {
+            self.stop = Stop::NoNewNodes(reason);
             self.context.emit(EventKind::Stopping { reason }).await;
         }
     }
 
     /// No fresh node is started, and what runs or waits is given up.
     async fn cancel_all(&mut self, reason: StopReason) {
-        self.stopped = Some(reason);
+        self.stop = Stop::Cancelled(reason);
         self.cancel.send_replace(Some(reason));
         self.context.emit(EventKind::Stopping { reason }).await;
     }
 
-    /// Opens the next wave; false when the last one is over or nothing may start any more.
-    async fn start_next_wave(&mut self) -> bool {
-        if self.failed_nodes > 0 && self.wave > 0 {
+    /// Opens a wave; false when the last one is over or nothing may start any more.
+    async fn start_wave(&mut self, wave: usize) -> bool {
+        if self.failed_nodes > 0 && wave > 1 {
             self.stop_starting(StopReason::WaveFailed).await;
         }
-        if self.stopped.is_some() {
+        if !matches!(self.stop, Stop::No) {
             return false;
         }
         let Some(end) = self.waves.next() else {
             return false;
         };
-        self.wave += 1;
-        self.wave_end = end;
-        let fact = EventKind::WaveStarted {
-            wave: self.wave,
-            nodes: end,
-        };
+        self.phase = Phase::Running { wave, end };
+        let fact = EventKind::WaveStarted { wave, nodes: end };
         self.context.emit(fact).await;
         true
     }
@@ -391,22 +407,21 @@ impl<'a, T: Transport> Scheduler<'a, T> {
     async fn finish(mut self) -> Finish {
         for Reverse(Waiting { state, .. }) in self.waiting.drain() {
             let node = state.node;
-            self.done[node] = Some(state);
+            self.nodes[node] = Slot::Done(state);
         }
-        let mut nodes = Vec::with_capacity(self.done.len());
-        for (node, (state, ready)) in self.done.into_iter().zip(self.ready).enumerate() {
-            let mut state = state
-                .or(ready)
-                .unwrap_or_else(|| NodeState::new(node, self.context.plan));
-            if let Some(reason) = self.stopped {
+        let stopped = self.stop.reason();
+        let mut nodes = Vec::with_capacity(self.nodes.len());
+        for (node, slot) in self.nodes.into_iter().enumerate() {
+            let mut state = match slot {
+                Slot::Ready(state) | Slot::Done(state) => state,
+                Slot::Fresh | Slot::Out => NodeState::new(node, self.context.plan),
+            };
+            if let Some(reason) = stopped {
                 state.abandon(self.context, reason).await;
             }
             nodes.push(state.into_record());
         }
-        Finish {
-            nodes,
-            stopped: self.stopped,
-        }
+        Finish { nodes, stopped }
     }
 }
 

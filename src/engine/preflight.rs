@@ -4,12 +4,11 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
-use super::RunContext;
+use super::context::{RunContext, guarded};
 use super::state::NodeState;
-use super::visit::{cancelled, guarded, runtime_of};
 use crate::model::{
     EventKind, Failure, FailureKind, Image, Manifest, NodeFacts, Outcome, Plan, Preflight,
-    PullWhen, Stage, Work, manifest_for,
+    PullWhen, Stage, manifest_for,
 };
 use crate::node::{self, Completion};
 use crate::ports::{Session, Transport};
@@ -17,11 +16,6 @@ use crate::ports::{Session, Transport};
 /// How far a node's clock may be off, in milliseconds. Beyond it, tokens that a registry has just made are not valid
 /// yet, or not any more; certificates follow.
 const CLOCK_LIMIT: u64 = 5 * 60 * 1000;
-
-/// Whether the plan has something to ask for.
-pub(super) fn is_wanted(plan: &Plan) -> bool {
-    plan.policy.preflight.is_some() && matches!(plan.work, Work::Pull(_))
-}
 
 /// Asks one node. What is there already gets its outcome; what cannot be pulled gets its failure.
 pub(super) async fn ask<T: Transport>(
@@ -43,9 +37,9 @@ pub(super) async fn ask<T: Transport>(
         .iter()
         .filter_map(|item| plan.work.image(*item).cloned())
         .collect();
-    let answer = match runtime_of(context, state.runtime) {
+    let answer = match context.runtime(state.runtime) {
         Ok(runtime) => {
-            let asking = node::facts(&mut session, node, runtime, &images, cancelled(context));
+            let asking = node::facts(&mut session, node, runtime, &images, context.cancelled());
             guarded(Stage::Preflight, asking).await
         }
         Err(failure) => Err(failure),
@@ -218,7 +212,7 @@ fn megabytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ClockOffset, Layer, LocalImage, PlannedImage, Policy};
+    use crate::model::{ClockOffset, Layer, LocalImage, PlannedImage, Policy, Work};
 
     fn manifest(architecture: Option<&str>, layers: &[(&str, u64)]) -> Manifest {
         Manifest {

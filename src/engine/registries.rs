@@ -7,17 +7,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::retry::jitter;
-use super::state::NodeState;
-use crate::model::{FailureKind, Plan, Policy, Work};
-
-/// How long the first pause of a rate-limited registry is, in ceilings of the back-off: a registry
-/// that counts pulls needs longer to forgive than one that was briefly away.
-const RATE_LIMIT_FACTOR: u32 = 8;
-
-/// How many attempts have to find a registry unavailable, with none that succeeds in between, until all nodes wait
-/// for it: one alone may be that node's own trouble.
-const OUTAGE: usize = 2;
+use super::retry::{RegistryEffect, RegistryView};
+use crate::model::Policy;
 
 /// How many nodes are let in first after a pause. With every pull that succeeds it is twice as many.
 const FIRST_AFTER_A_PAUSE: usize = 4;
@@ -93,29 +84,38 @@ impl Registries {
         }
     }
 
-    /// When pulls from this registry may go on; `None` when they may now.
-    pub(super) fn paused_until(&self, registry: &str, now: Instant) -> Option<Instant> {
-        self.states()
-            .get(registry)
-            .map(|gate| gate.until)
-            .filter(|until| *until > now)
+    /// What is known about a registry.
+    pub(super) fn view(&self, registry: &str) -> RegistryView {
+        let view = |gate: &RegistryState| RegistryView {
+            paused_until: Some(gate.until),
+            failures: gate.failures,
+        };
+        self.states().get(registry).map(view).unwrap_or_default()
     }
 
-    /// Pauses a registry for all nodes, if at all. Returns for how long, from `now` on, if that is longer than before.
+    /// When pulls from this registry may go on; `None` when they may now.
+    pub(super) fn paused_until(&self, registry: &str, now: Instant) -> Option<Instant> {
+        let view = self.view(registry);
+        view.paused_until.filter(|until| *until > now)
+    }
+
+    /// Takes what a failed attempt means for a registry. Returns for how long it pauses from `now` on, if that is longer
+    /// than before.
     pub(super) fn on_failure(
         &self,
         registry: &str,
-        kind: FailureKind,
-        pause: Option<Duration>,
+        effect: RegistryEffect,
         now: Instant,
     ) -> Option<Duration> {
-        let length = pause?;
+        let pause = match effect {
+            RegistryEffect::None => return None,
+            RegistryEffect::Count => None,
+            RegistryEffect::Pause(length) => Some(length),
+        };
         let first = FIRST_AFTER_A_PAUSE.min(self.most);
         self.with(registry, |gate| {
             gate.failures += 1;
-            if kind != FailureKind::RateLimited && gate.failures < OUTAGE {
-                return None;
-            }
+            let length = pause?;
             let is_longer = now + length > gate.until;
             gate.until = gate.until.max(now + length);
             gate.limit = first;
@@ -132,48 +132,6 @@ impl Registries {
         });
         self.changed.notify_waiters();
     }
-
-    /// Moves the node's open items behind the pauses of their registries. Each gets a moment of its
-    /// own within half a pause after the end, so that the nodes do not come back all at once.
-    pub(super) fn postpone(&self, state: &mut NodeState, plan: &Plan, now: Instant) {
-        let node = state.node;
-        for (index, item) in state.items.iter_mut().enumerate() {
-            let Some(image) = plan.work.image(index) else {
-                continue;
-            };
-            if item.due > now || matches!(plan.work, Work::Check(_) | Work::Probe(_)) {
-                continue;
-            }
-            if let Some(until) = self.paused_until(image.registry(), now) {
-                let attempt = u32::try_from(item.attempts.len()).unwrap_or(u32::MAX);
-                item.due = until + jitter(&plan.policy, node, attempt, spread(until - now));
-            }
-        }
-    }
-}
-
-/// How long a registry pauses for all nodes after a failure of this kind at attempt `number`, after which this node
-/// itself waits for `wait`.
-pub(super) fn pause(
-    policy: &Policy,
-    kind: FailureKind,
-    number: u32,
-    wait: Duration,
-) -> Option<Duration> {
-    match kind {
-        FailureKind::RateLimited => {
-            let ceiling = policy.backoff.ceiling(number);
-            let length = ceiling.saturating_mul(RATE_LIMIT_FACTOR);
-            Some(length.min(policy.backoff.max))
-        }
-        FailureKind::RegistryUnavailable => Some(wait),
-        _ => None,
-    }
-}
-
-/// Over how long the nodes come back after a pause.
-pub(super) fn spread(pause: Duration) -> Duration {
-    pause / 2
 }
 
 /// A place among those that pull from a registry.
@@ -209,14 +167,14 @@ mod tests {
     async fn after_a_pause_few_are_let_in_and_twice_as_many_with_every_success() {
         let registries = Registries::new(&Policy::default());
         let now = Instant::now();
-        let pause = Some(Duration::from_secs(5));
-        registries.on_failure("r", FailureKind::RegistryUnavailable, pause, now);
-        assert_eq!(
-            registries.paused_until("r", now),
-            None,
-            "one alone is no outage"
-        );
-        registries.on_failure("r", FailureKind::RegistryUnavailable, pause, now);
+        let length = Duration::from_secs(5);
+        registries.on_failure("r", RegistryEffect::Count, now);
+        assert_eq!(registries.paused_until("r", now), None, "it only counts");
+        assert_eq!(registries.view("r").failures, 1);
+        let pause = RegistryEffect::Pause(length);
+        assert_eq!(registries.on_failure("r", pause, now), Some(length));
+        assert_eq!(registries.on_failure("r", pause, now), None, "no longer");
+        assert_eq!(registries.view("r").failures, 3);
         assert_eq!(
             registries.paused_until("r", now),
             Some(now + Duration::from_secs(5))

@@ -5,17 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::RunContext;
-use super::registries::{pause, spread};
-use super::retry::{goes_on, is_out_of_reach, jitter, may_retry, was_refused_once};
+use super::context::RunContext;
+use super::retry::{Decision, FailedAttempt, after_pause, decide, goes_on, is_out_of_reach};
 use super::transfer_stats::TransferStats;
 use crate::model::{
-    Attempt, EventKind, Failure, FailureKind, NodeRecord, Outcome, Plan, Record, RuntimeKind,
-    StopReason,
+    Attempt, EventKind, Failure, FailureKind, Image, NodeRecord, Outcome, Plan, Record,
+    RuntimeKind, StopReason, Work,
 };
-
-/// How often at most a lost connection costs no attempt: a node that breaks every one must not hold a run for ever.
-const FORGIVEN: usize = 200;
 
 /// One node's place in the run. Either the scheduler or one visit holds it, never both.
 pub(super) struct NodeState {
@@ -78,7 +74,7 @@ impl NodeState {
             node,
             runtime: plan.fleet.nodes()[node].runtime,
             platform: None,
-            is_ready: !super::preflight::is_wanted(plan),
+            is_ready: !plan.wants_preflight(),
             items: (0..plan.work.items())
                 .map(|item| ItemState {
                     attempts: Vec::new(),
@@ -163,74 +159,78 @@ impl NodeState {
             }
         }
         let (node, item) = (self.node, &mut self.items[index]);
-        let alone = self.alone_until.is_some_and(|until| until > now) && item.forgiven < FORGIVEN;
         let number = item.next_number();
         item.attempts.push(Attempt {
             number,
             elapsed: now - attempt_began,
             failure: result.as_ref().err().cloned(),
         });
-        let has_new_login = item.has_new_login && was_refused_once(&item.attempts);
+        let registry = plan.work.image(index).map(Image::registry);
         let outcome = match result {
             Ok(outcome) => {
-                if let (Outcome::Pulled(_), Some(image)) = (&outcome, plan.work.image(index)) {
-                    context.registries.on_success(image.registry());
+                if let (Outcome::Pulled(_), Some(registry)) = (&outcome, registry) {
+                    context.registries.on_success(registry);
                 }
                 outcome
             }
-            Err(failure)
-                if alone
-                    || has_new_login
-                    || may_retry(
-                        &plan.work,
-                        &plan.policy,
-                        &item.attempts,
-                        item.forgiven,
-                        &failure,
-                    ) =>
-            {
-                let mut ceiling = plan.policy.backoff.ceiling(number);
-                if has_new_login {
-                    ceiling = Duration::ZERO;
-                }
-                if alone {
-                    item.forgiven += 1;
-                    // Whoever comes back late finds nothing any more.
-                    ceiling = ceiling.min(plan.policy.lease / 10);
-                }
-                let mut due = now + jitter(&plan.policy, node, number, ceiling);
-                if let Some(image) = plan.work.image(index) {
-                    let registry = image.registry();
-                    let length = pause(&plan.policy, failure.kind, number, due - now);
-                    let refused =
-                        context
-                            .registries
-                            .on_failure(registry, failure.kind, length, now);
-                    if let Some(length) = refused {
-                        let registry = registry.to_string();
-                        context
-                            .emit(EventKind::RegistryPaused { registry, length })
-                            .await;
-                    }
-                    if let Some(until) = context.registries.paused_until(registry, now)
-                        && until > due
+            Err(failure) => match decide(&FailedAttempt {
+                work: &plan.work,
+                policy: &plan.policy,
+                node,
+                attempts: &item.attempts,
+                forgiven: item.forgiven,
+                failure: &failure,
+                alone_until: self.alone_until,
+                has_new_login: item.has_new_login,
+                registry: registry.map(|registry| context.registries.view(registry)),
+                now,
+            }) {
+                Decision::Finish => Outcome::Failed(failure),
+                Decision::Retry {
+                    at,
+                    is_forgiven,
+                    registry: effect,
+                } => {
+                    item.forgiven += usize::from(is_forgiven);
+                    item.due = at;
+                    if let Some(registry) = registry
+                        && let Some(length) = context.registries.on_failure(registry, effect, now)
                     {
-                        due = until + jitter(&plan.policy, node, number, spread(until - now));
+                        let registry = registry.to_string();
+                        let fact = EventKind::RegistryPaused { registry, length };
+                        context.emit(fact).await;
                     }
+                    let fact = EventKind::AttemptFailed {
+                        node,
+                        item: index,
+                        attempt: number,
+                        failure,
+                        retry_in: at - now,
+                    };
+                    return context.emit(fact).await;
                 }
-                item.due = due;
-                let fact = EventKind::AttemptFailed {
-                    node,
-                    item: index,
-                    attempt: number,
-                    failure,
-                    retry_in: due - now,
-                };
-                return context.emit(fact).await;
-            }
-            Err(failure) => Outcome::Failed(failure),
+            },
         };
         self.set_outcome(context, index, outcome).await;
+    }
+
+    /// Moves the open items that pull behind the pauses of their registries.
+    pub(super) fn postpone<T>(&mut self, context: &RunContext<'_, T>, now: Instant) {
+        let plan = context.plan;
+        if !matches!(plan.work, Work::Pull(_)) {
+            return;
+        }
+        let node = self.node;
+        for (index, item) in self.items.iter_mut().enumerate() {
+            let registry = plan.work.image(index).map(Image::registry);
+            if item.due <= now
+                && let Some(registry) = registry
+                && let Some(until) = context.registries.paused_until(registry, now)
+            {
+                let attempt = u32::try_from(item.attempts.len()).unwrap_or(u32::MAX);
+                item.due = after_pause(&plan.policy, node, attempt, until, now);
+            }
+        }
     }
 
     /// Notes an attempt that was cancelled; its item stays open for [`NodeState::abandon`].

@@ -1,20 +1,15 @@
 //! One visit to a node: connect, find out its runtime, try every item that is due, leave.
 
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
-
 use futures::FutureExt;
 use tokio::time::Instant;
 
-use super::RunContext;
+use super::context::{RunContext, guarded};
 use super::preflight;
 use super::registries::Permit;
 use super::state::NodeState;
-use crate::model::{
-    EventKind, Failure, FailureKind, Outcome, RegistryLogin, RuntimeKind, Stage, Work,
-};
+use crate::model::{EventKind, Failure, FailureKind, Outcome, RegistryLogin, Stage, Work};
 use crate::node::{self, BytesTransferred, Completion, Progress, PullJob, StallPolicy};
-use crate::ports::{PullRequest, Runtime, Session, Transport};
+use crate::ports::{PullRequest, Session, Transport};
 
 /// Tries every item of the node that is due, once. Whatever happens on the way, the state comes back.
 pub(super) async fn visit<T: Transport>(
@@ -70,12 +65,12 @@ async fn open<T: Transport>(
     let connecting = guarded(Stage::Connect, connecting);
     let mut session = tokio::select! {
         biased;
-        () = cancelled(context) => return Ok(Completion::Cancelled),
+        () = context.cancelled() => return Ok(Completion::Cancelled),
         session = connecting => session?,
     };
     if state.runtime.is_none() && !matches!(context.plan.work, Work::Exec(_)) {
         progress(Stage::Probe);
-        let probing = node::probe(&mut session, node, context.runtimes, cancelled(context));
+        let probing = node::probe(&mut session, node, context.runtimes, context.cancelled());
         match guarded(Stage::Probe, probing).await {
             Ok(Completion::Done(runtime)) => {
                 state.runtime = Some(runtime);
@@ -120,9 +115,7 @@ async fn work<T: Transport>(
             break;
         };
         // Another node may have learnt meanwhile that this registry wants a pause.
-        context
-            .registries
-            .postpone(state, context.plan, Instant::now());
+        state.postpone(context, Instant::now());
         if state.items[item].due > Instant::now() {
             continue;
         }
@@ -156,7 +149,7 @@ async fn work<T: Transport>(
                 if failure.kind == FailureKind::RegistryAuth && !state.items[item].has_new_login {
                     state.items[item].has_new_login = tokio::select! {
                         biased;
-                        () = cancelled(context) => false,
+                        () = context.cancelled() => false,
                         renewed = context.logins.is_renewed(item, login.as_ref(), &mut failure) => renewed,
                     };
                 }
@@ -202,7 +195,7 @@ async fn place<'a, T>(
     });
     tokio::select! {
         biased;
-        () = cancelled(context) => None,
+        () = context.cancelled() => None,
         place = entering => Some(Some(place)),
     }
 }
@@ -211,7 +204,7 @@ async fn place<'a, T>(
 async fn login<T>(context: &RunContext<'_, T>, item: usize) -> Option<Option<RegistryLogin>> {
     tokio::select! {
         biased;
-        () = cancelled(context) => None,
+        () = context.cancelled() => None,
         login = context.logins.of(item) => Some(login),
     }
 }
@@ -266,12 +259,12 @@ async fn try_item<T: Transport>(
             });
         }
     };
-    let cancel = cancelled(context);
+    let cancel = context.cancelled();
     match &context.plan.work {
         Work::Pull(images) => {
             let policy = &context.plan.policy;
             let job = PullJob {
-                runtime: runtime_of(context, state.runtime)?,
+                runtime: context.runtime(state.runtime)?,
                 layers: state.platform.as_ref().and_then(|(os, architecture)| {
                     let manifests = context.plan.contents.get(item)?.as_ref()?;
                     let manifest =
@@ -322,7 +315,7 @@ async fn try_item<T: Transport>(
         }
         Work::Check(images) => {
             begins(Stage::Inspect);
-            let runtime = runtime_of(context, state.runtime)?;
+            let runtime = context.runtime(state.runtime)?;
             let platform = context.plan.policy.platform.as_deref();
             let asking = node::check(session, node, runtime, &images[item], platform, cancel);
             let answer = guarded(Stage::Inspect, asking).await?;
@@ -332,7 +325,7 @@ async fn try_item<T: Transport>(
         }
         Work::Probe(images) => {
             begins(Stage::Probe);
-            let runtime = runtime_of(context, state.runtime)?;
+            let runtime = context.runtime(state.runtime)?;
             let asking = node::facts(session, node, runtime, images, cancel);
             let facts = guarded(Stage::Probe, asking).await?;
             Ok(done(facts, |facts| Outcome::Probed(Box::new(facts))))
@@ -350,49 +343,4 @@ fn done<A, B>(ended: Completion<A>, turn: impl FnOnce(A) -> B) -> Completion<B> 
         Completion::Done(value) => Completion::Done(turn(value)),
         Completion::Cancelled => Completion::Cancelled,
     }
-}
-
-pub(super) fn runtime_of<'a, T>(
-    context: &RunContext<'a, T>,
-    kind: Option<RuntimeKind>,
-) -> Result<&'a dyn Runtime, Failure> {
-    let known = |runtime: &&&dyn Runtime| Some(runtime.kind()) == kind;
-    context.runtimes.iter().find(known).copied().ok_or_else(|| {
-        let detail = "no code for this node's runtime";
-        Failure::new(FailureKind::Internal, Stage::Probe, detail)
-    })
-}
-
-/// Resolves once what runs is to be cancelled.
-pub(super) fn cancelled<T>(
-    context: &RunContext<'_, T>,
-) -> impl Future<Output = ()> + Send + use<T> {
-    let mut cancel = context.cancel.clone();
-    async move {
-        if cancel.wait_for(Option::is_some).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// Turns a panic below into a failure of this one attempt, so that every other node goes on.
-///
-/// No async function: that would hold the future twice, and there is one for each node at work.
-pub(super) fn guarded<V>(
-    stage: Stage,
-    future: impl Future<Output = Result<V, Failure>>,
-) -> impl Future<Output = Result<V, Failure>> {
-    AssertUnwindSafe(future)
-        .catch_unwind()
-        .map(move |result| match result {
-            Ok(result) => result,
-            Err(panic) => {
-                let words = panic
-                    .downcast_ref::<&str>()
-                    .map(|text| (*text).to_string())
-                    .or_else(|| panic.downcast_ref::<String>().cloned())
-                    .unwrap_or_else(|| "panic without a message".into());
-                Err(Failure::new(FailureKind::Internal, stage, words))
-            }
-        })
 }

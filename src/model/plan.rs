@@ -27,6 +27,13 @@ pub struct Plan {
     pub pull_token: String,
 }
 
+impl Plan {
+    /// Whether nodes are asked before any of them pulls.
+    pub fn wants_preflight(&self) -> bool {
+        self.policy.preflight.is_some() && matches!(self.work, Work::Pull(_))
+    }
+}
+
 /// What is done on every node: one or more items.
 #[derive(Debug, Clone)]
 pub enum Work {

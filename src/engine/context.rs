@@ -1,0 +1,85 @@
+//! What all visits of a run share.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::facts::Facts;
+use super::logins::CurrentLogins;
+use super::pins::Pins;
+use super::registries::Registries;
+use crate::model::{EventKind, Failure, FailureKind, Plan, RuntimeKind, Spool, Stage, StopReason};
+use crate::ports::Runtime;
+
+/// What all visits of a run share.
+pub(super) struct RunContext<'a, T> {
+    pub(super) plan: &'a Plan,
+    pub(super) transport: &'a T,
+    pub(super) runtimes: &'a [&'a dyn Runtime],
+    pub(super) facts: Facts,
+    pub(super) began: Instant,
+    /// Set once what runs is to be cancelled.
+    pub(super) cancel: watch::Receiver<Option<StopReason>>,
+    pub(super) registries: Registries,
+    pub(super) logins: CurrentLogins<'a>,
+    pub(super) pins: Pins,
+    /// What commands print.
+    pub(super) spool: Arc<Spool>,
+    /// When the first pull began that has yet to show whether it can work.
+    pub(super) first_pull: watch::Sender<Option<Instant>>,
+}
+
+impl<'a, T> RunContext<'a, T> {
+    pub(super) async fn emit(&self, fact: EventKind) {
+        self.facts.emit(fact).await;
+    }
+
+    pub(super) fn try_emit(&self, fact: EventKind) {
+        self.facts.try_emit(fact);
+    }
+
+    /// The code for a node's runtime.
+    pub(super) fn runtime(&self, kind: Option<RuntimeKind>) -> Result<&'a dyn Runtime, Failure> {
+        let known = |runtime: &&&dyn Runtime| Some(runtime.kind()) == kind;
+        self.runtimes.iter().find(known).copied().ok_or_else(|| {
+            let detail = "no code for this node's runtime";
+            Failure::new(FailureKind::Internal, Stage::Probe, detail)
+        })
+    }
+
+    /// Resolves once what runs is to be cancelled.
+    pub(super) fn cancelled(&self) -> impl Future<Output = ()> + Send + use<T> {
+        let mut cancel = self.cancel.clone();
+        async move {
+            if cancel.wait_for(Option::is_some).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Turns a panic below into a failure of this one attempt, so that every other node goes on.
+///
+/// No async function: that would hold the future twice, and there is one for each node at work.
+pub(super) fn guarded<V>(
+    stage: Stage,
+    future: impl Future<Output = Result<V, Failure>>,
+) -> impl Future<Output = Result<V, Failure>> {
+    AssertUnwindSafe(future)
+        .catch_unwind()
+        .map(move |result| result.unwrap_or_else(|panic| Err(panicked(stage, panic.as_ref()))))
+}
+
+fn panicked(stage: Stage, panic: &(dyn Any + Send)) -> Failure {
+    let message = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("panic without a message");
+    Failure::new(FailureKind::Internal, stage, message)
+}
