@@ -21,6 +21,7 @@ test: deny
 	cargo clippy --locked --all-targets --features lab -- -D warnings
 	cargo clippy --locked --all-targets --manifest-path lab/crictl/Cargo.toml --target-dir lab/crictl/target -- -D warnings
 	cargo test --locked --manifest-path lab/crictl/Cargo.toml --target-dir lab/crictl/target
+	lab/shellcheck
 	lab/oracles
 	# Most tests wait more than they work. Signals that are ignored here would stay ignored in prepull, which tests interrupt.
 	RUST_TEST_THREADS=4 env --default-signal=HUP,INT,QUIT,TERM cargo test --locked --features lab --no-fail-fast

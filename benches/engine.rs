@@ -19,6 +19,7 @@ use prepull::model::{
     Backoff, EventKind, ExitStatus, Failure, FailureKind, Fleet, Node, Outcome, Plan, PlannedImage,
     Policy, RegistryLogin, RuntimeKind, Stage, Work,
 };
+use prepull::node::word;
 use prepull::ports::{Channel, ChannelEvent, CredentialSource, Session, Transport};
 use prepull::runtime;
 use scripted::{Answer, Pulls};
@@ -186,7 +187,7 @@ struct Running {
 
 impl Channel for Running {
     async fn write(&mut self, bytes: Bytes) -> Result<(), Failure> {
-        if &bytes[..] == b"done\n" {
+        if &bytes[..] == word::DONE.as_bytes() {
             self.closing = true;
         } else if let Some(answer) = self.node.take(&bytes, self.pulls) {
             self.answer = Some(answer);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use prepull::node::word;
 use russh::keys::PublicKey;
 use russh::server::VerifiedPublicKey;
 use russh::server::{self, Auth, ChannelOpenHandle, Handle, Msg, PublicKeyOffer, Session};
@@ -170,7 +171,7 @@ impl server::Handler for Login {
                 session.data(channel, hello)?;
                 tokio::spawn(end(session.handle(), channel, rest, answer.after));
             }
-        } else if data == b"done\n" {
+        } else if data == word::DONE.as_bytes() {
             tokio::spawn(end(session.handle(), channel, Vec::new(), Duration::ZERO));
         }
         Ok(())

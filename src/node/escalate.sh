@@ -1,6 +1,6 @@
-# Becomes root on a node, in POSIX sh, before program.sh is sent: through sudo, else through doas.
+# Becomes root on a node, in POSIX sh, before the program is sent: through sudo, else through doas.
 #
-# It is sent like program.sh, followed by two lines: a mark for what it prints, and whether we have a
+# It is sent like the program, followed by two lines: a mark for what it prints, and whether we have a
 # password. Only `read` touches the input (single bytes from a pipe): the password that sudo may read and
 # all that follows is still there. The bootstrap left $locale (what LC_ALL was); messages are in C.
 

@@ -1,6 +1,6 @@
 //! The shell protocol between us and a node: start, watch, cancel, collect, clean up.
 //!
-//! Every call is one command on the node: the login shell starts `sh`, which reads `program.sh` and
+//! Every call is one command on the node: the login shell starts `sh`, which reads the program in `program/` and
 //! then its values from standard input. What it prints is a row of frames, read in [`frames`].
 
 mod facts;
@@ -26,6 +26,7 @@ use crate::model::{
 use crate::ports::{NodeCommand, PullRequest, Runtime, Session};
 
 pub use facts::facts;
+pub use protocol::word;
 use protocol::{NodeProtocol, WaitOutcome};
 use request::{Action, Request};
 use transfer::Transfer;

@@ -19,15 +19,30 @@ use super::request::{DetachedPull, LINE, Part, Request};
 use super::transfer::Transfer;
 use super::{ANSWER_LIMIT, Layers, STRAGGLER_LIMIT, StallPolicy};
 
-/// How long the node may take to end a command and clean up; it needs 5 s when TERM does not help.
-const CLEAN_UP_LIMIT: Duration = Duration::from_secs(10);
+/// What prepull says to the program on a node, a line each, newline included. The stand-ins for nodes in tests read them from here, too.
+pub mod word {
+    /// End the command or the pull.
+    pub const CANCEL: &str = "cancel\n";
+    /// The command has ended; what it left running holds its output open: stop reading.
+    pub const ENOUGH: &str = "enough\n";
+    /// We are still here: the lease begins again.
+    pub const BEAT: &str = "beat\n";
+    /// All frames have arrived: the pull's directory can go.
+    pub const DONE: &str = "done\n";
+}
+
+/// How long the program on a node waits between asking the operator's own command to end (TERM) and forcing it (KILL). A
+/// runtime's client only has a connection to close: it gets one second.
+pub(super) const GRACE: Duration = Duration::from_secs(5);
+/// How long the node may take to end a command and clean up: the grace period, and time for a slow node.
+const CLEAN_UP_LIMIT: Duration = Duration::from_secs(GRACE.as_secs() + 5);
 /// How long a command that no longer reads may take to say why.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(5);
 /// How much of standard error is kept, and how much of a node's words is shown.
 const WORDS_KEPT: usize = 16 << 10;
 pub(super) const WORDS_SHOWN: usize = 2000;
 /// How our program exits when another connection goes on with its pull.
-const TAKEN_OVER: u32 = 76;
+pub(super) const TAKEN_OVER: u32 = 76;
 
 /// What a wait came to.
 pub(super) enum WaitOutcome<T> {
@@ -210,11 +225,11 @@ impl<C: Channel> NodeProtocol<C> {
                             if is_over(stragglers) {
                                 stragglers = None;
                                 // It may have ended by now; what it said last is still to be read, and tells more.
-                                let _ = self.say("enough\n").await;
+                                let _ = self.say(word::ENOUGH).await;
                             }
                             if is_over(beat) {
                                 beat = self.beat.map(|beat| now + beat);
-                                self.say("beat\n").await?;
+                                self.say(word::BEAT).await?;
                             }
                             continue;
                         }
@@ -305,7 +320,7 @@ impl<C: Channel> NodeProtocol<C> {
                 }
             };
             // What goes on without us keeps its last words until we have them.
-            if self.beat.is_some() && self.say("done\n").await.is_ok() {
+            if self.beat.is_some() && self.say(word::DONE).await.is_ok() {
                 while let Ok(Some(_)) = self.channel.next().await {}
             }
         })
@@ -325,7 +340,7 @@ impl<C: Channel> NodeProtocol<C> {
     /// Ends what runs and waits until the node has cleaned up, but not for ever. Returns whether it has.
     pub(super) async fn stop(mut self) -> bool {
         let stopping = timeout(CLEAN_UP_LIMIT, async {
-            self.say("cancel\n").await.is_ok() && self.finish().await
+            self.say(word::CANCEL).await.is_ok() && self.finish().await
         });
         stopping.await.unwrap_or(false)
     }

@@ -8,16 +8,27 @@ use std::time::Duration;
 use bytes::Bytes;
 use sha1::{Digest as _, Sha1};
 
+use super::protocol::{
+    GRACE, TAKEN_OVER,
+    word::{BEAT, CANCEL, DONE, ENOUGH},
+};
 use super::{PullJob, TURN_LIMIT};
 use crate::model::{Failure, FailureKind, Node, PullWhen, Secret, Spool, Stage};
 use crate::ports::{NodeCommand, SecretDelivery};
 
 /// The program itself.
-pub(super) const PROGRAM: &str = include_str!("program.sh");
+pub(super) const PROGRAM: &str = concat!(
+    include_str!("program/values.sh"),
+    include_str!("program/private.sh"),
+    include_str!("program/run.sh"),
+    include_str!("program/measure.sh"),
+    include_str!("program/detached.sh"),
+    include_str!("program/main.sh"),
+);
 /// As it is sent ahead of the values, the same to every node: in one piece of memory.
-static SENT_TO_PULL: LazyLock<Bytes> = LazyLock::new(|| program(PROGRAM, Part::Pull).into());
+static SENT_TO_PULL: LazyLock<Bytes> = LazyLock::new(|| with_words(Part::Pull).into());
 /// As it is sent for all that ends with its connection.
-static SENT_TO_CALL: LazyLock<Bytes> = LazyLock::new(|| program(PROGRAM, Part::Call).into());
+static SENT_TO_CALL: LazyLock<Bytes> = LazyLock::new(|| with_words(Part::Call).into());
 
 /// Given to the login shell. bash, dash, zsh, fish, csh, tcsh and busybox ash read it alike: in single
 /// quotes stands nothing that any of them treats specially (`!`, a newline, two backslashes).
@@ -263,6 +274,19 @@ pub(super) fn program(source: &str, part: Part) -> String {
     text.push_str(GO);
     text.push('\n');
     text
+}
+
+/// The program with the words and times that it shares with us, as variables.
+fn with_words(part: Part) -> String {
+    let words = format!(
+        "say_cancel={} say_enough={} say_beat={} say_done={} grace={} taken_over={TAKEN_OVER}\n",
+        CANCEL.trim_end(),
+        ENOUGH.trim_end(),
+        BEAT.trim_end(),
+        DONE.trim_end(),
+        GRACE.as_secs()
+    );
+    program(&(words + PROGRAM), part)
 }
 
 struct Values(Vec<u8>);

@@ -34,6 +34,7 @@ use crate::ports::{
 };
 
 use super::request::Part;
+use super::word;
 use asked::Request;
 
 #[path = "../../tests/support/request.rs"]
@@ -405,14 +406,14 @@ impl Channel for ScriptedChannel {
         } else if self.input.ends_with(b"\n") {
             let line = std::mem::take(&mut self.input);
             match line.as_slice() {
-                b"beat\n" => {
+                line if line == word::BEAT.as_bytes() => {
                     self.peer
                         .world()
                         .count(&self.node, |counts| counts.beats += 1);
                     return Ok(());
                 }
-                b"done\n" => return Ok(()),
-                other => assert_eq!(other, b"cancel\n", "not a word of the protocol"),
+                line if line == word::DONE.as_bytes() => return Ok(()),
+                other => assert_eq!(other, word::CANCEL.as_bytes(), "not a word of the protocol"),
             }
             self.peer.world().node(&self.node).alone.remove(&self.nonce);
             if !self.question {

@@ -401,7 +401,7 @@ impl Session for Announcing {
 impl Channel for Announcing {
     async fn write(&mut self, bytes: Bytes) -> Result<(), Failure> {
         let text = String::from_utf8_lossy(&bytes);
-        if text == "cancel\n" {
+        if text == word::CANCEL {
             self.is_cancelled = true;
         } else if !text.ends_with(&format!("\n{}\n", request::GO)) && self.nonce.is_empty() {
             self.nonce = text.lines().nth(1).unwrap_or_default().to_string();

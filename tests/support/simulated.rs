@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use prepull::node::word;
 use russh::keys::key::safe_rng;
 use russh::keys::{Algorithm, PrivateKey};
 use russh::server::{self, Auth, ChannelOpenHandle, Handle, Msg, PublicKeyOffer, Session};
@@ -268,7 +269,7 @@ impl Program {
             }
         }
         self.frames(&["end"]).await?;
-        while self.line().await? != "done" {}
+        while self.line().await? != word::DONE.trim_end() {}
         self.handle
             .exit_status_request(self.channel, 0)
             .await
@@ -312,7 +313,7 @@ impl Program {
             loop {
                 tokio::select! {
                     () = &mut next => break,
-                    line = self.line() => if line? == "cancel" {
+                    line = self.line() => if line? == word::CANCEL.trim_end() {
                         return Some(false);
                     },
                 }
