@@ -6,6 +6,8 @@
 mod support;
 
 use std::collections::{HashMap, HashSet};
+use std::io::Write as _;
+use std::process::Stdio;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -154,6 +156,44 @@ fn a_cut_link_a_stopped_registry_and_a_stopped_runtime_come_back() {
     );
     succeed(&mut lab.command(&["service", "node-1", "dockerd", "start"]));
     succeed(&mut lab.on("node-1", &["docker", "images"]));
+}
+
+/// CRI-O says in one header each what it takes. With only one of them handed on, a registry answers with an older manifest.
+#[test]
+fn a_faulty_registry_hands_on_every_accept_header() {
+    let lab = shared();
+    let script = r#"
+import base64, http.client, ssl, sys
+registry = http.client.HTTPSConnection("registry.lab", 5000, context=ssl._create_unverified_context())
+registry.putrequest("GET", "/v2/team/small/manifests/v1")
+registry.putheader("Authorization", "Basic " + base64.b64encode(sys.stdin.buffer.read()).decode())
+registry.putheader("Accept", "application/json")
+registry.putheader("Accept", "application/vnd.docker.distribution.manifest.v2+json")
+registry.putheader("Accept", "application/vnd.oci.image.manifest.v1+json")
+registry.endheaders()
+print(registry.getresponse().headers["Content-Type"])
+"#;
+    // No request fails: only the way through is tried.
+    succeed(&mut lab.command(&["registry", "fault", "500:0"]));
+    let mut asking = lab.on("node-1", &["python3", "-c", script]);
+    let mut asking = asking
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let login = format!("ci:{}", lab.password());
+    asking
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(login.as_bytes())
+        .unwrap();
+    let answer = asking.wait_with_output().unwrap();
+    succeed(&mut lab.command(&["registry", "fault", "off"]));
+    assert_eq!(
+        String::from_utf8(answer.stdout).unwrap(),
+        "application/vnd.docker.distribution.manifest.v2+json\n"
+    );
 }
 
 #[test]

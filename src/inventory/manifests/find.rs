@@ -144,6 +144,14 @@ impl<'a> Finder<'a> {
             Value::Text(text) if is_pod => {
                 self.reference(text, value.place, Certainty::Pod, path, object)
             }
+            Value::Text(text) if rule.is_some_and(|rule| rule.meaning == Meaning::Address) => {
+                match addressed(text, beside) {
+                    Some((image, certainty)) => {
+                        self.reference(image, value.place, certainty, path, object)
+                    }
+                    None => Ok(()),
+                }
+            }
             Value::Text(text) => {
                 let alone = rule.is_some_and(|rule| rule.meaning != Meaning::Versioned);
                 let whole = joined(beside, key, text, !alone);
@@ -361,6 +369,20 @@ impl<'a> Finder<'a> {
         let place = format!("{}:{line}:{} {}", self.name, place.column, object.shown);
         place.trim_end().to_string()
     }
+}
+
+/// The image that an address names. KServe has a node pull what stands behind `oci://`; the importer of KubeVirt pulls
+/// what stands behind `docker://` itself, unless `pullMethod` says `node`.
+fn addressed<'t>(address: &'t str, beside: &Tree) -> Option<(&'t str, Certainty)> {
+    if let Some(image) = address.strip_prefix("oci://") {
+        return Some((image, Certainty::Known));
+    }
+    let image = address.strip_prefix("docker://")?;
+    let is_of_node = entry(beside, "pullMethod").and_then(text) == Some("node");
+    Some(match is_of_node {
+        true => (image, Certainty::Known),
+        false => (image, Certainty::Loose),
+    })
 }
 
 /// How sure it is that a field names an image that nodes pull; `None` where it does not look like one.

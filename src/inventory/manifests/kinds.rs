@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 pub(super) enum Meaning {
     /// An image stands there.
     Image,
+    /// An address stands there: of an image behind `oci://`, of one that a node may pull behind `docker://`, else of none.
+    Address,
     /// A repository stands there, and its version in the field `version` beside it.
     Versioned,
     /// An image stands there that a node may never pull.
@@ -40,6 +42,7 @@ fn rules_of(line: &'static str) -> Vec<Rule> {
     let (group, kinds, meaning, paths) = (next(), next(), next(), next());
     let meaning = match meaning {
         "image" => Meaning::Image,
+        "address" => Meaning::Address,
         "versioned" => Meaning::Versioned,
         "candidate" => Meaning::Candidate,
         "policy" => Meaning::Policy,
@@ -116,7 +119,15 @@ mod tests {
             let plain = |text: &str| !text.is_empty() && !text.contains(char::is_whitespace);
             assert!(plain(group) && plain(kinds) && !source.is_empty(), "{line}");
             assert!(
-                ["image", "versioned", "candidate", "ignored", "policy"].contains(&meaning),
+                [
+                    "address",
+                    "candidate",
+                    "ignored",
+                    "image",
+                    "policy",
+                    "versioned"
+                ]
+                .contains(&meaning),
                 "{line}"
             );
             assert!(paths.split(' ').all(plain), "{line}");

@@ -161,6 +161,18 @@ fn custom_resources_name_their_images_without_a_word() {
             "r.io/m:1 r.io/c:1",
         ),
         (
+            "serving.kserve.io/v1alpha1",
+            "ClusterStorageContainer",
+            "{a: {storageUri: 'oci://r.io/model:1'}, b: {uri: 'hf://a/b'}}",
+            "r.io/model:1",
+        ),
+        (
+            "cdi.kubevirt.io/v1beta1",
+            "DataVolume",
+            "{source: {registry: {url: 'docker://r.io/vm:1', pullMethod: node}}}",
+            "r.io/vm:1",
+        ),
+        (
             "kubevirt.io/v1",
             "VirtualMachine",
             "{template: {spec: {volumes: [{containerDisk: {image: 'r.io/disk:1'}}]}}}",
@@ -367,6 +379,24 @@ fn what_is_not_understood_is_a_warning_with_its_place() {
             ),
             "",
             "m.yml:4 Application/x: spec.source.kustomize.images \"r.io/a:1\": looks like | m.yml:4 Application/x: spec.source.helm.valuesObject.image \"r.io/b:1\": left out",
+        ),
+        (
+            resource(
+                "cdi.kubevirt.io/v1beta1",
+                "DataVolume",
+                "{source: {registry: {url: 'docker://r.io/vm:1'}}}",
+            ),
+            "",
+            "m.yml:4 DataVolume/x: spec.source.registry.url \"r.io/vm:1\": looks like",
+        ),
+        (
+            resource(
+                "install.istio.io/v1alpha1",
+                "IstioOperator",
+                "{hub: r.io/istio, tag: '1.20'}",
+            ),
+            "",
+            "m.yml:4 IstioOperator/x: spec.hub \"r.io/istio\": looks like",
         ),
         (
             resource("tekton.dev/v1", "Task", "{steps: [{image: $(params.i)}]}"),
