@@ -22,8 +22,8 @@ use crate::journal::{Header, Journal};
 use crate::model::text::{escape_line, format_count};
 use crate::model::{EventKind, Outcome, Plan, Secret, Work};
 use crate::report::{
-    self, EventSink, FileReport, Human, HumanOptions, Json, Jsonl, ReportForm, Reporter, RunInfo,
-    RunResult, Screen,
+    self, EventSink, FileReport, Human, HumanOptions, Json, Jsonl, Layout, ReportForm, Reporter,
+    RunInfo, RunResult, Screen,
 };
 use crate::runtime;
 use crate::settings::{Environment, OutputSettings, RunSettings, SshSettings};
@@ -261,9 +261,10 @@ fn probe_reporters(
     output: OutputSettings,
     info: &Arc<RunInfo>,
 ) -> Vec<Box<dyn Reporter>> {
+    let layout = layout(output);
     let text = move |result: &RunResult| match format {
-        NodesFormat::Human => report::probed_table(result, false),
-        NodesFormat::Wide => report::probed_table(result, true),
+        NodesFormat::Human => report::probed_table(result, false, layout),
+        NodesFormat::Wide => report::probed_table(result, true, layout),
         NodesFormat::Yaml => report::probed_yaml(result),
         NodesFormat::Json => super::pretty(&report::probed_json(result)),
         NodesFormat::Name => report::fleet_names(&result.info.plan.fleet),
@@ -289,15 +290,11 @@ fn human(
     info: &Arc<RunInfo>,
     results: Box<dyn io::Write + Send>,
 ) -> Box<dyn Reporter> {
-    let color = match output.color {
-        cli::ColorChoice::Auto => report::ColorChoice::Auto,
-        cli::ColorChoice::Always => report::ColorChoice::Always,
-        cli::ColorChoice::Never => report::ColorChoice::Never,
-    };
+    let color = color(output);
     let options = HumanOptions {
         progress,
         color_bars: color.enabled(io::stderr().is_terminal()),
-        color: color.enabled(io::stdout().is_terminal()),
+        layout: layout(output),
         quiet: output.quiet,
         verbose: output.verbose,
     };
@@ -307,6 +304,19 @@ fn human(
         results,
         Box::new(io::stderr()),
     ))
+}
+
+fn color(output: OutputSettings) -> report::ColorChoice {
+    match output.color {
+        cli::ColorChoice::Auto => report::ColorChoice::Auto,
+        cli::ColorChoice::Always => report::ColorChoice::Always,
+        cli::ColorChoice::Never => report::ColorChoice::Never,
+    }
+}
+
+/// How results are laid out on standard output.
+fn layout(output: OutputSettings) -> Layout {
+    Layout::stdout(color(output).enabled(io::stdout().is_terminal()))
 }
 
 fn progress(output: OutputSettings) -> report::Progress {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::run::form;
 use crate::cli::{Cli, Format, ListFormat, ReportFile, ReportForm, RunsCommand};
 use crate::journal::{self, Claim, JournalWork, Listed, RecordedRun, Runs, State};
 use crate::model::{Fleet, Plan, text::format_count};
-use crate::report::{self, FileReport, Jsonl, Reporter, RunEntry, RunInfo, RunResult};
+use crate::report::{self, FileReport, Jsonl, Layout, Reporter, RunEntry, RunInfo, RunResult};
 use crate::settings::{self, Environment};
 
 /// How many names a warning lists.
@@ -81,7 +82,9 @@ fn show(folder: &Path, run: &str, format: Format) -> Result<Exit> {
         Format::Human => report::write_stdout(|out| {
             let (run, command) = (&told.info.id, told.info.plan.work.command());
             writeln!(out, "{run} {command} ({})", state(past.state))?;
-            report::write_summary(&told, out, &|line| line.to_string())
+            let is_terminal = std::io::stdout().is_terminal();
+            let color = report::ColorChoice::Auto.enabled(is_terminal);
+            report::write_summary(&told, out, Layout::stdout(color))
         })?,
         Format::Json => report::write_stdout(|out| report::write_document(&told, out))?,
         Format::Jsonl => {

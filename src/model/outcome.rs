@@ -206,6 +206,8 @@ pub struct Counts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ran: Option<usize>,
 }
 

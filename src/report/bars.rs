@@ -14,6 +14,7 @@ use super::frame::{View, frame};
 use super::lines::line;
 use super::run_state::RunState;
 use super::screen::{Device, Screen};
+use super::styled::is_utf8_locale;
 use crate::model::Event;
 
 /// The pause between two frames.
@@ -117,6 +118,7 @@ fn draw(screen: &Screen, state: &Mutex<State>, end: &Receiver<()>, color: bool) 
     if let Ok(plain) = ProgressStyle::with_template("{msg}") {
         bar.set_style(plain);
     }
+    let unicode = is_utf8_locale();
     loop {
         let is_over = end.recv_timeout(PAUSE) == Err(RecvTimeoutError::Disconnected);
         if screen.is_away() {
@@ -131,6 +133,7 @@ fn draw(screen: &Screen, state: &Mutex<State>, end: &Receiver<()>, color: bool) 
             height: usize::from(height).saturating_sub(1).max(1),
             width: usize::from(width).saturating_sub(1).max(1),
             color,
+            unicode,
         };
         let lines = {
             let mut state = locked(state);

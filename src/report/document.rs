@@ -291,6 +291,8 @@ pub(super) enum NodeStatus {
     Ok,
     /// Something is not.
     Failed,
+    /// A check did not find an image, and nothing else is wrong.
+    Missing,
     /// Something was not run, and nothing else is wrong.
     NotRun,
 }
@@ -303,8 +305,13 @@ pub(super) fn node_status(node: &NodeRecord) -> NodeStatus {
         .peekable();
     if wrong.peek().is_none() {
         NodeStatus::Ok
-    } else if wrong.all(|record| matches!(record.outcome, Outcome::NotRun(_))) {
+    } else if wrong
+        .clone()
+        .all(|record| matches!(record.outcome, Outcome::NotRun(_)))
+    {
         NodeStatus::NotRun
+    } else if wrong.all(|record| matches!(record.outcome, Outcome::Missing)) {
+        NodeStatus::Missing
     } else {
         NodeStatus::Failed
     }
@@ -316,6 +323,7 @@ pub fn counts(result: &RunResult) -> Counts {
     let mut counts = Counts {
         nodes: result.nodes.len(),
         missing: matches!(work, Work::Check(_)).then_some(0),
+        absent: matches!(work, Work::Check(_)).then_some(0),
         ran: matches!(work, Work::Exec(_)).then_some(0),
         ..Counts::default()
     };
@@ -332,6 +340,7 @@ pub fn counts(result: &RunResult) -> Counts {
         match node_status(node) {
             NodeStatus::Ok => counts.ok += 1,
             NodeStatus::Failed => counts.failed += 1,
+            NodeStatus::Missing => *counts.absent.get_or_insert(0) += 1,
             NodeStatus::NotRun => counts.not_run += 1,
         }
     }

@@ -20,6 +20,8 @@ pub struct View {
     pub width: usize,
     /// Colour.
     pub color: bool,
+    /// Whether bars may be drawn with block characters, or with ASCII alone.
+    pub unicode: bool,
 }
 
 /// How many nodes a cause names at most, and how many columns there are for each: what was said needs room too.
@@ -156,7 +158,7 @@ fn pace(board: &RunState, now: Duration, view: View) -> String {
     let share = board.share().clamp(0.0, most);
     let mut line = format!(
         "{} {:>3.0}%",
-        bar(share, (view.width / 4).clamp(10, 40)),
+        bar(share, (view.width / 4).clamp(10, 40), view),
         (share * 100.0).floor()
     );
     let rate = board
@@ -180,21 +182,26 @@ fn pace(board: &RunState, now: Duration, view: View) -> String {
         left,
     ] {
         let part = part.unwrap_or_default();
-        if line.len() + part.len() <= view.width {
+        if measure_text_width(&line) + part.len() <= view.width {
             line.push_str(&part);
         }
     }
     line
 }
 
-/// "[####------]".
-fn bar(share: f64, width: usize) -> String {
-    let full = (share * width as f64) as usize;
-    format!(
-        "[{}{}]",
-        "#".repeat(full.min(width)),
-        "-".repeat(width - full.min(width))
-    )
+/// "[####------]", or "████▌░░░░░" with an eighth of a column as the smallest step.
+fn bar(share: f64, width: usize, view: View) -> String {
+    const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    if !view.unicode {
+        let full = ((share * width as f64) as usize).min(width);
+        return format!("[{}{}]", "#".repeat(full), "-".repeat(width - full));
+    }
+    // As wide as the other, whose brackets take two columns.
+    let width = width + 2;
+    let eighths = ((share * (8 * width) as f64) as usize).min(8 * width);
+    let (full, part) = (eighths / 8, PARTS[eighths % 8]);
+    let empty = width - full - usize::from(!part.is_empty());
+    format!("{}{part}{}", "█".repeat(full), "░".repeat(empty))
 }
 
 /// What failed for good, the biggest first.
@@ -204,7 +211,11 @@ fn failures(board: &RunState, view: View) -> Vec<String> {
     let red = view.style().red();
     let line = |group: &Group| {
         let newest: Vec<usize> = group.nodes.iter().rev().copied().collect();
-        let head = red.apply_to(format!("{} failed", group.nodes.len()));
+        let head = match group.what.strip_prefix("missing: ") {
+            Some(_) => format_count(group.nodes.len(), "node"),
+            None => format!("{} failed", group.nodes.len()),
+        };
+        let head = red.apply_to(head);
         cause(board, &head.to_string(), group, &newest, view)
     };
     let bad = groups
@@ -298,7 +309,7 @@ fn at_work(board: &RunState, now: Duration, view: View, room: usize) -> Vec<Stri
     nodes.truncate(nodes.len() - hidden);
     let mut rows: Vec<Vec<String>> = nodes
         .iter()
-        .map(|(node, work)| row(board, now, **node, work))
+        .map(|(node, work)| row(board, now, **node, work, view))
         .collect();
     fit_columns(&mut rows, view.width);
     let mut lines: Vec<String> = rows
@@ -326,7 +337,7 @@ const RATE: usize = 4;
 const NOTE: usize = 6;
 
 /// Name, what is done, how much has arrived, a bar, how fast, since when, which try.
-fn row(board: &RunState, now: Duration, node: usize, work: &AtWork) -> Vec<String> {
+fn row(board: &RunState, now: Duration, node: usize, work: &AtWork, view: View) -> Vec<String> {
     let image = work.item.filter(|_| board.info.plan.work.items() > 1);
     let image = image.and_then(|item| board.info.plan.work.image(item));
     let stage = work.stage.map_or("starting", Stage::as_str);
@@ -346,7 +357,7 @@ fn row(board: &RunState, now: Duration, node: usize, work: &AtWork) -> Vec<Strin
     });
     let share = work.arrived.and_then(|(there, total)| {
         let total = total.filter(|total| *total > 0)?;
-        Some(bar(there as f64 / total as f64, 10))
+        Some(bar(there as f64 / total as f64, 10, view))
     });
     let rate = work.arrived.and_then(|_| work.meter.rate(now));
     let rate = rate.map(|rate| format!("{}/s", format_bytes(rate)));

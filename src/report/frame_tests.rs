@@ -101,6 +101,7 @@ impl Run {
             height,
             width,
             color: false,
+            unicode: false,
         };
         frame(&self.board, self.at, view)
     }
@@ -407,6 +408,24 @@ fn every_size_holds_the_counts_and_no_more_than_fits() {
 }
 
 #[test]
+fn bars_have_block_characters_where_the_locale_has_them_in_the_same_width() {
+    let view = |unicode| View {
+        height: 10,
+        width: 80,
+        color: false,
+        unicode,
+    };
+    for share in [0.0, 0.01, 0.5, 0.999, 1.0, 1.5] {
+        let [ascii, blocks] = [false, true].map(|unicode| bar(share, 10, view(unicode)));
+        assert_eq!(ascii.len(), 12, "{ascii}");
+        assert_eq!(measure_text_width(&blocks), 12, "{blocks}");
+    }
+    assert_eq!(bar(0.5, 10, view(true)), "██████░░░░░░");
+    assert_eq!(bar(0.55, 10, view(true)), "██████▌░░░░░");
+    assert_eq!(bar(0.5, 10, view(false)), "[#####-----]");
+}
+
+#[test]
 fn colour_adds_nothing_but_colour() {
     let mut run = Run::new(4, &[IMAGE]);
     run.start(0);
@@ -416,6 +435,7 @@ fn colour_adds_nothing_but_colour() {
         height: 10,
         width: 60,
         color: true,
+        unicode: false,
     };
     let colored = frame(&run.board, run.at, view);
     assert!(colored[0].contains("\x1b[31m"), "{colored:?}");

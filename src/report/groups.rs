@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::RunResult;
+use super::cause::cause;
 use super::lines::{escape_truncated, truncate_middle};
 use crate::model::{ExitStatus, Failure, FailureKind, Outcome, Plan, Stage};
 
@@ -25,6 +26,8 @@ struct Cause {
 pub(super) struct Group {
     /// The cause in short, e.g. `registry-auth (pull)`, `missing: IMAGE`.
     pub(super) what: String,
+    /// The stage of a failure, and the image where it is about one of several.
+    pub(super) about: String,
     /// What one of the nodes said, escaped; empty where the cause says it all.
     pub(super) example: String,
     /// The sort of the failure, if it is one.
@@ -33,6 +36,13 @@ pub(super) struct Group {
     pub(super) nodes: Vec<usize>,
     /// Host keys: the fingerprints that each node's failure tells, the one that it offers first.
     pub(super) fingerprints: Vec<(usize, Vec<String>)>,
+}
+
+impl Group {
+    /// The kind's public name, which several kinds may share.
+    pub(super) fn kind_word(&self) -> Option<&'static str> {
+        self.kind.map(FailureKind::as_str)
+    }
 }
 
 /// The groups of a finished run: failures first, those of one kind together, the kinds and groups with most nodes first.
@@ -44,7 +54,7 @@ pub(super) fn groups(result: &RunResult) -> Vec<Group> {
         }
     }
     let mut groups = causes.groups;
-    let word = |group: &Group| group.kind.map(FailureKind::as_str);
+    let word = Group::kind_word;
     let mut kinds: BTreeMap<_, usize> = BTreeMap::new();
     for group in &groups {
         *kinds.entry(word(group)).or_default() += group.nodes.len();
@@ -77,7 +87,7 @@ impl FailureGroups {
 
     /// Takes note of a failure. Returns the place of its group.
     pub fn failure(&mut self, plan: &Plan, node: usize, item: usize, failure: &Failure) -> usize {
-        let first = failure.detail.trim().lines().next().unwrap_or("");
+        let first = cause(failure.detail.trim().lines().next().unwrap_or(""));
         // What goes wrong before the image is looked at is the same for all of them.
         let about_one = matches!(failure.stage, Stage::Inspect | Stage::Pull | Stage::Verify);
         let about_one = about_one && plan.work.items() > 1;
@@ -91,16 +101,18 @@ impl FailureGroups {
             .fold(first.to_owned(), |text, one| text.replace(one, "#"));
         let names = plan.fleet.nodes().get(node);
         let names = names.map(|node| [node.name.as_str(), &node.address]);
-        let cause = Cause {
+        let key = Cause {
             kind: failure.kind.as_str().to_string(),
             stage: Some(failure.stage),
             image: Some(item).filter(|_| about_one),
             words: normalised(&general, names.as_ref().map_or(&[], |names| &names[..])),
         };
-        let image = cause.image.and_then(|item| plan.work.image(item));
+        let image = key.image.and_then(|item| plan.work.image(item));
         let image = image.map_or(String::new(), |image| format!(" {image}"));
-        let what = format!("{} ({}{image})", failure.kind, failure.stage);
-        let place = self.add(node, cause, what, first, Some(failure.kind));
+        let about = format!("{}{image}", failure.stage);
+        let what = format!("{} ({about})", failure.kind);
+        let place = self.add(node, key, what, first, Some(failure.kind));
+        self.groups[place].about = about;
         let noted = &mut self.groups[place].fingerprints;
         if !found.is_empty() && noted.last().is_none_or(|(last, _)| *last != node) {
             noted.push((node, found));
@@ -163,6 +175,7 @@ impl FailureGroups {
         if place == self.groups.len() {
             self.groups.push(Group {
                 what,
+                about: String::new(),
                 example: truncate_middle(words, EXAMPLE).into_owned(),
                 kind,
                 nodes: Vec::new(),

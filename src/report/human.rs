@@ -9,6 +9,7 @@ use super::document::{counts, digests_agree};
 use super::lines::{beginning, line, status_line};
 use super::run_state::RunState;
 use super::screen::Screen;
+use super::styled::Layout;
 use super::summary::write_summary;
 use super::writer_thread::{Output, WriterThread};
 use super::{Progress, Reporter, RunInfo, RunResult};
@@ -24,8 +25,8 @@ pub struct HumanOptions {
     pub progress: Progress,
     /// Whether the bars have colour.
     pub color_bars: bool,
-    /// Whether the summary has colour.
-    pub color: bool,
+    /// How the summary is laid out.
+    pub layout: Layout,
     /// Nothing but the summary, and that only when something failed.
     pub quiet: bool,
     /// Lines for every stage too.
@@ -158,17 +159,8 @@ impl Reporter for Human {
         let counts = counts(result);
         let good = counts.ok == counts.nodes && digests_agree(result);
         if !(self.options.quiet && good) {
-            let style = console::Style::new()
-                .force_styling(self.options.color)
-                .bold();
-            let style = if good { style.green() } else { style.red() };
-            let heads = ["READY: ", "NOT READY: ", "DONE: ", "NOT DONE: "];
-            let styled = |line: &str| match heads.iter().any(|head| line.starts_with(head)) {
-                true => style.apply_to(line).to_string(),
-                false => line.to_string(),
-            };
             let mut results = io::BufWriter::new(&mut self.results);
-            write_summary(result, &mut results, &styled)?;
+            write_summary(result, &mut results, self.options.layout)?;
             results.flush()?;
         }
         lines

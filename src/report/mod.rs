@@ -1,7 +1,9 @@
 //! Reporters: turn the facts of a run into what people and programs read. Nothing else prints.
 
 mod bars;
+mod cause;
 mod document;
+mod failures;
 mod file;
 mod frame;
 mod groups;
@@ -18,6 +20,7 @@ mod print;
 mod run_state;
 mod runs;
 mod screen;
+mod styled;
 mod summary;
 mod table;
 #[cfg(test)]
@@ -45,6 +48,7 @@ pub use plan::{plan_json, plan_text};
 pub use print::{error_text, forgive_closed_pipe, print_stderr, print_stdout, write_stdout};
 pub use runs::{RunEntry, runs_table};
 pub use screen::Screen;
+pub use styled::Layout;
 pub use summary::write_summary;
 
 /// What is known of a run before it starts.

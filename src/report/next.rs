@@ -1,51 +1,40 @@
 //! The commands to run next, as they can be pasted into a shell.
 
-use std::fmt::Write as _;
-
 use super::RunResult;
-use super::document::digests_agree;
+use super::document::{NodeStatus, digests_agree, node_status};
+use super::styled::Line;
 use crate::model::text::{escape_line, format_count};
-use crate::model::{NodeRecord, Outcome, Work, fold};
+use crate::model::{Work, fold};
 
 /// How many characters of names a command may have.
 const LIMIT: usize = 2000;
 
-/// Whether all that is wrong with a node is that a check did not find an image there.
-pub(super) fn is_without_image(node: &NodeRecord) -> bool {
-    let mut wrong = node.items.iter().filter(|item| !item.outcome.is_ok());
-    let is_missing = |item| matches!(item, &Outcome::Missing);
-    match wrong.next() {
-        None => false,
-        Some(first) => is_missing(&first.outcome) && wrong.all(|item| is_missing(&item.outcome)),
-    }
-}
-
 /// What mends different digests, what pulls images that a check did not find, and what does again what is open. A line
 /// each.
-pub(super) fn next_commands(result: &RunResult) -> String {
+pub(super) fn next_commands(result: &RunResult) -> Vec<Line> {
     let info = &result.info;
     let nodes: Vec<_> = info.plan.fleet.nodes().iter().zip(&result.nodes).collect();
-    let those = |is_one: &dyn Fn(&NodeRecord) -> bool| -> Vec<&str> {
-        let found = nodes.iter().filter(|(_, record)| is_one(record));
+    let those = |is_one: &dyn Fn(NodeStatus) -> bool| -> Vec<&str> {
+        let found = nodes
+            .iter()
+            .filter(|(_, record)| is_one(node_status(record)));
         found.map(|(node, _)| node.name.as_str()).collect()
     };
-    let is_open = |node: &NodeRecord| !node.items.iter().all(|item| item.outcome.is_ok());
-    let open = those(&|node| is_open(node) && !is_without_image(node));
-    let absent = those(&is_without_image);
-    let mut out = String::new();
-    // Writing to a String cannot fail, here and below.
+    let open = those(&|status| matches!(status, NodeStatus::Failed | NodeStatus::NotRun));
+    let absent = those(&|status| status == NodeStatus::Missing);
+    let mut out = Vec::new();
+    let mut add = |what: &str, command: String| {
+        out.push(Line::new(0).text(format!("{what}: ")).command(command));
+    };
     if !digests_agree(result) {
         if let Some(command) = command(result, Change::PullAlways, None) {
-            let _ = writeln!(
-                out,
-                "To give every node what the registry has now: {command}"
-            );
+            add("To give every node what the registry has now", command);
         }
     } else if !absent.is_empty()
         && let Some(command) = command(result, Change::Pull, Some(&absent))
     {
         let on = format_count(absent.len(), "node");
-        let _ = writeln!(out, "To pull what is missing on {on}: {command}");
+        add(&format!("To pull what is missing on {on}"), command);
     }
     if open.is_empty() {
         return out;
@@ -55,11 +44,11 @@ pub(super) fn next_commands(result: &RunResult) -> String {
         _ => "these nodes",
     };
     if let Some(command) = &info.resume {
-        let _ = writeln!(out, "Retry just {these}: {command}");
+        add(&format!("Retry just {these}"), command.clone());
     } else if let Some(command) = command(result, Change::None, Some(&open)) {
         match open.len() == nodes.len() {
-            true => drop(writeln!(out, "To try again: {command}")),
-            false => drop(writeln!(out, "Just {these} again: {command}")),
+            true => add("To try again", command),
+            false => add(&format!("Just {these} again"), command),
         }
     }
     out

@@ -6,13 +6,15 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::RunResult;
-use super::document::outcome_entry;
+use super::document::{counts, outcome_entry};
+use super::failures::failures;
 use super::lines::escape_truncated;
-use super::summary::failures;
+use super::styled::{Layout, Line};
 use super::table::{Column, table, width};
 use crate::model::node::PROXY_COMMAND;
 use crate::model::{
-    ClockOffset, Fleet, Node, NodeFacts, Outcome, Record, Work, text::format_bytes,
+    ClockOffset, Fleet, Node, NodeFacts, Outcome, Record, Work,
+    text::{format_bytes, format_count},
 };
 
 /// The longest cell of a table, in characters.
@@ -64,8 +66,9 @@ pub fn fleet_table(fleet: &Fleet, wide: bool) -> String {
     table(&columns, &rows, (!wide).then(width))
 }
 
-/// What a probe found, as a table, and after it what went wrong in full; `wide` as for [`fleet_table`].
-pub fn probed_table(result: &RunResult, wide: bool) -> String {
+/// What a probe found, as a table, after it what went wrong in full, and the count of good nodes last; `wide` as for
+/// [`fleet_table`].
+pub fn probed_table(result: &RunResult, wide: bool, layout: Layout) -> String {
     let Work::Probe(images) = &result.info.plan.work else {
         return String::new();
     };
@@ -123,12 +126,31 @@ pub fn probed_table(result: &RunResult, wide: bool) -> String {
         .map(|(node, record)| row((node, &record.outcome)))
         .collect();
     let mut out = table(&columns, &rows, (!wide).then(width));
-    let mut trouble = String::new();
-    failures(&mut trouble, result);
-    if !trouble.is_empty() {
-        out = format!("{out}\n{trouble}");
+    let failures = failures(result);
+    if !failures.is_empty() {
+        out.push('\n');
+    }
+    for line in failures
+        .into_iter()
+        .chain([Line::default(), verdict(result)])
+    {
+        out += &line.render(layout);
     }
     out
+}
+
+/// "9 of 12 nodes ok, 3 failed".
+fn verdict(result: &RunResult) -> Line {
+    let counts = counts(result);
+    let nodes = format_count(counts.nodes, "node");
+    let mut text = format!("{} of {nodes} ok", counts.ok);
+    for (number, what) in [(counts.failed, "failed"), (counts.not_run, "not run")] {
+        if number > 0 {
+            // Writing to a String cannot fail.
+            let _ = write!(text, ", {number} {what}");
+        }
+    }
+    Line::new(0).verdict(counts.ok == counts.nodes, text)
 }
 
 /// Every node with its one outcome.

@@ -63,7 +63,7 @@ impl RunEntry {
 pub fn runs_table(runs: &[RunEntry]) -> String {
     let mut rows = vec![
         [
-            "RUN", "COMMAND", "STATE", "NODES", "OK", "FAILED", "OPEN", "IMAGES",
+            "RUN", "COMMAND", "STATE", "NODES", "OK", "ABSENT", "FAILED", "OPEN", "IMAGES",
         ]
         .map(String::from),
     ];
@@ -75,6 +75,9 @@ pub fn runs_table(runs: &[RunEntry]) -> String {
             entry.state.into(),
             counts.nodes.to_string(),
             counts.ok.to_string(),
+            counts
+                .absent
+                .map_or("-".into(), |absent| absent.to_string()),
             counts.failed.to_string(),
             counts.not_run.to_string(),
             escape_truncated(&entry.about, ABOUT).into_owned(),
@@ -84,7 +87,7 @@ pub fn runs_table(runs: &[RunEntry]) -> String {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.max().unwrap_or(0)
     };
-    let widths: [usize; 8] = std::array::from_fn(width);
+    let widths: [usize; 9] = std::array::from_fn(width);
     let mut out = String::new();
     for row in &rows {
         let cells: Vec<_> = row

@@ -7,116 +7,118 @@ use std::io;
 use std::time::Duration;
 
 use super::RunResult;
-use super::document::{arrived, counts, digests_of, disagreements, is_unseen, took, unseen};
-use super::groups::groups;
+use super::document::{
+    arrived, counts, digests_agree, digests_of, disagreements, is_unseen, took, unseen,
+};
+use super::failures::{failures, names, node_name};
 use super::lines::escape_truncated;
-use super::next::{is_without_image, next_commands};
+use super::next::next_commands;
+use super::styled::{Layout, Line};
 use crate::model::text::{escape_line, format_bytes, format_count, format_duration};
 use crate::model::{
-    Counts, ExecOutput, Failure, FailureKind, Kept, LocalImage, NodeRecord, Outcome, Record, Stage,
-    Tries, Work, fold,
+    ExecOutput, Failure, FailureKind, Kept, LocalImage, NodeRecord, Outcome, Record, Stage, Tries,
+    Work,
 };
 
-/// How many characters the names of a group may take before "and N more".
-const NAMES: usize = 400;
-/// How many groups of failures are listed.
-const GROUPS: usize = 20;
-/// How many host keys of one group are listed.
-const HOST_KEYS: usize = 200;
 /// How many of the slowest nodes are named.
 const SLOWEST: usize = 3;
 /// How many bytes of a line are escaped at one time.
 const PIECE: usize = 4096;
 
-/// Writes the summary as plain text: what commands printed piece by piece, as it may be more than memory should hold, and
-/// the rest as `styled` makes of each line.
+/// Writes the summary: what commands printed piece by piece, as it may be more than memory should hold, then the rest.
+///
+/// On a terminal the verdict comes last, where the prompt is; in a file or a pipe it comes first.
 ///
 /// # Errors
 /// What writing answered, or reading back what was printed.
 pub fn write_summary(
     result: &RunResult,
     out: &mut dyn io::Write,
-    styled: &dyn Fn(&str) -> String,
+    layout: Layout,
 ) -> io::Result<()> {
     exec_output(out, result)?;
-    for line in rest(result).lines() {
-        writeln!(out, "{}", styled(line))?;
-    }
-    Ok(())
+    let verdict = verdict(result);
+    let mut lines = body(result);
+    let place = if layout.width.is_some() {
+        lines.len()
+    } else {
+        0
+    };
+    lines.insert(place, verdict);
+    lines
+        .iter()
+        .try_for_each(|line| out.write_all(line.render(layout).as_bytes()))
 }
 
-/// All but what commands printed.
-fn rest(result: &RunResult) -> String {
-    let counts = counts(result);
-    let differing = disagreements(result);
-    let mut out = String::new();
-    verdict(&mut out, result, &counts, differing.is_empty());
-    cancelled(&mut out, result);
-    digests(&mut out, result);
-    // Writing to a String cannot fail, here and below.
-    for differing in &differing {
-        let _ = writeln!(
-            out,
-            "DIFFERENT DIGESTS of {}: the nodes do not hold the same image.",
+/// All but the verdict and what commands printed.
+fn body(result: &RunResult) -> Vec<Line> {
+    let mut out: Vec<Line> = cancelled(result).into_iter().collect();
+    out.extend(digests(result));
+    for differing in disagreements(result) {
+        let line = Line::new(0).kind("DIFFERENT DIGESTS").text(format!(
+            " of {}: the nodes do not hold the same image.",
             differing.image
-        );
+        ));
+        out.push(line);
     }
-    let before = out.len();
-    failures(&mut out, result);
-    let mut rest = String::new();
-    registries(&mut rest, result);
-    pace(&mut rest, result);
-    rest.push_str(&next_commands(result));
-    if out.len() > before && !rest.is_empty() {
-        out.push('\n');
+    let failures = failures(result);
+    let mut rest = registries(result);
+    rest.extend(pace(result));
+    rest.extend(next_commands(result));
+    if !failures.is_empty() {
+        out.push(Line::default());
+        out.extend(failures);
+        if !rest.is_empty() {
+            out.push(Line::default());
+        }
     }
-    out + &rest
+    out.extend(rest);
+    out
 }
 
 /// "NOT READY: 10 of 12 nodes ok, 1 failed, 1 not run, in 2m 31s; stopped early: interrupted".
-fn verdict(out: &mut String, result: &RunResult, counts: &Counts, agree: bool) {
-    let ready = counts.ok == counts.nodes && agree;
+fn verdict(result: &RunResult) -> Line {
+    let counts = counts(result);
+    let is_agreed = digests_agree(result);
+    let is_ready = counts.ok == counts.nodes && is_agreed;
     let is_exec = matches!(result.info.plan.work, Work::Exec(_));
-    let word = match (ready, is_exec) {
+    let word = match (is_ready, is_exec) {
         (true, false) => "READY",
         (false, false) => "NOT READY",
         (true, true) => "DONE",
         (false, true) => "NOT DONE",
     };
     let nodes = format_count(counts.nodes, "node");
-    let _ = write!(out, "{word}: {} of {nodes} ok", counts.ok);
-    // An image that a check does not find is an answer, and no failure.
-    let absent = result.nodes.iter().filter(|node| is_without_image(node));
-    let absent = absent.count();
+    let mut out = format!("{word}: {} of {nodes} ok", counts.ok);
+    // Writing to a String cannot fail, here and below.
     let without = match result.info.plan.work.items() {
         1 => "without the image",
         _ => "without all of the images",
     };
-    let failed = counts.failed - absent;
     for (number, what) in [
-        (absent, without),
-        (failed, "failed"),
+        (counts.absent.unwrap_or(0), without),
+        (counts.failed, "failed"),
         (counts.not_run, "not run"),
     ] {
         if number > 0 {
             let _ = write!(out, ", {number} {what}");
         }
     }
-    if !agree {
+    if !is_agreed {
         out.push_str(", with different digests");
     }
     let _ = write!(out, ", in {}", format_duration(took(result)));
     if let Some(reason) = result.stopped {
         let _ = write!(out, "; stopped early: {reason}");
     }
-    out.push('\n');
+    Line::new(0).verdict(is_ready, out)
 }
 
 /// Where a pull goes on because its node could not be told to end it.
-fn cancelled(out: &mut String, result: &RunResult) {
+fn cancelled(result: &RunResult) -> Option<Line> {
     let plan = &result.info.plan;
     if !matches!(plan.work, Work::Pull(_)) || result.stopped.is_none() {
-        return;
+        return None;
     }
     let not_run = |record: &&Record| matches!(record.outcome, Outcome::NotRun(_));
     let was_cancelled = |record: &Record| {
@@ -155,7 +157,7 @@ fn cancelled(out: &mut String, result: &RunResult) {
         .map(|(node, _)| node.name.as_str())
         .collect();
     if lost.is_empty() {
-        return;
+        return None;
     }
     let cancelled = nodes().filter(|(_, node)| any(node, &was_cancelled));
     let (their, ends) = match lost.len() {
@@ -163,22 +165,24 @@ fn cancelled(out: &mut String, result: &RunResult) {
         _ => ("their pulls", "end"),
     };
     let lease = humantime::format_duration(plan.policy.lease);
-    let _ = writeln!(
-        out,
-        "Cancelled on {}; {} cannot be reached, {their} {ends} within {lease}",
-        format_count(cancelled.count(), "node"),
-        names(&lost),
-    );
+    let cancelled = format_count(cancelled.count(), "node");
+    Some(
+        Line::new(0)
+            .text(format!("Cancelled on {cancelled}; "))
+            .nodes(names(&lost))
+            .text(format!(" cannot be reached, {their} {ends} within {lease}")),
+    )
 }
 
 /// Each image with its digests, and on how many nodes each is.
-fn digests(out: &mut String, result: &RunResult) {
+fn digests(result: &RunResult) -> Vec<Line> {
     let plan = &result.info.plan;
+    let mut out = Vec::new();
     for item in 0..plan.work.items() {
         let Some(image) = plan.work.image(item) else {
             continue;
         };
-        let _ = writeln!(out, "{image}");
+        out.push(Line::new(0).text(image.to_string()));
         let digests = digests_of(result, item);
         let most = digests.values().map(Vec::len).max().unwrap_or_default();
         let mut digests: Vec<_> = digests.into_iter().collect();
@@ -187,17 +191,19 @@ fn digests(out: &mut String, result: &RunResult) {
         for (digest, nodes) in &digests {
             let nodes_of = format_count(nodes.len(), "node");
             let how = how(result, item, digest);
-            let _ = write!(out, "  {} on {nodes_of}{how}", escape_truncated(digest, 80));
+            let digest = escape_truncated(digest, 80);
+            let mut line = Line::new(2).text(format!("{digest} on {nodes_of}{how}"));
             // Where they differ, all but those with the most common one, or all.
             if nodes.len() < most || is_tied {
-                let _ = write!(out, ": {}", names(nodes));
+                line = line.text(": ").nodes(names(nodes));
             }
-            out.push('\n');
+            out.push(line);
         }
         if digests.is_empty() {
-            out.push_str("  on no node\n");
+            out.push(Line::new(2).text("on no node"));
         }
     }
+    out
 }
 
 /// " (10 pulled now, 2 there before)" for a digest, or nothing where nothing is pulled.
@@ -218,91 +224,10 @@ fn how(result: &RunResult, item: usize, digest: &str) -> String {
     }
 }
 
-/// What is not as it was wanted, by cause: a paragraph for all that have the same advice.
-pub(super) fn failures(out: &mut String, result: &RunResult) {
-    let mut groups = groups(result);
-    let hidden = groups.split_off(groups.len().min(GROUPS));
-    let mut groups = groups.into_iter().peekable();
-    let mut begins = true;
-    while let Some(group) = groups.next() {
-        let nodes: Vec<&str> = group.nodes.iter().map(|node| name(result, *node)).collect();
-        if begins {
-            out.push('\n');
-        }
-        let _ = write!(
-            out,
-            "{} on {}",
-            group.what,
-            format_count(nodes.len(), "node")
-        );
-        if !group.example.is_empty() {
-            let _ = write!(out, ": {}", group.example);
-        }
-        out.push('\n');
-        if group.fingerprints.is_empty() {
-            let _ = writeln!(out, "  {}", names(&nodes));
-        }
-        host_keys(out, result, &group.fingerprints);
-        let advice = group.kind.map(FailureKind::advice);
-        let next = groups.peek().and_then(|next| next.kind);
-        begins = next.map(FailureKind::advice) != advice;
-        if let Some(advice) = advice.filter(|_| begins) {
-            let _ = writeln!(out, "  What next: {advice}");
-        }
-    }
-    if !hidden.is_empty() {
-        let nodes = hidden.iter().map(|group| group.nodes.len()).sum();
-        let _ = writeln!(
-            out,
-            "and {} on {}; `prepull runs show {} -o json` has all of them",
-            format_count(hidden.len(), "further cause"),
-            format_count(nodes, "node"),
-            result.info.id
-        );
-    }
-}
-
-fn name(result: &RunResult, node: usize) -> &str {
-    let node = result.info.plan.fleet.nodes().get(node);
-    node.map_or("?", |node| &node.name)
-}
-
-/// "node-[1-3,7], gateway and 40 more".
-fn names(nodes: &[&str]) -> String {
-    let mut out = String::new();
-    let mut left = nodes.len();
-    for (expression, names) in fold(nodes) {
-        if !out.is_empty() && out.len() + expression.len() > NAMES {
-            let _ = write!(out, " and {left} more");
-            break;
-        }
-        let comma = if out.is_empty() { "" } else { ", " };
-        let _ = write!(out, "{comma}{}", escape_truncated(&expression, NAMES));
-        left = left.saturating_sub(names);
-    }
-    out
-}
-
-/// A line for each host key that is to be compared: "  node-1  SHA256:...", and the known one where it has changed.
-fn host_keys(out: &mut String, result: &RunResult, fingerprints: &[(usize, Vec<String>)]) {
-    let listed = &fingerprints[..fingerprints.len().min(HOST_KEYS)];
-    for (node, found) in listed {
-        let _ = write!(out, "  {}", escape_truncated(name(result, *node), NAMES));
-        for (place, fingerprint) in found.iter().enumerate() {
-            let known = if place == 0 { "" } else { "known: " };
-            let _ = write!(out, "  {known}{fingerprint}");
-        }
-        out.push('\n');
-    }
-    if fingerprints.len() > listed.len() {
-        let more = fingerprints.len() - listed.len();
-        let _ = writeln!(out, "  and {more} more");
-    }
-}
-
 /// "registry.lab:5000: 15 tries failed (12 registry-unavailable, 3 rate-limited), 97 pulls went well", where tries failed.
-fn registries(out: &mut String, result: &RunResult) {
+fn registries(result: &RunResult) -> Vec<Line> {
     let plan = &result.info.plan;
+    let mut out = Vec::new();
     let mut registries: BTreeMap<&str, (usize, BTreeMap<&str, usize>)> = BTreeMap::new();
     for record in &result.nodes {
         for (item, record) in record.items.iter().enumerate() {
@@ -329,17 +254,18 @@ fn registries(out: &mut String, result: &RunResult) {
             .map(|(kind, n)| format!("{n} {kind}"))
             .collect();
         let verb = if tries == 1 { "try" } else { "tries" };
-        let _ = writeln!(
-            out,
+        out.push(Line::new(0).text(format!(
             "{registry}: {} went well, {tries} {verb} failed ({})",
             format_count(pulls, "pull"),
             kinds.join(", ")
-        );
+        )));
     }
+    out
 }
 
 /// Which nodes took longest, and how much arrived.
-fn pace(out: &mut String, result: &RunResult) {
+fn pace(result: &RunResult) -> Vec<Line> {
+    let mut out = Vec::new();
     let is_pull = matches!(result.info.plan.work, Work::Pull(_));
     let slowest_of = |record: &crate::model::NodeRecord| {
         let tried = record.items.iter().filter(|item| !item.attempts.is_empty());
@@ -359,61 +285,58 @@ fn pace(out: &mut String, result: &RunResult) {
     // Whoever is quick has no slowest.
     let is_slow = times.first().is_some_and(|(time, ..)| time.as_secs() > 0);
     if times.len() > 1 && is_slow {
-        let slowest = times.iter().take(SLOWEST).map(|(time, tries, node)| {
+        let mut line = Line::new(0).text("Slowest: ");
+        for (place, (time, tries, node)) in times.iter().take(SLOWEST).enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
             let again = match tries {
                 0 | 1 => String::new(),
                 tries => format!(" ({tries} tries)"),
             };
-            format!(
-                "{} {}{again}",
-                escape_truncated(name(result, *node), 100),
-                format_duration(*time)
-            )
-        });
-        let slowest: Vec<String> = slowest.collect();
-        let _ = write!(out, "Slowest: {}", slowest.join(", "));
+            line = line
+                .text(comma)
+                .nodes(escape_truncated(node_name(result, *node), 100))
+                .text(format!(" {}{again}", format_duration(*time)));
+        }
         if times.len() > 2 * SLOWEST {
             let (half, ..) = times[times.len() / 2];
-            let _ = write!(
-                out,
+            line = line.text(format!(
                 "; half of the nodes took at most {}",
                 format_duration(half)
-            );
+            ));
         }
-        out.push('\n');
+        out.push(line);
     }
-    what_arrived(out, result);
+    out.extend(what_arrived(result).map(|text| Line::new(0).text(text)));
+    out
 }
 
 /// "Arrived: 320.1 MB, 145.5 MB/s over the run"; a rate only where all was counted.
-fn what_arrived(out: &mut String, result: &RunResult) {
-    let sum = arrived(result);
-    let _ = match (sum, unseen(result)) {
-        (None | Some(0), 0) => Ok(()),
+fn what_arrived(result: &RunResult) -> Option<String> {
+    match (arrived(result), unseen(result)) {
+        (None | Some(0), 0) => None,
         (Some(sum), 0) => {
             let seconds = took(result).as_secs_f64().max(0.001);
             let rate = format_bytes((sum as f64 / seconds) as u64);
-            writeln!(out, "Arrived: {}, {rate}/s over the run", format_bytes(sum))
+            let sum = format_bytes(sum);
+            Some(format!("Arrived: {sum}, {rate}/s over the run"))
         }
-        (None, unseen) => writeln!(
-            out,
+        (None, unseen) => Some(format!(
             "Arrived: not known, it could not be counted on {}",
             format_count(unseen, "node")
-        ),
+        )),
         (Some(sum), unseen) => {
             let was_counted = |record: &Record| record.arrived.is_some();
             let all = |node: &&NodeRecord| {
                 node.items.iter().any(was_counted) && !node.items.iter().any(is_unseen)
             };
             let counted = result.nodes.iter().filter(all).count();
-            writeln!(
-                out,
+            Some(format!(
                 "Arrived: {} counted, all of it on {counted} of {}",
                 format_bytes(sum),
                 format_count(counted + unseen, "node")
-            )
+            ))
         }
-    };
+    }
 }
 
 /// What commands printed: once for all nodes that printed the same, most nodes first, so that who differs stands last.

@@ -147,7 +147,7 @@ fn finished(outcome: Outcome) -> Event {
 
 fn summary(result: &RunResult) -> String {
     let mut out = Vec::new();
-    write_summary(result, &mut out, &|line| line.to_string()).unwrap();
+    write_summary(result, &mut out, Layout::default()).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -321,23 +321,88 @@ fn equal_failures_are_one_group_with_names_and_one_advice() {
         text.contains("0 of 13 nodes ok, 12 failed, 1 not run, in 2m 31s"),
         "{text}"
     );
-    assert!(text.contains("registry-auth (pull) on 12 nodes:"), "{text}");
-    assert!(text.contains("\n  worker-[1-12]\n"), "{text}");
+    assert!(
+        text.contains("registry-auth (pull) on 12 nodes: worker-[1-12]\n  10.0.0.1:41: unauth"),
+        "{text}"
+    );
     assert_eq!(text.matches("What next:").count(), 1, "{text}");
     assert!(
-        text.ends_with("\n\nnot run on 1 node: the failure limit was reached\n  worker-13\n"),
+        text.ends_with("\n\nnot run on 1 node: worker-13\n  the failure limit was reached\n"),
         "{text}"
     );
     assert_eq!(text.matches("\n\n").count(), 2, "a paragraph each: {text}");
 }
 
 #[test]
-fn a_different_status_of_the_registry_is_a_different_group() {
-    let outcomes = ["status 401", "status 403"]
-        .map(|detail| vec![failed(FailureKind::RegistryAuth, detail)])
-        .to_vec();
+fn causes_of_one_kind_stand_together_with_their_count_and_one_advice() {
+    let stage =
+        |kind, stage, detail: &str| vec![Outcome::Failed(Failure::new(kind, stage, detail))];
+    let auth = |detail: &str| stage(FailureKind::RegistryAuth, Stage::Pull, detail);
+    let outcomes = vec![
+        auth("status 401"),
+        stage(FailureKind::Unreachable, Stage::Connect, "refused"),
+        auth("Error response from daemon: status 403"),
+        auth("pulling image: rpc error: code = Unknown desc = status 403"),
+    ];
     let text = summary(&result(pull(), outcomes));
-    assert_eq!(text.matches("registry-auth (pull)").count(), 2, "{text}");
+    let wanted = format!(
+        "\n\nregistry-auth on 3 nodes\n  (pull) on 2 nodes: worker-3, worker-4\n    status 403\n  (pull) on 1 node: worker-1\n    \
+         status 401\n  What next: {}\n\nunreachable (connect) on 1 node: worker-2\n  refused\n  What next: ",
+        FailureKind::RegistryAuth.advice()
+    );
+    assert!(text.contains(&wanted), "{text}");
+}
+
+#[test]
+fn a_terminal_has_the_verdict_last_and_wrapped_words_but_whole_commands() {
+    let words = "prepull check -i inventory.yml --known-hosts /etc/prepull/known_hosts app:v1";
+    let auth = failed(
+        FailureKind::RegistryAuth,
+        "Error response from daemon: unauthorized: authentication required",
+    );
+    let run = of_command(Work::Check(vec![image()]), words, vec![vec![auth]]);
+    let mut out = Vec::new();
+    let layout = Layout {
+        width: Some(50),
+        color: false,
+    };
+    write_summary(&run, &mut out, layout).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines.last(),
+        Some(&"NOT READY: 0 of 1 node ok, 1 failed, in 2m 31s")
+    );
+    assert!(lines.contains(&words), "{text}");
+    assert!(
+        text.contains("  What next: Check the registry's user and\n    password"),
+        "{text}"
+    );
+    let is_wide = |line: &&&str| line.len() > 50 && **line != words;
+    assert_eq!(lines.iter().find(is_wide), None);
+    assert!(summary(&run).starts_with("NOT READY: "));
+}
+
+#[test]
+fn an_absent_image_of_a_check_is_no_failure_anywhere() {
+    let outcomes = vec![
+        vec![Outcome::Missing],
+        vec![Outcome::Present(held("sha256:aa"))],
+        vec![failed(FailureKind::Unreachable, "refused")],
+        vec![Outcome::Missing],
+    ];
+    let run = result(Work::Check(vec![image()]), outcomes);
+    let counts = serde_json::to_value(document(&run)).unwrap()["summary"].take();
+    assert_eq!(
+        counts,
+        serde_json::json!({"nodes": 4, "ok": 1, "failed": 1, "not_run": 0, "pulled": 0, "present": 1, "missing": 2, "absent": 2})
+    );
+    let table = runs_table(&[RunEntry::new(&run, "ended")]);
+    let cells: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(cells[3..8], ["4", "1", "2", "1", "0"], "{table}");
+    let mut state = super::run_state::RunState::new(Arc::clone(&run.info));
+    state.apply(&finished(Outcome::Missing));
+    assert_eq!(state.tally().failed, 0);
 }
 
 #[test]
@@ -408,7 +473,7 @@ fn commands_show_their_output_by_node_and_a_bad_status() {
         "worker-1 | two\\u{1b}\n",
         "worker-1 stderr| \u{fffd}bad\n",
         "worker-1 [output cut]\n",
-        "exit status 3 on 1 node\n",
+        "exit status 3 on 1 node: worker-1\n",
     ] {
         assert!(text.contains(wanted), "{wanted:?} is not in {text}");
     }
@@ -648,10 +713,10 @@ fn the_summary_lists_each_host_key_that_is_to_be_compared() {
     ];
     let text = summary(&result(pull(), outcomes));
     for part in [
-        "host-key (handshake) on 3 nodes: ",
+        "host-key on 4 nodes\n  (handshake) on 3 nodes\n    the host key of 10.0.0.1 is unknown: ",
         "known hosts were read from",
-        "\n  worker-1  SHA256:abc+def/one\n  worker-2  SHA256:ghi+jkl/two\n  worker-3  SHA256:mno/pqr+three\n",
-        "\n  worker-4  SHA256:offered+one  known: SHA256:known/other\n",
+        "\n    worker-1  SHA256:abc+def/one\n    worker-2  SHA256:ghi+jkl/two\n    worker-3  SHA256:mno/pqr+three\n",
+        "\n    worker-4  SHA256:offered+one  known: SHA256:known/other\n",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }

@@ -81,8 +81,13 @@ impl Terminal {
             .collect()
     }
 
-    /// What is on the screen and above it, with colours as escape sequences.
+    /// What is on the screen and above it.
     pub fn history(&self) -> String {
+        self.tmux(&["capture-pane", "-p", "-J", "-S", "-"])
+    }
+
+    /// The same, with colours as escape sequences.
+    pub fn colours(&self) -> String {
         self.tmux(&["capture-pane", "-p", "-e", "-J", "-S", "-"])
     }
 

@@ -10,7 +10,7 @@
     connect: 'connect', check: 'ask the runtime', pull: 'pull', stall: 'nothing arrives', run: 'run the command',
     queue: 'wait for a turn at the registry, or for the preflight', wait: 'wait for the next attempt', failure: 'attempt failed',
   };
-  const STANDINGS = { ok: 'ready', failed: 'failed', 'not-run': 'not run' };
+  const STANDINGS = { ok: 'ready', failed: 'failed', 'not-run': 'not run', missing: 'without an image' };
 
   const byId = (id) => document.getElementById(id);
   const put = (parent, ...children) => {
@@ -122,9 +122,10 @@
 
   // What is wrong, by cause.
   byId('failures').hidden = data.groups.length === 0;
-  const byCount = data.groups.map((group, number) => [group, number])
-    .sort(([a], [b]) => Boolean(b.advice) - Boolean(a.advice) || b.nodes.length - a.nodes.length);
-  put(byId('groups'), ...byCount.map(([group, number]) => {
+  put(byId('groups'), ...data.groups.map((group, number) => {
+    // Groups of one kind stand together, and have the advice once.
+    const next = data.groups[number + 1];
+    const advice = next && next.advice === group.advice ? null : group.advice;
     const names = group.nodes.slice(0, 12).map((index) => nodes[index].name).join(', ');
     const more = group.nodes.length - 12;
     return make('li', { class: group.what.startsWith('not run') ? 'open' : '' },
@@ -133,9 +134,9 @@
           go({ group: String(number), q: '', status: '', page: '' });
           byId('nodes-title').scrollIntoView();
         })),
-      group.example ? make('pre', {}, group.example) : '',
       make('p', { class: 'quiet' }, names + (more > 0 ? ` and ${more} more` : '')),
-      group.advice ? make('p', {}, `What next: ${group.advice}`) : '');
+      group.example ? make('pre', {}, group.example) : '',
+      advice ? make('p', {}, `What next: ${advice}`) : '');
   }));
 
   // The course of the run: how many nodes were in which state when.
@@ -207,7 +208,7 @@
     ['name', 'Node'], ['runtime', 'Runtime'], ['status', 'Status'],
     ['attempts', 'Attempts'], ['bytes', 'Arrived'], ['seconds', 'Time'],
   ];
-  const ORDER = ['failed', 'not-run', 'ok'];
+  const ORDER = ['failed', 'missing', 'not-run', 'ok'];
   const compare = {
     name: (a, b) => byName.compare(a.name, b.name),
     runtime: (a, b) => byName.compare(a.runtime || '', b.runtime || ''),
