@@ -200,7 +200,13 @@ pub trait Runtime: Send + Sync {
         stage: Stage,
     ) -> Result<Option<LocalImage>, Failure>;
 
-    /// Asks where the runtime keeps its files: a line that is a path, or JSON with a line `"containerdRootDir": "PATH"`.
+    /// Whether its client answers without a daemon, and so also on a node whose images another runtime keeps.
+    fn is_daemonless(&self) -> bool {
+        false
+    }
+
+    /// Asks where the runtime keeps its files, and in whose layout: a line `containerd PATH`, `docker PATH` or
+    /// `storage PATH` (containers/storage), or the CRI's JSON with a line `"containerdRootDir": "PATH"` or `"crio":`.
     /// A runtime that does not answer is looked for in its usual places.
     fn data_dir<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a>;
 

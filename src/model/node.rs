@@ -114,35 +114,49 @@ impl fmt::Display for Hop {
     }
 }
 
-/// What holds images on a node, in the order in which a probe asks (decision 12).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RuntimeKind {
+/// Lists the runtimes once: the enum, [`RuntimeKind::ALL`] and the names follow from it.
+macro_rules! runtime_kinds {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
+        /// What holds images on a node, in the order in which a probe asks (decision 12).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum RuntimeKind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl RuntimeKind {
+            /// Each of them, in the order in which a probe asks.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$kind),*];
+
+            /// Its name on the command line, in inventories and in JSON.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+        }
+    };
+}
+
+runtime_kinds! {
     /// Any CRI runtime, through `crictl`.
-    Crictl,
+    Crictl = "crictl",
     /// The docker daemon, through the `docker` client.
-    Docker,
+    Docker = "docker",
     /// podman, through its own client.
-    Podman,
+    Podman = "podman",
 }
 
 impl RuntimeKind {
-    /// Each of them, in the order in which a probe asks.
-    pub const ALL: [Self; 3] = [Self::Crictl, Self::Docker, Self::Podman];
-
     /// What one may choose from: `crictl, docker or podman`.
     pub fn names() -> String {
         let [first @ .., last] = Self::ALL.map(Self::as_str);
         format!("{} or {last}", first.join(", "))
     }
 
-    /// Its name on the command line, in inventories and in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Docker => "docker",
-            Self::Podman => "podman",
-            Self::Crictl => "crictl",
-        }
+    /// Whether it can be asked for an image of another platform than the node's: the CRI cannot.
+    pub fn takes_platform(self) -> bool {
+        self != Self::Crictl
     }
 }
 

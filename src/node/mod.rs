@@ -383,10 +383,10 @@ fn choose(
 ) -> Result<RuntimeKind, Failure> {
     let is_there = |failure: &Failure| failure.kind != FailureKind::RuntimeMissing;
     let mut telling: Option<Failure> = None;
-    for answer in answers {
+    for (runtime, answer) in asked.iter().zip(answers) {
         match answer {
-            // podman needs no daemon and so always answers, also beside one that is down just now.
-            Ok(RuntimeKind::Podman) if telling.as_ref().is_some_and(is_there) => {}
+            // A client without a daemon always answers, also beside a daemon that is down just now.
+            Ok(_) if runtime.is_daemonless() && telling.as_ref().is_some_and(is_there) => {}
             Ok(kind) => return Ok(kind),
             Err(failure) => {
                 let weight = |failure: &Failure| match failure.kind {

@@ -825,6 +825,10 @@ impl Runtime for ScriptedRuntime {
         }))
     }
 
+    fn is_daemonless(&self) -> bool {
+        self.0 == RuntimeKind::Podman
+    }
+
     fn data_dir<'a>(&self, _: Option<&'a str>) -> NodeCommand<'a> {
         self.command(&["root"])
     }

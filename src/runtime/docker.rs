@@ -208,7 +208,7 @@ impl Runtime for Docker {
     }
 
     fn data_dir<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
-        Self::command(endpoint, &["info", "--format", "{{.DockerRootDir}}"])
+        Self::command(endpoint, &["info", "--format", "docker {{.DockerRootDir}}"])
     }
 
     fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {

@@ -22,18 +22,17 @@ pub use podman::Podman;
 use crate::model::{CommandOutput, ExitStatus, Failure, FailureKind, Image, RuntimeKind, Stage};
 use crate::ports::Runtime;
 
+/// Every runtime, in the order of [`RuntimeKind::ALL`].
+const ALL: [&dyn Runtime; RuntimeKind::ALL.len()] = [&Crictl, &Docker, &Podman];
+
 /// Every runtime, in the order in which a probe asks for them.
 pub fn all() -> [&'static dyn Runtime; RuntimeKind::ALL.len()] {
-    RuntimeKind::ALL.map(of_kind)
+    ALL
 }
 
 /// The runtime of this kind.
 pub fn of_kind(kind: RuntimeKind) -> &'static dyn Runtime {
-    match kind {
-        RuntimeKind::Crictl => &Crictl,
-        RuntimeKind::Docker => &Docker,
-        RuntimeKind::Podman => &Podman,
-    }
+    ALL[kind as usize]
 }
 
 /// What a failed command said.

@@ -77,8 +77,13 @@ impl Runtime for Podman {
         docker::read_inspect(self.kind(), image, output, stage)
     }
 
+    fn is_daemonless(&self) -> bool {
+        true
+    }
+
     fn data_dir<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
-        Self::command(&[], endpoint, &["info", "--format", "{{.Store.GraphRoot}}"])
+        let format = "storage {{.Store.GraphRoot}}";
+        Self::command(&[], endpoint, &["info", "--format", format])
     }
 
     fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {

@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum as _;
 
 use super::Environment;
 use crate::cli::{self, FleetArgs, LoginArgs, RuntimeArgs};
 use crate::inventory::{
-    self, AddressType, KubernetesQuery, NodeSettings, RuntimeChoice, Selection, Source,
-    SshConfigSource,
+    self, AddressType, KubernetesQuery, NodeSettings, Selection, Source, SshConfigSource,
 };
+use crate::model::Fleet;
 use crate::model::text::escape_line;
-use crate::model::{Fleet, RuntimeKind};
 
 /// Loads it.
 pub(super) fn fleet(
@@ -118,12 +118,11 @@ fn command_line_node(
         jump,
         runtime: runtime
             .and_then(|args| args.runtime)
-            .map(|choice| match choice {
-                cli::RuntimeChoice::Auto => RuntimeChoice::Auto,
-                cli::RuntimeChoice::Docker => RuntimeChoice::Kind(RuntimeKind::Docker),
-                cli::RuntimeChoice::Crictl => RuntimeChoice::Kind(RuntimeKind::Crictl),
-                cli::RuntimeChoice::Podman => RuntimeChoice::Kind(RuntimeKind::Podman),
-            }),
+            .and_then(|choice| choice.to_possible_value())
+            .map(|choice| choice.get_name().parse())
+            .transpose()
+            .map_err(anyhow::Error::msg)
+            .context("--runtime")?,
         endpoint,
         become_root: (login.r#become || login.ask_become_pass).then_some(true),
         ..NodeSettings::default()
@@ -132,12 +131,13 @@ fn command_line_node(
 
 /// crictl has no option for it, so a fleet that is known to use crictl cannot be asked.
 pub(super) fn platform_fits(fleet: &Fleet) -> Result<()> {
-    let on_crictl = |node: &&crate::model::Node| node.runtime == Some(RuntimeKind::Crictl);
-    match fleet.nodes().iter().find(on_crictl) {
-        Some(node) => bail!(
-            "--platform works with docker only: {} uses crictl, which always takes the node's own platform",
-            node.name
-        ),
-        None => Ok(()),
+    for node in fleet.nodes() {
+        if let Some(kind) = node.runtime.filter(|kind| !kind.takes_platform()) {
+            bail!(
+                "--platform: {} uses {kind}, which always takes the node's own platform; leave the option out or use --exclude",
+                node.name
+            );
+        }
     }
+    Ok(())
 }

@@ -663,7 +663,7 @@ const CRIO: &str = "{\n  \"config\": {\n    \"crio\": {\n";
 /// A folder where bytes could appear shows nothing of a pull that writes elsewhere: none of these is a stall.
 pub async fn a_folder_that_merely_exists_is_no_sign_of_a_stall(shells: &Shells) {
     for (kind, info) in [
-        (RuntimeKind::Docker, "STORE\n"),
+        (RuntimeKind::Docker, "docker STORE\n"),
         (RuntimeKind::Docker, ""),
         (RuntimeKind::Crictl, CRIO),
     ] {

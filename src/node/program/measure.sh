@@ -120,15 +120,18 @@ list_layers() {
 
 #both
 # Reads where the runtime keeps its files into $root: its own word, or its usual place where it does not say. $root_of is
-# what has its files there, as far as that is known.
+# the layout that they have there, as far as that is known (Runtime::data_dir in ports.rs).
 read_root() {
     root_of=
     root=/var/lib/containerd
-    # CRI-O says no more than its name, and podman does not say it as docker would.
+    # CRI-O says no more than its name, and podman in docker's place does not say it as docker would.
     [ ! -d "$storage" ] || root=$storage root_of=storage
     while read -r line; do
         case $line in
-            /*) root=$line root_of=docker ;;
+            'containerd /'* | 'docker /'* | 'storage /'*)
+                root=${line#* } root_of=${line%% *}
+                [ "$root_of" != storage ] || storage=$root
+                ;;
             # Lines of the CRI's answer, which is JSON.
             *'"crio":'*) root=$storage root_of=storage ;;
             *'"containerdRootDir":'*) line=${line#*: \"}; root=${line%%\"*} root_of=containerd ;;
