@@ -7,6 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "rooms/modules.rs"]
+mod modules;
+
 const CONTRIBUTING: &str = include_str!("../CONTRIBUTING.md");
 
 /// Which rooms a room may use: the table in CONTRIBUTING.md. Every room may use itself.
@@ -38,10 +41,11 @@ fn allowed() -> BTreeMap<String, Vec<String>> {
 }
 
 /// Crates that only these rooms may use.
-const OWNED: [(&str, &[&str]); 3] = [
+const OWNED: [(&str, &[&str]); 4] = [
     ("hyper", &["registry", "inventory"]),
     ("russh", &["ssh"]),
     ("indicatif", &["report"]),
+    ("rpassword", &["credentials"]),
 ];
 
 #[test]
@@ -91,6 +95,29 @@ fn rooms_use_only_what_the_table_allows() {
         "read only {files_read} files: is the path right?"
     );
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// What a module uses of those that it is part of does not count: a folder's `mod.rs` holds what all files in it share (its
+/// types, errors and limits) beside what is made of them, and a file cannot be had without its folder. A use of any other
+/// module counts, whether it goes to a neighbour, into another folder or from `mod.rs` into its own. So does a use of a
+/// neighbour's type under the name that `mod.rs` gives it.
+#[test]
+fn no_two_modules_of_a_room_need_each_other() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut graph = modules::graph(&modules::read(&source, rust_files(&source)));
+    assert!(graph.len() > 100, "read only {} modules", graph.len());
+    for (module, uses) in &mut graph {
+        uses.retain(|used| used[..1] == module[..1] && !module.starts_with(used));
+    }
+    let knots: Vec<String> = modules::cycles(&graph)
+        .iter()
+        .map(|knot| modules::described(&graph, knot))
+        .collect();
+    assert!(
+        knots.is_empty(),
+        "modules that need each other, and what each needs:\n{}",
+        knots.join("\n")
+    );
 }
 
 #[test]
@@ -198,4 +225,54 @@ fn rooms_named_in(text: &str) -> Vec<String> {
 fn the_reader_of_imports_sees_every_form() {
     let text = "use crate::model::Node;\nuse crate::{ports::{A, B}, node};\nfn f() { crate::engine::run() }";
     assert_eq!(rooms_named_in(text), ["model", "ports", "node", "engine"]);
+}
+
+#[test]
+fn the_reader_of_modules_sees_every_form() {
+    let files = [
+        (
+            "room/mod.rs",
+            "mod a;\nmod b;\npub use a::{Thing, deep::Other as Renamed};\n#[cfg(test)]\nmod tests;",
+        ),
+        (
+            "room/a.rs",
+            "pub mod deep; fn f() { super::b::run(); \"super::c\"; 'x'; /* super::c */ }",
+        ),
+        ("room/a/deep.rs", "use super::super::d::*;"),
+        (
+            "room/b.rs",
+            "use super::{c, Thing};\n// super::d\n#[cfg(test)]\nmod tests { use super::d; }",
+        ),
+        (
+            "room/c.rs",
+            "fn f(r: crate::room::Renamed) -> std::io::Result<()> { r#\"super::d\"# }",
+        ),
+        (
+            "room/d.rs",
+            "use crate::room::{b::{self as e, X}, other};\nuse other::y;",
+        ),
+        ("room/tests.rs", "use super::d;"),
+    ];
+    let files = files.map(|(path, text)| (PathBuf::from(path), text.to_string()));
+    let graph = modules::graph(&files);
+    let shown: Vec<String> = graph
+        .iter()
+        .map(|(module, uses)| {
+            let uses: Vec<String> = uses.iter().map(|used| used.join("::")).collect();
+            format!("{}: {}", module.join("::"), uses.join(" "))
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "room: room::a room::a::deep",
+            "room::a: room::b",
+            "room::a::deep: room::d",
+            "room::b: room::a room::c",
+            "room::c: room::a::deep",
+            "room::d: room room::b",
+        ]
+    );
+    let knots = modules::cycles(&graph);
+    assert_eq!(knots.len(), 1, "{knots:?}");
 }

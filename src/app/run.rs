@@ -22,8 +22,8 @@ use crate::journal::{Header, Journal};
 use crate::model::text::{escape_line, format_count};
 use crate::model::{EventKind, Outcome, Plan, Secret, Work};
 use crate::report::{
-    self, EventSink, FileReport, Human, HumanOptions, Json, Jsonl, Layout, ReportForm, Reporter,
-    RunInfo, RunResult, Screen,
+    self, EventSink, FileReport, Human, HumanOptions, Json, Jsonl, Layout, Reporter, RunInfo,
+    RunResult, Screen,
 };
 use crate::runtime;
 use crate::settings::{Environment, OutputSettings, RunSettings, SshSettings};
@@ -93,7 +93,7 @@ pub(super) fn run(
         None => reporters(settings.output, &info),
     };
     for file in &settings.reports {
-        let report = FileReport::new(&info, file.path.clone(), form(file.form));
+        let report = FileReport::new(&info, file.path.clone(), runs::form(file.form));
         reporters.push(Box::new(report));
     }
     let running = report::start(facts_receiver, ledger, reporters);
@@ -325,14 +325,6 @@ fn progress(output: OutputSettings) -> report::Progress {
         cli::ProgressChoice::Bars => report::Progress::Bars,
         cli::ProgressChoice::Lines => report::Progress::Lines,
         cli::ProgressChoice::None => report::Progress::None,
-    }
-}
-
-pub(super) fn form(form: cli::ReportForm) -> ReportForm {
-    match form {
-        cli::ReportForm::Json => ReportForm::Json,
-        cli::ReportForm::Junit => ReportForm::Junit,
-        cli::ReportForm::Html => ReportForm::Html,
     }
 }
 

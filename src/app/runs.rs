@@ -10,7 +10,6 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{CommandFactory, FromArgMatches};
 
 use super::exit::Exit;
-use super::run::form;
 use crate::cli::{Cli, Format, ListFormat, ReportFile, ReportForm, RunsCommand};
 use crate::journal::{self, Claim, JournalWork, Listed, RecordedRun, Runs, State};
 use crate::model::{Fleet, Plan, text::format_count};
@@ -24,6 +23,15 @@ const NAMES: usize = 5;
 pub(super) fn folder(ambient: &Environment) -> Result<PathBuf> {
     journal::folder(&|name| ambient.variable(name))
         .context("neither XDG_STATE_HOME nor HOME says where runs are recorded")
+}
+
+/// The form of a report file.
+pub(super) fn form(form: ReportForm) -> report::ReportForm {
+    match form {
+        ReportForm::Json => report::ReportForm::Json,
+        ReportForm::Junit => report::ReportForm::Junit,
+        ReportForm::Html => report::ReportForm::Html,
+    }
 }
 
 /// `prepull runs`.

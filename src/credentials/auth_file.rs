@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use super::check_user_name;
 use super::error::CredentialError;
 use super::helper;
+use super::hidden::Hidden;
 use super::keys::{Keys, host_of};
 use crate::model::{Credential, Image, LoginSource, RegistryLogin, Secret};
 
@@ -142,23 +143,6 @@ impl<'de> Deserialize<'de> for Content {
 impl<'de> Deserialize<'de> for Entry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(FieldsOf(PhantomData))
-    }
-}
-
-/// Text that is wiped when dropped and never shown; `null` is empty.
-#[derive(Default)]
-pub(super) struct Hidden(pub(super) Zeroizing<String>);
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("[redacted]")
-    }
-}
-
-impl<'de> Deserialize<'de> for Hidden {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        Ok(Self(Zeroizing::new(text.unwrap_or_default())))
     }
 }
 

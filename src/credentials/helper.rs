@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::auth_file::Hidden;
+use super::hidden::Hidden;
 use crate::model::redact::redact_strictly;
 use crate::model::{RegistryLogin, Secret, text};
 

@@ -4,6 +4,7 @@ mod ask;
 mod auth_file;
 mod error;
 mod helper;
+mod hidden;
 mod keys;
 mod terminal;
 

@@ -1,6 +1,6 @@
 //! Where nodes come from: inventory files and host expressions, resolved to a fleet.
 //!
-//! Each format becomes a [`Draft`]; `draft::resolve` alone decides what a node gets from which level. A
+//! Each format becomes a [`Draft`]; `resolve::resolve` alone decides what a node gets from which level. A
 //! new format (Ansible, plain lists, Kubernetes) is a new file that makes a [`Draft`].
 
 mod ansible;
@@ -8,6 +8,7 @@ mod clustershell;
 mod configparser;
 mod draft;
 mod error;
+mod expression;
 pub mod hosts;
 mod json;
 mod kubernetes;
@@ -19,6 +20,7 @@ mod native;
 mod program;
 mod read;
 mod recognise;
+mod resolve;
 mod select;
 mod sets;
 mod sources;
@@ -86,7 +88,7 @@ pub fn load_selected(
     let drafts = sources::drafts(sources, home)?;
     let warnings = drafts.iter().flat_map(|draft| draft.warnings.clone());
     let warnings = warnings.collect();
-    let fleet = draft::resolve(&drafts, selection, strongest, background)?;
+    let fleet = resolve::resolve(&drafts, selection, strongest, background)?;
     Ok(fleet.with_warnings(warnings))
 }
 
@@ -148,5 +150,5 @@ pub fn resolve(
     strongest: &NodeSettings,
     background: SshConfigSource<'_>,
 ) -> Result<Fleet, InventoryError> {
-    draft::resolve(drafts, selection, strongest, background)
+    resolve::resolve(drafts, selection, strongest, background)
 }

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::error::InputError;
-use super::hosts::{self, ExpressionError, HostSpec, NODE_LIMIT, Piece};
+use super::expression::{self, ExpressionError, HostSpec, NODE_LIMIT, Piece};
 
 /// What is done with the hosts of an expression and those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(super) struct Term<'a> {
 
 /// The expressions of a text with their operators; the first is a union.
 pub(super) fn terms(text: &str) -> Result<Vec<Term<'_>>, ExpressionError> {
-    let split = hosts::split(text, |sign, before| match sign {
+    let split = expression::split(text, |sign, before| match sign {
         ',' | '!' | '&' => true,
         '^' => !before.trim().is_empty() && before.trim() != "^",
         _ => false,
@@ -84,7 +84,7 @@ impl<T> HostSet<T> {
         hosts: Vec<(HostSpec, T)>,
     ) -> Result<(), InputError> {
         let left = self.room(operator).checked_sub(hosts.len());
-        let left = left.ok_or_else(hosts::too_many)?;
+        let left = left.ok_or_else(expression::too_many)?;
         match operator {
             Operator::Union | Operator::Either => self.room = left,
             Operator::Difference | Operator::Intersection => self.side_room = left,
@@ -157,7 +157,7 @@ impl Matcher {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::inventory::hosts;
 
     fn names(text: &str) -> Vec<String> {
         let found = hosts::expand(text).unwrap_or_else(|error| panic!("{text}: {error}"));

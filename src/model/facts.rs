@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::outcome::LocalImage;
+use super::platform::is_platform;
 
 /// A node's answer to a probe. Every text is the node's: never trusted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,4 +41,27 @@ pub struct ClockOffset {
     pub milliseconds: i64,
     /// Half the round trip of the question, and how coarse the node's clock is told.
     pub uncertainty: u64,
+}
+
+/// An image as the node's runtime says it holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalImage {
+    /// The manifest's digest (`sha256:...`), as the registry knows it; `None` for an image that was never pushed or pulled.
+    pub digest: Option<String>,
+    /// The runtime's own identity of the image: its configuration's digest.
+    pub image_id: Option<String>,
+    /// The size as the runtime tells it: unpacked for docker, compressed for crictl, both for docker with containerd's store.
+    pub bytes: Option<u64>,
+    /// `os/architecture[/variant]`, where the runtime tells.
+    pub platform: Option<String>,
+}
+
+impl LocalImage {
+    /// Whether it may be for the platform that was asked for: a runtime that names none cannot be contradicted.
+    pub fn suits(&self, wanted: Option<&str>) -> bool {
+        match (&self.platform, wanted) {
+            (Some(held), Some(wanted)) => is_platform(held, wanted),
+            (None, _) | (_, None) => true,
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The words of the project as types: node, image, plan, attempt, outcome, failure, event. No I/O, but for the file that
 //! `exec`'s output is kept in.
 
+pub mod command;
 pub mod content;
 pub mod event;
 pub mod facts;
@@ -19,17 +20,16 @@ pub mod secret;
 pub mod text;
 mod tries;
 
+pub use command::{CommandOutput, ExitStatus};
 pub use content::{Layer, Manifest, manifest_for};
 pub use event::{Event, EventKind};
-pub use facts::{ClockOffset, NodeFacts};
+pub use facts::{ClockOffset, LocalImage, NodeFacts};
 pub use failure::{Failure, FailureKind, Retry, Stage};
 pub use fold::fold;
 pub use image::{Image, ImageError, is_digest};
 pub use limit::Limit;
 pub use node::{Fleet, FleetError, Hop, Node, RuntimeKind};
-pub use outcome::{
-    Attempt, CommandOutput, Counts, ExitStatus, LocalImage, NodeRecord, Outcome, Record, StopReason,
-};
+pub use outcome::{Attempt, Counts, NodeRecord, Outcome, Record, StopReason};
 pub use output::{ExecOutput, Kept, Spool, SpoolWriter};
 pub use passwords::{Passwords, Permit, Withheld};
 pub use plan::{

@@ -3,78 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{Deserialize, Serialize};
 
-use super::facts::NodeFacts;
+use super::facts::{LocalImage, NodeFacts};
 use super::failure::Failure;
 use super::output::ExecOutput;
-use super::platform::is_platform;
-
-/// How a command on a node ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ExitStatus {
-    /// It exited with this status.
-    Code(u32),
-    /// A signal ended it; the name without `SIG`.
-    Signal(String),
-}
-
-/// What a command on a node printed, and how it ended. The bytes are the node's: never trusted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommandOutput {
-    /// How it ended.
-    pub exit: ExitStatus,
-    /// Standard output, perhaps cut.
-    #[serde(serialize_with = "as_base64", deserialize_with = "from_base64")]
-    pub stdout: Vec<u8>,
-    /// Standard error, perhaps cut.
-    #[serde(serialize_with = "as_base64", deserialize_with = "from_base64")]
-    pub stderr: Vec<u8>,
-    /// Whether something was cut because it was too long.
-    pub truncated: bool,
-}
-
-fn as_base64<S: Serializer>(bytes: &[u8], out: S) -> Result<S::Ok, S::Error> {
-    out.serialize_str(&STANDARD.encode(bytes))
-}
-
-fn from_base64<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<u8>, D::Error> {
-    let text = String::deserialize(from)?;
-    STANDARD.decode(text).map_err(D::Error::custom)
-}
-
-impl CommandOutput {
-    /// Whether it exited with status 0.
-    pub fn success(&self) -> bool {
-        self.exit == ExitStatus::Code(0)
-    }
-}
-
-/// An image as the node's runtime says it holds it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LocalImage {
-    /// The manifest's digest (`sha256:...`), as the registry knows it; `None` for an image that was never pushed or pulled.
-    pub digest: Option<String>,
-    /// The runtime's own identity of the image: its configuration's digest.
-    pub image_id: Option<String>,
-    /// The size as the runtime tells it: unpacked for docker, compressed for crictl, both for docker with containerd's store.
-    pub bytes: Option<u64>,
-    /// `os/architecture[/variant]`, where the runtime tells.
-    pub platform: Option<String>,
-}
-
-impl LocalImage {
-    /// Whether it may be for the platform that was asked for: a runtime that names none cannot be contradicted.
-    pub fn suits(&self, wanted: Option<&str>) -> bool {
-        match (&self.platform, wanted) {
-            (Some(held), Some(wanted)) => is_platform(held, wanted),
-            (None, _) | (_, None) => true,
-        }
-    }
-}
 
 /// Why something was never run to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-use super::outcome::{CommandOutput, ExitStatus};
+use super::command::{CommandOutput, ExitStatus};
 
 /// All that one run keeps of what commands print: so much disk is at hand nearly everywhere.
 const RUN_BUDGET: usize = 1 << 30;

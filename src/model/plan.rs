@@ -5,9 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::content::Manifest;
+use super::facts::LocalImage;
 use super::image::Image;
 use super::node::Fleet;
-use super::outcome::LocalImage;
 use super::secret::Credential;
 
 /// Fleet, work and policy.

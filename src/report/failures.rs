@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::RunResult;
+use super::format::escape_truncated;
 use super::groups::{Group, groups};
-use super::lines::escape_truncated;
 use super::styled::Line;
 use crate::model::text::format_count;
 use crate::model::{FailureKind, fold};

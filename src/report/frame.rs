@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use console::{Style, measure_text_width, truncate_str};
 
+use super::format::escape_truncated;
 use super::groups::Group;
-use super::lines::escape_truncated;
 use super::run_state::{AtWork, RunState};
 use crate::model::text::{format_bytes, format_count, format_duration};
 use crate::model::{Image, Stage, StopReason};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::RunResult;
 use super::cause::cause;
-use super::lines::{escape_truncated, truncate_middle};
+use super::format::{escape_truncated, truncate_middle};
 use crate::model::{ExitStatus, Failure, FailureKind, Outcome, Plan, Stage};
 
 /// The longest example of a cause, in characters.

@@ -10,7 +10,7 @@ use quick_xml::events::{BytesDecl, BytesText, Event};
 
 use super::RunResult;
 use super::document::{digests_of, seconds, timestamp};
-use super::lines::{escape_truncated, truncate_middle};
+use super::format::{escape_truncated, truncate_middle};
 use crate::model::text::escape_multiline;
 use crate::model::{Attempt, ExitStatus, Failure, Outcome, Record, Work, text::truncate_bytes};
 

@@ -5,6 +5,7 @@ mod cause;
 mod document;
 mod failures;
 mod file;
+mod format;
 mod frame;
 mod groups;
 mod html;

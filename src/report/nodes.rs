@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::RunResult;
 use super::document::{counts, outcome_entry};
 use super::failures::failures;
-use super::lines::escape_truncated;
+use super::format::escape_truncated;
 use super::styled::{Layout, Line};
 use super::table::{Column, table, width};
 use crate::model::node::PROXY_COMMAND;

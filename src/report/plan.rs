@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::lines::escape_truncated;
+use super::format::escape_truncated;
 use super::nodes::{fleet_json, fleet_table};
 use crate::model::{
     Credential, LoginSource, Plan, PlannedImage, Policy, PullWhen, Work, text::format_count,

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::RunResult;
 use super::document::{counts, timestamp};
-use super::lines::escape_truncated;
+use super::format::escape_truncated;
 use crate::model::{Counts, Work};
 
 /// How many characters of images or a command a line of the table has.

@@ -11,7 +11,7 @@ use super::document::{
     arrived, counts, digests_agree, digests_of, disagreements, is_unseen, took, unseen,
 };
 use super::failures::{failures, names, node_name};
-use super::lines::escape_truncated;
+use super::format::escape_truncated;
 use super::next::next_commands;
 use super::styled::{Layout, Line};
 use crate::model::text::{escape_line, format_bytes, format_count, format_duration};

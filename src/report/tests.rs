@@ -937,7 +937,7 @@ fn a_long_failure_keeps_its_cause_which_stands_at_the_end() {
         "failed to pull: {} status code [manifests v1]: 401 Unauthorized",
         "nested: ".repeat(100)
     );
-    let told = super::lines::truncate_middle(&text, 120);
+    let told = super::format::truncate_middle(&text, 120);
     assert!(told.starts_with("failed to pull: nested:"), "{told}");
     assert!(
         told.ends_with("status code [manifests v1]: 401 Unauthorized"),
@@ -947,9 +947,9 @@ fn a_long_failure_keeps_its_cause_which_stands_at_the_end() {
         told.contains(" ... ") && told.chars().count() <= 125,
         "{told}"
     );
-    assert_eq!(super::lines::truncate_middle("short", 120), "short");
+    assert_eq!(super::format::truncate_middle("short", 120), "short");
     let words = "ü".repeat(400);
-    assert!(super::lines::truncate_middle(&words, 120).chars().count() <= 125);
+    assert!(super::format::truncate_middle(&words, 120).chars().count() <= 125);
 }
 
 /// What the bar of the one node shows after these facts.

@@ -10,11 +10,11 @@ use russh::keys::agent::AgentSessionBinding;
 use russh::{AgentAuthError, MethodKind, MethodSet};
 
 use super::agent::TOUCH_WAIT;
-use super::connect::Target;
 use super::handler::Client;
 use super::identities::Identities;
 use super::key_candidate::{CandidateSigner, KeyCandidate};
 use super::link::ConnectionHandle;
+use super::target::Target;
 use super::{HostSettings, Inner, LoginMethod};
 use crate::model::node::server;
 use crate::model::{Failure, FailureKind, Limit, Passwords, Secret, Stage, Withheld};

@@ -1,7 +1,6 @@
 //! One connection from the first packet to the login, every phase under a deadline of its own.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,27 +11,14 @@ use russh::{Preferred, SshId, compression};
 use tokio::time::timeout;
 
 use super::algorithms::{certificate_algorithms, chosen, key_algorithms, key_exchanges};
-use super::handler::{Client, Fault};
+use super::handler::{Client, Fault, Slot};
 use super::known_hosts::KnownName;
-use super::link::{ConnectionHandle, KillOnDrop, RawStream};
-use super::scan::Slot;
+use super::link::KillOnDrop;
 use super::settings::HostSettings;
+use super::stream::{self, RawStream};
+use super::target::Target;
 use super::{Host, Inner, auth};
-use crate::model::{Failure, FailureKind, Hop, Secret, Stage};
-
-/// Whom to connect to, and as whom.
-pub(super) struct Target<'a> {
-    pub(super) host: &'a str,
-    pub(super) port: u16,
-    pub(super) user: &'a str,
-    pub(super) identities: &'a [PathBuf],
-    pub(super) password: Option<&'a Secret>,
-    /// The hosts to go through.
-    pub(super) route: &'a [Hop],
-    pub(super) is_jump_host: bool,
-    /// The number of its settings.
-    pub(super) settings: usize,
-}
+use crate::model::{Failure, FailureKind, Stage};
 
 /// A session that is logged in. Dropping it ends it.
 pub(super) struct Authenticated {
@@ -136,7 +122,7 @@ async fn greet(
     scan: Option<&Slot>,
 ) -> Result<Authenticated, Refused> {
     let wait = host.settings.connect_timeout;
-    let (link, stream) = ConnectionHandle::new(carrier);
+    let (link, stream) = stream::link(carrier);
     let guard = KillOnDrop(link.clone());
     let config = Arc::new(config(host, name, algorithms));
     let has_changed = Arc::new(AtomicBool::new(false));

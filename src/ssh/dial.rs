@@ -9,9 +9,10 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::config::AddressFamily;
-use super::link::{RawStream, plain};
+use super::link::plain;
 use super::proxy_command::ProxyStream;
 use super::settings::HostSettings;
+use super::stream::RawStream;
 use crate::model::{Failure, FailureKind, Stage};
 
 /// The pause between two tries (ConnectionAttempts).

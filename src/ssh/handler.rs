@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use russh::Channel;
 use russh::client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session};
@@ -10,11 +10,10 @@ use russh::keys::ssh_encoding::Error as EncodingError;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
 
-use super::host_keys::{HostKeys, Trust};
+use super::host_keys::{HostKeys, KeyStatus, Trust};
 use super::known_hosts::KnownName;
 use super::link::ConnectionHandle;
 use super::revoked::Revoked;
-use super::scan::{KeyStatus, Slot};
 use super::settings::HostSettings;
 use crate::model::text::truncate_bytes;
 
@@ -38,6 +37,9 @@ impl From<russh::Error> for Fault {
         Self::Ssh(error)
     }
 }
+
+/// Where the handler of a connection leaves what it saw.
+pub(super) type Slot = Arc<Mutex<Option<(PublicKey, KeyStatus)>>>;
 
 /// What russh asks and tells us while a session lives.
 pub(super) struct Client {

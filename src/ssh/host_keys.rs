@@ -9,8 +9,28 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use russh::keys::{Algorithm, Certificate, EcdsaCurve, HashAlg, PublicKey};
 
 use super::known_hosts::{Index, KnownName, Verdict, hashed};
-use super::scan::KeyStatus;
 use super::{HostKeyPolicy, HostSettings, host_certificate};
+
+/// What known_hosts says of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyStatus {
+    /// It is there, or a trusted authority vouches for it.
+    Known,
+    /// There is no key for the host.
+    New,
+    /// There is another one.
+    Changed {
+        /// Its type and fingerprint.
+        known: String,
+        /// The file and line.
+        place: String,
+    },
+    /// It is there as revoked.
+    Revoked {
+        /// The file and line.
+        place: String,
+    },
+}
 
 /// Whether a key is trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,10 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::Inner;
-use super::connect::{self, Authenticated, Target};
+use super::connect::{self, Authenticated};
 use super::dial;
 use super::jump_stream::JumpStream;
-use super::link::RawStream;
+use super::stream::RawStream;
+use super::target::Target;
 use crate::model::{Failure, FailureKind, Hop, Stage};
 
 /// Nodes that share one session to a jump host; OpenSSH's MaxSessions is 10.
@@ -64,7 +65,7 @@ impl Default for Sessions {
 }
 
 /// A session to a jump host, and the right to one channel in it.
-pub(super) type HopChannel = (Arc<Bastion>, OwnedSemaphorePermit);
+type HopChannel = (Arc<Bastion>, OwnedSemaphorePermit);
 
 /// A session to a jump host.
 pub(super) struct Bastion {
@@ -136,7 +137,12 @@ pub(super) fn through(
             let failure = match timeout(wait, opening).await {
                 Ok(Ok(channel)) => {
                     let (link, hop) = (bastion.live.link.0.clone(), bastion.hop.clone());
-                    return Ok(JumpStream::new(channel, link, hop, (bastion, slot)));
+                    return Ok(JumpStream::new(
+                        channel,
+                        link,
+                        hop,
+                        Box::new((bastion, slot)),
+                    ));
                 }
                 Ok(Err(russh::Error::ChannelOpenFailure(reason))) => {
                     let failure = unreachable(&bastion.hop, &refusal(&reason, &host, port));

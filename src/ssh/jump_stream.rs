@@ -1,5 +1,6 @@
 //! A channel of a jump host's session, as the stream that carries the session to a node behind it.
 
+use std::any::Any;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,9 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
-use super::jump::HopChannel;
 use super::link::ConnectionHandle;
-use super::session::{CLOSE_WAIT, QUEUE_BYTES, cost};
+use super::queue::{CLOSE_WAIT, QUEUE_BYTES, cost};
 use crate::model::Hop;
 
 /// The stream. Dropping it closes the channel.
@@ -25,7 +25,8 @@ pub(super) struct JumpStream {
     current: (Vec<u8>, usize),
     writer: Pin<Box<dyn AsyncWrite + Send>>,
     state: Arc<DrainState>,
-    _lease: HopChannel,
+    /// Keeps the session that the channel belongs to, and its place there.
+    _lease: Box<dyn Any + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -43,7 +44,7 @@ impl JumpStream {
         channel: Channel<Msg>,
         link: ConnectionHandle,
         hop: Hop,
-        lease: HopChannel,
+        lease: Box<dyn Any + Send + Sync>,
     ) -> Self {
         let (reading, writing) = channel.split();
         let writer = Box::pin(writing.make_writer());

@@ -1,29 +1,16 @@
-//! The stream below an SSH session, with a kill switch: russh has no time-outs, and a session that
-//! is only dropped in the middle of its key exchange would live on with its socket.
+//! One side's view of a connection: when and why it ended, and a kill switch. russh has no time-outs, and a session that is
+//! only dropped in the middle of its key exchange would live on with its socket.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-
-use super::jump_stream::JumpStream;
-use super::proxy_command::ProxyStream;
 
 /// How long the end of a connection is waited for before its cause is read.
 const CAUSE_WAIT: Duration = Duration::from_secs(1);
-
-/// What carries a session: the network, a channel of a jump host's session, or a command.
-pub(super) enum RawStream {
-    Tcp(TcpStream),
-    Jump(JumpStream),
-    Proxy(Box<ProxyStream>),
-}
 
 /// Why a connection ended, from the most to the least telling.
 #[derive(Debug, Clone, Default)]
@@ -49,18 +36,22 @@ struct Shared {
 pub(super) struct ConnectionHandle(Arc<Shared>);
 
 impl ConnectionHandle {
-    /// A link and the stream that obeys it.
-    pub(super) fn new(carrier: RawStream) -> (Self, LinkStream) {
-        let link = Self(Arc::new(Shared {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Shared {
             cause: Mutex::default(),
             task: AtomicWaker::new(),
             ended: watch::Sender::new(false),
-        }));
-        let stream = LinkStream {
-            carrier,
-            link: link.clone(),
-        };
-        (link, stream)
+        }))
+    }
+
+    /// Has `context` woken when the connection is killed.
+    pub(super) fn wake_when_killed(&self, context: &Context<'_>) {
+        self.0.task.register(context.waker());
+    }
+
+    /// The stream is gone: no task and no socket are left.
+    pub(super) fn end(&self) {
+        self.0.ended.send_replace(true);
     }
 
     /// Ends the connection at once.
@@ -87,7 +78,7 @@ impl ConnectionHandle {
         change(&mut self.0.cause.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn killed(&self) -> bool {
+    pub(super) fn is_killed(&self) -> bool {
         self.cause_now().killed.is_some()
     }
 
@@ -136,31 +127,6 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// The stream itself, given to russh.
-pub(super) struct LinkStream {
-    carrier: RawStream,
-    link: ConnectionHandle,
-}
-
-impl LinkStream {
-    /// Whether the switch was pulled; remembers the task, so that pulling it later wakes it.
-    fn check(&self, context: &Context<'_>) -> io::Result<()> {
-        self.link.0.task.register(context.waker());
-        if self.link.killed() {
-            Err(io::ErrorKind::ConnectionAborted.into())
-        } else {
-            Ok(())
-        }
-    }
-
-    fn noting<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if let Poll::Ready(Err(error)) = &result {
-            self.link.note_fault(|| plain(error));
-        }
-        result
-    }
-}
-
 /// An I/O error in words that do not name the system's error number.
 pub(super) fn plain(error: &io::Error) -> String {
     match error.kind() {
@@ -171,103 +137,5 @@ pub(super) fn plain(error: &io::Error) -> String {
         io::ErrorKind::NetworkUnreachable => "network is unreachable".to_owned(),
         io::ErrorKind::UnexpectedEof => "the other side closed the connection".to_owned(),
         _ => error.to_string(),
-    }
-}
-
-impl Drop for LinkStream {
-    fn drop(&mut self) {
-        self.link.0.ended.send_replace(true);
-    }
-}
-
-impl AsyncRead for LinkStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.check(context)?;
-        let before = buffer.filled().len();
-        let result = match &mut self.carrier {
-            RawStream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            RawStream::Jump(stream) => Pin::new(stream).poll_read(context, buffer),
-            RawStream::Proxy(stream) => Pin::new(stream).poll_read(context, buffer),
-        };
-        if matches!(result, Poll::Ready(Ok(()))) && buffer.filled().len() == before {
-            self.link
-                .note_fault(|| plain(&io::ErrorKind::UnexpectedEof.into()));
-        }
-        self.noting(result)
-    }
-}
-
-impl AsyncWrite for LinkStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.check(context)?;
-        let result = match &mut self.carrier {
-            RawStream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            RawStream::Jump(stream) => Pin::new(stream).poll_write(context, bytes),
-            RawStream::Proxy(stream) => Pin::new(stream).poll_write(context, bytes),
-        };
-        self.noting(result)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(context)?;
-        let result = match &mut self.carrier {
-            RawStream::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            RawStream::Jump(stream) => Pin::new(stream).poll_flush(context),
-            RawStream::Proxy(stream) => Pin::new(stream).poll_flush(context),
-        };
-        self.noting(result)
-    }
-
-    /// Never fails and never waits: russh would otherwise lose the cause, or hang on a dead peer.
-    /// Dropping the stream right afterwards closes it.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::AsyncReadExt as _;
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    async fn pair() -> (ConnectionHandle, LinkStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let ours = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
-        let (link, stream) = ConnectionHandle::new(RawStream::Tcp(ours));
-        (link, stream, listener.accept().await.unwrap().0)
-    }
-
-    #[tokio::test]
-    async fn killing_the_link_wakes_a_reader_that_waits() {
-        let (link, mut stream, _peer) = pair().await;
-        let reader = tokio::spawn(async move { stream.read_u8().await });
-        tokio::task::yield_now().await;
-        link.kill("tired of waiting");
-        assert!(reader.await.unwrap().is_err());
-        link.ended().await;
-        assert_eq!(link.cause().await, "tired of waiting");
-    }
-
-    #[tokio::test]
-    async fn a_closed_peer_is_the_cause_unless_it_said_goodbye() {
-        let (link, mut stream, peer) = pair().await;
-        drop(peer);
-        assert!(stream.read_u8().await.is_err());
-        drop(stream);
-        assert_eq!(link.cause().await, "the other side closed the connection");
-        link.note_farewell("too many users".into());
-        assert_eq!(link.cause().await, "too many users");
     }
 }

@@ -18,10 +18,13 @@ mod keyboard_interactive;
 pub mod known_hosts;
 mod link;
 mod proxy_command;
+mod queue;
 mod revoked;
 mod scan;
 mod session;
 mod settings;
+mod stream;
+mod target;
 
 use std::collections::HashMap;
 use std::io;
@@ -30,16 +33,17 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use connect::Target;
 use futures::FutureExt as _;
 use host_keys::HostKeys;
 use identities::Identities;
-use link::RawStream;
 use revoked::Revoked;
+use stream::RawStream;
+use target::Target;
 
+pub use host_keys::KeyStatus;
 pub use identities::AskPassphrase;
 pub use key_files::public_key_of;
-pub use scan::{KeyStatus, ScanTarget, ScannedKey};
+pub use scan::{ScanTarget, ScannedKey};
 pub use session::{SshChannel, SshSession};
 pub use settings::{
     CONNECT_TIMEOUT, HostKeyPolicy, HostSettings, KEEPALIVE, LoginMethod, Overrides,

@@ -1,37 +1,19 @@
 //! Looks at the keys of hosts without logging in to them, and records those that are new.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use futures::FutureExt as _;
 use russh::keys::{HashAlg, PublicKey};
 
-use super::connect::{self, Target};
+use super::connect;
+use super::handler::Slot;
+use super::host_keys::KeyStatus;
 use super::known_hosts::KnownName;
-use super::link::RawStream;
+use super::stream::RawStream;
+use super::target::Target;
 use super::{SshTransport, dial, jump};
 use crate::model::{Failure, FailureKind, Hop, Stage};
-
-/// What known_hosts says of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyStatus {
-    /// It is there, or a trusted authority vouches for it.
-    Known,
-    /// There is no key for the host.
-    New,
-    /// There is another one.
-    Changed {
-        /// Its type and fingerprint.
-        known: String,
-        /// The file and line.
-        place: String,
-    },
-    /// It is there as revoked.
-    Revoked {
-        /// The file and line.
-        place: String,
-    },
-}
 
 /// An SSH server whose key is looked at.
 #[derive(Debug, Clone, Copy)]
@@ -63,9 +45,6 @@ pub struct ScannedKey {
     key: PublicKey,
     settings: usize,
 }
-
-/// Where the handler of a connection leaves what it saw.
-pub(super) type Slot = Arc<Mutex<Option<(PublicKey, KeyStatus)>>>;
 
 impl SshTransport {
     /// Looks at a host's key, without logging in to it. Like `ssh`, it asks for the types of keys that are known first.

@@ -13,28 +13,18 @@ use tokio::time::{sleep, timeout};
 
 use super::connect::Authenticated;
 use super::link::ConnectionHandle;
+use super::queue::{CLOSE_WAIT, QUEUE_BYTES, cost};
 use crate::model::text::truncate_bytes;
 use crate::model::{ExitStatus, Failure, FailureKind, Passwords, Stage};
 use crate::ports::{Channel, ChannelEvent, Session};
 
-/// The most memory for what a reader has not taken yet: beyond it, output is thrown away.
-pub(super) const QUEUE_BYTES: usize = 8 << 20;
-/// What a piece of output counts for at least: a server may send its bytes one by one.
-const LEAST_COST: usize = 128;
 /// How long a server may refuse our input. What we write is small, so one that works never does for long.
 const WRITE_WAIT: Duration = Duration::from_secs(60);
 /// The most that is given to the session in one piece, in bytes. It copies a piece twice, and keeps the room of the
 /// biggest for as long as it lives.
 const PIECE: usize = 2 << 10;
-/// How long a polite end may take.
-pub(super) const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// The longest signal name that is kept.
 const SIGNAL_NAME: usize = 40;
-
-/// The memory that a piece of output of this length takes while it waits.
-pub(super) fn cost(length: usize) -> usize {
-    length.max(LEAST_COST)
-}
 
 /// A connection to one node over SSH. Dropping it closes the socket at once.
 pub struct SshSession {

@@ -4,7 +4,11 @@ use std::collections::{HashSet, VecDeque};
 
 use super::super::error::Position;
 use super::variables::{Spot, Variables};
-use super::world::ALL;
+
+/// The group that every host is in.
+pub(super) const ALL: usize = 0;
+/// The group of the hosts that are in no other.
+pub(super) const UNGROUPED: usize = 1;
 
 /// One group.
 #[derive(Debug)]

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use super::super::error::{InputError, InventoryError, Position, shortened};
+use super::graph::UNGROUPED;
 use super::ini_words::{self, Word};
 use super::literal;
 use super::variables::Spot;
-use super::world::{UNGROUPED, World};
+use super::world::World;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {

@@ -27,6 +27,7 @@
 //! it would reach is refused, with the place of the value.
 
 mod config;
+mod files;
 mod graph;
 mod ini;
 mod ini_words;

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use super::super::error::{InputError, InventoryError, Position};
 use super::super::yaml::{Key, Tree, Value};
+use super::graph::UNGROUPED;
 use super::variables::{self, Spot};
-use super::world::{UNGROUPED, World};
+use super::world::World;
 
 /// The parts of a group.
 pub(in crate::inventory) const PARTS: &[&str] = &["hosts", "vars", "children"];

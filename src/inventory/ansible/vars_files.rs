@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::super::error::{InputError, InventoryError, Position};
 use super::super::read;
 use super::super::yaml::{self, Value};
+use super::files::Files;
 use super::variables::{self, Said, Spot, VAULT, Variables};
-use super::world::World;
 
 const GROUPS: &str = "group_vars";
 const HOSTS: &str = "host_vars";
@@ -51,12 +51,12 @@ impl VarsFiles {
     pub(super) fn add_groups(
         &mut self,
         names: &[String],
-        world: &mut World,
+        files: &mut Files,
         said: &mut Variables,
     ) -> Result<(), InventoryError> {
         for folder in &self.groups {
             for name in names {
-                add(folder, name, world, &mut self.read, said)?;
+                add(folder, name, files, &mut self.read, said)?;
             }
         }
         Ok(())
@@ -65,11 +65,11 @@ impl VarsFiles {
     pub(super) fn add_host(
         &mut self,
         name: &str,
-        world: &mut World,
+        files: &mut Files,
         said: &mut Variables,
     ) -> Result<(), InventoryError> {
         for folder in &self.hosts {
-            add(folder, name, world, &mut self.read, said)?;
+            add(folder, name, files, &mut self.read, said)?;
         }
         Ok(())
     }
@@ -87,7 +87,7 @@ fn listed(beside: &Path, kind: &str) -> Option<Result<Folder, InventoryError>> {
 fn add(
     folder: &Folder,
     name: &str,
-    world: &mut World,
+    files: &mut Files,
     read: &mut HashMap<PathBuf, Variables>,
     said: &mut Variables,
 ) -> Result<(), InventoryError> {
@@ -101,7 +101,7 @@ fn add(
     let path = folder.path.join(file);
     if !read.contains_key(&path) {
         let mut found = Variables::new();
-        read_path(&path, world, &mut found, 0)?;
+        read_path(&path, files, &mut found, 0)?;
         read.insert(path.clone(), found);
     }
     let found = read[&path].iter();
@@ -111,12 +111,12 @@ fn add(
 
 fn read_path(
     path: &Path,
-    world: &mut World,
+    files: &mut Files,
     found: &mut Variables,
     depth: usize,
 ) -> Result<(), InventoryError> {
     if !path.is_dir() {
-        return read_file(path, world, found);
+        return read_file(path, files, found);
     }
     if depth == DEPTH_LIMIT {
         let fault = InputError::new("folders of variables are too deep here")
@@ -136,16 +136,16 @@ fn read_path(
             ENDINGS.contains(&ending)
         };
         if wanted {
-            read_path(&inner, world, found, depth + 1)?;
+            read_path(&inner, files, found, depth + 1)?;
         }
     }
     Ok(())
 }
 
-fn read_file(path: &Path, world: &mut World, found: &mut Variables) -> Result<(), InventoryError> {
+fn read_file(path: &Path, files: &mut Files, found: &mut Variables) -> Result<(), InventoryError> {
     let name = path.display().to_string();
     let text = read::file(path)?;
-    let file = world.add_file(&name);
+    let file = files.add(&name);
     let top = Spot {
         file,
         place: Position { line: 1, column: 1 },
@@ -154,14 +154,14 @@ fn read_file(path: &Path, world: &mut World, found: &mut Variables) -> Result<()
         let fault = InputError::new("this file is encrypted by Ansible's vault").with_hint(
             "let Ansible read it: ansible-inventory -i INVENTORY --list --ask-vault-pass | prepull ... -i -",
         );
-        return world.wrong(top, fault);
+        return files.wrong(top, fault);
     }
     let tree = yaml::parse(&text, &name)?;
     let entries = match &tree.value {
         Value::Null => return Ok(()),
         Value::Map(entries) => entries,
         _ => {
-            return world.wrong(
+            return files.wrong(
                 top,
                 InputError::new("a file of variables must be a map")
                     .with_hint("write one \"name: value\" a line"),
@@ -173,7 +173,7 @@ fn read_file(path: &Path, world: &mut World, found: &mut Variables) -> Result<()
             file,
             place: key.place,
         };
-        let known = variables::known(&key.text).or_else(|fault| world.wrong(spot, fault))?;
+        let known = variables::known(&key.text).or_else(|fault| files.wrong(spot, fault))?;
         // A priority in such a file comes too late for Ansible as well.
         if let Some(known) = known.filter(|known| *known != variables::PRIORITY) {
             let content = variables::content(tree);

@@ -8,7 +8,8 @@ use super::super::error::{InputError, InventoryError};
 use super::super::hosts::{self, NODE_LIMIT};
 use super::super::layers;
 use super::config::Config;
-use super::graph::{self, GroupNode};
+use super::files::Files;
+use super::graph::{self, ALL, GroupNode, UNGROUPED};
 use super::settings;
 use super::variables::{self, Content, PRIORITY, Said, Spot, Variables};
 use super::vars_files::VarsFiles;
@@ -18,15 +19,10 @@ const GROUP_LIMIT: usize = 10_000;
 /// Stands for memberships of hosts in groups, those of their parents included.
 const MEMBERSHIP_LIMIT: usize = 5_000_000;
 
-/// The group that every host is in.
-pub(super) const ALL: usize = 0;
-/// The group of the hosts that are in no other.
-pub(super) const UNGROUPED: usize = 1;
-
 /// What all Ansible sources say together.
 #[derive(Debug)]
 pub(in crate::inventory) struct World {
-    files: Vec<String>,
+    files: Files,
     groups: Vec<GroupNode>,
     group_index: HashMap<String, usize>,
     hosts: Vec<Host>,
@@ -51,7 +47,7 @@ impl World {
     /// A world without hosts. `home` is what `~` stands for.
     pub(in crate::inventory) fn new(home: Option<PathBuf>) -> Self {
         let mut world = Self {
-            files: Vec::new(),
+            files: Files::default(),
             groups: Vec::new(),
             group_index: HashMap::new(),
             hosts: Vec::new(),
@@ -74,16 +70,11 @@ impl World {
 
     /// Begins a file; the number stands for it in spots.
     pub(super) fn add_file(&mut self, name: &str) -> usize {
-        self.files.push(name.to_string());
-        self.files.len() - 1
+        self.files.add(name)
     }
 
     pub(super) fn wrong<T>(&self, spot: Spot, fault: InputError) -> Result<T, InventoryError> {
-        Err(InventoryError::at(
-            &self.files[spot.file],
-            spot.place,
-            fault,
-        ))
+        self.files.wrong(spot, fault)
     }
 
     pub(super) fn find_host(&self, name: &str) -> Option<usize> {
@@ -285,7 +276,7 @@ impl World {
         };
         let mut files = VarsFiles::open(&self.folders)?;
         let mut draft = Draft {
-            source: self.files.join(", "),
+            source: self.files.names(),
             ..Draft::default()
         };
         draft.warnings.extend(config.warnings.iter().cloned());
@@ -323,7 +314,7 @@ impl World {
                     .map(|(name, said)| (*name, said.clone())),
             );
             let name = own.name.clone();
-            files.add_host(&name, &mut self, &mut said)?;
+            files.add_host(&name, &mut self.files, &mut said)?;
             let own = &self.hosts[host];
             let mut mention = Mention {
                 name: name.clone(),
@@ -341,8 +332,7 @@ impl World {
                     (mention.address, mention.settings) = (address, settings);
                 }
                 Err((spot, fault)) => {
-                    let file = &self.files[spot.file];
-                    let refusal = InventoryError::at(file, spot.place, fault);
+                    let refusal = self.files.error(spot, fault);
                     draft.refusals.insert(name, refusal);
                 }
             }
@@ -389,8 +379,8 @@ impl World {
             .iter()
             .map(|group| self.groups[*group].name.clone())
             .collect();
-        files.add_groups(&["all".to_string()], self, &mut said)?;
-        files.add_groups(&names, self, &mut said)?;
+        files.add_groups(&["all".to_string()], &mut self.files, &mut said)?;
+        files.add_groups(&names, &mut self.files, &mut said)?;
         groups.retain(|group| *group != UNGROUPED);
         groups.reverse();
         Ok(Lineage {

@@ -19,9 +19,9 @@ use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 
 use super::super::error::InputError;
+use super::access::Access;
 use super::cluster::Cluster;
 use super::exec;
-use super::kubeconfig::Access;
 use super::tls::{self, Trust};
 use crate::model::{Secret, basic};
 

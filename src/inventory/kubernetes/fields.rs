@@ -9,7 +9,9 @@ use zeroize::Zeroizing;
 use super::super::error::{InputError, InventoryError};
 use super::super::read;
 use super::super::yaml::{self, Tree, Value};
-use super::kubeconfig::HOW_TO_CHOOSE;
+
+pub(super) const HOW_TO_CHOOSE: &str = "name one with --kubeconfig or $KUBECONFIG, and a context with --context; \
+    `kubectl config get-contexts` shows them";
 
 /// The YAML of a kubeconfig may hold extensions of any shape.
 const DEPTH_LIMIT: usize = 64;

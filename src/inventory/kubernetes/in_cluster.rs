@@ -5,8 +5,8 @@ use std::fs;
 use hyper::Uri;
 
 use super::super::error::InputError;
+use super::access::Access;
 use super::cluster::Cluster;
-use super::kubeconfig::Access;
 use super::user::User;
 use crate::model::Secret;
 

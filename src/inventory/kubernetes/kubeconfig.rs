@@ -7,23 +7,13 @@ use std::path::{Path, PathBuf};
 use super::super::error::{InputError, InventoryError};
 use super::super::yaml::Value;
 use super::KubernetesQuery;
-use super::cluster::{Cluster, read_cluster};
-use super::fields::{Fields, File};
+use super::access::Access;
+use super::cluster::read_cluster;
+use super::fields::{Fields, File, HOW_TO_CHOOSE};
 use super::user::{User, read_user};
 
 /// How many contexts an error names.
 const SHOWN_CONTEXTS: usize = 10;
-
-pub(super) const HOW_TO_CHOOSE: &str = "name one with --kubeconfig or $KUBECONFIG, and a context with --context; \
-    `kubectl config get-contexts` shows them";
-
-/// What a context says: which cluster, as whom, in which namespace.
-#[derive(Debug)]
-pub(super) struct Access {
-    pub(super) cluster: Cluster,
-    pub(super) user: User,
-    pub(super) namespace: Option<String>,
-}
 
 /// Reads what the query names.
 ///

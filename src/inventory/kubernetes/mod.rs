@@ -2,6 +2,7 @@
 //!
 //! Of a node only what is needed is read (core/v1 `Node`): 5,000 of them are some 50 MB of JSON.
 
+mod access;
 mod client;
 mod cluster;
 mod exec;

@@ -85,7 +85,7 @@ impl<'a> Finder<'a> {
             Value::Map(entries) => match resource(tree, object) {
                 Some(inner) if inner.is_ignored() => Ok(()),
                 Some(inner) if inner.is_config_map() => {
-                    loose::config_map(self, tree, &inner);
+                    self.leave_loose_out(loose::config_map(tree), &inner);
                     Ok(())
                 }
                 Some(inner) => self.map(tree, entries, &mut Vec::new(), None, &inner),
@@ -119,7 +119,7 @@ impl<'a> Finder<'a> {
             path.pop();
         }
         if !object.is_policy && !object.kind.is_empty() {
-            loose::environment(self, tree, list, object);
+            self.leave_loose_out(loose::environment(tree, list), object);
         }
         Ok(())
     }
@@ -336,6 +336,12 @@ impl<'a> Finder<'a> {
     fn take(&mut self, image: Image, place: Position, object: &Object<'_>) {
         let place = self.place(place, object);
         self.found.take(image, place);
+    }
+
+    fn leave_loose_out(&mut self, found: Vec<loose::LeftOut>, object: &Object<'_>) {
+        for loose::LeftOut { place, what, image } in found {
+            self.leave_out(place, object, &what, loose::WHY, image);
+        }
     }
 
     /// Warns of what is not taken for an image.

@@ -1,9 +1,8 @@
 //! What looks like an image where nothing says that a node pulls it: environment variables and arguments of operators,
 //! settings in ConfigMaps. Named in warnings, never taken.
 
+use super::super::error::Position;
 use super::super::yaml::{Tree, Value};
-use super::find::Finder;
-use super::object::Object;
 use super::parts::{entry, text};
 use super::reference::{Reference, has_registry, is_explicit};
 use crate::model::Image;
@@ -51,20 +50,28 @@ fn image(text: &str) -> Option<Image> {
     }
 }
 
+/// Something that looks like an image and is not taken.
+pub(super) struct LeftOut {
+    pub(super) place: Position,
+    /// Where it stands and how it is written.
+    pub(super) what: String,
+    pub(super) image: Option<Image>,
+}
+
 /// The environment and the arguments of a container: `RELATED_IMAGE_X`, `--config-reloader=IMAGE`.
-pub(super) fn environment(
-    finder: &mut Finder<'_>,
-    tree: &Tree,
-    list: Option<&str>,
-    object: &Object<'_>,
-) {
+pub(super) fn environment(tree: &Tree, list: Option<&str>) -> Vec<LeftOut> {
+    let mut found = Vec::new();
     if list == Some("env") {
         let name = entry(tree, "name").and_then(text).unwrap_or_default();
         let value = entry(tree, "value").and_then(|value| Some((value.place, text(value)?)));
         let value = value.filter(|_| name.to_ascii_uppercase().contains("IMAGE"));
         if let Some((place, image)) = value.and_then(|(place, text)| Some((place, image(text)?))) {
             let what = format!("the environment variable {name} \"{image}\"");
-            finder.leave_out(place, object, &what, WHY, Some(image.clone()));
+            found.push(LeftOut {
+                place,
+                what,
+                image: Some(image),
+            });
         }
     }
     for key in ["args", "command"] {
@@ -80,19 +87,26 @@ pub(super) fn environment(
             let is_option = option.starts_with('-') && !value.contains(',');
             if let Some(image) = image(value).filter(|_| is_option && is_meant) {
                 let what = format!("the argument {option}=\"{image}\"");
-                finder.leave_out(item.place, object, &what, WHY, Some(image.clone()));
+                found.push(LeftOut {
+                    place: item.place,
+                    what,
+                    image: Some(image),
+                });
             }
         }
     }
+    found
 }
 
-const WHY: &str = "left out; name it too if this program has nodes pull it";
+/// What the operator is told of each.
+pub(super) const WHY: &str = "left out; name it too if this program has nodes pull it";
 
 /// The settings in a ConfigMap: a field that is called an image, or a line `image: ...` in a file.
-pub(super) fn config_map(finder: &mut Finder<'_>, tree: &Tree, object: &Object<'_>) {
+pub(super) fn config_map(tree: &Tree) -> Vec<LeftOut> {
+    let mut found = Vec::new();
     let data = entry(tree, "data");
     let Some(Value::Map(entries)) = data.map(|tree| &tree.value) else {
-        return;
+        return found;
     };
     for (key, value) in entries {
         // Knative's settings explain themselves in a field of this name.
@@ -101,7 +115,11 @@ pub(super) fn config_map(finder: &mut Finder<'_>, tree: &Tree, object: &Object<'
         };
         if is_image_key(&key.text) && is_likely(written) {
             let what = format!("data.{} \"{written}\"", key.text);
-            finder.leave_out(value.place, object, &what, WHY, image(written));
+            found.push(LeftOut {
+                place: value.place,
+                what,
+                image: image(written),
+            });
             continue;
         }
         for line in written.lines() {
@@ -117,8 +135,13 @@ pub(super) fn config_map(finder: &mut Finder<'_>, tree: &Tree, object: &Object<'
             let (field, said) = (bare(field), bare(value_of));
             if is_image_key(&field) && is_likely(&said) {
                 let what = format!("data.{}, {field} \"{said}\"", key.text);
-                finder.leave_out(value.place, object, &what, WHY, image(&said));
+                found.push(LeftOut {
+                    place: value.place,
+                    what,
+                    image: image(&said),
+                });
             }
         }
     }
+    found
 }

@@ -7,12 +7,12 @@ use super::algorithms::{self, Family};
 use super::error::ConfigError;
 use super::evaluation::{Entry, Values};
 use super::expand::{self, Tokens};
-use super::jump::JumpHost;
 use super::resolved::{
-    AddressFamily, AlgorithmList, Canonicalization, Canonicalize, HostKeyChecking, IdentityAgent,
-    KeyFile, Proxy, Resolved,
+    AlgorithmList, Canonicalization, Canonicalize, HostKeyChecking, IdentityAgent, KeyFile, Proxy,
+    Resolved,
 };
 use super::system_probe::{LocalEnv, SystemProbe};
+use super::types::{AddressFamily, JumpHost};
 use super::value::Value;
 
 /// The keys that `ssh` tries where no IdentityFile is set.

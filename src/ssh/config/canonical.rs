@@ -3,9 +3,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::pattern::{self, Verdict};
-use super::resolved::{AddressFamily, Canonicalization, Canonicalize};
+use super::resolved::{Canonicalization, Canonicalize};
+use super::scalar::domain;
 use super::system_probe::{Lookup, SystemProbe};
-use super::value::domain;
+use super::types::AddressFamily;
 
 /// Whether the text can only be an address.
 fn looks_like_address(host: &str) -> bool {

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::error::{ConfigError, Position, Warning};
 use super::expand::{self, Tokens};
 use super::files::{Directive, File};
-use super::jump::JumpHost;
 use super::matching::{self, Subject};
 use super::pattern::{self, Verdict};
 use super::system_probe::{LocalEnv, SystemProbe};
 use super::table::{self, Kind, Spec};
+use super::types::JumpHost;
 use super::value::Value;
 
 /// How many key files or certificates `ssh` takes.

@@ -1,35 +1,7 @@
 //! ProxyJump: `[user@]host[:port]` and `ssh://` hosts, one after the other.
 
-use super::value::{domain, port};
-
-/// One host to jump through, as it is written. Its own ssh_config says what is left out.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct JumpHost {
-    /// Who logs in there, where that is written.
-    pub user: Option<String>,
-    /// The host, without brackets.
-    pub host: String,
-    /// Its port, where that is written.
-    pub port: Option<u16>,
-}
-
-impl JumpHost {
-    /// Back to the written form, with brackets where an address needs them.
-    pub fn written(&self) -> String {
-        let user = self.user.as_ref().map(|user| format!("{user}@"));
-        let port = self.port.map(|port| format!(":{port}"));
-        let host = if self.host.contains(':') {
-            format!("[{}]", self.host)
-        } else {
-            self.host.clone()
-        };
-        format!(
-            "{}{host}{}",
-            user.unwrap_or_default(),
-            port.unwrap_or_default()
-        )
-    }
-}
+use super::scalar::{domain, port};
+use super::types::JumpHost;
 
 /// The hosts in the order in which they are gone through; `None` for `none`.
 ///

@@ -17,8 +17,10 @@ mod lexer;
 mod matching;
 mod pattern;
 mod resolved;
+mod scalar;
 mod system_probe;
 mod table;
+mod types;
 mod value;
 
 use std::path::{Path, PathBuf};
@@ -26,13 +28,13 @@ use std::sync::Arc;
 
 pub use algorithms::{Family, assemble};
 pub use error::{ConfigError, Position, Warning};
-pub use jump::JumpHost;
 pub(super) use pattern::{matches as pattern_matches, one_matches};
 pub use resolved::{
-    AddressFamily, AlgorithmList, Canonicalization, Canonicalize, HostKeyChecking, IdentityAgent,
-    KeyFile, Proxy, Resolved,
+    AlgorithmList, Canonicalization, Canonicalize, HostKeyChecking, IdentityAgent, KeyFile, Proxy,
+    Resolved,
 };
 pub use system_probe::{LocalEnv, Lookup, System, SystemProbe};
+pub use types::{AddressFamily, JumpHost};
 
 use evaluation::{Evaluation, Values};
 use files::{File, Reader, Trust};

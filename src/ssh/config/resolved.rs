@@ -4,18 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::Warning;
-use super::jump::JumpHost;
-
-/// Which addresses are dialled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AddressFamily {
-    /// All of them.
-    Any,
-    /// IPv4 only.
-    Inet,
-    /// IPv6 only.
-    Inet6,
-}
+use super::types::{AddressFamily, JumpHost};
 
 /// StrictHostKeyChecking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use super::resolved::AddressFamily;
+use super::types::AddressFamily;
 
 /// Who runs prepull, and where: read once, then plain data.
 #[derive(Debug, Clone)]

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::inventory::hosts::expand;
 
 fn names(text: &str) -> Vec<String> {
     expand(text)
