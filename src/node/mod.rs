@@ -3,6 +3,7 @@
 //! Every call is one command on the node: the login shell starts `sh`, which reads the program in `program/` and
 //! then its values from standard input. What it prints is a row of frames, read in [`frames`].
 
+mod contract;
 mod facts;
 mod frames;
 mod privilege;
@@ -25,8 +26,8 @@ use crate::model::{
 };
 use crate::ports::{NodeCommand, PullRequest, Runtime, Session};
 
+pub use contract::word;
 pub use facts::facts;
-pub use protocol::word;
 use protocol::{NodeProtocol, WaitOutcome};
 use request::{Action, Request};
 use transfer::Transfer;

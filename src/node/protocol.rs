@@ -14,26 +14,12 @@ use crate::model::{
 };
 use crate::ports::{Channel, ChannelEvent, Session};
 
+use super::contract::{GRACE, TAKEN_OVER, word};
 use super::frames::{Frame, Reader};
 use super::request::{DetachedPull, LINE, Part, Request};
 use super::transfer::Transfer;
 use super::{ANSWER_LIMIT, Layers, STRAGGLER_LIMIT, StallPolicy};
 
-/// What prepull says to the program on a node, a line each, newline included. The stand-ins for nodes in tests read them from here, too.
-pub mod word {
-    /// End the command or the pull.
-    pub const CANCEL: &str = "cancel\n";
-    /// The command has ended; what it left running holds its output open: stop reading.
-    pub const ENOUGH: &str = "enough\n";
-    /// We are still here: the lease begins again.
-    pub const BEAT: &str = "beat\n";
-    /// All frames have arrived: the pull's directory can go.
-    pub const DONE: &str = "done\n";
-}
-
-/// How long the program on a node waits between asking the operator's own command to end (TERM) and forcing it (KILL). A
-/// runtime's client only has a connection to close: it gets one second.
-pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// How long the node may take to end a command and clean up: the grace period, and time for a slow node.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(GRACE.as_secs() + 5);
 /// How long a command that no longer reads may take to say why.
@@ -41,9 +27,6 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_secs(5);
 /// How much of standard error is kept, and how much of a node's words is shown.
 const WORDS_KEPT: usize = 16 << 10;
 pub(super) const WORDS_SHOWN: usize = 2000;
-/// How our program exits when another connection goes on with its pull.
-pub(super) const TAKEN_OVER: u32 = 76;
-
 /// What a wait came to.
 pub(super) enum WaitOutcome<T> {
     This(T),
