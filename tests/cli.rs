@@ -795,6 +795,32 @@ fn without_a_terminal_the_password_comes_from_standard_input() {
     assert!(seen.contains("--registry-password-stdin"), "{seen}");
 }
 
+/// The mode is checked before anything is connected to.
+#[test]
+fn a_password_file_that_others_may_read_is_refused_with_its_option() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    std::fs::write(&path, "s3cret").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let path = path.to_str().unwrap();
+    for option in ["--ssh-password-file", "--become-password-file"] {
+        let seen = Desk::new().run(&["exec", "-H", "a", option, path, "--", "true"]);
+        assert!(seen.starts_with("status: 2\n"), "{seen}");
+        for part in [option, "its mode is 0644", "chmod 600"] {
+            assert!(seen.contains(part), "{seen}");
+        }
+        assert!(!seen.contains("s3cret"), "{seen}");
+    }
+    let login = ["--registry-user", "ci", "--registry-password-file", path];
+    let pull = ["pull", "-H", "a", "reg.example/app:v1"];
+    let seen = Desk::new().run(&[&pull[..], &login[..]].concat());
+    assert!(
+        seen.contains("--registry-password-file: cannot take a password"),
+        "{seen}"
+    );
+}
+
 #[test]
 fn a_dry_run_asks_for_no_password_for_sudo() {
     let seen = Desk::new().run(&["exec", "-n", "-H", "a", "-K", "--", "true"]);

@@ -7,17 +7,22 @@ use clap::{Command, CommandFactory};
 use clap_mangen::{Man, roff};
 
 use super::exit::Exit;
+use super::man_text;
 use crate::cli::Cli;
 use crate::report;
 
 /// Prints the page of prepull, or of the command with this path.
 pub(super) fn print(path: &[String]) -> Result<Exit> {
+    if path == ["inventory"] {
+        report::print_stdout(&inventory_page()?)?;
+        return Ok(Exit::Success);
+    }
     let mut command = built();
     for word in path {
         command = match command.find_subcommand(word) {
             Some(inner) => inner.clone(),
             None => bail!(
-                "there is no command {word:?} to print a page of; `prepull man` is about all of them"
+                "there is no command {word:?} to print a page of; `prepull man` is about all of them, `prepull man inventory` about the format of inventories"
             ),
         };
     }
@@ -36,9 +41,21 @@ pub fn pages() -> io::Result<Vec<(String, String)>> {
             .get_subcommands()
             .try_for_each(|inner| add(inner, pages))
     }
-    let mut pages = Vec::new();
+    let mut pages = vec![("prepull-inventory.5".to_string(), inventory_page()?)];
     add(&built(), &mut pages)?;
     Ok(pages)
+}
+
+/// The format of inventories: prepull-inventory(5).
+fn inventory_page() -> io::Result<String> {
+    let mut page = Vec::new();
+    let mut title = roff::Roff::default();
+    title.control("TH", ["prepull-inventory", "5", "", "", "prepull"]);
+    title.to_writer(&mut page)?;
+    for (heading, text) in man_text::INVENTORY {
+        section(heading, text, &mut page)?;
+    }
+    String::from_utf8(page).map_err(io::Error::other)
 }
 
 /// The definitions with every command's full name.
@@ -50,12 +67,17 @@ fn built() -> Command {
 
 fn page(command: &Command) -> io::Result<String> {
     let mut command = command.clone();
-    let examples = command.get_before_help().map(ToString::to_string);
-    let exit = command.get_after_help().map(ToString::to_string);
+    let examples = command.get_before_long_help().or(command.get_before_help());
+    let examples = examples.map(ToString::to_string);
+    let exit = command.get_after_long_help().or(command.get_after_help());
+    let exit = exit
+        .map(ToString::to_string)
+        .filter(|text| !text.is_empty());
     let usage = command.render_usage().to_string();
     let usage = usage.trim_start_matches("Usage:").trim().to_owned();
     let has_options = command.get_arguments().any(|option| !option.is_hide_set());
     let has_commands = command.has_subcommands();
+    let is_about_all = command.get_name() == "prepull";
     let man = Man::new(command.override_usage(usage)).manual("prepull");
     let mut page = Vec::new();
     man.render_title(&mut page)?;
@@ -70,6 +92,11 @@ fn page(command: &Command) -> io::Result<String> {
         man.render_options_section(&mut page)?;
     }
     literal("EXIT STATUS", exit, &mut page)?;
+    if is_about_all {
+        for (heading, text) in [man_text::FILES, man_text::ENVIRONMENT] {
+            section(heading, text, &mut page)?;
+        }
+    }
     String::from_utf8(page).map_err(io::Error::other)
 }
 
@@ -78,10 +105,16 @@ fn literal(heading: &str, text: Option<String>, page: &mut Vec<u8>) -> io::Resul
     let Some(text) = text else {
         return Ok(());
     };
+    let lines = text.split_once('\n').map_or("", |(_, lines)| lines);
+    section(heading, lines, page)
+}
+
+/// A section that keeps its lines.
+fn section(heading: &str, text: &str, page: &mut Vec<u8>) -> io::Result<()> {
     let mut section = roff::Roff::default();
     section.control("SH", [heading]);
     section.control("nf", []);
-    for line in text.lines().skip(1) {
+    for line in text.lines() {
         section.text([roff::roman(line)]);
     }
     section.control("fi", []);
@@ -96,10 +129,27 @@ mod tests {
     fn every_command_has_a_page_with_its_options() {
         let pages = pages().unwrap();
         let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
-        for name in ["prepull.1", "prepull-pull.1", "prepull-runs-show.1"] {
+        for name in [
+            "prepull.1",
+            "prepull-pull.1",
+            "prepull-runs-show.1",
+            "prepull-inventory.5",
+        ] {
             assert!(names.contains(&name), "{names:?}");
         }
-        let pull = &pages[1].1;
+        let page = |name: &str| {
+            let found = pages.iter().find(|(known, _)| known == name);
+            &found.unwrap().1
+        };
+        for (name, part) in [
+            ("prepull.1", ".SH FILES"),
+            ("prepull.1", ".SH ENVIRONMENT"),
+            ("prepull.1", ".SH EXAMPLES"),
+            ("prepull-inventory.5", "gpu[01\\-16].dc1.example"),
+        ] {
+            assert!(page(name).contains(part), "{part}: {}", page(name));
+        }
+        let pull = page("prepull-pull.1");
         for part in [
             ".SH EXAMPLES",
             ".SH FLEET",

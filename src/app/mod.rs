@@ -9,6 +9,7 @@ mod hosts;
 mod journal_sink;
 mod logins;
 mod man;
+mod man_text;
 mod panics;
 mod run;
 mod runs;

@@ -15,6 +15,78 @@ Examples:
   prepull exec -i nodes.yml -- df -h /var  run a command on every node
   prepull hosts scan -i nodes.yml          compare and record host keys";
 
+/// Below the options of `-h`.
+pub(super) const MORE: &str = "\
+All options: --help. How inventories are written: prepull man inventory";
+
+pub(super) const PULL_SHORT: &str = "\
+Examples:
+  prepull pull -i nodes.yml registry.example:5000/team/app:v2
+  prepull pull --resume last           what the last pull left open
+
+  -i, --inventory FILE       nodes: YAML or INI as for Ansible, or a list
+  -H, --hosts EXPR           nodes by name: 'ops@worker[01-40].example'
+      --limit PATTERN        only these nodes or groups
+  -u, --user NAME            log in to the nodes as this user
+  -b, --become               become root there; -K asks for sudo's password
+      --registry-user NAME   log in to the registry; asks for the password
+      --preflight            ask all nodes first: runtime, room, registry
+      --waves SIZES          go in waves, e.g. 1,10%,100%
+  -n, --dry-run              print the plan and connect to nothing
+  -o, --output FORMAT        human, json or jsonl
+";
+
+pub(super) const CHECK_SHORT: &str = "\
+Examples:
+  prepull check -i nodes.yml app:v2
+  prepull check -i nodes.yml --manifests deploy/ -o json
+
+  -i, --inventory FILE       nodes: YAML or INI as for Ansible, or a list
+  -H, --hosts EXPR           nodes by name: 'ops@worker[01-40].example'
+      --limit PATTERN        only these nodes or groups
+      --exclude PATTERN      all but these
+  -u, --user NAME            log in to the nodes as this user
+  -b, --become               become root there; -K asks for sudo's password
+      --manifests FILE       the images that Kubernetes manifests name
+  -p, --parallel N           nodes at work at one time
+  -n, --dry-run              print the plan and connect to nothing
+  -o, --output FORMAT        human, json or jsonl
+";
+
+pub(super) const NODES_SHORT: &str = "\
+Examples:
+  prepull nodes -i nodes.yml --limit 'gpu:!gpu17'
+  prepull nodes -i nodes.yml --probe registry.example:5000/team/app:v2
+
+  -i, --inventory FILE       nodes: YAML or INI as for Ansible, or a list
+  -H, --hosts EXPR           nodes by name: 'ops@worker[01-40].example'
+      --kube                 ask the Kubernetes API for the nodes
+  -l, --selector LABELS      only Kubernetes nodes with these labels
+      --limit PATTERN        only these nodes or groups
+      --exclude PATTERN      all but these
+      --probe                connect: system, runtime, free space, clock
+  -u, --user NAME            log in to the nodes as this user
+  -b, --become               become root there; -K asks for sudo's password
+  -o, --output FORMAT        human, wide, json, yaml or name
+";
+
+pub(super) const EXEC_SHORT: &str = "\
+Examples:
+  prepull exec -i nodes.yml -- df -h /var/lib/docker
+  prepull exec -i nodes.yml -b -- sh -c 'journalctl -u docker | tail -3'
+
+  -i, --inventory FILE       nodes: YAML or INI as for Ansible, or a list
+  -H, --hosts EXPR           nodes by name: 'ops@worker[01-40].example'
+      --limit PATTERN        only these nodes or groups
+      --exclude PATTERN      all but these
+  -u, --user NAME            log in to the nodes as this user
+  -b, --become               become root there; -K asks for sudo's password
+  -p, --parallel N           nodes at work at one time
+      --waves SIZES          go in waves, e.g. 1,10%,100%
+  -n, --dry-run              print the plan and connect to nothing
+  -o, --output FORMAT        human, json or jsonl
+";
+
 pub(super) const PULL: &str = "\
 Examples:
   prepull pull -i nodes.yml registry.example:5000/team/app:v2

@@ -40,20 +40,24 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Pull images on every node of the fleet.
-    #[command(help_template = help::TEMPLATE, before_help = help::PULL, after_help = help::EXIT)]
+    #[command(help_template = help::TEMPLATE, before_help = help::PULL_SHORT, after_help = help::MORE)]
+    #[command(before_long_help = help::PULL, after_long_help = help::EXIT)]
     Pull(PullArgs),
     /// Change nothing: does every node hold the images, and the same digest everywhere?
-    #[command(help_template = help::TEMPLATE, before_help = help::CHECK, after_help = help::EXIT)]
+    #[command(help_template = help::TEMPLATE, before_help = help::CHECK_SHORT, after_help = help::MORE)]
+    #[command(before_long_help = help::CHECK, after_long_help = help::EXIT)]
     Check(CheckArgs),
     /// Show the resolved fleet; with --probe, what each node is and has.
-    #[command(help_template = help::TEMPLATE, before_help = help::NODES)]
+    #[command(help_template = help::TEMPLATE, before_help = help::NODES_SHORT, after_help = help::MORE)]
+    #[command(before_long_help = help::NODES, after_long_help = "")]
     Nodes(NodesArgs),
     /// The host keys of the fleet.
     #[command(subcommand)]
     #[command(help_template = help::TEMPLATE, before_help = help::HOSTS)]
     Hosts(HostsCommand),
     /// Run a command on every node: program and arguments as given, without a shell.
-    #[command(help_template = help::TEMPLATE, before_help = help::EXEC, after_help = help::EXIT)]
+    #[command(help_template = help::TEMPLATE, before_help = help::EXEC_SHORT, after_help = help::MORE)]
+    #[command(before_long_help = help::EXEC, after_long_help = help::EXIT)]
     Exec(ExecArgs),
     /// The images that Kubernetes manifests name, one a line, each once.
     #[command(help_template = help::TEMPLATE, before_help = help::IMAGES)]
@@ -78,6 +82,7 @@ pub enum Command {
 
 /// `prepull pull`.
 #[derive(Debug, Args)]
+#[command(mut_args(|arg| arg.hide_short_help(true)))]
 pub struct PullArgs {
     /// Images, e.g. registry.example:5000/team/app:v2 or app@sha256:...
     #[arg(required_unless_present_any = ["resume", "manifests"], value_name = "IMAGE")]
@@ -209,6 +214,7 @@ pub enum RunsCommand {
 
 /// `prepull check`.
 #[derive(Debug, Args)]
+#[command(mut_args(|arg| arg.hide_short_help(true)))]
 pub struct CheckArgs {
     /// Images to look for.
     #[arg(required_unless_present = "manifests", value_name = "IMAGE")]
@@ -234,12 +240,12 @@ pub struct CheckArgs {
 #[derive(Debug, Args)]
 // What only a connection needs makes no sense without one.
 #[command(mut_args(|arg| match arg.get_id().as_str() {
-    "images" | "known_hosts" | "host_keys" | "ask_pass" | "ask_jump_pass" | "connect_timeout" | "keepalive" | "parallel" | "retries"
+    "images" | "known_hosts" | "host_keys" | "ask_pass" | "ssh_password_file" | "ask_jump_pass" | "connect_timeout" | "keepalive" | "parallel" | "retries"
     | "backoff" | "deadline" | "max_failures" | "canary" | "waves" | "progress" | "color" | "quiet" | "verbose" => {
         arg.requires("probe")
     }
     _ => arg,
-}))]
+}.hide_short_help(true)))]
 pub struct NodesArgs {
     /// Images to look for on every node.
     #[arg(value_name = "IMAGE")]
@@ -285,7 +291,8 @@ pub enum HostsCommand {
 #[derive(Debug, Args)]
 // No node is logged in to.
 #[command(mut_args(|arg| match arg.get_id().as_str() {
-    "ask_pass" | "ask_become_pass" | "become" | "host_keys" => arg.hide(true),
+    "ask_pass" | "ssh_password_file" | "ask_become_pass" | "become_password_file" | "become"
+    | "host_keys" => arg.hide(true),
     _ => arg,
 }))]
 pub struct ScanArgs {
@@ -308,6 +315,7 @@ pub struct ScanArgs {
 
 /// `prepull exec`.
 #[derive(Debug, Args)]
+#[command(mut_args(|arg| arg.hide_short_help(true)))]
 pub struct ExecArgs {
     /// The program and its arguments, after `--`. For pipes and variables name a shell: -- sh -c '...'
     #[arg(required = true, last = true, value_name = "COMMAND")]
@@ -324,6 +332,33 @@ pub struct ExecArgs {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    /// `-h` is written by hand: it must fit a screen, and name what there is.
+    #[test]
+    fn the_short_help_fits_a_screen_and_names_options_that_there_are() {
+        let mut cli = Cli::command();
+        cli.build();
+        for name in ["pull", "check", "nodes", "exec"] {
+            let mut command = cli.find_subcommand(name).unwrap().clone();
+            let text = command.render_help().to_string();
+            let lines: Vec<&str> = text.lines().collect();
+            assert!(lines.len() <= 24, "{name}: {} lines:\n{text}", lines.len());
+            assert!(lines.iter().all(|line| line.len() <= 80), "{text}");
+            let words = text.split(|c: char| c.is_whitespace() || ",;()".contains(c));
+            let options: Vec<&str> = words.filter(|word| word.starts_with("--")).collect();
+            assert!(options.len() >= 8, "{options:?}");
+            for option in options {
+                let long = option.trim_start_matches("--").trim_end_matches('.');
+                let is_known = |arg: &clap::Arg| arg.get_long() == Some(long);
+                assert!(
+                    long.is_empty() || command.get_arguments().any(is_known),
+                    "{name}: {option}"
+                );
+            }
+            let long = command.render_long_help().to_string();
+            assert!(long.lines().count() > 60, "{name}: {long}");
+        }
+    }
 
     #[test]
     fn the_definitions_are_consistent() {

@@ -111,6 +111,9 @@ pub struct LoginArgs {
     /// Become root with a password for sudo, which is asked for; each node tries it once.
     #[arg(short = 'K', long)]
     pub ask_become_pass: bool,
+    /// Become root with the password for sudo in this file, which only its owner may read; /dev/fd/N is a file descriptor.
+    #[arg(long, value_name = "FILE", conflicts_with = "ask_become_pass")]
+    pub become_password_file: Option<PathBuf>,
 }
 
 /// How nodes are reached.
@@ -130,6 +133,9 @@ pub struct SshArgs {
     /// Ask for the SSH password of the nodes. No jump host gets it.
     #[arg(short = 'k', long)]
     pub ask_pass: bool,
+    /// Read the SSH password of the nodes from this file, which only its owner may read; /dev/fd/N is a file descriptor.
+    #[arg(long, value_name = "FILE", conflicts_with = "ask_pass")]
+    pub ssh_password_file: Option<PathBuf>,
     /// Ask for the SSH password of each jump host.
     #[arg(long)]
     pub ask_jump_pass: bool,
@@ -152,6 +158,14 @@ pub struct RegistryArgs {
     /// Read the registry password from standard input.
     #[arg(long, requires = "registry_user")]
     pub registry_password_stdin: bool,
+    /// Read the registry password from this file, which only its owner may read; /dev/fd/N is a file descriptor.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "registry_user",
+        conflicts_with = "registry_password_stdin"
+    )]
+    pub registry_password_file: Option<PathBuf>,
     /// The registries that --registry-user is for [default: those of the images]; repeatable.
     #[arg(long, value_name = "HOST", requires = "registry_user")]
     pub registry: Vec<String>,

@@ -10,7 +10,7 @@ use crate::model::text::escape_line;
 pub enum CredentialError {
     /// Nobody can be asked.
     #[error(
-        "cannot ask \"{}\": there is no terminal ({reason}); give a registry password with --registry-password-stdin, and log in to nodes with a key or ssh-agent",
+        "cannot ask \"{}\": there is no terminal ({reason}); give passwords in files (--registry-password-file or --registry-password-stdin, --ssh-password-file, --become-password-file), or log in to nodes with a key or ssh-agent",
         escape_line(.question)
     )]
     NoTerminal {
@@ -33,6 +33,14 @@ pub enum CredentialError {
     Password {
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// A password file is not private, or holds no password.
+    #[error("cannot take a password from {}: {problem}", escape_line(&.file.to_string_lossy()))]
+    PasswordFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it, and what mends it.
+        problem: String,
     },
     /// What was given is no user name for a registry.
     #[error("\"{}\" cannot be a registry's user name: {problem}", escape_line(.name))]

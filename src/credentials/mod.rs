@@ -6,6 +6,7 @@ mod error;
 mod helper;
 mod hidden;
 mod keys;
+mod password_file;
 mod terminal;
 
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ use std::time::Instant;
 pub use ask::{password_from, prompt};
 pub use auth_file::AuthFile;
 pub use error::CredentialError;
+pub use password_file::password_file;
 
 use crate::model::{Credential, Image, Secret};
 

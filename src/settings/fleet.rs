@@ -124,7 +124,10 @@ fn command_line_node(
             .map_err(anyhow::Error::msg)
             .context("--runtime")?,
         endpoint,
-        become_root: (login.r#become || login.ask_become_pass).then_some(true),
+        become_root: (login.r#become
+            || login.ask_become_pass
+            || login.become_password_file.is_some())
+        .then_some(true),
         ..NodeSettings::default()
     })
 }

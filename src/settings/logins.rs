@@ -27,9 +27,10 @@ pub(super) fn logins(
             username,
             password: Secret::new(""),
         },
-        source: match args.registry_password_stdin {
-            true => LoginSource::Stdin,
-            false => LoginSource::Prompt,
+        source: match (&args.registry_password_file, args.registry_password_stdin) {
+            (Some(path), _) => LoginSource::File(ambient.path(path)),
+            (None, true) => LoginSource::Stdin,
+            (None, false) => LoginSource::Prompt,
         },
     });
     let query = kubernetes(fleet, ambient);
@@ -52,7 +53,7 @@ pub(super) fn logins(
     if let Some(user) = sources.user.as_mut().filter(|_| !dry_run) {
         let empty = user.clone();
         if let RegistryLogin::Password { password, .. } = &mut user.login {
-            *password = registry_password(args, images)?;
+            *password = registry_password(args, images, ambient)?;
         }
         for login in found.logins.iter_mut().flatten() {
             if *login == empty {
@@ -75,7 +76,14 @@ fn pull_secret(given: &str, query: &KubernetesQuery) -> PullSecret {
     }
 }
 
-fn registry_password(args: &RegistryArgs, images: &[Image]) -> Result<Secret> {
+fn registry_password(
+    args: &RegistryArgs,
+    images: &[Image],
+    ambient: &Environment,
+) -> Result<Secret> {
+    if let Some(path) = &args.registry_password_file {
+        return credentials::password_file(&ambient.path(path)).context("--registry-password-file");
+    }
     let stdin = std::io::stdin();
     // At a terminal somebody is going to type it: nobody else may read along, and they should know that we wait for it.
     if args.registry_password_stdin && !stdin.is_terminal() {

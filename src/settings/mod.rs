@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 pub use ambient::Environment;
 pub use reports::report_files;
@@ -317,9 +317,15 @@ fn run(
     ambient: &Environment,
 ) -> Result<RunSettings> {
     let ssh_settings = ssh_settings(ssh, &plan.fleet, dry_run, ambient)?;
-    if ssh.login.ask_become_pass && !dry_run {
-        plan.fleet
-            .set_become_password(&credentials::prompt("sudo password: ")?);
+    let become_file = ssh.login.become_password_file.as_deref();
+    if (ssh.login.ask_become_pass || become_file.is_some()) && !dry_run {
+        let password = password(
+            "sudo password: ",
+            "--become-password-file",
+            become_file,
+            ambient,
+        )?;
+        plan.fleet.set_become_password(&password);
     }
     Ok(RunSettings {
         plan: Arc::new(plan),
@@ -456,15 +462,31 @@ fn one_reader_of_stdin(
     Ok(())
 }
 
+/// The password in the file of an option, or one that is asked for.
+fn password(
+    question: &str,
+    option: &str,
+    file: Option<&Path>,
+    ambient: &Environment,
+) -> Result<Secret> {
+    Ok(match file {
+        Some(file) => {
+            credentials::password_file(&ambient.path(file)).context(option.to_string())?
+        }
+        None => credentials::prompt(question)?,
+    })
+}
+
 fn ssh_settings(
     args: &SshArgs,
     fleet: &Fleet,
     dry_run: bool,
     ambient: &Environment,
 ) -> Result<SshSettings> {
-    let ask = args.ask_pass && !dry_run;
-    let password = ask
-        .then(|| credentials::prompt("SSH password: "))
+    let file = args.ssh_password_file.as_deref();
+    let is_wanted = (args.ask_pass || file.is_some()) && !dry_run;
+    let password = is_wanted
+        .then(|| password("SSH password: ", "--ssh-password-file", file, ambient))
         .transpose()?;
     let mut jump_passwords = HashMap::new();
     if args.ask_jump_pass && !dry_run {
