@@ -9,14 +9,14 @@ demo:
 
 # For daily work, without root or packages: format, lints, and the tests that need nothing but Rust.
 check:
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked
 
 # Every check and every test, the lab's included. Without root: `cargo test` runs all that needs no lab.
 test: deny
 	lab/install
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo fmt --check --manifest-path lab/crictl/Cargo.toml
 	cargo clippy --locked --all-targets --features lab -- -D warnings
 	cargo clippy --locked --all-targets --manifest-path lab/crictl/Cargo.toml --target-dir lab/crictl/target -- -D warnings

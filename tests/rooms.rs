@@ -41,11 +41,12 @@ fn allowed() -> BTreeMap<String, Vec<String>> {
 }
 
 /// Crates that only these rooms may use.
-const OWNED: [(&str, &[&str]); 4] = [
+const OWNED: [(&str, &[&str]); 5] = [
     ("hyper", &["registry", "inventory"]),
     ("russh", &["ssh"]),
     ("indicatif", &["report"]),
     ("rpassword", &["credentials"]),
+    ("ssh_config_resolver", &["ssh"]),
 ];
 
 #[test]

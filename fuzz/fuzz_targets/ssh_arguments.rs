@@ -3,13 +3,13 @@
 
 use libfuzzer_sys::fuzz_target;
 use prepull::inventory::{Asked, Behind, NodeSettings, Selection, parse, resolve};
-use prepull::ssh::config::{Ambient, Given, HostKeyChecking, Source, SshConfig, System};
+use prepull::ssh::config::{LocalEnv, CommandLine, HostKeyChecking, Source, SshConfig, System};
 
 fuzz_target!(|text: &str| {
     // JSON can hold any text.
     let quoted = format!("{text:?}");
     let text = format!("all:\n  hosts: {{a: }}\n  vars:\n    ansible_ssh_common_args: {quoted}\n");
-    let ambient = Ambient {
+    let ambient = LocalEnv {
         user: "me".into(),
         uid: 1000,
         home: "/home/me".into(),
@@ -18,7 +18,7 @@ fuzz_target!(|text: &str| {
     };
     let config = SshConfig::load(&Source::Nothing, ambient, Box::new(System)).expect("no file");
     let behind = |asked: &Asked<'_>| {
-        let given = Given {
+        let given = CommandLine {
             // A name would be looked up.
             inventory_options: asked
                 .options
@@ -26,7 +26,7 @@ fuzz_target!(|text: &str| {
                 .filter(|option| !option.to_lowercase().contains("canonical"))
                 .cloned()
                 .collect(),
-            ..Given::default()
+            ..CommandLine::default()
         };
         let host = config
             .resolve(asked.host, &given)

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use libfuzzer_sys::fuzz_target;
-use prepull::ssh::config::{AddressFamily, Ambient, Given, Lookup, Outside, Source, SshConfig};
+use prepull::ssh::config::{AddressFamily, LocalEnv, CommandLine, Lookup, SystemProbe, Source, SshConfig};
 
 /// A world in which nothing is run and nothing is looked up.
 struct Nowhere;
 
-impl Outside for Nowhere {
+impl SystemProbe for Nowhere {
     fn run(&self, command: &str) -> Result<bool, String> {
         Ok(command.len() % 2 == 0)
     }
@@ -35,7 +35,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let file = std::env::temp_dir().join(format!("prepull-fuzz-{}", std::process::id()));
     std::fs::write(&file, bytes).expect("a temporary file");
-    let ambient = Ambient {
+    let ambient = LocalEnv {
         user: "me".into(),
         uid: 1000,
         home: "/home/me".into(),
@@ -44,10 +44,10 @@ fuzz_target!(|bytes: &[u8]| {
     };
     if let Ok(config) = SshConfig::load(&Source::Only(file), ambient, Box::new(Nowhere)) {
         for host in ["a", "web1.example", "2001:db8::7"] {
-            let first = config.way(host, &Given::default());
+            let first = config.way(host, &CommandLine::default());
             assert_eq!(
                 format!("{first:?}"),
-                format!("{:?}", config.way(host, &Given::default()))
+                format!("{:?}", config.way(host, &CommandLine::default()))
             );
         }
     }

@@ -3,7 +3,6 @@
 mod agent;
 mod algorithms;
 mod auth;
-pub mod config;
 mod connect;
 mod dial;
 mod handler;
@@ -45,6 +44,9 @@ pub use identities::AskPassphrase;
 pub use key_files::public_key_of;
 pub use scan::{ScanTarget, ScannedKey};
 pub use session::{SshChannel, SshSession};
+/// OpenSSH's configuration files: a crate of its own.
+pub use ssh_config_resolver as config;
+
 pub use settings::{
     CONNECT_TIMEOUT, HostKeyPolicy, HostSettings, KEEPALIVE, LoginMethod, Overrides,
 };

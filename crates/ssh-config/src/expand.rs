@@ -214,7 +214,7 @@ pub(super) fn home(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ssh::config::system_probe::System;
+    use crate::system_probe::System;
     use proptest::prelude::*;
 
     fn ambient() -> LocalEnv {

@@ -15,7 +15,7 @@ use super::matching::{self, Condition};
 use super::system_probe::{LocalEnv, SystemProbe};
 use super::table::{self, Kind, Spec};
 use super::value::{self, Value};
-use crate::model::text::escape_line;
+use crate::error::one_line;
 
 /// How deep files may include files.
 const DEEPEST: usize = 16;
@@ -157,7 +157,7 @@ impl<'a> Reader<'a> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if trust.usual => {
                 let path = path.display().to_string();
-                let path = escape_line(&path);
+                let path = one_line(&path);
                 self.unread
                     .push(format!("ssh_config {path} was not read: {error}"));
                 return Ok(None);
@@ -277,7 +277,7 @@ impl<'a> Reader<'a> {
                 Ok(word) => word,
                 Err(what) => {
                     let words = format!(
-                        "{place}: this Include was not read, because prepull reads the files once for all hosts: {what}"
+                        "{place}: this Include was not read, because the files are read once for all hosts: {what}"
                     );
                     self.unread.push(words);
                     return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! Every option that `ssh` knows: how its value is read, and what is said where prepull does not honour it.
+//! Every option that `ssh` knows: how its value is read, and what is said of those that only `ssh` itself can honour.
 
 use super::algorithms::Family;
 
@@ -58,7 +58,7 @@ pub(super) enum Kind {
 pub(super) struct Warn {
     /// Values that change nothing; of SendEnv, patterns of names.
     pub harmless: &'static [&'static str],
-    /// What prepull does instead.
+    /// What happens instead.
     pub why: &'static str,
     /// Only where the operator's own file says it: distributions set it for everybody in the system's file.
     pub own_file_only: bool,
@@ -367,7 +367,7 @@ const OPTIONS: &[Spec] = &[
         "remotecommand",
         Kind::Command,
         NONE,
-        "the command is not run on the node: prepull runs its own",
+        "the command is not run on the node, only what this program runs",
     ),
     option("localcommand", Kind::Command),
     warned("permitlocalcommand", FLAG, NO, "LocalCommand is not run"),
@@ -384,7 +384,7 @@ const OPTIONS: &[Spec] = &[
     warned(
         "sendenv",
         Kind::SendEnv,
-        // Distributions send these for everybody; they change how things look, which prepull settles itself.
+        // Distributions send these for everybody; they change how things look, which the caller settles.
         &[
             "LANG",
             "LANGUAGE",

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use super::types::AddressFamily;
 
-/// Who runs prepull, and where: read once, then plain data.
+/// Who asks, and on which machine: read once, then plain data.
 #[derive(Debug, Clone)]
 pub struct LocalEnv {
     /// The local user's name, from the password database as `ssh` has it.
@@ -26,7 +26,7 @@ impl LocalEnv {
     /// Asks the system.
     ///
     /// # Errors
-    /// A sentence, where the password database does not know the user that runs prepull.
+    /// A sentence, where the password database does not know the user that runs this process.
     pub fn of_this_process() -> Result<Self, String> {
         let uid = nix::unistd::getuid();
         let known = nix::unistd::User::from_uid(uid)

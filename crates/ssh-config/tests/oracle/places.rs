@@ -1,5 +1,5 @@
 //! The operator's file and the system's in their usual places, with their permissions, and names that the system looks
-//! up: in a mount namespace, as a user of its own, whom `ssh` and prepull find in the same password database.
+//! up: in a mount namespace, as a user of its own, whom both find in the same password database.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use fastrand::Rng;
-use prepull::ssh::config::Source;
+use ssh_config_resolver::Source;
 
 use super::{Tally, found_in, printed_by};
 

@@ -254,7 +254,7 @@ pub(super) fn words(rest: &str) -> Result<Vec<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ssh::config::table;
+    use crate::table;
     use proptest::prelude::*;
 
     fn ambient() -> LocalEnv {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 /// Whether the whole text fits the pattern. Takes at most text x pattern steps, whatever the pattern.
-pub(in crate::ssh) fn matches(text: &str, pattern: &str) -> bool {
+pub fn matches(text: &str, pattern: &str) -> bool {
     let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
     let (mut t, mut p) = (0, 0);
     // Where the last `*` stands, and the text position from which it was last tried.
@@ -32,7 +32,7 @@ pub(in crate::ssh) fn matches(text: &str, pattern: &str) -> bool {
 }
 
 /// Whether the text fits one of the patterns, and none of those that a `!` negates.
-pub(in crate::ssh) fn one_matches(text: &str, patterns: &[String]) -> bool {
+pub fn one_matches(text: &str, patterns: &[String]) -> bool {
     let mut fits = false;
     for pattern in patterns {
         match pattern.strip_prefix('!') {

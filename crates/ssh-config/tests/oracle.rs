@@ -9,14 +9,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use fastrand::Rng;
-use prepull::ssh::config::{
+use ssh_config_resolver::{
     AddressFamily, Canonicalize, CommandLine, HostKeyChecking, IdentityAgent, LocalEnv, Proxy,
     Resolved, Source, SshConfig, System,
 };
 
-#[path = "ssh_config/odd.rs"]
+#[path = "oracle/odd.rs"]
 mod odd;
-#[path = "ssh_config/places.rs"]
+#[path = "oracle/places.rs"]
 mod places;
 
 const CASES: u64 = 600;
@@ -117,7 +117,7 @@ fn printed_by(ssh: &mut Command, host: &str) -> Result<Fields, String> {
     Ok(fields)
 }
 
-/// What prepull makes of it, or its complaint.
+/// What the resolver makes of it, or its complaint.
 fn ours(file: &Path, host: &str) -> Result<Resolved, String> {
     let home = file.parent().unwrap().display().to_string();
     found_in(&Source::Only(file.into()), Some(home), host)

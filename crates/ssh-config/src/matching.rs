@@ -9,7 +9,7 @@ use super::system_probe::SystemProbe;
 
 /// What `Match version` sees: the release whose ssh_config is understood.
 const VERSION: &str = "OpenSSH_10.0p2";
-/// What `Match command` sees of the commands that prepull runs on a node.
+/// What `Match command` sees of the commands that the caller runs on a host.
 const COMMAND: &str = "sh";
 
 /// One condition.

@@ -4,8 +4,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::text::escape_line;
-
 /// A line of a file, or an option that was given from outside.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
@@ -31,7 +29,7 @@ impl fmt::Display for Position {
             Some(file) => write!(
                 out,
                 "{}:{}",
-                escape_line(&file.display().to_string()),
+                one_line(&file.display().to_string()),
                 self.line
             ),
             None => out.write_str("ssh options"),
@@ -51,7 +49,7 @@ pub enum ConfigError {
         what: String,
     },
     /// A file cannot be read or must not be trusted.
-    #[error("ssh_config {}: {what}", escape_line(&.file.display().to_string()))]
+    #[error("ssh_config {}: {what}", one_line(&.file.display().to_string()))]
     File {
         /// The file.
         file: PathBuf,
@@ -59,7 +57,7 @@ pub enum ConfigError {
         what: String,
     },
     /// The host cannot be reached by this configuration.
-    #[error("{}: {what}", escape_line(.host))]
+    #[error("{}: {what}", one_line(.host))]
     Host {
         /// The host as the caller named it.
         host: String,
@@ -73,26 +71,26 @@ impl ConfigError {
     pub(super) fn line(place: &Position, what: impl AsRef<str>) -> Self {
         Self::Line {
             place: place.clone(),
-            what: escape_line(what.as_ref()).into_owned(),
+            what: one_line(what.as_ref()),
         }
     }
 
     pub(super) fn file(file: &Path, what: impl AsRef<str>) -> Self {
         Self::File {
             file: file.to_path_buf(),
-            what: escape_line(what.as_ref()).into_owned(),
+            what: one_line(what.as_ref()),
         }
     }
 
     pub(super) fn host(host: &str, what: impl AsRef<str>) -> Self {
         Self::Host {
             host: host.to_string(),
-            what: escape_line(what.as_ref()).into_owned(),
+            what: one_line(what.as_ref()),
         }
     }
 }
 
-/// A setting that `ssh` would honour and prepull does not, where that can change security or reachability.
+/// A setting that `ssh` would honour and a program that logs in by other means does not, where that can change security or reachability.
 ///
 /// Equal warnings come from the same line: keep them in a set to say each once for a whole fleet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,7 +99,7 @@ pub struct Warning {
     pub place: Position,
     /// The option in lower case.
     pub option: &'static str,
-    /// What prepull does instead.
+    /// What happens instead.
     pub why: &'static str,
 }
 
@@ -109,4 +107,16 @@ impl fmt::Display for Warning {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}: {}: {}", self.place, self.option, self.why)
     }
+}
+
+/// What a file or the command line says, on one line and without anything that a terminal would act on.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '"' | '\'' | '\\' => line.push(character),
+            other => line.extend(other.escape_debug()),
+        }
+    }
+    line
 }

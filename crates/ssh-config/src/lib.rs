@@ -1,8 +1,7 @@
-//! Resolves a host from ssh_config files as `ssh -G HOST` does: files are read once, hosts resolved many times.
+#![doc = include_str!("../README.md")]
 //!
-//! The oracle is OpenSSH 9.2's own client (`tests/ssh_config.rs`). Conditions and options of newer releases are
-//! taken too: `Match tagged`, `sessiontype`, `command`, `version` and `localnetwork`, `Tag`, `RefuseConnection`, tokens in
-//! `User`.
+//! The oracle is OpenSSH 9.2's own client (`tests/oracle.rs`). Conditions and options of newer releases are taken too:
+//! `Match tagged`, `sessiontype`, `command`, `version` and `localnetwork`, `Tag`, `RefuseConnection`, tokens in `User`.
 
 mod algorithms;
 mod build;
@@ -28,7 +27,7 @@ use std::sync::Arc;
 
 pub use algorithms::{Family, assemble};
 pub use error::{ConfigError, Position, Warning};
-pub(super) use pattern::{matches as pattern_matches, one_matches};
+pub use pattern::{matches as pattern_matches, one_matches};
 pub use resolved::{
     AlgorithmList, Canonicalization, Canonicalize, HostKeyChecking, IdentityAgent, KeyFile, Proxy,
     Resolved,
