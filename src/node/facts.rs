@@ -8,7 +8,7 @@ use crate::model::text::truncate_bytes;
 use crate::model::{ClockOffset, CommandOutput, Failure, Image, Node, NodeFacts, Stage};
 use crate::ports::{Runtime, Session};
 
-use super::protocol::{NodeOutput, NodeProtocol, WaitOutcome};
+use super::conversation::{Conversation, NodeOutput, WaitOutcome};
 use super::request::{Action, Request};
 use super::{ANSWER_LIMIT, Completion, no_answer};
 
@@ -33,7 +33,7 @@ pub async fn facts<S: Session>(
     commands.extend(images.iter().map(|image| runtime.inspect(image, endpoint)));
     let asked = commands.len();
     let request = Request::new(Action::Facts, commands);
-    let start = NodeProtocol::start(session, node, &request, Stage::Probe, cancel.as_mut());
+    let start = Conversation::start(session, node, &request, Stage::Probe, cancel.as_mut());
     let Some(mut protocol) = start.await? else {
         return Ok(Completion::Cancelled);
     };

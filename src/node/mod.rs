@@ -3,7 +3,7 @@
 //! Every call is one command on the node: the login shell starts `sh`, which reads the program in `program/` and
 //! then its values from standard input. What it prints is a row of frames, read in [`frames`].
 
-mod contract;
+mod conversation;
 mod facts;
 mod frames;
 mod privilege;
@@ -26,9 +26,9 @@ use crate::model::{
 };
 use crate::ports::{NodeCommand, PullRequest, Runtime, Session};
 
-pub use contract::word;
+use conversation::{Conversation, WaitOutcome};
 pub use facts::facts;
-use protocol::{NodeProtocol, WaitOutcome};
+pub use protocol::word;
 use request::{Action, Request};
 use transfer::Transfer;
 pub use transfer::{BytesTransferred, Layers, StallPolicy};
@@ -107,7 +107,7 @@ pub async fn probe<S: Session>(
     let request = Request::new(Action::Ask, commands);
 
     let Some(mut protocol) =
-        NodeProtocol::start(session, node, &request, Stage::Probe, cancel.as_mut()).await?
+        Conversation::start(session, node, &request, Stage::Probe, cancel.as_mut()).await?
     else {
         return Ok(Completion::Cancelled);
     };
@@ -185,7 +185,7 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
     let mut transfer = Transfer::new(job.arrived, job.layers, job.patience, &transferred);
     let request = Request::pull(job, when, node, commands);
     let Some(mut protocol) =
-        NodeProtocol::start(session, node, &request, Stage::Inspect, cancel.as_mut()).await?
+        Conversation::start(session, node, &request, Stage::Inspect, cancel.as_mut()).await?
     else {
         return Ok(Some(Completion::Cancelled));
     };
@@ -357,7 +357,7 @@ async fn one_command<S: Session>(
 ) -> Result<Completion<(CommandOutput, Option<ExecOutput>)>, Failure> {
     let mut cancel = pin!(cancel);
     let Some(mut protocol) =
-        NodeProtocol::start(session, node, request, stage, cancel.as_mut()).await?
+        Conversation::start(session, node, request, stage, cancel.as_mut()).await?
     else {
         return Ok(Completion::Cancelled);
     };

@@ -15,8 +15,8 @@ use crate::model::{
 };
 use crate::ports::{Channel, Session};
 
+use super::conversation::{Conversation, WORDS_SHOWN};
 use super::frames::{Frame, Reader};
-use super::protocol::{NodeProtocol, WORDS_SHOWN};
 use super::request::{self, nonce};
 
 const SCRIPT: &str = include_str!("escalate.sh");
@@ -53,7 +53,7 @@ enum Tool {
     Missing,
 }
 
-impl<C: Channel> NodeProtocol<C> {
+impl<C: Channel> Conversation<C> {
     /// Becomes root on the node. Afterwards the channel's reader is root's, and nothing was sent to it.
     pub(super) async fn become_root<S: Session<Channel = C>>(
         &mut self,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sha1::{Digest as _, Sha1};
 
-use super::contract::{
+use super::protocol::{
     GRACE, TAKEN_OVER,
     word::{BEAT, CANCEL, DONE, ENOUGH},
 };

@@ -77,7 +77,7 @@ finish_supervisor() {
 }
 
 # Ends what shows the pull to a connection, which does not know yet that it is lost: TERM. Or it is not lost, and somebody
-# else goes on with the pull: USR1 lets the viewer say so (TAKEN_OVER in contract.rs).
+# else goes on with the pull: USR1 lets the viewer say so (TAKEN_OVER in protocol.rs).
 end_viewer() {
     ! is_alive viewer 9 || kill -"$1" "$process"
     ! is_alive tail 9 || kill "$process"

@@ -24,7 +24,7 @@
 # keeper ends the pull when no connection asked after it for a whole lease.
 #
 # What follows a line "#pull" is sent with pulls alone, what follows "#call" with everything else, "#both" with both.
-# The bootstrap left $n (a newline) and $locale (what LC_ALL was); request.rs adds the words and times of contract.rs:
+# The bootstrap left $n (a newline) and $locale (what LC_ALL was); request.rs adds the words and times of protocol.rs:
 # $say_cancel, $say_enough, $say_beat, $say_done, $grace and $taken_over.
 
 frame() {
