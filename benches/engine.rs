@@ -105,19 +105,19 @@ fn plan(nodes: usize) -> Plan {
         login: None,
     };
     Plan {
-        fleet: Fleet::new((0..nodes).map(node).collect()).unwrap(),
-        work: Work::Pull(IMAGES.iter().map(planned).collect()),
-        policy: Policy {
-            parallel: 512,
-            backoff: Backoff {
-                min: Duration::from_millis(1),
-                max: Duration::from_millis(4),
-            },
-            ..Policy::default()
-        },
-        already_present: HashMap::new(),
-        contents: Vec::new(),
         pull_token: "bench".into(),
+        ..Plan::new(
+            Fleet::new((0..nodes).map(node).collect()).unwrap(),
+            Work::Pull(IMAGES.iter().map(planned).collect()),
+            Policy {
+                parallel: 512,
+                backoff: Backoff {
+                    min: Duration::from_millis(1),
+                    max: Duration::from_millis(4),
+                },
+                ..Policy::default()
+            },
+        )
     }
 }
 

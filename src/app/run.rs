@@ -74,7 +74,7 @@ pub(super) fn run(
     };
     let tokio = tokio::runtime::Runtime::new().context("cannot start the tokio runtime")?;
     let plan = tokio.block_on(contents::asked(settings));
-    let is_pull = matches!(plan.work, Work::Pull(_));
+    let is_pull = plan.work.is_resumable();
     let info = Arc::new(RunInfo {
         resume: runs::resume_command(is_pull && journal.is_some(), &id),
         words,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::state::NodeState;
-use crate::model::{FailureKind, Outcome, Plan, Work};
+use crate::model::{FailureKind, Outcome, Plan};
 
 /// A registry that refuses does so within seconds. A pull that has been at it for longer is on its way, and nobody
 /// needs to wait for its end.
@@ -25,7 +25,7 @@ impl Canary {
     pub(super) fn new(plan: &Plan) -> Self {
         let wanted = plan.policy.canary;
         let is_useful =
-            wanted > 0 && wanted < plan.fleet.nodes().len() && matches!(plan.work, Work::Pull(_));
+            wanted > 0 && wanted < plan.fleet.nodes().len() && plan.work.uses_registry();
         Self {
             first: is_useful.then_some(wanted),
             refused: 0,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::model::{Failure, Plan, RegistryLogin, Work};
+use crate::model::{Failure, Plan, RegistryLogin};
 use crate::ports;
 
 /// Tokens of clouds live for a quarter of an hour at least.
@@ -30,13 +30,10 @@ struct Known {
 impl<'a> CurrentLogins<'a> {
     /// Those of the plan were asked for just now.
     pub(super) fn new(plan: &Plan, source: &'a dyn ports::CredentialSource) -> Self {
-        let logins = match &plan.work {
-            Work::Pull(images) => images
-                .iter()
-                .map(|planned| planned.login.as_ref().map(|found| found.login.clone()))
-                .collect(),
-            Work::Check(_) | Work::Exec(_) | Work::Probe(_) => Vec::new(),
-        };
+        let items = 0..plan.work.items();
+        let logins = items
+            .map(|item| plan.work.login(item).map(|found| found.login.clone()))
+            .collect();
         let known = Known {
             logins,
             asked: Instant::now(),

@@ -74,17 +74,14 @@ mod tests {
     use crate::model::{Fleet, Node, Policy, Work};
 
     fn plan(pin_digest: bool) -> Plan {
-        Plan {
-            fleet: Fleet::new(vec![Node::named("n1"), Node::named("n2")]).unwrap(),
-            work: Work::Pull(vec![]),
-            policy: Policy {
+        Plan::new(
+            Fleet::new(vec![Node::named("n1"), Node::named("n2")]).unwrap(),
+            Work::Pull(vec![]),
+            Policy {
                 pin_digest,
                 ..Policy::default()
             },
-            already_present: HashMap::new(),
-            contents: Vec::new(),
-            pull_token: String::new(),
-        }
+        )
     }
 
     fn pulled(digest: Option<&str>) -> Outcome {

@@ -212,7 +212,7 @@ fn megabytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ClockOffset, Layer, LocalImage, PlannedImage, Policy, Work};
+    use crate::model::{ClockOffset, Fleet, Layer, LocalImage, Node, PlannedImage, Policy, Work};
 
     fn manifest(architecture: Option<&str>, layers: &[(&str, u64)]) -> Manifest {
         Manifest {
@@ -258,16 +258,15 @@ mod tests {
             image: format!("reg.example/app{number}:v1").parse().unwrap(),
             login: None,
         };
+        let fleet = Fleet::new(vec![Node::named("n1")]).unwrap();
+        let work = Work::Pull((0..contents.len()).map(image).collect());
+        let policy = Policy {
+            preflight: Some(Preflight { unpack_factor: 2.0 }),
+            ..Policy::default()
+        };
         Plan {
-            fleet: crate::model::Fleet::new(vec![crate::model::Node::named("n1")]).unwrap(),
-            work: Work::Pull((0..contents.len()).map(image).collect()),
-            policy: Policy {
-                preflight: Some(Preflight { unpack_factor: 2.0 }),
-                ..Policy::default()
-            },
-            already_present: HashMap::new(),
             contents,
-            pull_token: String::new(),
+            ..Plan::new(fleet, work, policy)
         }
     }
 

@@ -170,7 +170,7 @@ fn may_retry(
         failure.stage,
         Stage::Connect | Stage::Handshake | Stage::Authenticate
     );
-    if matches!(work, Work::Exec(_)) && has_started {
+    if !work.is_repeatable() && has_started {
         return false;
     }
     let made = u32::try_from(attempts.len() - forgiven).unwrap_or(u32::MAX);
@@ -212,7 +212,7 @@ fn was_refused_once(attempts: &[Attempt]) -> bool {
 
 /// Whether a pull may be going on by itself on the node after this failure, which lost its connection.
 pub(super) fn goes_on(work: &Work, failure: &Failure) -> bool {
-    matches!(work, Work::Pull(_))
+    work.is_detached()
         && failure.kind == FailureKind::ConnectionLost
         && matches!(failure.stage, Stage::Inspect | Stage::Pull | Stage::Verify)
 }

@@ -10,7 +10,7 @@ use super::retry::{Decision, FailedAttempt, after_pause, decide, goes_on, is_out
 use super::transfer_stats::TransferStats;
 use crate::model::{
     Attempt, EventKind, Failure, FailureKind, Image, NodeRecord, Outcome, Plan, Record,
-    RuntimeKind, StopReason, Work,
+    RuntimeKind, StopReason,
 };
 
 /// One node's place in the run. Either the scheduler or one visit holds it, never both.
@@ -217,7 +217,7 @@ impl NodeState {
     /// Moves the open items that pull behind the pauses of their registries.
     pub(super) fn postpone<T>(&mut self, context: &RunContext<'_, T>, now: Instant) {
         let plan = context.plan;
-        if !matches!(plan.work, Work::Pull(_)) {
+        if !plan.work.uses_registry() {
             return;
         }
         let node = self.node;

@@ -48,14 +48,11 @@ fn pulling(nodes: usize, images: &[&str], policy: Policy) -> Plan {
         image: image.parse().unwrap(),
         login: None,
     };
-    Plan {
-        fleet: fleet(nodes),
-        work: Work::Pull(images.iter().map(planned).collect()),
+    Plan::new(
+        fleet(nodes),
+        Work::Pull(images.iter().map(planned).collect()),
         policy,
-        already_present: HashMap::new(),
-        contents: Vec::new(),
-        pull_token: String::new(),
-    }
+    )
 }
 
 fn policy() -> Policy {
@@ -699,14 +696,7 @@ async fn check_finds_out_and_changes_nothing() {
     let peer = Peer::new();
     peer.node("n1").image(APP, [Step::Present]);
     let images: Vec<Image> = vec![APP.parse().unwrap()];
-    let plan = Plan {
-        fleet: fleet(2),
-        work: Work::Check(images),
-        policy: policy(),
-        already_present: HashMap::new(),
-        contents: Vec::new(),
-        pull_token: String::new(),
-    };
+    let plan = Plan::new(fleet(2), Work::Check(images), policy());
     let seen = run_all(&plan, &peer).await;
     assert_eq!(seen.statuses(), ["present", "missing"]);
     assert_eq!(peer.total().pulls, 0);
@@ -725,14 +715,7 @@ async fn a_command_is_run_once_even_when_the_way_to_it_takes_two_tries() {
     peer.node("n1")
         .connects([Dial::Fails(SECOND, refused)])
         .runs(SECOND, output.clone());
-    let plan = Plan {
-        fleet: fleet(1),
-        work: Work::Exec(vec!["false".into()]),
-        policy: policy(),
-        already_present: HashMap::new(),
-        contents: Vec::new(),
-        pull_token: String::new(),
-    };
+    let plan = Plan::new(fleet(1), Work::Exec(vec!["false".into()]), policy());
     let seen = run_all(&plan, &peer).await;
     assert_eq!(seen.outcome(0, 0), &Outcome::Ran(output.into()));
     assert_eq!(peer.total().runs, 1);

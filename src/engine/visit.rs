@@ -68,7 +68,7 @@ async fn open<T: Transport>(
         () = context.cancelled() => return Ok(Completion::Cancelled),
         session = connecting => session?,
     };
-    if state.runtime.is_none() && !matches!(context.plan.work, Work::Exec(_)) {
+    if state.runtime.is_none() && context.plan.work.needs_runtime() {
         progress(Stage::Probe);
         let probing = node::probe(&mut session, node, context.runtimes, context.cancelled());
         match guarded(Stage::Probe, probing).await {
@@ -181,10 +181,11 @@ async fn place<'a, T>(
     node: usize,
     item: usize,
 ) -> Option<Option<Permit<'a>>> {
-    let Work::Pull(images) = &context.plan.work else {
+    let work = &context.plan.work;
+    let Some(image) = work.image(item).filter(|_| work.uses_registry()) else {
         return Some(None);
     };
-    let mut entering = std::pin::pin!(context.registries.enter(images[item].image.registry()));
+    let mut entering = std::pin::pin!(context.registries.enter(image.registry()));
     if let Some(place) = entering.as_mut().now_or_never() {
         return Some(Some(place));
     }

@@ -151,17 +151,14 @@ impl RecordedRun {
             runtime: node.runtime,
             ..Node::named(&node.name)
         });
-        Ok(Plan {
-            fleet: Fleet::new(nodes.collect()).map_err(|error| error.to_string())?,
+        Ok(Plan::new(
+            Fleet::new(nodes.collect()).map_err(|error| error.to_string())?,
             work,
-            policy: Policy {
+            Policy {
                 lease: Duration::from_secs(self.header.lease),
                 ..Policy::default()
             },
-            already_present: HashMap::new(),
-            contents: Vec::new(),
-            pull_token: String::new(),
-        })
+        ))
     }
 
     /// One record for each node; what has no outcome is not run.

@@ -18,14 +18,11 @@ const APP: &str = "reg.example/team/app:v1";
 fn plan(nodes: usize) -> Plan {
     let image = APP.parse().unwrap();
     let nodes = (0..nodes).map(|number| Node::named(&format!("node-{number}")));
-    Plan {
-        fleet: Fleet::new(nodes.collect()).unwrap(),
-        work: Work::Pull(vec![PlannedImage { image, login: None }]),
-        policy: Policy::default(),
-        already_present: HashMap::new(),
-        contents: Vec::new(),
-        pull_token: String::new(),
-    }
+    Plan::new(
+        Fleet::new(nodes.collect()).unwrap(),
+        Work::Pull(vec![PlannedImage { image, login: None }]),
+        Policy::default(),
+    )
 }
 
 fn header(run: &str, nodes: usize) -> Header {

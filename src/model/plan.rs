@@ -28,9 +28,21 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The plan of a first run: nothing was done before, no registry was asked, and pulls have no name yet.
+    pub fn new(fleet: Fleet, work: Work, policy: Policy) -> Self {
+        Self {
+            fleet,
+            work,
+            policy,
+            already_present: HashMap::new(),
+            contents: Vec::new(),
+            pull_token: String::new(),
+        }
+    }
+
     /// Whether nodes are asked before any of them pulls.
     pub fn wants_preflight(&self) -> bool {
-        self.policy.preflight.is_some() && matches!(self.work, Work::Pull(_))
+        self.policy.preflight.is_some() && self.work.uses_registry()
     }
 }
 
@@ -64,6 +76,39 @@ impl Work {
             Self::Check(images) => images.get(index),
             Self::Exec(_) | Self::Probe(_) => None,
         }
+    }
+
+    /// The operator's login for the registry of item `index`.
+    pub fn login(&self, index: usize) -> Option<&Credential> {
+        match self {
+            Self::Pull(images) => images.get(index)?.login.as_ref(),
+            Self::Check(_) | Self::Exec(_) | Self::Probe(_) => None,
+        }
+    }
+
+    /// Whether nodes talk to registries: then registries can refuse, be overrun, and fail for all nodes alike.
+    pub fn uses_registry(&self) -> bool {
+        matches!(self, Self::Pull(_))
+    }
+
+    /// Whether it goes on by itself on a node whose connection is lost.
+    pub fn is_detached(&self) -> bool {
+        matches!(self, Self::Pull(_))
+    }
+
+    /// Whether a later run can go on where this one ended.
+    pub fn is_resumable(&self) -> bool {
+        matches!(self, Self::Pull(_))
+    }
+
+    /// Whether it can begin again once it has begun. A command may have done its work already.
+    pub fn is_repeatable(&self) -> bool {
+        !matches!(self, Self::Exec(_))
+    }
+
+    /// Whether the node's runtime has to be known.
+    pub fn needs_runtime(&self) -> bool {
+        !matches!(self, Self::Exec(_))
     }
 
     /// The subcommand's name.
@@ -232,6 +277,16 @@ impl fmt::Display for Portion {
         match self {
             Self::Count(count) => write!(out, "{count}"),
             Self::Percent(percent) => write!(out, "{percent}%"),
+        }
+    }
+}
+
+impl PullWhen {
+    /// The word on the command line and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Missing => "missing",
         }
     }
 }

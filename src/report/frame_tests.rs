@@ -1,6 +1,5 @@
 //! Boards as frames, from a glance at twelve nodes to 5,000 in every size of terminal.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -25,14 +24,11 @@ impl Run {
             image: image.parse().unwrap(),
             login: None,
         };
-        let plan = Plan {
-            fleet: Fleet::new((1..=nodes).map(named).collect()).unwrap(),
-            work: Work::Pull(images.iter().map(planned).collect()),
-            policy: Policy::default(),
-            already_present: HashMap::new(),
-            contents: Vec::new(),
-            pull_token: String::new(),
-        };
+        let plan = Plan::new(
+            Fleet::new((1..=nodes).map(named).collect()).unwrap(),
+            Work::Pull(images.iter().map(planned).collect()),
+            Policy::default(),
+        );
         Self {
             board: RunState::new(Arc::new(RunInfo {
                 id: "run".into(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::RunInfo;
 use super::format::{in_seconds, tenths, truncate_middle};
 use super::run_state::RunState;
-use crate::model::{Event, EventKind, ExitStatus, Failure, Outcome, Record, Stage, Tries, Work};
+use crate::model::{Event, EventKind, ExitStatus, Failure, Outcome, Record, Stage, Tries};
 
 /// The longest piece of a node's words in a line, in characters.
 const DETAIL_LIMIT: usize = 500;
@@ -102,7 +102,7 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
             field(&mut out, "status", record.outcome.status());
             outcome(&mut out, record);
             field(&mut out, "seconds", &tenths(record.elapsed));
-            let tries = Tries::of(matches!(info.plan.work, Work::Pull(_)), &record.attempts);
+            let tries = Tries::of(info.plan.work.is_detached(), &record.attempts);
             if tries > 1 {
                 field(&mut out, "attempts", &tries.to_string());
             }

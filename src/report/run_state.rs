@@ -8,7 +8,7 @@ use super::RunInfo;
 use super::document::is_unseen;
 use super::groups::FailureGroups;
 use super::meter::Meter;
-use crate::model::{Event, EventKind, Image, Outcome, Record, Stage, StopReason, Tries, Work};
+use crate::model::{Event, EventKind, Image, Outcome, Record, Stage, StopReason, Tries};
 
 /// How many nodes are in which state. Every node is in one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -171,8 +171,8 @@ impl RunState {
                 let cause = self.retried.failure(&self.info.plan, *node, *item, failure);
                 let mut tries = *attempt as usize;
                 if let Some(place) = self.places.get_mut(node * self.sizes.len() + item) {
-                    let is_pull = matches!(self.info.plan.work, Work::Pull(_));
-                    place.tries.note(is_pull, Some(failure));
+                    let is_detached = self.info.plan.work.is_detached();
+                    place.tries.note(is_detached, Some(failure));
                     tries = place.tries.ended;
                 }
                 let again = PendingRetry {
@@ -355,7 +355,7 @@ impl RunState {
         // By the pace of nodes only once every place in the window was taken twice: then it is steady.
         let ended = tally.done + tally.failed;
         let steady = ended >= 2 * self.info.plan.policy.parallel.max(5);
-        let moves_bytes = matches!(self.info.plan.work, Work::Pull(_)) && self.sum.is_some();
+        let moves_bytes = self.info.plan.work.uses_registry() && self.sum.is_some();
         (steady && !moves_bytes)
             .then(|| now.mul_f64((tally.left + tally.running) as f64 / ended as f64))
     }

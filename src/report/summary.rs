@@ -117,7 +117,7 @@ fn verdict(result: &RunResult) -> Line {
 /// Where a pull goes on because its node could not be told to end it.
 fn cancelled(result: &RunResult) -> Option<Line> {
     let plan = &result.info.plan;
-    if !matches!(plan.work, Work::Pull(_)) || result.stopped.is_none() {
+    if !plan.work.is_detached() || result.stopped.is_none() {
         return None;
     }
     let not_run = |record: &&Record| matches!(record.outcome, Outcome::NotRun(_));

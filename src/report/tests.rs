@@ -1,6 +1,6 @@
 //! What every reporter shows of the same runs, and that none of them holds a run up.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, SystemTime};
@@ -82,14 +82,7 @@ pub(super) fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
     let info = RunInfo {
         id: "run-1".into(),
         started,
-        plan: Arc::new(Plan {
-            fleet,
-            work,
-            policy,
-            already_present: HashMap::new(),
-            contents: Vec::new(),
-            pull_token: String::new(),
-        }),
+        plan: Arc::new(Plan::new(fleet, work, policy)),
         resume: None,
         words: vec![],
     };

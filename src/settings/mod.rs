@@ -150,14 +150,7 @@ pub fn pull(
         .map(|(image, login)| PlannedImage { image, login })
         .collect();
     policy.canary = policy::canary(args.course.policy.canary, fleet.nodes().len());
-    let plan = Plan {
-        fleet,
-        work: Work::Pull(planned),
-        policy,
-        already_present: HashMap::new(),
-        contents: Vec::new(),
-        pull_token: mark(),
-    };
+    let plan = Plan::new(fleet, Work::Pull(planned), policy);
     Ok(RunSettings {
         login_sources: sources,
         reports,
@@ -188,14 +181,7 @@ pub fn check(
         ambient,
         background,
     )?;
-    let plan = Plan {
-        fleet,
-        work: Work::Check(images),
-        policy,
-        already_present: HashMap::new(),
-        contents: Vec::new(),
-        pull_token: mark(),
-    };
+    let plan = Plan::new(fleet, Work::Check(images), policy);
     Ok(RunSettings {
         reports,
         warnings,
@@ -224,14 +210,7 @@ pub fn exec(
         ambient,
         background,
     )?;
-    let plan = Plan {
-        fleet,
-        work: Work::Exec(args.command.clone()),
-        policy,
-        already_present: HashMap::new(),
-        contents: Vec::new(),
-        pull_token: mark(),
-    };
+    let plan = Plan::new(fleet, Work::Exec(args.command.clone()), policy);
     Ok(RunSettings {
         reports,
         ..course(plan, &args.reach.ssh, &args.course, ambient)?
@@ -286,14 +265,11 @@ pub fn probe(
     background: SshConfigSource<'_>,
 ) -> Result<RunSettings> {
     let images = given_images(&args.images, ambient)?;
-    let plan = Plan {
-        fleet: nodes(args, ambient, background)?,
-        work: Work::Probe(images),
-        policy: policy::policy(&args.policy)?,
-        already_present: HashMap::new(),
-        contents: Vec::new(),
-        pull_token: mark(),
-    };
+    let plan = Plan::new(
+        nodes(args, ambient, background)?,
+        Work::Probe(images),
+        policy::policy(&args.policy)?,
+    );
     let output = OutputSettings {
         journal: false,
         ..output(&args.progress)
@@ -305,7 +281,7 @@ pub fn probe(
 }
 
 /// A name for the run's pulls on nodes: others of the same node see it, so it tells nothing.
-fn mark() -> String {
+fn pull_token() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
 
@@ -316,6 +292,7 @@ fn run(
     output: OutputSettings,
     ambient: &Environment,
 ) -> Result<RunSettings> {
+    plan.pull_token = pull_token();
     let ssh_settings = ssh_settings(ssh, &plan.fleet, dry_run, ambient)?;
     let become_file = ssh.login.become_password_file.as_deref();
     if (ssh.login.ask_become_pass || become_file.is_some()) && !dry_run {

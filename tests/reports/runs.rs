@@ -1,6 +1,5 @@
 //! Made-up runs: what the engine would have told of fleets of any size, with every kind of fact and of outcome.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -243,14 +242,11 @@ fn info(work: Work, nodes: Vec<Node>) -> RunInfo {
         started: SystemTime::UNIX_EPOCH + seconds(1_795_468_629.0),
         resume: Some("prepull pull --resume 2026-11-23T21-17-09Z-3f9c".into()),
         words: Vec::new(),
-        plan: Arc::new(Plan {
-            fleet: Fleet::new(nodes).unwrap(),
+        plan: Arc::new(Plan::new(
+            Fleet::new(nodes).unwrap(),
             work,
-            policy: Policy::default(),
-            already_present: HashMap::new(),
-            contents: Vec::new(),
-            pull_token: String::new(),
-        }),
+            Policy::default(),
+        )),
     }
 }
 
