@@ -7,6 +7,8 @@ pub(super) type Section = (&'static str, &'static str);
 pub(super) const FILES: Section = (
     "FILES",
     "\
+~/.config/prepull/config.toml  defaults of options ($XDG_CONFIG_HOME)
+prepull.toml                   a project's, here or above; see prepull-config(1)
 ~/.local/state/prepull/runs    recorded runs ($XDG_STATE_HOME/prepull/runs)
 ~/.ssh/config, /etc/ssh/ssh_config
                                connections, as for ssh(1); see --ssh-config
@@ -21,6 +23,8 @@ pub(super) const FILES: Section = (
 pub(super) const ENVIRONMENT: Section = (
     "ENVIRONMENT",
     "\
+PREPULL_MAX_FAILURES, ...      the default of --max-failures, and so for every
+                               option but few; `prepull config` shows those set
 NO_COLOR, CLICOLOR, CLICOLOR_FORCE, TERM
                                whether output has colour; see --color
 LC_ALL, LC_CTYPE, LANG         whether bars are drawn with block characters

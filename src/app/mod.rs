@@ -20,7 +20,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use serde_json::json;
 
 pub use complete::script;
@@ -35,7 +35,7 @@ use crate::inventory::{NamedImage, SshConfigSource, SshQuery};
 use crate::model::Fleet;
 use crate::model::text::escape_line;
 use crate::report;
-use crate::settings::{self, Environment};
+use crate::settings::{self, Defaults, Environment};
 
 /// The whole program: from its arguments to its exit status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
@@ -45,8 +45,20 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     if let Some(exit) = complete::answer(&arguments) {
         return exit;
     }
-    let cli = match Cli::try_parse_from(&arguments) {
-        Ok(cli) => cli,
+    let ambient = Environment::of_this_process();
+    let defaults = match defaults(&ambient) {
+        Ok(defaults) => defaults,
+        Err(error) => {
+            report::print_stderr(&report::error_text(&error));
+            return Exit::Usage;
+        }
+    };
+    let matches = defaults
+        .apply(Cli::command())
+        .try_get_matches_from(&arguments);
+    let parsed = matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // clap's own words, help and version included; a closed pipe is no reason to complain.
             if error.use_stderr() {
@@ -60,43 +72,67 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             };
         }
     };
-    perform(cli, arguments).unwrap_or_else(|error| {
+    if matches!(cli.command, Command::Config) {
+        let shown = report::print_stdout(&defaults.table());
+        return shown.map_or(Exit::Incomplete, |()| Exit::Success);
+    }
+    let stated = defaults.as_arguments(&matches);
+    perform(cli, arguments, stated, &ambient).unwrap_or_else(|error| {
         report::print_stderr(&report::error_text(&error));
         Exit::Usage
     })
 }
 
-/// Does what was asked. An error means that nothing was touched.
-fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
-    let ambient = Environment::of_this_process();
+/// The defaults that variables and files set for options.
+fn defaults(ambient: &Environment) -> Result<Defaults> {
+    let mut command = Cli::command();
+    command.build();
+    // Where there is no directory, there is no project.
+    let directory = std::env::current_dir().unwrap_or_default();
+    Defaults::find(&command, ambient, &directory)
+}
+
+/// Does what was asked. An error means that nothing was touched. `stated` are the options that defaults add: they are recorded, so
+/// that a run goes on as it began.
+fn perform(
+    mut cli: Cli,
+    arguments: Vec<OsString>,
+    stated: Vec<String>,
+    ambient: &Environment,
+) -> Result<Exit> {
     let mut recorded: Vec<OsString> = arguments.iter().skip(1).cloned().collect();
+    let end = recorded.iter().position(|word| word == "--");
+    let end = end.unwrap_or(recorded.len());
+    recorded.splice(end..end, stated.into_iter().map(OsString::from));
     let mut resumed = None;
     if let Command::Pull(PullArgs {
         resume: Some(wanted),
         ..
     }) = &cli.command
     {
-        let run = runs::resume(wanted, &arguments, &ambient)?;
+        let run = runs::resume(wanted, &arguments, ambient)?;
         (cli, recorded) = (run.cli, run.arguments);
         resumed = Some(run.run);
     }
     let (ssh, mut settings) = match &cli.command {
         Command::Pull(args) => with_ssh_config(&args.reach.ssh, |behind| {
-            settings::pull(args, &ambient, behind)
+            settings::pull(args, ambient, behind)
         }),
         Command::Check(args) => with_ssh_config(&args.reach.ssh, |behind| {
-            settings::check(args, &ambient, behind)
+            settings::check(args, ambient, behind)
         }),
         Command::Exec(args) => with_ssh_config(&args.reach.ssh, |behind| {
-            settings::exec(args, &ambient, behind)
+            settings::exec(args, ambient, behind)
         }),
         Command::Nodes(args) if args.probe => with_ssh_config(&args.reach.ssh, |behind| {
-            settings::probe(args, &ambient, behind)
+            settings::probe(args, ambient, behind)
         }),
-        Command::Nodes(args) => return nodes(args, &ambient),
-        Command::Hosts(HostsCommand::Scan(args)) => return hosts::scan(args, &ambient),
-        Command::Images(args) => return images(args, &ambient),
-        Command::Runs(command) => return runs::perform(command, &ambient),
+        Command::Nodes(args) => return nodes(args, ambient),
+        Command::Hosts(HostsCommand::Scan(args)) => return hosts::scan(args, ambient),
+        Command::Images(args) => return images(args, ambient),
+        Command::Runs(command) => return runs::perform(command, ambient),
+        // Answered before anything is looked at.
+        Command::Config => return Ok(Exit::Success),
         Command::Completions { shell } => return complete::registration(*shell),
         Command::Man { command } => return man::print(command),
     }?;
@@ -111,7 +147,7 @@ fn perform(mut cli: Cli, arguments: Vec<OsString>) -> Result<Exit> {
     }
     let hosts = ssh.host_settings(&run::overrides(&settings.ssh));
     warn(fd_limit::clamp_parallelism(Arc::make_mut(&mut settings.plan), &hosts).as_slice());
-    run::run(&settings, hosts, &ambient, recorded)
+    run::run(&settings, hosts, ambient, recorded)
 }
 
 /// Resolves something with the operator's ssh_config behind it, and keeps that for the connections.

@@ -130,6 +130,15 @@ Examples:
   prepull runs show last
   prepull runs report last --html run.html";
 
+pub(super) const CONFIG: &str = "\
+Examples:
+  prepull config
+  PREPULL_PARALLEL=8 prepull config
+
+Defaults come from, the strongest first: PREPULL_* variables (PREPULL_MAX_FAILURES
+for --max-failures), prepull.toml here or above, ~/.config/prepull/config.toml.
+";
+
 pub(super) const COMPLETIONS: &str = "\
 Examples:
   source <(prepull completions bash)             in ~/.bashrc

@@ -66,6 +66,9 @@ pub enum Command {
     #[command(subcommand)]
     #[command(help_template = help::TEMPLATE, before_help = help::RUNS)]
     Runs(RunsCommand),
+    /// Show the defaults of options that are set in variables and files, and where each came from.
+    #[command(help_template = help::TEMPLATE, before_help = help::CONFIG)]
+    Config,
     /// Print what a shell needs to complete prepull's options, and nodes, groups and runs.
     #[command(help_template = help::TEMPLATE, before_help = help::COMPLETIONS)]
     Completions {

@@ -4,6 +4,7 @@
 //! be asked is asked here, last: nobody types a password for a run that a typo stops.
 
 mod ambient;
+mod defaults;
 mod fleet;
 mod logins;
 mod policy;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 pub use ambient::Environment;
+pub use defaults::Defaults;
 pub use reports::report_files;
 
 use crate::cli::{self, FleetArgs, ManifestArgs, SshArgs};
