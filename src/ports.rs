@@ -200,8 +200,9 @@ pub trait Runtime: Send + Sync {
         stage: Stage,
     ) -> Result<Option<LocalImage>, Failure>;
 
-    /// Whether its client answers without a daemon, and so also on a node whose images another runtime keeps.
-    fn is_daemonless(&self) -> bool {
+    /// Whether a probe takes it only where no other client is installed: it also answers on a node whose images another runtime
+    /// keeps, while that one is down (podman has no daemon; docker's package brings a containerd).
+    fn is_fallback(&self) -> bool {
         false
     }
 

@@ -19,7 +19,7 @@ fn messages() -> Vec<(RuntimeKind, u32, String)> {
             (
                 // What ctr says is containerd's; crictl shows the same.
                 match cells[0] {
-                    "ctr" => RuntimeKind::Crictl,
+                    "ctr" => RuntimeKind::Ctr,
                     other => other.parse().unwrap(),
                 },
                 cells[1].parse().unwrap(),

@@ -123,8 +123,10 @@ fn retry_word(retry: Retry) -> &'static str {
 fn judged(row: &Expected) -> Result<&'static str, Failure> {
     let recording = &RECORDINGS[&(row.tool.clone(), row.case.clone())];
     let (output, image) = (recording.output(), recording.image());
-    // ctr words errors as containerd's CRI does, and podman may stand in docker's place.
-    let runtime: &dyn Runtime = if row.tool.starts_with("cr") || row.tool.starts_with("ctr") {
+    // podman may stand in docker's place.
+    let runtime: &dyn Runtime = if row.tool.starts_with("ctr") {
+        of_kind(RuntimeKind::Ctr)
+    } else if row.tool.starts_with("cr") {
         of_kind(RuntimeKind::Crictl)
     } else {
         of_kind(RuntimeKind::Docker)
@@ -260,11 +262,7 @@ fn messages_of_other_versions_get_their_kind() {
             stderr: text.replace("\\n", "\n").into_bytes(),
             truncated: false,
         };
-        // What ctr says is containerd's, without the CRI's wrapping; crictl shows the same.
-        let runtime = match runtime.as_str() {
-            "ctr" => RuntimeKind::Crictl,
-            other => other.parse().unwrap(),
-        };
+        let runtime = runtime.parse().unwrap();
         let runtime: &dyn Runtime = of_kind(runtime);
         let failure = runtime.read_pull(&image, &output).unwrap_err();
         let found = retry_word(failure.kind.retry());

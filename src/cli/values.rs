@@ -62,6 +62,8 @@ pub enum RuntimeChoice {
     Docker,
     Crictl,
     Podman,
+    Nerdctl,
+    Ctr,
 }
 
 /// `--pull`.

@@ -145,6 +145,10 @@ runtime_kinds! {
     Docker = "docker",
     /// podman, through its own client.
     Podman = "podman",
+    /// containerd, through `nerdctl`.
+    Nerdctl = "nerdctl",
+    /// containerd, through `ctr`.
+    Ctr = "ctr",
 }
 
 impl RuntimeKind {

@@ -384,10 +384,12 @@ fn choose(
 ) -> Result<RuntimeKind, Failure> {
     let is_there = |failure: &Failure| failure.kind != FailureKind::RuntimeMissing;
     let mut telling: Option<Failure> = None;
+    let mut unused = Vec::new();
     for (runtime, answer) in asked.iter().zip(answers) {
         match answer {
-            // A client without a daemon always answers, also beside a daemon that is down just now.
-            Ok(_) if runtime.is_daemonless() && telling.as_ref().is_some_and(is_there) => {}
+            Ok(kind) if runtime.is_fallback() && telling.as_ref().is_some_and(is_there) => {
+                unused.push(kind);
+            }
             Ok(kind) => return Ok(kind),
             Err(failure) => {
                 let weight = |failure: &Failure| match failure.kind {
@@ -405,7 +407,14 @@ fn choose(
         }
     }
     match telling {
-        Some(failure) if is_there(&failure) => Err(failure),
+        Some(mut failure) if is_there(&failure) => {
+            if let Some(kind) = unused.first() {
+                failure.detail.push_str(&format!(
+                    "; {kind} is here too, but is taken by itself only where no other client is installed: --runtime {kind} takes it"
+                ));
+            }
+            Err(failure)
+        }
         _ => {
             let names: Vec<&str> = asked.iter().map(|r| r.kind().as_str()).collect();
             let names = match names.as_slice() {

@@ -825,8 +825,8 @@ impl Runtime for ScriptedRuntime {
         }))
     }
 
-    fn is_daemonless(&self) -> bool {
-        self.0 == RuntimeKind::Podman
+    fn is_fallback(&self) -> bool {
+        self.0 > RuntimeKind::Docker
     }
 
     fn data_dir<'a>(&self, _: Option<&'a str>) -> NodeCommand<'a> {

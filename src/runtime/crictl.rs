@@ -19,7 +19,7 @@ use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDeliver
 pub struct Crictl;
 
 /// What only crictl and the CRI's server say; the shared causes are in [`super::rules`].
-const RULES: &[Rule] = &[
+pub(super) const RULES: &[Rule] = &[
     Rule(
         NodeSetup,
         &[
@@ -58,7 +58,7 @@ const RULES: &[Rule] = &[
 ];
 
 /// Asked last.
-const LAST_RULES: &[Rule] = &[Rule(NodeSetup, &["code = unimplemented"])];
+pub(super) const LAST_RULES: &[Rule] = &[Rule(NodeSetup, &["code = unimplemented"])];
 
 /// Runs crictl where nobody named an endpoint. Its arguments stay arguments.
 ///
@@ -290,10 +290,6 @@ fn messages(output: &CommandOutput) -> Vec<String> {
     let mut lines = output::lines(&output.stderr);
     if lines.is_empty() {
         lines = output::lines(&output.stdout);
-    }
-    // ctr, whose causes are the same: what it logs before is about its own tries.
-    if let Some(own) = lines.iter().position(|line| line.starts_with("ctr: ")) {
-        return lines.split_off(own);
     }
     let errors: Vec<String> = lines
         .iter()

@@ -217,19 +217,8 @@ impl Runtime for Docker {
             arguments.extend(["--platform", platform]);
         }
         arguments.push(request.image.exact());
-        let secret = request
-            .login
-            .map(|login| config_json(request.image, login))
-            .transpose()?
-            // The folder replaces the node's own config.json, its credential helpers and contexts with it:
-            // a mix of the operator's login and whatever the node has could use the wrong one unseen.
-            .map(|content| SecretDelivery::Directory {
-                variable: "DOCKER_CONFIG",
-                file: "config.json",
-                content,
-            });
         Ok(NodeCommand {
-            secret,
+            secret: login_directory(request)?,
             // CLI 28 asks for a login when the registry refuses the one it has, and waits for ever on
             // /dev/null or a closed input; at an empty line on a pipe it gives up at once.
             stdin: b"\n",
@@ -479,6 +468,24 @@ fn server_of(image: &Image) -> &str {
         "docker.io" => HUB_KEY,
         other => other,
     }
+}
+
+/// A pull's login as docker's client and nerdctl take it.
+///
+/// The folder replaces the node's own config.json, its credential helpers and contexts with it: a mix of the operator's
+/// login and whatever the node has could use the wrong one unseen.
+pub(super) fn login_directory(
+    request: &PullRequest<'_>,
+) -> Result<Option<SecretDelivery>, Failure> {
+    let content = request
+        .login
+        .map(|login| config_json(request.image, login))
+        .transpose()?;
+    Ok(content.map(|content| SecretDelivery::Directory {
+        variable: "DOCKER_CONFIG",
+        file: "config.json",
+        content,
+    }))
 }
 
 /// docker's `config.json` with one login.

@@ -6,24 +6,29 @@
 //! rule in `rules`.
 
 mod classify;
+mod containerd;
 mod crictl;
+mod ctr;
 mod digests;
 mod docker;
 mod docker_api;
 mod mask;
+mod nerdctl;
 mod output;
 mod podman;
 mod rules;
 
 pub use crictl::Crictl;
+pub use ctr::Ctr;
 pub use docker::Docker;
+pub use nerdctl::Nerdctl;
 pub use podman::Podman;
 
 use crate::model::{CommandOutput, ExitStatus, Failure, FailureKind, Image, RuntimeKind, Stage};
 use crate::ports::Runtime;
 
 /// Every runtime, in the order of [`RuntimeKind::ALL`].
-const ALL: [&dyn Runtime; RuntimeKind::ALL.len()] = [&Crictl, &Docker, &Podman];
+const ALL: [&dyn Runtime; RuntimeKind::ALL.len()] = [&Crictl, &Docker, &Podman, &Nerdctl, &Ctr];
 
 /// Every runtime, in the order in which a probe asks for them.
 pub fn all() -> [&'static dyn Runtime; RuntimeKind::ALL.len()] {

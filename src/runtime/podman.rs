@@ -77,7 +77,7 @@ impl Runtime for Podman {
         docker::read_inspect(self.kind(), image, output, stage)
     }
 
-    fn is_daemonless(&self) -> bool {
+    fn is_fallback(&self) -> bool {
         true
     }
 

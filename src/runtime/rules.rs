@@ -11,6 +11,7 @@ use crate::model::FailureKind::{self, *};
 ///
 /// A pattern is found anywhere in a line. `*` stands for any text, `^` at its start for the line's start,
 /// `$` at its end for the line's end, and `~` is what a masked name has become.
+#[derive(Clone, Copy)]
 pub(super) struct Rule(pub FailureKind, pub &'static [&'static str]);
 
 /// First of all: the command never got to the runtime. sudo said no, there is no client, or nobody answers on

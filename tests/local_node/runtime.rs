@@ -114,7 +114,7 @@ impl Runtime for FakeRuntime {
                 file: "config.json",
                 content: secret,
             },
-            RuntimeKind::Crictl => SecretDelivery::Environment {
+            _ => SecretDelivery::Environment {
                 variable: "CRICTL_AUTH",
                 value: secret,
             },

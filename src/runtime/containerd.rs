@@ -1,0 +1,152 @@
+//! What the clients of containerd itself (ctr and nerdctl) share: its socket, the namespace of its images, its causes.
+
+use serde_json::Value;
+
+use super::rules::Rule;
+use super::{ErrorLines, crictl, explain, output};
+use crate::model::{CommandOutput, Failure, FailureKind, Image, RuntimeKind, Stage, text};
+use crate::ports::{Description, NodeCommand};
+
+/// Runs `"$@"` with the environment that containerd's clients read, the client in `$client` and the folder with the
+/// registries' configuration in `$certs`.
+///
+/// A node with a kubelet is known by the namespace that the CRI uses, or by the kubelet's folder. The sockets of distributions of
+/// Kubernetes come first, as for crictl; k3s, k0s and microk8s have a `ctr` of their own inside.
+const ENVIRONMENT: &str = r#"client=
+for name in "$0" "k3s $0" "k0s $0" "microk8s $0"; do
+    command -v "${name%% *}" >/dev/null && client=$name && break
+done
+[ -n "$client" ] || { echo "$0: command not found" >&2; exit 127; }
+certs=/etc/containerd/certs.d
+if [ -z "${CONTAINERD_ADDRESS-}" ]; then
+    for socket in /run/k3s/containerd/containerd.sock /run/k0s/containerd.sock \
+        /var/snap/microk8s/common/run/containerd.sock /run/containerd/containerd.sock; do
+        [ -S "$socket" ] && break
+    done
+    export CONTAINERD_ADDRESS="$socket"
+fi
+case $CONTAINERD_ADDRESS in
+    /run/k3s/*) for certs in /var/lib/rancher/rke2/agent/etc/containerd/certs.d /var/lib/rancher/k3s/agent/etc/containerd/certs.d; do
+        [ -d "$certs" ] && break
+    done ;;
+    /var/snap/microk8s/*) certs=/var/snap/microk8s/current/args/certs.d ;;
+esac
+if [ -z "${CONTAINERD_NAMESPACE-}" ]; then
+    CONTAINERD_NAMESPACE=default
+    for folder in /var/lib/kubelet /var/lib/k0s/kubelet /var/snap/microk8s/common/var/lib/kubelet; do
+        [ ! -d "$folder" ] || CONTAINERD_NAMESPACE=k8s.io
+    done
+    case $($client namespace ls -q 2>/dev/null) in *k8s.io*) CONTAINERD_NAMESPACE=k8s.io ;; esac
+    export CONTAINERD_NAMESPACE
+fi
+export client certs
+exec "$@""#;
+
+/// A command with that environment. An endpoint is a socket's path to these clients.
+pub(super) fn command<'a>(
+    client: RuntimeKind,
+    endpoint: Option<&'a str>,
+    argv: &[&'a str],
+) -> NodeCommand<'a> {
+    let address = endpoint.map(|uri| uri.strip_prefix("unix://").unwrap_or(uri));
+    NodeCommand {
+        argv: [&["sh", "-c", ENVIRONMENT, client.as_str()], argv].concat(),
+        environment: address
+            .map(|path| ("CONTAINERD_ADDRESS", path))
+            .into_iter()
+            .collect(),
+        secret: None,
+        stdin: b"",
+    }
+}
+
+/// Says which socket and namespace are used.
+pub(super) fn socket(client: RuntimeKind, endpoint: Option<&str>) -> NodeCommand<'_> {
+    let say = r#"echo "unix://$CONTAINERD_ADDRESS $CONTAINERD_NAMESPACE""#;
+    command(client, endpoint, &["sh", "-c", say])
+}
+
+/// What is said of a runtime with this version, and the answer to [`socket`].
+pub(super) fn description(version: String, socket: &CommandOutput) -> Description {
+    let said = output::lines(&socket.stdout);
+    let Some((socket, namespace)) = said.first().and_then(|line| line.split_once(' ')) else {
+        return Description {
+            runtime: version,
+            endpoint: None,
+        };
+    };
+    let short = |text: &str| text::truncate_bytes(text.as_bytes(), 200);
+    Description {
+        runtime: format!("{version}, namespace {}", short(namespace)),
+        endpoint: Some(short(socket)),
+    }
+}
+
+/// The platform in an index's entry or an image's configuration, as `linux/arm64/v8`. That of an attestation is unknown.
+pub(super) fn platform(of: &Value) -> Option<String> {
+    let part = |name: &str| {
+        of[name]
+            .as_str()
+            .filter(|word| !["", "unknown"].contains(word))
+    };
+    let platform = format!("{}/{}", part("os")?, part("architecture")?);
+    Some(match part("variant") {
+        Some(variant) => format!("{platform}/{variant}"),
+        None => platform,
+    })
+}
+
+/// Asks ctr's way where containerd keeps its files.
+pub(super) const DATA_DIR: &str = r#"$client plugins ls -d id==content |
+    sed -n 's|^ *root  *\(/.*\)/io.containerd.content.v1.content *$|containerd \1|p'"#;
+
+/// What only these clients say.
+const RULES: &[Rule] = &[
+    Rule(
+        FailureKind::NodeSetup,
+        &["hosts.toml has", "awk: command not found", "awk: not found"],
+    ),
+    Rule(
+        FailureKind::RuntimeAbsent,
+        &[
+            "failed to dial*timeout",
+            "failed to dial*no such file",
+            "cannot access containerd socket",
+        ],
+    ),
+];
+
+/// What became of a failed command: the causes are containerd's, which crictl passes on too.
+pub(super) fn failure(
+    client: RuntimeKind,
+    stage: Stage,
+    image: Option<&Image>,
+    output: &CommandOutput,
+) -> Failure {
+    let complaint = ErrorLines {
+        lines: messages(output),
+        in_layers: false,
+    };
+    let rules = [&[RULES, crictl::RULES].concat()[..], crictl::LAST_RULES];
+    explain(client, rules, stage, image, output, &complaint)
+}
+
+/// The error that ended the client: what it logs before is about its own tries. nerdctl logs the last error as well.
+fn messages(output: &CommandOutput) -> Vec<String> {
+    let mut lines = output::lines(&output.stderr);
+    if let Some(own) = lines.iter().position(|line| line.starts_with("ctr: ")) {
+        return lines.split_off(own);
+    }
+    let fatal = lines
+        .iter()
+        .filter_map(|line| output::log_message(line, "fatal"))
+        .next_back();
+    if let Some(fatal) = fatal {
+        return fatal.lines().map(str::to_string).collect();
+    }
+    let is_logged = |line: &String| line.starts_with("time=");
+    if !lines.iter().all(is_logged) {
+        lines.retain(|line| !is_logged(line));
+    }
+    lines
+}

@@ -1,0 +1,301 @@
+//! containerd through `ctr`, where there is no other client.
+//!
+//! What is read here was seen from ctr 1.6, 2.1 and 2.4 (`tests/fixtures/transcripts/ctr*`).
+
+use serde_json::Value;
+
+use super::{containerd, output};
+use crate::model::{
+    CommandOutput, Failure, FailureKind, Image, LocalImage, RegistryLogin, RuntimeKind, Secret,
+    Stage, basic, is_digest, text,
+};
+use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
+
+/// containerd, through `ctr`.
+#[derive(Debug, Clone, Copy)]
+pub struct Ctr;
+
+const KIND: RuntimeKind = RuntimeKind::Ctr;
+
+/// Prints what is held under the name `$1`: ctr's line of it, and each manifest that it may stand for. Images whose layers
+/// came but were not unpacked are not counted: ctr 1.6 leaves such a name behind when unpacking fails.
+const INSPECT: &str = r#"held=$($client images ls "name==$1") || exit
+row=$(printf '%s\n' "$held" | sed 1d)
+status=$($client images check "name==$1" 2>/dev/null | sed '1d; s/ *$//')
+case $row/$status in
+    /* | *complete\ \(*false) echo "no such image: $1" >&2; exit 1 ;;
+esac
+printf '%s\n' "$row"
+digest=$(printf '%s\n' "$row" | grep -o 'sha256:[0-9a-f]\{64\}' | tail -n 1)
+manifest=$($client content get "$digest") || exit
+printf 'manifest %s\n%s\n' "$digest" "$manifest"
+case $manifest in *'"manifests"'*) ;; *) exit 0 ;; esac
+blobs=$($client content ls -q) || exit
+for digest in $(printf '%s\n' "$manifest" | grep -o 'sha256:[0-9a-f]\{64\}' | head -n 64); do
+    case $blobs in *"$digest"*) printf 'manifest %s\n%s\n' "$digest" "$($client content get "$digest")" ;; esac
+done"#;
+
+/// Pulls. ctr prints its progress from the start on, and nothing in it is needed.
+///
+/// A login becomes a header in a `hosts.toml` of our own (decision 19), which otherwise says what the node's says of the
+/// registry: only hosts with the registry's own name get the header. The folders are those of `hostPaths` in containerd's
+/// `remotes/docker/config`. Without a table `host`, containerd 1.6 does not take the file.
+const PULL: &str = r#"registry=$1
+shift
+hosts=
+[ ! -d "$certs" ] || hosts=$certs
+if [ -n "${PREPULL_LOGIN-}" ]; then
+    hosts=$PREPULL_LOGIN/hosts
+    case $registry in *:*) escaped=${registry%:*}_${registry##*:}_ ;; *) escaped=$registry ;; esac
+    from=
+    for name in "$escaped" "$registry" _default; do
+        [ -d "$certs/$name" ] && from=$certs/$name && break
+    done
+    mkdir -p "$hosts/$registry" || exit
+    for entry in "$certs"/*; do
+        case ${entry##*/} in "$escaped" | "$registry" | \*) ;; *) ln -s "$entry" "$hosts/" ;; esac
+    done
+    for entry in ${from:+"$from"/*}; do
+        case ${entry##*/} in hosts.toml | \*) ;; *) ln -s "$entry" "$hosts/$registry/" ;; esac
+    done
+    if [ -s "$from/hosts.toml" ]; then
+        cat "$from/hosts.toml"
+    elif [ -n "$from" ]; then
+        ca=
+        for file in "$from"/*.crt; do [ -f "$file" ] && ca="$ca\"$file\","; done
+        [ -z "$ca" ] || printf 'ca = [%s]\n' "$ca"
+        pairs=
+        for file in "$from"/*.cert; do [ -f "${file%.cert}.key" ] && pairs="$pairs[\"$file\",\"${file%.cert}.key\"],"; done
+        [ -z "$pairs" ] || printf 'client = [%s]\n' "$pairs"
+    fi | awk -v registry="$registry" -v login="$PREPULL_LOGIN/authorization" '
+        function is_own(url) {
+            sub(/^[a-z]+:\/\//, "", url)
+            sub(/\/.*/, "", url)
+            return url == registry || registry == "docker.io" && url == "registry-1.docker.io"
+        }
+        function add() { print "Authorization = [\"" secret "\"]" }
+        BEGIN { getline secret <login; server_is_own = 1 }
+        { text = $0; gsub(/[ \t\r]/, "", text); gsub(/\047/, "\"", text) }
+        text ~ /^\[(host|header)/ {
+            table = text
+            in_header = 0
+            if (table ~ /^\[header\]/) in_header = root_has = server_is_own
+            if (table ~ /^\[host/) has_hosts = 1
+            if (table ~ /^\[host\."/) {
+                url = table
+                sub(/^\[host\."/, "", url)
+                sub(/".*/, "", url)
+                if (is_own(url)) {
+                    in_header = table ~ /"\.header\]/
+                    if (in_header || !(url in has)) has[url] = in_header
+                }
+            }
+            print
+            if (in_header) add()
+            next
+        }
+        text ~ /^"?header"?[.=]/ {
+            print "ctr: " registry ": hosts.toml has its headers in one line; write them as a table [header]" >"/dev/stderr"
+            failed = 1
+            exit 1
+        }
+        table == "" && text ~ /^server=/ { url = text; gsub(/^server="|".*/, "", url); server_is_own = is_own(url) }
+        in_header && tolower(text) ~ /^"?authorization"?=/ { next }
+        { print }
+        END {
+            if (failed) exit 1
+            if (server_is_own && !root_has) { print "[header]"; add() }
+            for (url in has) if (!has[url]) { print "[host.\"" url "\".header]"; add() }
+            if (!has_hosts) print "[host]"
+        }' >"$hosts/$registry/hosts.toml" || exit
+fi
+exec $client images pull ${hosts:+--hosts-dir "$hosts"} "$@" >/dev/null"#;
+
+impl Runtime for Ctr {
+    fn kind(&self) -> RuntimeKind {
+        KIND
+    }
+
+    fn version<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
+        containerd::command(
+            KIND,
+            endpoint,
+            &["sh", "-c", "exec $client --connect-timeout 5s version"],
+        )
+    }
+
+    fn check_alive(&self, output: &CommandOutput) -> Result<String, Failure> {
+        if !output.success() {
+            return Err(containerd::failure(KIND, Stage::Probe, None, output));
+        }
+        let lines = output::lines(&output.stdout);
+        let server = lines.iter().skip_while(|line| !line.starts_with("Server:"));
+        let version = server
+            .filter_map(|line| line.trim().strip_prefix("Version:"))
+            .next();
+        let Some(version) = version else {
+            let said = [vec!["ctr version names no server".to_string()], lines].concat();
+            let detail = output::detail(&said);
+            return Err(Failure::new(FailureKind::Unknown, Stage::Probe, detail));
+        };
+        let version = text::truncate_bytes(version.trim().as_bytes(), 100);
+        Ok(format!("containerd {version}"))
+    }
+
+    fn describe<'a>(&self, endpoint: Option<&'a str>) -> [NodeCommand<'a>; 2] {
+        [self.version(endpoint), containerd::socket(KIND, endpoint)]
+    }
+
+    fn read_description(
+        &self,
+        [_, version, socket]: [&CommandOutput; 3],
+    ) -> Result<Description, Failure> {
+        let runtime = self.check_alive(version)?;
+        Ok(containerd::description(runtime, socket))
+    }
+
+    fn inspect<'a>(&self, image: &'a Image, endpoint: Option<&'a str>) -> NodeCommand<'a> {
+        let argv = ["sh", "-c", INSPECT, "ctr", image.exact()];
+        containerd::command(KIND, endpoint, &argv)
+    }
+
+    fn read_inspect(
+        &self,
+        image: &Image,
+        output: &CommandOutput,
+        stage: Stage,
+    ) -> Result<Option<LocalImage>, Failure> {
+        if !output.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            if said.contains("no such image: ") {
+                return Ok(None);
+            }
+            return Err(containerd::failure(KIND, stage, Some(image), output));
+        }
+        read_held(&String::from_utf8_lossy(&output.stdout))
+            .map(Some)
+            .ok_or_else(|| {
+                let mut said = vec!["ctr printed no image that could be read".to_string()];
+                said.extend(output::lines(&output.stdout));
+                Failure::new(FailureKind::Unknown, stage, output::detail(&said))
+            })
+    }
+
+    fn is_fallback(&self) -> bool {
+        true
+    }
+
+    fn data_dir<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
+        containerd::command(KIND, endpoint, &["sh", "-c", containerd::DATA_DIR])
+    }
+
+    fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
+        let mut argv = vec!["sh", "-c", PULL, "ctr", request.image.registry()];
+        if let Some(platform) = request.platform {
+            argv.extend(["--platform", platform]);
+        }
+        argv.push(request.image.exact());
+        Ok(NodeCommand {
+            secret: request
+                .login
+                .map(authorization)
+                .transpose()?
+                .map(|content| SecretDelivery::Directory {
+                    variable: "PREPULL_LOGIN",
+                    file: "authorization",
+                    content,
+                }),
+            ..containerd::command(KIND, request.endpoint, &argv)
+        })
+    }
+
+    fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {
+        if output.success() {
+            // What is held is asked afterwards.
+            return Ok(());
+        }
+        Err(containerd::failure(KIND, Stage::Pull, Some(image), output))
+    }
+}
+
+/// The header's value, for a string in TOML.
+fn authorization(login: &RegistryLogin) -> Result<Secret, Failure> {
+    let refuse = |why: &str| {
+        let detail = format!("{why}; use --registry-user, or another --auth-file");
+        Failure::new(FailureKind::RegistryAuth, Stage::Pull, detail)
+    };
+    let (scheme, value) = match login {
+        RegistryLogin::Password { username, password } => {
+            ("Basic ", basic(username, password.expose()))
+        }
+        RegistryLogin::RegistryToken(token) => ("Bearer ", token.clone()),
+        RegistryLogin::IdentityToken { .. } => {
+            return Err(refuse(
+                "this login is an identity token, which ctr cannot be told",
+            ));
+        }
+    };
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
+    if !value.expose().iter().all(is_plain) {
+        return Err(refuse(
+            "this login is a registry token with a sign that no header takes",
+        ));
+    }
+    // Large enough from the start: a buffer that grows leaves copies of the secret behind.
+    let mut header = Vec::with_capacity(scheme.len() + value.expose().len() + 1);
+    header.extend_from_slice(scheme.as_bytes());
+    header.extend_from_slice(value.expose());
+    header.push(b'\n');
+    Ok(Secret::new(header))
+}
+
+/// Reads what [`INSPECT`] printed: the line of `ctr images ls`, then manifests, each after its digest.
+///
+/// An index stands for those of its manifests that the node has; with one of them the platform is known.
+fn read_held(printed: &str) -> Option<LocalImage> {
+    let (row, rest) = printed.split_once('\n')?;
+    let columns: Vec<&str> = row.split_whitespace().collect();
+    let digest = *columns.iter().find(|word| is_digest(word))?;
+    let mut manifests = rest.split("manifest sha256:").filter_map(|part| {
+        let (digest, json) = part.split_once('\n')?;
+        let manifest: Value = serde_json::from_str(json.trim()).ok()?;
+        Some((format!("sha256:{}", digest.trim()), manifest))
+    });
+    let (_, target) = manifests.next()?;
+    let (platform, manifest) = match target["manifests"].as_array() {
+        // The size is two words, and the platforms come after it.
+        None => {
+            let platforms = columns
+                .get(5)
+                .filter(|word| word.contains('/') && !word.contains(','));
+            (platforms.map(ToString::to_string), target)
+        }
+        Some(entries) => {
+            let mut held: Vec<(Option<String>, Value)> = manifests
+                .filter(|(_, manifest)| manifest["layers"].is_array())
+                .filter_map(|(digest, manifest)| {
+                    let is_it = |entry: &&Value| entry["digest"] == digest.as_str();
+                    let entry = entries.iter().find(is_it)?;
+                    Some((containerd::platform(&entry["platform"]), manifest))
+                })
+                .collect();
+            match held.len() {
+                0 => return None,
+                1 => held.remove(0),
+                _ => (None, Value::Null),
+            }
+        }
+    };
+    let layers = manifest["layers"].as_array();
+    Some(LocalImage {
+        digest: Some(digest.to_string()),
+        image_id: manifest["config"]["digest"].as_str().map(str::to_string),
+        bytes: layers.map(|layers| {
+            layers
+                .iter()
+                .filter_map(|layer| layer["size"].as_u64())
+                .sum()
+        }),
+        platform,
+    })
+}

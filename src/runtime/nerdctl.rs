@@ -1,0 +1,157 @@
+//! containerd through `nerdctl`, which takes its login as docker's client does.
+//!
+//! What is read here is the output of nerdctl 1 and 2 (`pkg/cmd/image/inspect.go`, `pkg/inspecttypes/native/image.go`).
+
+use serde_json::Value;
+
+use super::{containerd, docker, output};
+use crate::model::{
+    CommandOutput, Failure, FailureKind, Image, LocalImage, RuntimeKind, Stage, text,
+};
+use crate::ports::{Description, NodeCommand, PullRequest, Runtime};
+
+/// containerd, through `nerdctl`.
+#[derive(Debug, Clone, Copy)]
+pub struct Nerdctl;
+
+const KIND: RuntimeKind = RuntimeKind::Nerdctl;
+
+/// nerdctl 2 exits with 0 and prints nothing for an image that is not there.
+const INSPECT: &str = r#"held=$(nerdctl image inspect --mode native "$1") || exit
+case $held in *'"Target"'*) printf '%s\n' "$held" ;; *) echo "no such image: $1" >&2; exit 1 ;; esac"#;
+
+impl Runtime for Nerdctl {
+    fn kind(&self) -> RuntimeKind {
+        KIND
+    }
+
+    fn version<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
+        let argv = ["nerdctl", "version", "--format", "{{json .}}"];
+        containerd::command(KIND, endpoint, &argv)
+    }
+
+    fn check_alive(&self, output: &CommandOutput) -> Result<String, Failure> {
+        if !output.success() {
+            return Err(containerd::failure(KIND, Stage::Probe, None, output));
+        }
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let components = answer["Server"]["Components"].as_array();
+        let version = components
+            .into_iter()
+            .flatten()
+            .find(|part| part["Name"] == "containerd")
+            .and_then(|part| part["Version"].as_str());
+        // Without a daemon it names no server, and says why on standard error.
+        let Some(version) = version else {
+            let mut said = vec!["nerdctl version names no containerd".to_string()];
+            said.extend(output::lines(&output.stderr));
+            let detail = output::detail(&said);
+            return Err(Failure::new(
+                FailureKind::RuntimeAbsent,
+                Stage::Probe,
+                detail,
+            ));
+        };
+        let version = version.trim_start_matches('v');
+        let version = text::truncate_bytes(version.as_bytes(), 100);
+        Ok(format!("containerd {version}"))
+    }
+
+    fn describe<'a>(&self, endpoint: Option<&'a str>) -> [NodeCommand<'a>; 2] {
+        [self.version(endpoint), containerd::socket(KIND, endpoint)]
+    }
+
+    fn read_description(
+        &self,
+        [_, version, socket]: [&CommandOutput; 3],
+    ) -> Result<Description, Failure> {
+        let runtime = self.check_alive(version)?;
+        Ok(containerd::description(runtime, socket))
+    }
+
+    fn inspect<'a>(&self, image: &'a Image, endpoint: Option<&'a str>) -> NodeCommand<'a> {
+        let argv = ["sh", "-c", INSPECT, "nerdctl", image.exact()];
+        containerd::command(KIND, endpoint, &argv)
+    }
+
+    fn read_inspect(
+        &self,
+        image: &Image,
+        output: &CommandOutput,
+        stage: Stage,
+    ) -> Result<Option<LocalImage>, Failure> {
+        if !output.success() {
+            let said = String::from_utf8_lossy(&output.stderr).to_ascii_lowercase();
+            if ["no such image", "no such object"]
+                .iter()
+                .any(|absent| said.contains(absent))
+            {
+                return Ok(None);
+            }
+            return Err(containerd::failure(KIND, stage, Some(image), output));
+        }
+        let entries: Vec<Value> = serde_json::from_slice(&output.stdout).map_err(|error| {
+            let mut said = vec![format!(
+                "nerdctl image inspect printed no list in JSON: {error}"
+            )];
+            said.extend(output::lines(&output.stdout));
+            Failure::new(FailureKind::Unknown, stage, output::detail(&said))
+        })?;
+        // All names of the image's digest are listed.
+        let named = |entry: &&Value| entry["Image"]["Name"] == image.exact();
+        Ok(entries.iter().find(named).map(read_held))
+    }
+
+    fn is_fallback(&self) -> bool {
+        true
+    }
+
+    fn data_dir<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
+        // nerdctl tells where its own files are; where containerd's are, ctr tells if it is there.
+        containerd::command(
+            RuntimeKind::Ctr,
+            endpoint,
+            &["sh", "-c", containerd::DATA_DIR],
+        )
+    }
+
+    fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
+        // Its progress begins before it has read the login, which is removed at the first word of a client.
+        let pull = r#"exec nerdctl pull "$@" >/dev/null"#;
+        let mut argv = vec!["sh", "-c", pull, "nerdctl"];
+        if let Some(platform) = request.platform {
+            argv.extend(["--platform", platform]);
+        }
+        argv.push(request.image.exact());
+        Ok(NodeCommand {
+            secret: docker::login_directory(request)?,
+            ..containerd::command(KIND, request.endpoint, &argv)
+        })
+    }
+
+    fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {
+        if output.success() {
+            // What is held is asked afterwards.
+            return Ok(());
+        }
+        Err(containerd::failure(KIND, Stage::Pull, Some(image), output))
+    }
+}
+
+/// An entry of `nerdctl image inspect --mode native`.
+fn read_held(entry: &Value) -> LocalImage {
+    let text = |value: &Value| value.as_str().map(str::to_string);
+    let config = &entry["ImageConfig"];
+    let layers = entry["Manifest"]["layers"].as_array();
+    LocalImage {
+        digest: text(&entry["Image"]["Target"]["digest"]),
+        image_id: text(&entry["ImageConfigDesc"]["digest"]),
+        bytes: layers.map(|layers| {
+            layers
+                .iter()
+                .filter_map(|layer| layer["size"].as_u64())
+                .sum()
+        }),
+        platform: containerd::platform(config),
+    }
+}
