@@ -48,12 +48,12 @@ def first_process(state, name):
     raise Trouble(f"no lab runs with its state in {state}; start one with `lab/lab start`")
 
 
-def _world_command(state, count, bare, disk, command):
-    options = ["--disk", disk, *(["--bare"] if bare else [])]
+def _world_command(state, count, extra, disk, command):
+    options = ["--disk", disk, *(f"--{name}" for name in extra)]
     return [sys.executable, PROGRAM, "_world", *options, state, str(count), *(["--", *command] if command else [])]
 
 
-def start(state, count, bare, disk):
+def start(state, count, extra, disk):
     """Start a lab in the background and wait until it is up."""
     world.check_machine()
     if find(state, "lab-world"):
@@ -61,7 +61,7 @@ def start(state, count, bare, disk):
     os.makedirs(HOME, exist_ok=True)
     with tempfile.TemporaryFile() as said:
         # In a session of its own: the Ctrl-C meant for a test must not reach the lab.
-        child = subprocess.Popen(_world_command(state, count, bare, disk, []), stdin=subprocess.DEVNULL, stdout=said,
+        child = subprocess.Popen(_world_command(state, count, extra, disk, []), stdin=subprocess.DEVNULL, stdout=said,
                                  stderr=said, start_new_session=True, cwd="/", preexec_fn=kernel.die_with_parent)
         try:
             while child.poll() is None and not _is_ready(state, child.pid):
@@ -83,7 +83,7 @@ def _is_ready(state, outer):
         return False
 
 
-def run(given, count, bare, disk, command):
+def run(given, count, extra, disk, command):
     """Become the lab's outer process, with a command that the lab lives for."""
     if not command:
         raise Trouble("say what to run: lab/lab run N -- COMMAND...")
@@ -96,7 +96,7 @@ def run(given, count, bare, disk, command):
     else:
         _remove_left_behind()
         state = tempfile.mkdtemp(prefix="run-", dir=HOME)
-    arguments = _world_command(state, count, bare, disk, command)
+    arguments = _world_command(state, count, extra, disk, command)
     os.execv(arguments[0], arguments)
 
 

@@ -18,14 +18,15 @@ from .kernel import bind, mount, run
 
 LAB = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 CRICTL = os.path.join(LAB, "crictl/target/debug/crictl")
-DATA = {"docker": "/var/lib/docker", "containerd": "/var/lib/containerd", "registry": "/var/lib/docker-registry"}
+DATA = {"docker": "/var/lib/docker", "containerd": "/var/lib/containerd", "ctr": "/var/lib/containerd",
+        "podman": "/var/lib/containers", "registry": "/var/lib/docker-registry"}
 # Folders that start empty on a node, whatever the machine has in them.
 EMPTY = {"root": 0o700, "home": 0o755, "tmp": 0o1777, "var/tmp": 0o1777, "var/log": 0o755, "etc/ssh": 0o755,
          "etc/docker": 0o755, "etc/containerd": 0o755, "etc/sudoers.d": 0o750, "var/lib/docker": 0o711,
-         "var/lib/containerd": 0o711, "var/lib/docker-registry": 0o755}
+         "var/lib/containerd": 0o711, "var/lib/containers": 0o711, "var/lib/docker-registry": 0o755}
 CLIENTS = ("docker", "dockerd", "docker-init", "docker-proxy", "crictl", "ctr", "containerd", "nerdctl", "podman")
 KEEPS = {"docker": ("docker", "dockerd", "docker-init", "docker-proxy", "ctr", "containerd"),
-         "containerd": ("ctr", "containerd"), "none": (), "registry": ()}
+         "containerd": ("ctr", "containerd"), "ctr": ("ctr", "containerd"), "podman": ("podman",), "none": (), "registry": ()}
 
 
 def start(node, state, disk=None):
@@ -174,7 +175,9 @@ def _write_files(node, state, root):
     authority = _read(state, "ca.crt")
     if node.runtime == "docker":
         _write(f"{root}/etc/docker/certs.d/{plan.REGISTRY}/ca.crt", authority)
-    elif node.runtime == "containerd":
+    elif node.runtime == "podman":
+        _write(f"{root}/etc/containers/certs.d/{plan.REGISTRY}/ca.crt", authority)
+    elif node.runtime in ("containerd", "ctr"):
         folder = f"{root}/etc/containerd/certs.d/{plan.REGISTRY}"
         _write(folder + "/ca.crt", authority)
         # The authority stands beside the server, not in a [host] of its own: a [host] that answers 404 makes
@@ -186,6 +189,7 @@ def _write_files(node, state, root):
                '[plugins."io.containerd.internal.v1.opt"]\n  path = "/var/lib/containerd/opt"\n')
         if os.path.lexists(root + "/etc/crictl.yaml"):
             os.unlink(root + "/etc/crictl.yaml")
+    if node.runtime == "containerd":
         _write(root + "/usr/local/bin/crictl", "")
 
 
@@ -236,7 +240,7 @@ def services(node):
     if node.runtime == "docker":
         found["dockerd"] = ["dockerd", "--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",
                             "--storage-driver=overlay2", "--exec-opt=native.cgroupdriver=cgroupfs"]
-    elif node.runtime == "containerd":
+    elif node.runtime in ("containerd", "ctr"):
         found["containerd"] = ["containerd"]
     return found
 

@@ -12,7 +12,8 @@ REGISTRY = "registry.lab:5000"
 
 @dataclass
 class Node:
-    """One machine of the lab. `runtime` is docker, containerd, none, or registry for the registry's own machine."""
+    """One machine of the lab. `runtime` is docker, containerd, ctr (containerd without crictl), podman, none, or registry
+    for the registry's own machine."""
 
     name: str
     address: str
@@ -20,15 +21,19 @@ class Node:
     runtime: str
 
 
-def fleet(count, bare):
-    """Docker and containerd in turn; the second of each kind is reached as an ordinary user with sudo."""
+EXTRA = {"bare": ("10.77.2.1", "none"), "ctr": ("10.77.2.2", "ctr"), "podman": ("10.77.2.3", "podman")}
+
+
+def fleet(count, extra):
+    """Docker and containerd in turn; the second of each kind is reached as an ordinary user with sudo. Then the extra ones."""
     nodes = []
     for number in range(1, count + 1):
         runtime = "docker" if number % 2 else "containerd"
         user = "ops" if number in (3, 4) else "root"
         nodes.append(Node(f"node-{number}", f"10.77.1.{number}", user, runtime))
-    if bare:
-        nodes.append(Node("node-bare", "10.77.2.1", "root", "none"))
+    for name in extra:
+        address, runtime = EXTRA[name]
+        nodes.append(Node(f"node-{name}", address, "root", runtime))
     return nodes
 
 
@@ -50,9 +55,9 @@ def _entry(node):
 
 
 def inventory(state, nodes):
-    """prepull's own YAML. The containerd group leaves the runtime to prepull's probe."""
+    """prepull's own YAML. All groups but docker's leave the runtime to prepull's probe."""
     lines = ["defaults:", f"  identity: {json.dumps(os.path.join(state, 'id_ed25519'))}", "groups:"]
-    for runtime, setting in (("docker", "    runtime: docker\n"), ("containerd", "")):
+    for runtime, setting in (("docker", "    runtime: docker\n"), ("containerd", ""), ("ctr", ""), ("podman", "")):
         members = [_entry(node) for node in nodes if node.runtime == runtime]
         if members:
             lines.append(f"  {runtime}:\n{setting}    nodes:")

@@ -36,11 +36,11 @@ def check_machine():
         raise Trouble(f"{node.CRICTL} is missing; build it with lab/install")
 
 
-def outer(state, count, bare, disk, command):
+def outer(state, count, extra, disk, command):
     """Be the process outside: hold the world, pass signals on, return its exit status."""
     try:
         check_machine()
-        _prepare(state, plan.fleet(count, bare))
+        _prepare(state, plan.fleet(count, extra))
     except Trouble as trouble:
         return _fail(state, trouble)
     kernel.unshare(kernel.NEW_MOUNTS | kernel.NEW_NETWORK | kernel.NEW_HOSTNAME | kernel.NEW_IPC | kernel.NEW_PIDS)
@@ -51,7 +51,7 @@ def outer(state, count, bare, disk, command):
         try:
             kernel.die_with_parent()
             os.close(up)
-            status = _inner(state, plan.fleet(count, bare), disk, command, up_writer)
+            status = _inner(state, plan.fleet(count, extra), disk, command, up_writer)
         except Trouble as trouble:
             _fail(state, trouble)
         except Exception as trouble:  # a fault of the lab itself: still one sentence, and no traceback over a terminal
@@ -216,6 +216,8 @@ def is_up(state, machine, first):
                 return False
         if machine.runtime == "docker":
             return _docker_answers(f"{inside}/docker.sock")
+        if machine.runtime == "ctr":
+            return os.path.exists(f"{inside}/containerd/containerd.sock")
         if machine.runtime == "containerd":
             return os.path.exists(f"{inside}/containerd/containerd.sock") and subprocess.run(
                 ["nsenter", "-t", str(first), "-m", "crictl", "images", "-q"], capture_output=True, timeout=20,

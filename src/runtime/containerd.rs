@@ -104,7 +104,11 @@ pub(super) const DATA_DIR: &str = r#"$client plugins ls -d id==content |
 const RULES: &[Rule] = &[
     Rule(
         FailureKind::NodeSetup,
-        &["hosts.toml has", "awk: command not found", "awk: not found"],
+        &[
+            "has its headers in one line",
+            "awk: command not found",
+            "awk: not found",
+        ],
     ),
     Rule(
         FailureKind::RuntimeAbsent,
@@ -144,9 +148,15 @@ fn messages(output: &CommandOutput) -> Vec<String> {
     if let Some(fatal) = fatal {
         return fatal.lines().map(str::to_string).collect();
     }
-    let is_logged = |line: &String| line.starts_with("time=");
-    if !lines.iter().all(is_logged) {
-        lines.retain(|line| !is_logged(line));
+    let (logged, own): (Vec<String>, Vec<String>) = lines
+        .into_iter()
+        .filter(|line| !output::is_warning(line))
+        .partition(|line| line.starts_with("time="));
+    if !own.is_empty() {
+        return own;
     }
-    lines
+    logged
+        .iter()
+        .filter_map(|line| output::log_message(line, "error"))
+        .collect()
 }

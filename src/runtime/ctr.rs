@@ -299,3 +299,148 @@ fn read_held(printed: &str) -> Option<LocalImage> {
         platform,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ExitStatus;
+
+    fn image() -> Image {
+        "reg.example:5000/team/app:v1".parse().unwrap()
+    }
+
+    fn output(code: u32, stdout: &str, stderr: &str) -> CommandOutput {
+        CommandOutput {
+            exit: ExitStatus::Code(code),
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+            truncated: false,
+        }
+    }
+
+    fn digest(fill: char) -> String {
+        format!("sha256:{}", fill.to_string().repeat(64))
+    }
+
+    fn pull(login: &RegistryLogin) -> Result<Vec<u8>, Failure> {
+        let image = image();
+        let command = Ctr.pull(&PullRequest {
+            image: &image,
+            endpoint: Some("unix:///run/own.sock"),
+            platform: Some("linux/arm64"),
+            login: Some(login),
+        })?;
+        assert_eq!(
+            command.environment,
+            [("CONTAINERD_ADDRESS", "/run/own.sock")]
+        );
+        let last = &command.argv[command.argv.len() - 4..];
+        assert_eq!(
+            last,
+            [
+                image.registry(),
+                "--platform",
+                "linux/arm64",
+                image.as_str()
+            ]
+        );
+        assert!(!format!("{command:?}").contains("hunter2"));
+        match command.secret {
+            Some(SecretDelivery::Directory { content, .. }) => Ok(content.expose().to_vec()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_login_is_a_header_in_a_file_and_in_no_argument() {
+        let password = RegistryLogin::Password {
+            username: "ci".into(),
+            password: Secret::new("hunter2"),
+        };
+        assert_eq!(pull(&password).unwrap(), b"Basic Y2k6aHVudGVyMg==\n");
+        let token = RegistryLogin::RegistryToken(Secret::new("hunter2"));
+        assert_eq!(pull(&token).unwrap(), b"Bearer hunter2\n");
+        for token in ["a\"b", "a\\b", "a\nb"] {
+            let odd = RegistryLogin::RegistryToken(Secret::new(token));
+            assert_eq!(pull(&odd).unwrap_err().kind, FailureKind::RegistryAuth);
+        }
+    }
+
+    #[test]
+    fn the_version_is_the_servers() {
+        let said = "Client:\n  Version:  1.6.20~ds1\n\nServer:\n  Version:  2.1.9\n  UUID: x\n";
+        assert_eq!(
+            Ctr.check_alive(&output(0, said, "")).unwrap(),
+            "containerd 2.1.9"
+        );
+        let failure = Ctr
+            .check_alive(&output(0, "Client:\n  Version:  1\n", ""))
+            .unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Unknown);
+        for (stderr, kind) in [
+            ("ctr: command not found", FailureKind::RuntimeMissing),
+            (
+                "ctr: failed to dial \"/run/a.sock\": context deadline exceeded: connection error: desc = \"transport: error while dialing: dial unix:///run/a.sock: timeout\"",
+                FailureKind::RuntimeAbsent,
+            ),
+            (
+                "ctr: failed to dial \"/run/a.sock\": connection error: desc = \"transport: error while dialing: dial unix /run/a.sock: connect: permission denied\"",
+                FailureKind::Privilege,
+            ),
+        ] {
+            let code = if kind == FailureKind::RuntimeMissing {
+                127
+            } else {
+                1
+            };
+            let failure = Ctr.check_alive(&output(code, "", stderr)).unwrap_err();
+            assert_eq!(failure.kind, kind, "{stderr}");
+        }
+    }
+
+    #[test]
+    fn an_index_stands_for_the_manifest_that_the_node_has() {
+        let (index, arm, amd) = (digest('a'), digest('b'), digest('c'));
+        let row = |platforms: &str| {
+            format!("reg.example:5000/team/app:v1 application/x {index} 76.3 MiB {platforms} -\n")
+        };
+        let manifest = r#"{"config":{"digest":"sha256:cfg"},
+            "layers":[{"size":5},{"size":6}]}"#;
+        let held =
+            |printed: String| Ctr.read_inspect(&image(), &output(0, &printed, ""), Stage::Verify);
+        let one = held(format!(
+            "{}manifest {index}\n{manifest}\n",
+            row("linux/amd64")
+        ))
+        .unwrap()
+        .unwrap();
+        assert_eq!(one.digest, Some(index.clone()));
+        assert_eq!(
+            (one.bytes, one.platform.as_deref()),
+            (Some(11), Some("linux/amd64"))
+        );
+        assert_eq!(one.image_id.as_deref(), Some("sha256:cfg"));
+        let list = format!(
+            r#"{{"manifests":[{{"digest":"{arm}","platform":{{"os":"linux","architecture":"arm64","variant":"v8"}}}},
+            {{"digest":"{amd}","platform":{{"os":"linux","architecture":"amd64"}}}}]}}"#
+        );
+        let start = format!(
+            "{}manifest {index}\n{list}\n",
+            row("linux/amd64,linux/arm64/v8")
+        );
+        let of_arm = held(format!("{start}manifest {arm}\n{manifest}\n"))
+            .unwrap()
+            .unwrap();
+        assert_eq!(of_arm.digest, Some(index.clone()));
+        assert_eq!(of_arm.platform.as_deref(), Some("linux/arm64/v8"));
+        let both = format!("{start}manifest {arm}\n{manifest}\nmanifest {amd}\n{manifest}\n");
+        assert_eq!(held(both).unwrap().unwrap().platform, None);
+        assert!(held(start).is_err());
+        let absent = Ctr.read_inspect(
+            &image(),
+            &output(1, "", "no such image: x\n"),
+            Stage::Inspect,
+        );
+        assert_eq!(absent, Ok(None));
+    }
+}

@@ -155,3 +155,99 @@ fn read_held(entry: &Value) -> LocalImage {
         platform: containerd::platform(config),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ExitStatus, RegistryLogin, Secret};
+    use crate::ports::SecretDelivery;
+
+    fn output(code: u32, stdout: &str, stderr: &str) -> CommandOutput {
+        CommandOutput {
+            exit: ExitStatus::Code(code),
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+            truncated: false,
+        }
+    }
+
+    #[test]
+    fn the_login_is_a_directory_as_for_docker() {
+        let image: Image = "reg.example/app:v1".parse().unwrap();
+        let login = RegistryLogin::Password {
+            username: "ci".into(),
+            password: Secret::new("hunter2"),
+        };
+        let command = Nerdctl
+            .pull(&PullRequest {
+                image: &image,
+                endpoint: None,
+                platform: Some("linux/arm64"),
+                login: Some(&login),
+            })
+            .unwrap();
+        assert!(!format!("{command:?}").contains("hunter2"));
+        assert!(
+            command
+                .argv
+                .ends_with(&["--platform", "linux/arm64", "reg.example/app:v1"])
+        );
+        let Some(SecretDelivery::Directory { variable, file, .. }) = command.secret else {
+            panic!("no directory");
+        };
+        assert_eq!((variable, file), ("DOCKER_CONFIG", "config.json"));
+    }
+
+    #[test]
+    fn containerd_is_named_by_the_servers_components() {
+        let said = r#"{"Client":{"Version":"v2.0.2"},"Server":{"Components":[{"Name":"containerd","Version":"v1.7.24"}]}}"#;
+        assert_eq!(
+            Nerdctl.check_alive(&output(0, said, "")).unwrap(),
+            "containerd 1.7.24"
+        );
+        let failure = Nerdctl
+            .check_alive(&output(0, r#"{"Client":{}}"#, ""))
+            .unwrap_err();
+        assert_eq!(failure.kind, FailureKind::RuntimeAbsent);
+        let fatal = "time=\"2026-11-27T10:00:00Z\" level=fatal msg=\"cannot access containerd socket \\\"/run/containerd/containerd.sock\\\": no such file or directory\"\n";
+        let failure = Nerdctl.check_alive(&output(1, "", fatal)).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::RuntimeAbsent, "{failure}");
+        assert!(failure.detail.starts_with("cannot access"), "{failure}");
+    }
+
+    #[test]
+    fn an_image_is_the_entry_of_its_own_name() {
+        let image: Image = "nginx:1.27".parse().unwrap();
+        let entry = |name: &str| {
+            format!(
+                r#"{{"Image":{{"Name":"{name}","Target":{{"digest":"sha256:d"}}}},"Manifest":{{"layers":[{{"size":7}}]}},
+                "ImageConfigDesc":{{"digest":"sha256:c"}},"ImageConfig":{{"os":"linux","architecture":"arm64","variant":"v8"}}}}"#
+            )
+        };
+        let read = |names: &[&str]| {
+            let entries: Vec<String> = names.iter().map(|name| entry(name)).collect();
+            let printed = format!("[{}]", entries.join(","));
+            Nerdctl
+                .read_inspect(&image, &output(0, &printed, ""), Stage::Verify)
+                .unwrap()
+        };
+        let held = read(&["docker.io/library/other:1", "docker.io/library/nginx:1.27"]).unwrap();
+        assert_eq!(held.digest.as_deref(), Some("sha256:d"));
+        assert_eq!(held.image_id.as_deref(), Some("sha256:c"));
+        assert_eq!(held.platform.as_deref(), Some("linux/arm64/v8"));
+        assert_eq!(held.bytes, Some(7));
+        assert_eq!(read(&["docker.io/library/other:1"]), None);
+        let absent =
+            Nerdctl.read_inspect(&image, &output(1, "", "no such image: x"), Stage::Verify);
+        assert_eq!(absent, Ok(None));
+        let refused = output(
+            1,
+            "",
+            "time=\"x\" level=fatal msg=\"failed to resolve reference \\\"docker.io/library/nginx:1.27\\\": unexpected status from HEAD request to https://x/v2/: 429 Too Many Requests\"",
+        );
+        assert_eq!(
+            Nerdctl.read_pull(&image, &refused).unwrap_err().kind,
+            FailureKind::RateLimited
+        );
+    }
+}

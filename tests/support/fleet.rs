@@ -176,7 +176,7 @@ pub fn good_nodes(lab: &Lab) -> Vec<Node> {
 }
 
 /// How the clients that pull are called, as a shell's patterns.
-const CLIENTS: &str = "'docker pull'* | 'docker system dial-stdio'* | 'crictl pull'*";
+const CLIENTS: &str = "'docker pull'* | 'docker system dial-stdio'* | 'crictl pull'* | 'ctr images pull'* | 'podman pull'*";
 
 /// Everything of ours that may be left on a node: files of a pull, running clients, and, moments after those, layers that
 /// docker's daemon still fetches.
