@@ -43,7 +43,7 @@ fn the_probe_finds_them_and_says_which_socket_and_namespace() {
     let runtime = of(0, "runtime");
     let runtime = runtime.as_str().unwrap_or_else(|| panic!("{found}"));
     assert!(runtime.starts_with("containerd 1."), "{runtime}");
-    assert!(runtime.ends_with(", namespace default"), "{runtime}");
+    assert!(runtime.ends_with(" by ctr, namespace default"), "{runtime}");
     assert_eq!(of(0, "endpoint"), "unix:///run/containerd/containerd.sock");
     assert_eq!(of(0, "root"), "/var/lib/containerd");
     assert!(
@@ -51,8 +51,25 @@ fn the_probe_finds_them_and_says_which_socket_and_namespace() {
         "{found}"
     );
     assert_eq!(of(1, "root"), "/var/lib/containers/storage");
-    // Where a kubelet is, its namespace is taken.
+    // Where a kubelet is, its namespace is taken, and another one is said to be unseen.
     succeed(&mut lab.on("node-ctr", &["mkdir", "/var/lib/kubelet"]));
+    let endpoint = "unix:///run/containerd/containerd.sock?namespace=build";
+    let other = [
+        "nodes",
+        "--probe",
+        "-o",
+        "json",
+        "--limit",
+        "node-ctr",
+        "--runtime-endpoint",
+        endpoint,
+    ];
+    let other = prepull(&lab, &other).expect(0).json();
+    let said = other["nodes"][0]["probe"]["runtime"].as_str().unwrap();
+    assert!(
+        said.ends_with(" by ctr, namespace build, which the kubelet does not see"),
+        "{said}"
+    );
     let pulled = pull(&lab, &["--limit", "node-ctr", SMALL]).expect(0);
     succeed(&mut lab.on("node-ctr", &["rmdir", "/var/lib/kubelet"]));
     assert_eq!(outcomes(&pulled.json())[0]["status"], "pulled");

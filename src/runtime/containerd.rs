@@ -31,55 +31,73 @@ case $CONTAINERD_ADDRESS in
     done ;;
     /var/snap/microk8s/*) certs=/var/snap/microk8s/current/args/certs.d ;;
 esac
+kubelet=
+for folder in /var/lib/kubelet /var/lib/k0s/kubelet /var/snap/microk8s/common/var/lib/kubelet; do
+    [ ! -d "$folder" ] || kubelet=yes
+done
 if [ -z "${CONTAINERD_NAMESPACE-}" ]; then
-    CONTAINERD_NAMESPACE=default
-    for folder in /var/lib/kubelet /var/lib/k0s/kubelet /var/snap/microk8s/common/var/lib/kubelet; do
-        [ ! -d "$folder" ] || CONTAINERD_NAMESPACE=k8s.io
-    done
-    case $($client namespace ls -q 2>/dev/null) in *k8s.io*) CONTAINERD_NAMESPACE=k8s.io ;; esac
-    export CONTAINERD_NAMESPACE
+    [ -n "$kubelet" ] || case $($client namespace ls -q 2>/dev/null) in *k8s.io*) kubelet=yes ;; esac
+    export CONTAINERD_NAMESPACE="${kubelet:+k8s.io}"
+    export CONTAINERD_NAMESPACE="${CONTAINERD_NAMESPACE:-default}"
 fi
-export client certs
+export client certs kubelet
 exec "$@""#;
 
-/// A command with that environment. An endpoint is a socket's path to these clients.
+/// A command with that environment. An endpoint is a socket's path to these clients, and may end in [`NAMESPACE`] and a name.
 pub(super) fn command<'a>(
     client: RuntimeKind,
     endpoint: Option<&'a str>,
     argv: &[&'a str],
 ) -> NodeCommand<'a> {
-    let address = endpoint.map(|uri| uri.strip_prefix("unix://").unwrap_or(uri));
+    let mut environment = Vec::new();
+    if let Some(uri) = endpoint {
+        let path = uri.strip_prefix("unix://").unwrap_or(uri);
+        let (path, namespace) = match path.split_once(NAMESPACE) {
+            Some((path, namespace)) => (path, Some(namespace)),
+            None => (path, None),
+        };
+        environment.push(("CONTAINERD_ADDRESS", path));
+        environment.extend(namespace.map(|name| ("CONTAINERD_NAMESPACE", name)));
+    }
     NodeCommand {
         argv: [&["sh", "-c", ENVIRONMENT, client.as_str()], argv].concat(),
-        environment: address
-            .map(|path| ("CONTAINERD_ADDRESS", path))
-            .into_iter()
-            .collect(),
+        environment,
         secret: None,
         stdin: b"",
     }
 }
 
+/// How an endpoint chooses a namespace: `unix:///run/containerd/containerd.sock?namespace=build`.
+const NAMESPACE: &str = "?namespace=";
+
 /// Says which socket and namespace are used.
 pub(super) fn socket(client: RuntimeKind, endpoint: Option<&str>) -> NodeCommand<'_> {
-    let say = r#"echo "unix://$CONTAINERD_ADDRESS $CONTAINERD_NAMESPACE""#;
+    let say = r#"echo "unix://$CONTAINERD_ADDRESS $CONTAINERD_NAMESPACE $kubelet""#;
     command(client, endpoint, &["sh", "-c", say])
 }
 
-/// What is said of a runtime with this version, and the answer to [`socket`].
-pub(super) fn description(version: String, socket: &CommandOutput) -> Description {
+/// What is said of a runtime with this version behind this client, and the answer to [`socket`].
+pub(super) fn description(
+    version: String,
+    client: RuntimeKind,
+    socket: &CommandOutput,
+) -> Description {
     let said = output::lines(&socket.stdout);
-    let Some((socket, namespace)) = said.first().and_then(|line| line.split_once(' ')) else {
-        return Description {
-            runtime: version,
-            endpoint: None,
-        };
+    let mut words = said.first().map_or("", String::as_str).split(' ');
+    let mut word = || {
+        words
+            .next()
+            .map(|word| text::truncate_bytes(word.as_bytes(), 200))
     };
-    let short = |text: &str| text::truncate_bytes(text.as_bytes(), 200);
-    Description {
-        runtime: format!("{version}, namespace {}", short(namespace)),
-        endpoint: Some(short(socket)),
+    let endpoint = word().filter(|socket| socket.contains("://"));
+    let mut runtime = format!("{version} by {client}");
+    if let Some(namespace) = word() {
+        runtime.push_str(&format!(", namespace {namespace}"));
+        if namespace != "k8s.io" && word().is_some() {
+            runtime.push_str(", which the kubelet does not see");
+        }
     }
+    Description { runtime, endpoint }
 }
 
 /// The platform in an index's entry or an image's configuration, as `linux/arm64/v8`. That of an attestation is unknown.

@@ -37,7 +37,7 @@ done"#;
 
 /// Pulls. ctr prints its progress from the start on, and nothing in it is needed.
 ///
-/// A login becomes a header in a `hosts.toml` of our own (decision 19), which otherwise says what the node's says of the
+/// A login becomes a header in a `hosts.toml` of our own (decision 20), which otherwise says what the node's says of the
 /// registry: only hosts with the registry's own name get the header. The folders are those of `hostPaths` in containerd's
 /// `remotes/docker/config`. Without a table `host`, containerd 1.6 does not take the file.
 const PULL: &str = r#"registry=$1
@@ -151,7 +151,7 @@ impl Runtime for Ctr {
         [_, version, socket]: [&CommandOutput; 3],
     ) -> Result<Description, Failure> {
         let runtime = self.check_alive(version)?;
-        Ok(containerd::description(runtime, socket))
+        Ok(containerd::description(runtime, KIND, socket))
     }
 
     fn inspect<'a>(&self, image: &'a Image, endpoint: Option<&'a str>) -> NodeCommand<'a> {
@@ -214,7 +214,14 @@ impl Runtime for Ctr {
             // What is held is asked afterwards.
             return Ok(());
         }
-        Err(containerd::failure(KIND, Stage::Pull, Some(image), output))
+        let mut failure = containerd::failure(KIND, Stage::Pull, Some(image), output);
+        let said = &failure.detail;
+        if said.contains("insufficient_scope") || said.contains("anonymous token") {
+            failure.detail.push_str(
+                "; ctr before containerd 2 does not show a login to a registry's token service: use crictl, nerdctl, or a registry token in --auth-file",
+            );
+        }
+        Err(failure)
     }
 }
 

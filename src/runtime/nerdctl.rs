@@ -66,7 +66,7 @@ impl Runtime for Nerdctl {
         [_, version, socket]: [&CommandOutput; 3],
     ) -> Result<Description, Failure> {
         let runtime = self.check_alive(version)?;
-        Ok(containerd::description(runtime, socket))
+        Ok(containerd::description(runtime, KIND, socket))
     }
 
     fn inspect<'a>(&self, image: &'a Image, endpoint: Option<&'a str>) -> NodeCommand<'a> {
