@@ -11,13 +11,13 @@ use prepull::model::{Image, RegistryLogin, RuntimeKind, Secret};
 use prepull::ports::{PullRequest, SecretDelivery};
 use prepull::runtime::of_kind;
 
-/// Stands for ctr: shows the hosts.toml that the pull was given, whose folder is the last but one word.
+/// Stands for ctr: keeps the hosts.toml that the pull was given. Links lead to what the node has of other registries.
 const CTR: &str = r#"#!/bin/sh
 case $1 in images) ;; *) exit ;; esac
 echo "$*" >"${0%/*}/../called"
-cat "$4"/*/hosts.toml >"${0%/*}/../given" 2>/dev/null
-ls -d "$4"/*/* >"${0%/*}/../files" 2>/dev/null
-exit 0
+for folder in "$4"/*; do
+    [ -h "$folder" ] || cat "$folder/hosts.toml" >"${0%/*}/../given"
+done
 "#;
 
 /// The hosts.toml for this image on a node whose certs.d has these files; `Err` with what the script says.
