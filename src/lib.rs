@@ -1,8 +1,30 @@
 //! prepull loads container images onto nodes over SSH before a roll-out needs them.
 //!
-//! The library holds every room of the program; the binary only calls [`app`]. Data flows one way:
-//! arguments and files become settings, settings a fleet and a plan, the engine runs the plan and
-//! emits events, reporters show them, and the summary decides the exit status.
+//! ```no_run
+//! use prepull::Pull;
+//! use prepull::model::{Node, Policy};
+//!
+//! # async fn warm() -> Result<(), prepull::PullError> {
+//! let nodes = vec![
+//!     Node { user: "ops".into(), ..Node::named("node-1.example") },
+//!     Node { user: "ops".into(), ..Node::named("node-2.example") },
+//! ];
+//! let pull = Pull::new(nodes, ["registry.example/team/app:v2"])?
+//!     .policy(Policy { parallel: 16, ..Policy::default() });
+//! let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
+//! let finish = pull.run(ctrl_c, |event| println!("{:?}", event.fact)).await?;
+//! for node in &finish.nodes {
+//!     println!("{:?}", node.items[0].outcome);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Pull`] is the front for programs, with the types of [`model`]; `examples/pull.rs` is a whole program. What else is
+//! public belongs to the command line, its tests and benchmarks, and changes without notice.
+//!
+//! Data flows one way: arguments and files become settings, settings a fleet and a plan, the engine runs the plan and
+//! emits events, reporters show them, and the summary decides the exit status. The binary only calls [`app`].
 
 pub mod app;
 pub mod cli;
@@ -13,8 +35,11 @@ pub mod journal;
 pub mod model;
 pub mod node;
 pub mod ports;
+pub mod pull;
 pub mod registry;
 pub mod report;
 pub mod runtime;
 pub mod settings;
 pub mod ssh;
+
+pub use pull::{Pull, PullError};

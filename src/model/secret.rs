@@ -185,6 +185,8 @@ pub enum LoginSource {
     },
     /// A pull secret, as `NAMESPACE/NAME`.
     PullSecret(String),
+    /// The program that uses prepull as a library gave it.
+    Caller,
 }
 
 impl LoginSource {
@@ -196,6 +198,7 @@ impl LoginSource {
             Self::File(_) => "file",
             Self::Helper { .. } => "helper",
             Self::PullSecret(_) => "pull-secret",
+            Self::Caller => "caller",
         }
     }
 }
@@ -208,6 +211,7 @@ impl fmt::Display for LoginSource {
             Self::File(path) => path.display().fmt(out),
             Self::Helper { program, file } => write!(out, "{program}, named in {}", file.display()),
             Self::PullSecret(name) => write!(out, "pull secret {name}"),
+            Self::Caller => out.write_str("given by the caller"),
         }
     }
 }

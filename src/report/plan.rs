@@ -149,7 +149,7 @@ fn policy_text(out: &mut String, policy: &Policy, is_pull: bool) {
 /// Where a login comes from, for programs.
 fn login_source(source: &LoginSource) -> Value {
     let (program, file, pull_secret) = match source {
-        LoginSource::Prompt | LoginSource::Stdin => (None, None, None),
+        LoginSource::Prompt | LoginSource::Stdin | LoginSource::Caller => (None, None, None),
         LoginSource::File(file) => (None, Some(file), None),
         LoginSource::Helper { program, file } => (Some(program), Some(file), None),
         LoginSource::PullSecret(name) => (None, None, Some(name)),

@@ -103,9 +103,19 @@ impl Simulated {
         self.ended.load(Ordering::SeqCst)
     }
 
+    /// Where the server listens, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The name of a node, counted from 1.
     pub fn name(number: usize) -> String {
         format!("sim-{number:04}")
+    }
+
+    /// Who logs in to a node.
+    pub fn user(number: usize) -> String {
+        format!("u{number}")
     }
 
     /// Writes an inventory of all nodes.
@@ -118,7 +128,8 @@ impl Simulated {
             let name = Self::name(number);
             writeln!(
                 text,
-                "  - {{name: {name}, address: 127.0.0.1, user: u{number}}}"
+                "  - {{name: {name}, address: 127.0.0.1, user: {}}}",
+                Self::user(number)
             )
             .unwrap();
         }
@@ -232,6 +243,12 @@ impl Program {
                     let bytes = request.commands[0].argv[1].parse().unwrap();
                     return self.prints(bytes).await;
                 }
+                if request.action == "ask" {
+                    let docker = |argv: &[&str]| argv[0] == "docker";
+                    let are_docker = request.commands.iter().map(|asked| docker(&asked.argv));
+                    let are_docker: Vec<bool> = are_docker.collect();
+                    return self.answers(&are_docker).await;
+                }
                 assert!(request.action.starts_with("pull-"), "{request:?}");
                 break rest.to_vec();
             }
@@ -270,6 +287,27 @@ impl Program {
         }
         self.frames(&["end"]).await?;
         while self.line().await? != word::DONE.trim_end() {}
+        self.handle
+            .exit_status_request(self.channel, 0)
+            .await
+            .ok()?;
+        self.handle.eof(self.channel).await.ok()?;
+        self.handle.close(self.channel).await.ok()
+    }
+
+    /// Which runtime is there: docker.
+    async fn answers(&mut self, are_docker: &[bool]) -> Option<()> {
+        self.frames(&["hello"]).await?;
+        for is_docker in are_docker {
+            self.frames(&["exited"]).await?;
+            if *is_docker {
+                let versions = r#"{"Client":{"Version":"27.0.1"},"Server":{"Version":"27.0.1"}}"#;
+                self.output(0, versions, "").await?;
+            } else {
+                self.output(127, "", "sh: not found\n").await?;
+            }
+        }
+        self.frames(&["end"]).await?;
         self.handle
             .exit_status_request(self.channel, 0)
             .await
