@@ -8,7 +8,6 @@
 
 mod scripted;
 
-use std::collections::HashMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 

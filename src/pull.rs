@@ -135,12 +135,8 @@ impl Pull {
         let transport = SshTransport::new(options, self.fleet.nodes())?;
         let logins = Given(self.images.iter().map(login_of).collect());
         let plan = Plan {
-            fleet: self.fleet,
-            work: Work::Pull(self.images),
-            policy: self.policy,
-            already_present: Default::default(),
-            contents: Vec::new(),
             pull_token: format!("{:032x}", fastrand::u128(..)),
+            ..Plan::new(self.fleet, Work::Pull(self.images), self.policy)
         };
         let (facts, mut received) = mpsc::channel::<(Duration, EventKind)>(EVENTS_UNDER_WAY);
         let (stop_sender, stopped) = watch::channel(None);
