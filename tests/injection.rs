@@ -13,7 +13,7 @@ use std::sync::Arc;
 use local_node::runtime::FakeRuntime;
 use local_node::{DASH, Place, Shells, node};
 use prepull::model::{Image, PullWhen, RegistryLogin, RuntimeKind, Secret};
-use prepull::node::{Completion, Layers, PullJob, StallPolicy, pull, run};
+use prepull::node::{Layers, PullJob, StallPolicy, pull, run};
 use prepull::ports::PullRequest;
 use prepull::runtime;
 use proptest::collection::vec;
@@ -94,7 +94,7 @@ async fn arrived(place: &Place, words: &[String]) -> Vec<String> {
         pending(),
     )
     .await;
-    let Ok(Completion::Done(output)) = ended else {
+    let Ok(output) = ended else {
         panic!("{ended:?}");
     };
     let text = String::from_utf8(output.stdout.read(usize::MAX).unwrap()).unwrap();
@@ -144,7 +144,7 @@ async fn hostile_arguments_and_passwords_reach_the_node_as_they_are() {
             disk_credentials: false,
         };
         let ended = pull(&mut place.session(), &node(false), &job, &|_| {}, pending()).await;
-        assert!(matches!(ended, Ok(Completion::Done(_))), "{shells:?}");
+        assert!(matches!(ended, Ok(_)), "{shells:?}");
         assert_eq!(place.read("fake/secret"), password.as_bytes(), "{shells:?}");
         assert!(!owned.exists(), "{shells:?}");
         place.assert_clean().await;

@@ -343,6 +343,8 @@ async fn refused(place: &Place, become_root: bool) -> Failure {
     )
     .await
     .unwrap_err()
+    .failed()
+    .unwrap()
 }
 
 /// `id`, of a user who is not root: the tests may be run by root.
@@ -392,7 +394,7 @@ async fn sudo_that_agrees_only_warns() {
         pending(),
     )
     .await;
-    assert!(matches!(ended, Ok(prepull::node::Completion::Done(output)) if output.success()));
+    assert!(matches!(ended, Ok(output) if output.success()));
     place.assert_clean().await;
 }
 

@@ -103,7 +103,7 @@ async fn credentials_are_put_on_a_disk_only_where_that_is_allowed() {
         };
         let ended = pull(&mut place.session(), &node(false), &job, &|_| {}, pending()).await;
         if refused {
-            let failure = ended.unwrap_err();
+            let failure = ended.unwrap_err().failed().unwrap();
             assert_eq!(failure.kind, FailureKind::NodeSetup, "{failure}");
             assert!(
                 failure
@@ -149,7 +149,7 @@ async fn a_full_place_is_passed_over() {
         let all = "full /run\nfull /dev/shm\nfull /var/tmp\nmount --bind /dev/shm \"$HOME\"\nmount -o bind,ro / /tmp\n";
         with_places(&place, &format!("{FULL}{all}"), sh);
         let ended = scenarios::pull(&place, &runtime, None, pending()).await;
-        let failure = ended.unwrap_err();
+        let failure = ended.unwrap_err().failed().unwrap();
         assert_eq!(failure.kind, FailureKind::NodeSetup, "{sh}: {failure}");
         let detail = &failure.detail;
         assert!(
@@ -222,7 +222,7 @@ async fn a_place_that_fills_up_is_noticed() {
         let runtime = FakeRuntime::new(RuntimeKind::Crictl);
         let lease = std::time::Duration::from_secs(10);
         let ended = scenarios::pull_of("test", lease, &place, &runtime, None, pending()).await;
-        let failure = ended.unwrap_err();
+        let failure = ended.unwrap_err().failed().unwrap();
         assert!(
             failure
                 .detail

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use local_node::runtime::FakeRuntime;
 use local_node::{Place, Shells, contains, find, node};
 use prepull::model::{Failure, FailureKind, Node, Outcome, PullWhen, RuntimeKind, Secret, Stage};
-use prepull::node::{Completion, PullJob, pull, run};
+use prepull::node::{Interrupted, PullJob, pull, run};
 use prepull::ports::PullRequest;
 
 const PASSWORD: &str = "r1ght horse' $(id) \"é";
@@ -136,10 +136,10 @@ impl Machine {
         tally.lines().filter(|line| line.ends_with(" V")).count()
     }
 
-    async fn who(&self, password: Option<&str>) -> Result<String, Failure> {
+    async fn who(&self, password: Option<&str>) -> Result<String, Interrupted> {
         let argv = ["id".to_string(), "-u".to_string()];
         let node = becoming(password);
-        let ended = run(
+        let output = run(
             &mut self.place.session(),
             &node,
             &argv,
@@ -147,15 +147,12 @@ impl Machine {
             pending(),
         )
         .await?;
-        let Completion::Done(output) = ended else {
-            panic!("nobody cancelled")
-        };
         Ok(String::from_utf8(output.stdout.read(usize::MAX).unwrap()).unwrap())
     }
 
     /// Refused, for this reason.
     async fn refuses(&self, password: Option<&str>, words: &str) -> Failure {
-        let failure = self.who(password).await.unwrap_err();
+        let failure = self.who(password).await.unwrap_err().failed().unwrap();
         assert_eq!(
             (failure.kind, failure.stage),
             (FailureKind::Privilege, Stage::Start),
@@ -415,10 +412,7 @@ async fn a_pull_takes_both_secrets_to_their_places_and_shows_neither() {
     let node = becoming(Some(PASSWORD));
     let ended = pull(&mut place.session(), &node, &job, &|_| {}, pending()).await;
     over.store(true, Ordering::SeqCst);
-    assert!(
-        matches!(ended, Ok(Completion::Done(Outcome::Pulled(_)))),
-        "{ended:?}"
-    );
+    assert!(matches!(ended, Ok(Outcome::Pulled(_))), "{ended:?}");
     assert_eq!(place.text("fake/seen"), registry);
     assert_eq!(watcher.join().unwrap(), [] as [String; 0]);
     fs::remove_file(place.path("fake/seen")).unwrap();

@@ -13,7 +13,8 @@ use super::facts::Facts;
 use super::logins::CurrentLogins;
 use super::pins::Pins;
 use super::registries::Registries;
-use crate::model::{EventKind, Failure, FailureKind, Plan, RuntimeKind, Spool, Stage, StopReason};
+use crate::model::{EventKind, Failure, FailureKind, Plan, RuntimeKind, Spool, Stage};
+use crate::node::Interrupted;
 use crate::ports::Runtime;
 
 /// What all visits of a run share.
@@ -24,7 +25,7 @@ pub(super) struct RunContext<'a, T> {
     pub(super) facts: Facts,
     pub(super) began: Instant,
     /// Set once what runs is to be cancelled.
-    pub(super) cancel: watch::Receiver<Option<StopReason>>,
+    pub(super) cancel: watch::Receiver<bool>,
     pub(super) registries: Registries,
     pub(super) logins: CurrentLogins<'a>,
     pub(super) pins: Pins,
@@ -52,11 +53,23 @@ impl<'a, T> RunContext<'a, T> {
         })
     }
 
+    /// What comes of waiting, unless the run is cancelled first.
+    pub(super) async fn unless_cancelled<V>(
+        &self,
+        future: impl Future<Output = V>,
+    ) -> Result<V, Interrupted> {
+        tokio::select! {
+            biased;
+            () = self.cancelled() => Err(Interrupted::Cancelled),
+            value = future => Ok(value),
+        }
+    }
+
     /// Resolves once what runs is to be cancelled.
     pub(super) fn cancelled(&self) -> impl Future<Output = ()> + Send + use<T> {
         let mut cancel = self.cancel.clone();
         async move {
-            if cancel.wait_for(Option::is_some).await.is_err() {
+            if cancel.wait_for(|is_cancelled| *is_cancelled).await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
@@ -68,11 +81,11 @@ impl<'a, T> RunContext<'a, T> {
 /// No async function: that would hold the future twice, and there is one for each node at work.
 pub(super) fn guarded<V>(
     stage: Stage,
-    future: impl Future<Output = Result<V, Failure>>,
-) -> impl Future<Output = Result<V, Failure>> {
-    AssertUnwindSafe(future)
-        .catch_unwind()
-        .map(move |result| result.unwrap_or_else(|panic| Err(panicked(stage, panic.as_ref()))))
+    future: impl Future<Output = Result<V, Interrupted>>,
+) -> impl Future<Output = Result<V, Interrupted>> {
+    AssertUnwindSafe(future).catch_unwind().map(move |result| {
+        result.unwrap_or_else(|panic| Err(panicked(stage, panic.as_ref()).into()))
+    })
 }
 
 fn panicked(stage: Stage, panic: &(dyn Any + Send)) -> Failure {

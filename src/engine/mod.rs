@@ -60,7 +60,7 @@ pub async fn run<T: Transport>(
     facts: mpsc::Sender<(Duration, EventKind)>,
     stop: watch::Receiver<Option<StopReason>>,
 ) -> Finish {
-    let (cancel_sender, cancel) = watch::channel(None);
+    let (cancel_sender, cancel) = watch::channel(false);
     let began = Instant::now();
     let context = RunContext {
         plan,
@@ -81,7 +81,7 @@ pub async fn run<T: Transport>(
 /// Decides which node is at work when.
 struct Scheduler<'a, T> {
     context: &'a RunContext<'a, T>,
-    cancel: watch::Sender<Option<StopReason>>,
+    cancel: watch::Sender<bool>,
     phase: Phase,
     stop: Stop,
     /// The first node that was not started yet in this phase.
@@ -174,7 +174,7 @@ impl Ord for Waiting {
 }
 
 impl<'a, T: Transport> Scheduler<'a, T> {
-    fn new(context: &'a RunContext<'a, T>, cancel: watch::Sender<Option<StopReason>>) -> Self {
+    fn new(context: &'a RunContext<'a, T>, cancel: watch::Sender<bool>) -> Self {
         let nodes = context.plan.fleet.nodes().len();
         Self {
             context,
@@ -382,7 +382,7 @@ impl<'a, T: Transport> Scheduler<'a, T> {
     /// No fresh node is started, and what runs or waits is given up.
     async fn cancel_all(&mut self, reason: StopReason) {
         self.stop = Stop::Cancelled(reason);
-        self.cancel.send_replace(Some(reason));
+        self.cancel.send_replace(true);
         self.context.emit(EventKind::Stopping { reason }).await;
     }
 

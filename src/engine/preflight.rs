@@ -10,7 +10,7 @@ use crate::model::{
     EventKind, Failure, FailureKind, Image, Manifest, NodeFacts, Outcome, Plan, Preflight,
     PullWhen, Stage, manifest_for,
 };
-use crate::node::{self, Completion};
+use crate::node::{self, Interrupted};
 use crate::ports::{Session, Transport};
 
 /// How far a node's clock may be off, in milliseconds. Beyond it, tokens that a registry has just made are not valid
@@ -42,11 +42,11 @@ pub(super) async fn ask<T: Transport>(
             let asking = node::facts(&mut session, node, runtime, &images, context.cancelled());
             guarded(Stage::Preflight, asking).await
         }
-        Err(failure) => Err(failure),
+        Err(failure) => Err(failure.into()),
     };
     session.close().await;
     match answer {
-        Ok(Completion::Done(facts)) => {
+        Ok(facts) => {
             for (item, answer) in due.iter().zip(judge(plan, due, &facts)) {
                 if let Some(result) = answer {
                     state.record_attempt(context, *item, result, began).await;
@@ -55,12 +55,12 @@ pub(super) async fn ask<T: Transport>(
             state.platform = Some((facts.os, facts.architecture));
             state.mark_preflight_passed();
         }
-        Ok(Completion::Cancelled) => {
+        Err(Interrupted::Cancelled) => {
             for item in due {
                 state.note_cancelled(*item, began);
             }
         }
-        Err(mut failure) => {
+        Err(Interrupted::Failed(mut failure)) => {
             failure.stage = Stage::Preflight;
             for item in due {
                 state

@@ -1,6 +1,6 @@
 //! One visit to a node: connect, find out its runtime, try every item that is due, leave.
 
-use futures::FutureExt;
+use futures::{FutureExt, TryFutureExt};
 use tokio::time::Instant;
 
 use super::context::{RunContext, guarded};
@@ -8,7 +8,7 @@ use super::preflight;
 use super::registries::Permit;
 use super::state::NodeState;
 use crate::model::{EventKind, Failure, FailureKind, Outcome, RegistryLogin, Stage, Work};
-use crate::node::{self, BytesTransferred, Completion, Progress, PullJob, StallPolicy};
+use crate::node::{self, BytesTransferred, Interrupted, Progress, PullJob, StallPolicy};
 use crate::ports::{PullRequest, Session, Transport};
 
 /// Tries every item of the node that is due, once. Whatever happens on the way, the state comes back.
@@ -22,16 +22,16 @@ pub(super) async fn visit<T: Transport>(
     context.emit(EventKind::NodeStarted { node: index }).await;
     state.begin(&due, began);
     match open(context, &mut state).await {
-        Ok(Completion::Done(session)) if !state.is_ready => {
+        Ok(session) if !state.is_ready => {
             preflight::ask(context, &mut state, session, &due, began).await;
         }
-        Ok(Completion::Done(session)) => work(context, &mut state, session, &due, began).await,
-        Ok(Completion::Cancelled) => {
+        Ok(session) => work(context, &mut state, session, &due, began).await,
+        Err(Interrupted::Cancelled) => {
             for item in due {
                 state.note_cancelled(item, began);
             }
         }
-        Err(failure) => {
+        Err(Interrupted::Failed(failure)) => {
             for item in due {
                 state
                     .record_attempt(context, item, Err(failure.clone()), began)
@@ -50,7 +50,7 @@ pub(super) async fn visit<T: Transport>(
 async fn open<T: Transport>(
     context: &RunContext<'_, T>,
     state: &mut NodeState,
-) -> Result<Completion<T::Session>, Failure> {
+) -> Result<T::Session, Interrupted> {
     let node = &context.plan.fleet.nodes()[state.node];
     let index = state.node;
     let progress = move |stage| {
@@ -62,36 +62,26 @@ async fn open<T: Transport>(
     };
     // In a place of its own, which is given back once it is done: what a session holds all its life should be small.
     let connecting = Box::pin(context.transport.connect(node, &progress));
-    let connecting = guarded(Stage::Connect, connecting);
-    let mut session = tokio::select! {
-        biased;
-        () = context.cancelled() => return Ok(Completion::Cancelled),
-        session = connecting => session?,
-    };
+    let connecting = guarded(Stage::Connect, connecting.map_err(Interrupted::from));
+    let mut session = context.unless_cancelled(connecting).await??;
     if state.runtime.is_none() && context.plan.work.needs_runtime() {
         progress(Stage::Probe);
-        let probing = node::probe(&mut session, node, context.runtimes, context.cancelled());
+        let cancel = context.cancelled();
+        let probing = node::probe(&mut session, node, context.runtimes, cancel);
         match guarded(Stage::Probe, probing).await {
-            Ok(Completion::Done(runtime)) => {
+            Ok(runtime) => {
                 state.runtime = Some(runtime);
-                context
-                    .emit(EventKind::RuntimeFound {
-                        node: index,
-                        runtime,
-                    })
-                    .await;
+                let node = index;
+                let fact = EventKind::RuntimeFound { node, runtime };
+                context.emit(fact).await;
             }
-            Ok(Completion::Cancelled) => {
+            Err(interrupted) => {
                 session.close().await;
-                return Ok(Completion::Cancelled);
-            }
-            Err(failure) => {
-                session.close().await;
-                return Err(failure);
+                return Err(interrupted);
             }
         }
     }
-    Ok(Completion::Done(session))
+    Ok(session)
 }
 
 /// Tries the due items one after the other over one connection.
@@ -104,55 +94,22 @@ async fn work<T: Transport>(
 ) {
     let mut no_root: Option<Failure> = None;
     for &item in due {
-        if let Some(failure) = &no_root {
-            state
-                .record_attempt(context, item, Err(failure.clone()), began)
-                .await;
-            continue;
-        }
-        let Some(_place) = place(context, state.node, item).await else {
-            state.note_cancelled(item, began);
-            break;
+        let result = match &no_root {
+            Some(failure) => Err(failure.clone().into()),
+            None => attempt(context, state, &mut session, item).await,
         };
-        // Another node may have learnt meanwhile that this registry wants a pause.
-        state.postpone(context, Instant::now());
-        if state.items[item].due > Instant::now() {
-            continue;
-        }
-        let Some(login) = login(context, item).await else {
-            state.note_cancelled(item, began);
-            break;
-        };
-        if login.is_some() && session.host_key_changed() {
-            let failure = Failure::new(
-                FailureKind::HostKey,
-                Stage::Pull,
-                "the host key is another one than known_hosts has, so this host gets no registry login; \
-                 --no-auth pulls with the node's own",
-            );
-            state
-                .record_attempt(context, item, Err(failure), began)
-                .await;
-            continue;
-        }
-        match try_item(context, state, &mut session, item, login.as_ref()).await {
-            Ok(Completion::Done(outcome)) => {
+        match result {
+            Ok(None) => continue,
+            Ok(Some(outcome)) => {
                 state
                     .record_attempt(context, item, Ok(outcome), began)
-                    .await
+                    .await;
             }
-            Ok(Completion::Cancelled) => {
+            Err(Interrupted::Cancelled) => {
                 state.note_cancelled(item, began);
                 break;
             }
-            Err(mut failure) => {
-                if failure.kind == FailureKind::RegistryAuth && !state.items[item].has_new_login {
-                    state.items[item].has_new_login = tokio::select! {
-                        biased;
-                        () = context.cancelled() => false,
-                        renewed = context.logins.is_renewed(item, login.as_ref(), &mut failure) => renewed,
-                    };
-                }
+            Err(Interrupted::Failed(failure)) => {
                 let is_over = matches!(
                     failure.kind,
                     FailureKind::ConnectionLost | FailureKind::Internal
@@ -175,39 +132,64 @@ async fn work<T: Transport>(
     session.close().await;
 }
 
-/// A place at the item's registry, where it pulls from one; nothing when the run is cancelled meanwhile.
-async fn place<'a, T>(
+/// Tries one item, once its registry lets it; `None` where it has to wait for a pause.
+async fn attempt<T: Transport>(
+    context: &RunContext<'_, T>,
+    state: &mut NodeState,
+    session: &mut T::Session,
+    item: usize,
+) -> Result<Option<Outcome>, Interrupted> {
+    let _permit = permit(context, state.node, item).await?;
+    // Another node may have learnt meanwhile that this registry wants a pause.
+    state.postpone(context, Instant::now());
+    if state.items[item].due > Instant::now() {
+        return Ok(None);
+    }
+    let login = context.unless_cancelled(context.logins.of(item)).await?;
+    if login.is_some() && session.host_key_changed() {
+        let failure = Failure::new(
+            FailureKind::HostKey,
+            Stage::Pull,
+            "the host key is another one than known_hosts has, so this host gets no registry login; \
+             --no-auth pulls with the node's own",
+        );
+        return Err(failure.into());
+    }
+    let tried = try_item(context, state, session, item, login.as_ref()).await;
+    let is_refused = |failure: &Failure| failure.kind == FailureKind::RegistryAuth;
+    match tried {
+        Err(Interrupted::Failed(mut failure))
+            if is_refused(&failure) && !state.items[item].has_new_login =>
+        {
+            let renewing = (context.logins).is_renewed(item, login.as_ref(), &mut failure);
+            let is_renewed = context.unless_cancelled(renewing).await;
+            state.items[item].has_new_login = is_renewed.unwrap_or(false);
+            Err(failure.into())
+        }
+        result => result.map(Some),
+    }
+}
+
+/// A place at the item's registry, where it pulls from one.
+async fn permit<'a, T>(
     context: &'a RunContext<'_, T>,
     node: usize,
     item: usize,
-) -> Option<Option<Permit<'a>>> {
+) -> Result<Option<Permit<'a>>, Interrupted> {
     let work = &context.plan.work;
     let Some(image) = work.image(item).filter(|_| work.uses_registry()) else {
-        return Some(None);
+        return Ok(None);
     };
     let mut entering = std::pin::pin!(context.registries.enter(image.registry()));
-    if let Some(place) = entering.as_mut().now_or_never() {
-        return Some(Some(place));
+    if let Some(permit) = entering.as_mut().now_or_never() {
+        return Ok(Some(permit));
     }
     context.try_emit(EventKind::NodeStage {
         node,
         item: Some(item),
         stage: Stage::Queue,
     });
-    tokio::select! {
-        biased;
-        () = context.cancelled() => None,
-        place = entering => Some(Some(place)),
-    }
-}
-
-/// The login to try the item with; nothing when the run is cancelled meanwhile.
-async fn login<T>(context: &RunContext<'_, T>, item: usize) -> Option<Option<RegistryLogin>> {
-    tokio::select! {
-        biased;
-        () = context.cancelled() => None,
-        login = context.logins.of(item) => Some(login),
-    }
+    context.unless_cancelled(entering).await.map(Some)
 }
 
 /// One attempt at one item.
@@ -217,7 +199,7 @@ async fn try_item<T: Transport>(
     session: &mut T::Session,
     item: usize,
     login: Option<&RegistryLogin>,
-) -> Result<Completion<Outcome>, Failure> {
+) -> Result<Outcome, Interrupted> {
     let node = &context.plan.fleet.nodes()[state.node];
     let index = state.node;
     let begins = move |stage| {
@@ -298,7 +280,7 @@ async fn try_item<T: Transport>(
             let ended = guarded(Stage::Pull, pulling).await;
             let now = Instant::now();
             let length = match &ended {
-                Err(failure) if failure.kind == FailureKind::Stalled => {
+                Err(Interrupted::Failed(failure)) if failure.kind == FailureKind::Stalled => {
                     transfer_stats.abandon(now, policy.stall_timeout)
                 }
                 Ok(_) | Err(_) => transfer_stats.end(now),
@@ -306,42 +288,29 @@ async fn try_item<T: Transport>(
             if let Some(length) = length {
                 context.emit(stalled(length)).await;
             }
-            match ended? {
-                Completion::Done(outcome) => context
-                    .pins
-                    .compare(context.plan, index, item, outcome)
-                    .map(Completion::Done),
-                Completion::Cancelled => Ok(Completion::Cancelled),
-            }
+            let outcome = ended?;
+            let pins = &context.pins;
+            Ok(pins.compare(context.plan, index, item, outcome)?)
         }
         Work::Check(images) => {
             begins(Stage::Inspect);
             let runtime = context.runtime(state.runtime)?;
             let platform = context.plan.policy.platform.as_deref();
             let asking = node::check(session, node, runtime, &images[item], platform, cancel);
-            let answer = guarded(Stage::Inspect, asking).await?;
-            Ok(done(answer, |held| {
-                held.map_or(Outcome::Missing, Outcome::Present)
-            }))
+            let held = guarded(Stage::Inspect, asking).await?;
+            Ok(held.map_or(Outcome::Missing, Outcome::Present))
         }
         Work::Probe(images) => {
             begins(Stage::Probe);
             let runtime = context.runtime(state.runtime)?;
             let asking = node::facts(session, node, runtime, images, cancel);
             let facts = guarded(Stage::Probe, asking).await?;
-            Ok(done(facts, |facts| Outcome::Probed(Box::new(facts))))
+            Ok(Outcome::Probed(Box::new(facts)))
         }
         Work::Exec(argv) => {
             begins(Stage::Run);
             let running = node::run(session, node, argv, &context.spool, cancel);
-            Ok(done(guarded(Stage::Run, running).await?, Outcome::Ran))
+            guarded(Stage::Run, running).await.map(Outcome::Ran)
         }
-    }
-}
-
-fn done<A, B>(ended: Completion<A>, turn: impl FnOnce(A) -> B) -> Completion<B> {
-    match ended {
-        Completion::Done(value) => Completion::Done(turn(value)),
-        Completion::Cancelled => Completion::Cancelled,
     }
 }

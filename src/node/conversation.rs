@@ -18,7 +18,10 @@ use super::frames::{Frame, Reader};
 use super::protocol::{GRACE, TAKEN_OVER, word};
 use super::request::{DetachedPull, LINE, Part, Request};
 use super::transfer::Transfer;
-use super::{ANSWER_LIMIT, Layers, STRAGGLER_LIMIT, StallPolicy};
+use super::{
+    ANSWER_LIMIT, Interrupted, Layers, STRAGGLER_LIMIT, StallPolicy, no_answer, too_long,
+    waited_too_long,
+};
 
 /// How long the node may take to end a command and clean up: the grace period, and time for a slow node.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(GRACE.as_secs() + 5);
@@ -27,13 +30,15 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_secs(5);
 /// How much of standard error is kept, and how much of a node's words is shown.
 const WORDS_KEPT: usize = 16 << 10;
 pub(super) const WORDS_SHOWN: usize = 2000;
+/// What came of a command: its output, or why it was ended: it took too long, or a pull got on too slowly.
+pub(super) type Answer = Result<CommandOutput, Failure>;
+
 /// What a wait came to.
-pub(super) enum WaitOutcome<T> {
-    This(T),
+enum Wait {
+    Output(CommandOutput),
     Cancel,
-    TimeUp,
-    /// A pull got on too slowly, and how.
-    Stalled(Failure),
+    /// It took too long, or a pull got on too slowly, and how.
+    TooLate(Failure),
 }
 
 /// What a node told, and when.
@@ -55,6 +60,8 @@ pub(super) struct Conversation<C> {
     beat: Option<Duration>,
     /// How long the node may wait for another pull of the same image; taken once it says that it does.
     turn_limit: Option<Duration>,
+    /// How long the pull may take, that wait included.
+    pull_timeout: Option<Duration>,
     /// When that wait began, while it lasts.
     waiting_since: Option<Instant>,
     /// How long it took.
@@ -72,14 +79,14 @@ pub(super) struct Conversation<C> {
 }
 
 impl<C: Channel> Conversation<C> {
-    /// Starts our program; `None` when cancelled meanwhile. Failures later on are at `stage`.
+    /// Starts our program. Failures later on are at `stage`.
     pub(super) async fn start<S: Session<Channel = C>, F: Future<Output = ()> + Send>(
         session: &mut S,
         node: &Node,
         request: &Request<'_>,
         stage: Stage,
         mut cancel: Pin<&mut F>,
-    ) -> Result<Option<Self>, Failure> {
+    ) -> Result<Self, Interrupted> {
         let values = request.values()?;
         let limit = Limit::new(ANSWER_LIMIT);
         let starting = async {
@@ -91,6 +98,7 @@ impl<C: Channel> Conversation<C> {
                 exit: None,
                 beat: request.own.as_ref().map(DetachedPull::beat),
                 turn_limit: request.own.as_ref().map(|own| own.turn_limit),
+                pull_timeout: request.own.as_ref().and_then(|own| own.timeout),
                 waiting_since: None,
                 waited: Duration::ZERO,
                 is_tied: false,
@@ -123,11 +131,11 @@ impl<C: Channel> Conversation<C> {
             () = cancel.as_mut() => {
                 // What goes on without us may have begun already, and has to be told.
                 if request.own.is_some()
-                    && let Ok(Ok(protocol)) = timeout(CLEAN_UP_LIMIT, starting).await
+                    && let Ok(Ok(mut protocol)) = timeout(CLEAN_UP_LIMIT, starting).await
                 {
                     protocol.stop().await;
                 }
-                return Ok(None);
+                return Err(Interrupted::Cancelled);
             }
             started = limit.within(starting.as_mut()) => started.unwrap_or_else(|| Err(Failure::new(
                 FailureKind::TimedOut,
@@ -139,17 +147,12 @@ impl<C: Channel> Conversation<C> {
             )))?,
         };
         protocol.stage = stage;
-        Ok(Some(protocol))
+        Ok(protocol)
     }
 
     /// Names the stage of failures from here on.
     pub(super) fn stage(&mut self, stage: Stage) {
         self.stage = stage;
-    }
-
-    /// Whether the node waits for another pull of the same image.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.waiting_since.is_some()
     }
 
     /// How long the node waited for another pull of the same image.
@@ -162,22 +165,47 @@ impl<C: Channel> Conversation<C> {
         &mut self,
         limit: Option<Duration>,
         cancel: Pin<&mut F>,
-    ) -> Result<WaitOutcome<CommandOutput>, Failure> {
+    ) -> Result<Answer, Interrupted> {
         let none = Layers::default();
         let mut nothing = Transfer::new(&none, None, StallPolicy::default(), &|_| {});
         self.watched_output(limit, &mut nothing, cancel).await
     }
 
-    /// The next command's output, within `limit` from now, and meanwhile how a pull gets on.
-    ///
-    /// A node that waits for another pull first has a limit of its own for that. No other frame moves the limit, so that a
-    /// node cannot hold the run by announcing stages for ever.
+    /// The next command's output, within `limit` from now, and meanwhile how a pull gets on. Where there is none, the
+    /// node was told to stop, and has cleaned up unless it did not answer.
     pub(super) async fn watched_output<F: Future<Output = ()> + Send>(
         &mut self,
         limit: Option<Duration>,
         transfer: &mut Transfer<'_>,
+        cancel: Pin<&mut F>,
+    ) -> Result<Answer, Interrupted> {
+        match self.wait(limit, transfer, cancel).await? {
+            Wait::Output(output) => Ok(Ok(output)),
+            Wait::Cancel => {
+                let has_stopped = self.stop().await;
+                if has_stopped || self.beat.is_none() {
+                    return Err(Interrupted::Cancelled);
+                }
+                let detail = "the node did not answer when the pull was to be cancelled";
+                Err(Failure::new(FailureKind::ConnectionLost, self.stage, detail).into())
+            }
+            Wait::TooLate(failure) => {
+                self.stop().await;
+                Ok(Err(failure))
+            }
+        }
+    }
+
+    /// Waits for the next command's output.
+    ///
+    /// A node that waits for another pull first has a limit of its own for that. No other frame moves the limit, so that a
+    /// node cannot hold the run by announcing stages for ever.
+    async fn wait<F: Future<Output = ()> + Send>(
+        &mut self,
+        limit: Option<Duration>,
+        transfer: &mut Transfer<'_>,
         mut cancel: Pin<&mut F>,
-    ) -> Result<WaitOutcome<CommandOutput>, Failure> {
+    ) -> Result<Wait, Failure> {
         let mut stragglers = None;
         // An endless limit may be beyond what the clock can count.
         let from_now = || limit.and_then(|limit| Instant::now().checked_add(limit));
@@ -192,18 +220,18 @@ impl<C: Channel> Conversation<C> {
                     let times = [deadline, transfer.stalled_at, unseen, stragglers, beat];
                     tokio::select! {
                         biased;
-                        () = cancel.as_mut() => return Ok(WaitOutcome::Cancel),
+                        () = cancel.as_mut() => return Ok(Wait::Cancel),
                         () = at(times.into_iter().flatten().min()) => {
                             let now = Instant::now();
                             let is_over = |time: Option<Instant>| time.is_some_and(|time| time <= now);
                             if is_over(deadline) {
-                                return Ok(WaitOutcome::TimeUp);
+                                return Ok(Wait::TooLate(self.time_up()));
                             }
                             if is_over(transfer.stalled_at) {
-                                return Ok(WaitOutcome::Stalled(transfer.stalled()));
+                                return Ok(Wait::TooLate(transfer.stalled()));
                             }
                             if is_over(unseen) {
-                                return Ok(WaitOutcome::Stalled(transfer.unseen()));
+                                return Ok(Wait::TooLate(transfer.unseen()));
                             }
                             if is_over(stragglers) {
                                 stragglers = None;
@@ -223,12 +251,12 @@ impl<C: Channel> Conversation<C> {
             match frame {
                 Frame::Output(output) => {
                     transfer.end();
-                    return Ok(WaitOutcome::This(output));
+                    return Ok(Wait::Output(output));
                 }
                 Frame::Ran(output) => {
                     let exit = output.exit.clone();
                     self.spooled = Some(output);
-                    return Ok(WaitOutcome::This(CommandOutput {
+                    return Ok(Wait::Output(CommandOutput {
                         exit,
                         stdout: Vec::new(),
                         stderr: Vec::new(),
@@ -246,7 +274,7 @@ impl<C: Channel> Conversation<C> {
                 Frame::ProgressAvailable => transfer.begin(),
                 Frame::Progress(parts) => {
                     if let Err(stalled) = transfer.progress(parts) {
-                        return Ok(WaitOutcome::Stalled(stalled));
+                        return Ok(Wait::TooLate(stalled));
                     }
                 }
                 Frame::Manifest(json) => transfer.manifest(&json),
@@ -290,6 +318,16 @@ impl<C: Channel> Conversation<C> {
         }
     }
 
+    /// What it means that a limit has passed.
+    fn time_up(&self) -> Failure {
+        match self.stage {
+            _ if self.waiting_since.is_some() => waited_too_long(self.pull_timeout),
+            // Without a limit, the one of the wait has passed.
+            Stage::Pull => too_long(self.pull_timeout.unwrap_or_default()),
+            stage => no_answer(stage),
+        }
+    }
+
     /// Waits until the node has cleaned up. All that matters is known by now, so nothing here is a failure. Returns
     /// whether the node said that it has.
     pub(super) async fn finish(&mut self) -> bool {
@@ -321,7 +359,7 @@ impl<C: Channel> Conversation<C> {
     }
 
     /// Ends what runs and waits until the node has cleaned up, but not for ever. Returns whether it has.
-    pub(super) async fn stop(mut self) -> bool {
+    pub(super) async fn stop(&mut self) -> bool {
         let stopping = timeout(CLEAN_UP_LIMIT, async {
             self.say(word::CANCEL).await.is_ok() && self.finish().await
         });

@@ -8,9 +8,9 @@ use crate::model::text::truncate_bytes;
 use crate::model::{ClockOffset, CommandOutput, Failure, Image, Node, NodeFacts, Stage};
 use crate::ports::{Runtime, Session};
 
-use super::conversation::{Conversation, NodeOutput, WaitOutcome};
+use super::conversation::{Conversation, NodeOutput};
 use super::request::{Action, Request};
-use super::{ANSWER_LIMIT, Completion, no_answer};
+use super::{ANSWER_LIMIT, Interrupted};
 
 /// The longest word of a node about itself.
 const WORD: usize = 200;
@@ -18,14 +18,14 @@ const WORD: usize = 200;
 /// Asks the node about itself, its runtime, and which of the images it holds. Changes nothing.
 ///
 /// # Errors
-/// A [`Failure`] at stage start, probe or inspect.
+/// Cancelled, or a [`Failure`] at stage start, probe or inspect.
 pub async fn facts<S: Session>(
     session: &mut S,
     node: &Node,
     runtime: &dyn Runtime,
     images: &[Image],
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Completion<NodeFacts>, Failure> {
+) -> Result<NodeFacts, Interrupted> {
     let mut cancel = pin!(cancel);
     let endpoint = node.endpoint.as_deref();
     let mut commands = vec![runtime.data_dir(endpoint)];
@@ -34,26 +34,18 @@ pub async fn facts<S: Session>(
     let asked = commands.len();
     let request = Request::new(Action::Facts, commands);
     let start = Conversation::start(session, node, &request, Stage::Probe, cancel.as_mut());
-    let Some(mut protocol) = start.await? else {
-        return Ok(Completion::Cancelled);
-    };
+    let mut protocol = start.await?;
     let mut answers: Vec<CommandOutput> = Vec::with_capacity(asked);
     while answers.len() < asked {
-        match protocol.output(Some(ANSWER_LIMIT), cancel.as_mut()).await? {
-            WaitOutcome::This(output) => answers.push(output),
-            WaitOutcome::Cancel => {
-                protocol.stop().await;
-                return Ok(Completion::Cancelled);
-            }
-            WaitOutcome::TimeUp | WaitOutcome::Stalled(_) => {
-                protocol.stop().await;
-                return Err(no_answer(Stage::Probe));
-            }
-        }
+        answers.push(
+            protocol
+                .output(Some(ANSWER_LIMIT), cancel.as_mut())
+                .await??,
+        );
     }
     protocol.finish().await;
     let [root, version, socket, held @ ..] = &answers[..] else {
-        return Err(protocol.broken(&"an answer is missing"));
+        return Err(protocol.broken(&"an answer is missing").into());
     };
     let description = runtime.read_description([root, version, socket])?;
     let host = protocol.host.as_ref().and_then(read_host);
@@ -68,8 +60,8 @@ pub async fn facts<S: Session>(
         .iter()
         .zip(held)
         .map(|(image, output)| runtime.read_inspect(image, output, Stage::Inspect))
-        .collect::<Result<_, _>>()?;
-    Ok(Completion::Done(NodeFacts {
+        .collect::<Result<_, Failure>>()?;
+    Ok(NodeFacts {
         os,
         architecture,
         system,
@@ -79,7 +71,7 @@ pub async fn facts<S: Session>(
         root,
         free,
         images,
-    }))
+    })
 }
 
 /// `SECONDS.NANOSECONDS KERNEL MACHINE SYSTEM`.

@@ -24,22 +24,38 @@ use crate::model::{
     CommandOutput, ExecOutput, Failure, FailureKind, Image, Layer, LocalImage, Node, Outcome,
     PullWhen, RuntimeKind, Spool, Stage,
 };
-use crate::ports::{NodeCommand, PullRequest, Runtime, Session};
+use crate::ports::{Channel, NodeCommand, PullRequest, Runtime, Session};
 
-use conversation::{Conversation, WaitOutcome};
+use conversation::Conversation;
 pub use facts::facts;
 pub use protocol::word;
 use request::{Action, Request};
 use transfer::Transfer;
 pub use transfer::{BytesTransferred, Layers, StallPolicy};
 
-/// What a call into the node came to.
+/// Why a call into a node came to no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Completion<T> {
-    /// It ran to its end.
-    Done(T),
+pub enum Interrupted {
     /// `cancel` resolved first: the node was told and has cleaned up, or did not answer within 10 s.
     Cancelled,
+    /// It failed.
+    Failed(Failure),
+}
+
+impl Interrupted {
+    /// The failure; `None` when it was cancelled.
+    pub fn failed(self) -> Option<Failure> {
+        match self {
+            Self::Cancelled => None,
+            Self::Failed(failure) => Some(failure),
+        }
+    }
+}
+
+impl From<Failure> for Interrupted {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 /// How a pull gets on.
@@ -88,13 +104,13 @@ const STRAGGLER_LIMIT: Duration = Duration::from_secs(2);
 /// [`RuntimeKind::ALL`] that answers is taken.
 ///
 /// # Errors
-/// The most telling [`Failure`] of the runtimes, or one at stage start.
+/// Cancelled, or the most telling [`Failure`] of the runtimes, or one at stage start.
 pub async fn probe<S: Session>(
     session: &mut S,
     node: &Node,
     runtimes: &[&dyn Runtime],
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Completion<RuntimeKind>, Failure> {
+) -> Result<RuntimeKind, Interrupted> {
     let mut cancel = pin!(cancel);
     let mut asked: Vec<&dyn Runtime> = runtimes
         .iter()
@@ -106,37 +122,28 @@ pub async fn probe<S: Session>(
     let commands = asked.iter().map(|r| r.version(endpoint)).collect();
     let request = Request::new(Action::Ask, commands);
 
-    let Some(mut protocol) =
-        Conversation::start(session, node, &request, Stage::Probe, cancel.as_mut()).await?
-    else {
-        return Ok(Completion::Cancelled);
-    };
+    let mut protocol =
+        Conversation::start(session, node, &request, Stage::Probe, cancel.as_mut()).await?;
     let mut answers = Vec::with_capacity(asked.len());
     for runtime in &asked {
-        match protocol.output(Some(ANSWER_LIMIT), cancel.as_mut()).await? {
-            WaitOutcome::This(output) => {
-                let answer = runtime.check_alive(&output).map(|_| runtime.kind());
-                let found = answer.is_ok();
-                answers.push(answer);
-                // Whoever is not asked yet cannot change the choice.
-                if found && answers.len() < asked.len() {
-                    protocol.stop().await;
-                    return choose(&asked, answers).map(Completion::Done);
-                }
+        let output = match protocol.output(Some(ANSWER_LIMIT), cancel.as_mut()).await? {
+            Ok(output) => output,
+            Err(too_late) => {
+                answers.push(Err(too_late));
+                return Ok(choose(&asked, answers)?);
             }
-            WaitOutcome::Cancel => {
-                protocol.stop().await;
-                return Ok(Completion::Cancelled);
-            }
-            WaitOutcome::TimeUp | WaitOutcome::Stalled(_) => {
-                answers.push(Err(no_answer(Stage::Probe)));
-                protocol.stop().await;
-                return choose(&asked, answers).map(Completion::Done);
-            }
+        };
+        let answer = runtime.check_alive(&output).map(|_| runtime.kind());
+        let found = answer.is_ok();
+        answers.push(answer);
+        // Whoever is not asked yet cannot change the choice.
+        if found && answers.len() < asked.len() {
+            protocol.stop().await;
+            return Ok(choose(&asked, answers)?);
         }
     }
     protocol.finish().await;
-    choose(&asked, answers).map(Completion::Done)
+    Ok(choose(&asked, answers)?)
 }
 
 /// Pulls the image unless the node holds it, and looks afterwards whether it really does.
@@ -147,14 +154,14 @@ pub async fn probe<S: Session>(
 /// The outcome is [`Outcome::Pulled`] or [`Outcome::Present`].
 ///
 /// # Errors
-/// A [`Failure`] at stage start, inspect, pull or verify.
+/// Cancelled, or a [`Failure`] at stage start, inspect, pull or verify.
 pub async fn pull<S: Session>(
     session: &mut S,
     node: &Node,
     job: &PullJob<'_>,
     progress: &(dyn Fn(Progress) + Send + Sync),
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Completion<Outcome>, Failure> {
+) -> Result<Outcome, Interrupted> {
     let mut cancel = pin!(cancel);
     if let Some(ended) = pull_when(session, node, job, job.when, progress, cancel.as_mut()).await? {
         return Ok(ended);
@@ -162,7 +169,7 @@ pub async fn pull<S: Session>(
     // The tag holds an image for another platform: only the registry has the one that was asked for.
     let always = PullWhen::Always;
     let ended = pull_when(session, node, job, always, progress, cancel.as_mut()).await?;
-    ended.ok_or_else(|| contradiction(Stage::Inspect))
+    Ok(ended.ok_or_else(|| contradiction(Stage::Inspect))?)
 }
 
 /// One pull, as `when` says. `None` where nothing was pulled and the image that is there is for another platform.
@@ -173,7 +180,7 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
     when: PullWhen,
     progress: &(dyn Fn(Progress) + Send + Sync),
     mut cancel: Pin<&mut F>,
-) -> Result<Option<Completion<Outcome>>, Failure> {
+) -> Result<Option<Outcome>, Interrupted> {
     let (runtime, image) = (job.runtime, job.request.image);
     let mut commands = vec![
         runtime.inspect(image, job.request.endpoint),
@@ -184,53 +191,24 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
     let transferred = |bytes| progress(Progress::BytesTransferred(bytes));
     let mut transfer = Transfer::new(job.arrived, job.layers, job.patience, &transferred);
     let request = Request::pull(job, when, node, commands);
-    let Some(mut protocol) =
-        Conversation::start(session, node, &request, Stage::Inspect, cancel.as_mut()).await?
-    else {
-        return Ok(Some(Completion::Cancelled));
-    };
+    let mut protocol =
+        Conversation::start(session, node, &request, Stage::Inspect, cancel.as_mut()).await?;
 
-    /// One command of the pull: its stage announced, its output, or an early end of the whole call.
-    macro_rules! step {
-        ($stage:expr, $limit:expr) => {{
-            progress(Progress::Stage($stage));
-            protocol.stage($stage);
-            match protocol
-                .watched_output($limit, &mut transfer, cancel.as_mut())
-                .await?
-            {
-                WaitOutcome::This(output) => output,
-                WaitOutcome::Cancel => {
-                    if protocol.stop().await {
-                        return Ok(Some(Completion::Cancelled));
-                    }
-                    let detail = "the node did not answer when the pull was to be cancelled";
-                    return Err(Failure::new(FailureKind::ConnectionLost, $stage, detail));
-                }
-                WaitOutcome::Stalled(failure) => {
-                    protocol.stop().await;
-                    return Err(failure);
-                }
-                WaitOutcome::TimeUp => {
-                    let is_waiting = protocol.is_waiting();
-                    protocol.stop().await;
-                    return Err(match ($stage, $limit) {
-                        _ if is_waiting => waited_too_long(job.timeout),
-                        (Stage::Pull, Some(_)) => too_long(job.timeout.unwrap_or_default()),
-                        (stage, _) => no_answer(stage),
-                    });
-                }
-            }
-        }};
-    }
-
-    let inspected = step!(Stage::Inspect, Some(ANSWER_LIMIT));
+    let inspected = step(
+        &mut protocol,
+        Stage::Inspect,
+        Some(ANSWER_LIMIT),
+        &mut transfer,
+        progress,
+        cancel.as_mut(),
+    )
+    .await?;
     let before = match runtime.read_inspect(image, &inspected, Stage::Inspect) {
         Ok(before) => before,
         Err(failure) => {
             // The node cannot tell this from a missing image and goes on to pull.
             protocol.stop().await;
-            return Err(failure);
+            return Err(failure.into());
         }
     };
     if when == PullWhen::Missing && inspected.success() {
@@ -240,24 +218,37 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
             return Ok(None);
         }
         let held = expected(&job.request, held, Stage::Inspect)?;
-        return Ok(Some(Completion::Done(Outcome::Present(held))));
+        return Ok(Some(Outcome::Present(held)));
     }
 
     let left = job
         .timeout
         .map(|limit| limit.saturating_sub(protocol.waited()));
-    let pulled = step!(Stage::Pull, left);
+    let pulled = step(
+        &mut protocol,
+        Stage::Pull,
+        left,
+        &mut transfer,
+        progress,
+        cancel.as_mut(),
+    )
+    .await?;
     if !pulled.success() {
         protocol.finish().await;
         runtime.read_pull(image, &pulled)?;
-        return Err(Failure::new(
-            FailureKind::Unknown,
-            Stage::Pull,
-            "the pull failed, and the runtime did not say why",
-        ));
+        let detail = "the pull failed, and the runtime did not say why";
+        return Err(Failure::new(FailureKind::Unknown, Stage::Pull, detail).into());
     }
 
-    let verified = step!(Stage::Verify, Some(ANSWER_LIMIT));
+    let verified = step(
+        &mut protocol,
+        Stage::Verify,
+        Some(ANSWER_LIMIT),
+        &mut transfer,
+        progress,
+        cancel,
+    )
+    .await?;
     protocol.finish().await;
     runtime.read_pull(image, &pulled)?;
     let held = runtime
@@ -276,17 +267,31 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
             && before.digest == held.digest
             && before.image_id == held.image_id
     });
-    Ok(Some(Completion::Done(if unchanged {
-        Outcome::Present(held)
-    } else {
-        Outcome::Pulled(held)
-    })))
+    Ok(Some(match unchanged {
+        true => Outcome::Present(held),
+        false => Outcome::Pulled(held),
+    }))
+}
+
+/// One command of a pull: its stage announced, and its output.
+async fn step<C: Channel, F: Future<Output = ()> + Send>(
+    protocol: &mut Conversation<C>,
+    stage: Stage,
+    limit: Option<Duration>,
+    transfer: &mut Transfer<'_>,
+    progress: &(dyn Fn(Progress) + Send + Sync),
+    cancel: Pin<&mut F>,
+) -> Result<CommandOutput, Interrupted> {
+    progress(Progress::Stage(stage));
+    protocol.stage(stage);
+    let answer = protocol.watched_output(limit, transfer, cancel).await?;
+    Ok(answer?)
 }
 
 /// Asks whether the node holds the image, and changes nothing.
 ///
 /// # Errors
-/// A [`Failure`] at stage start or inspect, also when the image is for another platform than `platform`.
+/// Cancelled, or a [`Failure`] at stage start or inspect, also when the image is for another platform than `platform`.
 pub async fn check<S: Session>(
     session: &mut S,
     node: &Node,
@@ -294,7 +299,7 @@ pub async fn check<S: Session>(
     image: &Image,
     platform: Option<&str>,
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Completion<Option<LocalImage>>, Failure> {
+) -> Result<Option<LocalImage>, Interrupted> {
     let command = runtime.inspect(image, node.endpoint.as_deref());
     let request = Request::new(Action::Ask, vec![command]);
     let asked = one_command(
@@ -305,16 +310,12 @@ pub async fn check<S: Session>(
         Some(ANSWER_LIMIT),
         cancel,
     );
-    match asked.await? {
-        Completion::Done((output, _)) => {
-            let held = runtime.read_inspect(image, &output, Stage::Inspect)?;
-            if let Some(held) = &held {
-                suits(held, platform, Stage::Inspect)?;
-            }
-            Ok(Completion::Done(held))
-        }
-        Completion::Cancelled => Ok(Completion::Cancelled),
+    let (output, _) = asked.await?;
+    let held = runtime.read_inspect(image, &output, Stage::Inspect)?;
+    if let Some(held) = &held {
+        suits(held, platform, Stage::Inspect)?;
     }
+    Ok(held)
 }
 
 /// Runs the operator's command as it stands, without a shell in between and without input.
@@ -322,14 +323,14 @@ pub async fn check<S: Session>(
 /// What it prints goes to `spool`, of each stream as much as the spool's share; the node drops the rest.
 ///
 /// # Errors
-/// A [`Failure`] at stage start or run; a command that fails is no failure here.
+/// Cancelled, or a [`Failure`] at stage start or run; a command that fails is no failure here.
 pub async fn run<S: Session>(
     session: &mut S,
     node: &Node,
     argv: &[String],
     spool: &Arc<Spool>,
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Completion<ExecOutput>, Failure> {
+) -> Result<ExecOutput, Interrupted> {
     let command = NodeCommand {
         argv: argv.iter().map(String::as_str).collect(),
         environment: Vec::new(),
@@ -337,13 +338,9 @@ pub async fn run<S: Session>(
         stdin: b"",
     };
     let request = Request::run(command, spool);
-    let ended = one_command(session, node, &request, Stage::Run, None, cancel).await?;
-    Ok(match ended {
-        Completion::Done((output, spooled)) => {
-            Completion::Done(spooled.unwrap_or_else(|| output.into()))
-        }
-        Completion::Cancelled => Completion::Cancelled,
-    })
+    let running = one_command(session, node, &request, Stage::Run, None, cancel);
+    let (output, spooled) = running.await?;
+    Ok(spooled.unwrap_or_else(|| output.into()))
 }
 
 /// A request of one command, from start to end: its output, or what the spool has of it.
@@ -354,27 +351,12 @@ async fn one_command<S: Session>(
     stage: Stage,
     limit: Option<Duration>,
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Completion<(CommandOutput, Option<ExecOutput>)>, Failure> {
+) -> Result<(CommandOutput, Option<ExecOutput>), Interrupted> {
     let mut cancel = pin!(cancel);
-    let Some(mut protocol) =
-        Conversation::start(session, node, request, stage, cancel.as_mut()).await?
-    else {
-        return Ok(Completion::Cancelled);
-    };
-    match protocol.output(limit, cancel.as_mut()).await? {
-        WaitOutcome::This(output) => {
-            protocol.finish().await;
-            Ok(Completion::Done((output, protocol.spooled)))
-        }
-        WaitOutcome::Cancel => {
-            protocol.stop().await;
-            Ok(Completion::Cancelled)
-        }
-        WaitOutcome::TimeUp | WaitOutcome::Stalled(_) => {
-            protocol.stop().await;
-            Err(no_answer(stage))
-        }
-    }
+    let mut protocol = Conversation::start(session, node, request, stage, cancel.as_mut()).await?;
+    let output = protocol.output(limit, cancel.as_mut()).await??;
+    protocol.finish().await;
+    Ok((output, protocol.spooled))
 }
 
 /// The first runtime that answered, else the failure that tells most.

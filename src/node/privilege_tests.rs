@@ -189,6 +189,8 @@ async fn becomes_root(session: &mut Sudo, node: &Node) -> Failure {
     run(session, node, &argv, &Arc::default(), pending())
         .await
         .unwrap_err()
+        .failed()
+        .unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -362,7 +364,9 @@ async fn whatever_sudo_does_the_password_is_sent_to_our_prompt_alone_and_once() 
         let argv = ["true".to_string()];
         let failure = run(&mut session, &node, &argv, &Arc::default(), pending())
             .await
-            .unwrap_err();
+            .unwrap_err()
+            .failed()
+            .unwrap();
         assert_eq!(
             (failure.kind, failure.stage),
             (kind, Stage::Start),

@@ -122,6 +122,8 @@ pub(super) struct DetachedPull {
     pub(super) lease: Duration,
     /// How long it may wait for another pull of the same image. The node is not trusted with it.
     pub(super) turn_limit: Duration,
+    /// How long the pull may take, that wait included.
+    pub(super) timeout: Option<Duration>,
     /// Whether a login may be put on a disk.
     pub(super) disk_credentials: bool,
 }
@@ -182,6 +184,7 @@ impl<'a> Request<'a> {
                 turn: fingerprint(&what),
                 lease: job.lease,
                 turn_limit: job.timeout.unwrap_or(TURN_LIMIT),
+                timeout: job.timeout,
                 disk_credentials: job.disk_credentials,
             }),
             spool: None,

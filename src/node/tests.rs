@@ -48,7 +48,7 @@ const MISSING: Pulling = Pulling {
     image: IMAGE,
 };
 
-type Pull = Result<Completion<Outcome>, Failure>;
+type Pull = Result<Outcome, Interrupted>;
 
 async fn pull_once(
     peer: &Peer,
@@ -97,13 +97,13 @@ fn held() -> LocalImage {
 async fn a_missing_image_is_inspected_pulled_and_verified_over_one_channel() {
     let peer = Peer::new();
     let (ended, stages) = pull_once(&peer, MISSING, pending()).await;
-    assert_eq!(ended, Ok(Completion::Done(Outcome::Pulled(held()))));
+    assert_eq!(ended, Ok(Outcome::Pulled(held())));
     assert_eq!(stages, [Stage::Inspect, Stage::Pull, Stage::Verify]);
     let counts = peer.counts("n1");
     assert_eq!((counts.channels, counts.pulls, counts.pulling), (1, 1, 0));
 
     let (ended, stages) = pull_once(&peer, MISSING, pending()).await;
-    assert_eq!(ended, Ok(Completion::Done(Outcome::Present(held()))));
+    assert_eq!(ended, Ok(Outcome::Present(held())));
     assert_eq!(stages, [Stage::Inspect]);
     assert_eq!(peer.counts("n1").pulls, 1);
 }
@@ -117,7 +117,7 @@ async fn an_image_that_always_changes_nothing_is_present() {
         ..MISSING
     };
     let (ended, stages) = pull_once(&peer, always, pending()).await;
-    assert_eq!(ended, Ok(Completion::Done(Outcome::Present(held()))));
+    assert_eq!(ended, Ok(Outcome::Present(held())));
     assert_eq!(stages, [Stage::Inspect, Stage::Pull, Stage::Verify]);
 }
 
@@ -127,7 +127,7 @@ async fn a_failing_pull_is_classified_by_its_runtime() {
     peer.node("n1")
         .image(IMAGE, [Step::fails(SECOND, FailureKind::RateLimited)]);
     let (ended, stages) = pull_once(&peer, MISSING, pending()).await;
-    let failure = ended.unwrap_err();
+    let failure = ended.unwrap_err().failed().unwrap();
     assert_eq!(
         (failure.kind, failure.stage),
         (FailureKind::RateLimited, Stage::Pull)
@@ -144,7 +144,12 @@ async fn a_hanging_pull_is_timed_out_and_the_node_is_told() {
         ..MISSING
     };
     let began = Instant::now();
-    let failure = pull_once(&peer, limited, pending()).await.0.unwrap_err();
+    let failure = pull_once(&peer, limited, pending())
+        .await
+        .0
+        .unwrap_err()
+        .failed()
+        .unwrap();
     assert_eq!(
         (failure.kind, failure.stage),
         (FailureKind::TimedOut, Stage::Pull)
@@ -163,9 +168,12 @@ async fn a_cancelled_pull_ends_at_once_and_a_deaf_node_is_given_up_after_ten_sec
         let began = Instant::now();
         let (ended, _) = pull_once(&peer, MISSING, sleep(5 * SECOND)).await;
         match patience {
-            0 => assert_eq!(ended, Ok(Completion::Cancelled)),
+            0 => assert_eq!(ended, Err(Interrupted::Cancelled)),
             // It may go on there.
-            _ => assert_eq!(ended.unwrap_err().kind, FailureKind::ConnectionLost),
+            _ => assert_eq!(
+                ended.unwrap_err().failed().unwrap().kind,
+                FailureKind::ConnectionLost
+            ),
         }
         assert_eq!(began.elapsed(), (5 + patience) * SECOND);
         assert_eq!(peer.counts("n1").cancels, 1);
@@ -176,7 +184,7 @@ async fn a_cancelled_pull_ends_at_once_and_a_deaf_node_is_given_up_after_ten_sec
 async fn what_is_cancelled_before_it_starts_never_pulls() {
     let peer = Peer::new();
     let (ended, stages) = pull_once(&peer, MISSING, ready(())).await;
-    assert_eq!(ended, Ok(Completion::Cancelled));
+    assert_eq!(ended, Err(Interrupted::Cancelled));
     assert_eq!((stages.len(), peer.counts("n1").pulls), (0, 0));
 }
 
@@ -184,7 +192,12 @@ async fn what_is_cancelled_before_it_starts_never_pulls() {
 async fn a_connection_lost_in_the_pull_says_so_at_that_stage() {
     let peer = Peer::new();
     peer.node("n1").image(IMAGE, [Step::Lost(SECOND)]);
-    let failure = pull_once(&peer, MISSING, pending()).await.0.unwrap_err();
+    let failure = pull_once(&peer, MISSING, pending())
+        .await
+        .0
+        .unwrap_err()
+        .failed()
+        .unwrap();
     assert_eq!(
         (failure.kind, failure.stage),
         (FailureKind::ConnectionLost, Stage::Pull)
@@ -211,24 +224,18 @@ async fn a_probe_prefers_crictl_and_tells_the_most_when_nothing_answers() {
         probe(&mut session, node, &[&DOCKER, &CRICTL], pending()).await
     };
     let peer = Peer::new();
-    assert_eq!(
-        ask(&peer, &node()).await,
-        Ok(Completion::Done(RuntimeKind::Crictl))
-    );
+    assert_eq!(ask(&peer, &node()).await, Ok(RuntimeKind::Crictl));
     peer.node("n1").probes(RuntimeKind::Docker);
-    assert_eq!(
-        ask(&peer, &node()).await,
-        Ok(Completion::Done(RuntimeKind::Docker))
-    );
+    assert_eq!(ask(&peer, &node()).await, Ok(RuntimeKind::Docker));
     peer.node("n1").no_runtime();
-    let failure = ask(&peer, &node()).await.unwrap_err();
+    let failure = ask(&peer, &node()).await.unwrap_err().failed().unwrap();
     assert_eq!(failure.kind, FailureKind::RuntimeMissing);
     assert_eq!(
         failure.detail,
         "looked for crictl and docker and found none"
     );
     peer.node("n1").probe_takes(100 * SECOND);
-    let failure = ask(&peer, &node()).await.unwrap_err();
+    let failure = ask(&peer, &node()).await.unwrap_err().failed().unwrap();
     assert_eq!(
         (failure.kind, failure.stage),
         (FailureKind::RuntimeDown, Stage::Probe)
@@ -243,7 +250,7 @@ async fn facts_come_in_one_call_with_the_images_that_are_there() {
     let mut session = peer.connect(&node(), &|_| {}).await.unwrap();
     let images = [IMAGE.parse().unwrap(), "other:v1".parse().unwrap()];
     let asked = facts(&mut session, &node(), &DOCKER, &images, pending()).await;
-    let Ok(Completion::Done(facts)) = asked else {
+    let Ok(facts) = asked else {
         panic!("no facts");
     };
     let words = [&facts.os, &facts.architecture, &facts.system, &facts.root];
@@ -257,7 +264,7 @@ async fn facts_come_in_one_call_with_the_images_that_are_there() {
 
     peer.node("n1").no_runtime();
     let asked = super::facts(&mut session, &node(), &DOCKER, &[], pending()).await;
-    let failure = asked.unwrap_err();
+    let failure = asked.unwrap_err().failed().unwrap();
     assert_eq!(
         (failure.kind, failure.stage),
         (FailureKind::RuntimeMissing, Stage::Probe)
@@ -277,10 +284,10 @@ async fn check_tells_what_is_held_and_run_what_was_printed() {
     let mut session = peer.connect(&node(), &|_| {}).await.unwrap();
     let image = IMAGE.parse().unwrap();
     let ended = check(&mut session, &node(), &DOCKER, &image, None, pending()).await;
-    assert_eq!(ended, Ok(Completion::Done(None)));
+    assert_eq!(ended, Ok(None));
     peer.node("n1").image(IMAGE, [Step::Present]);
     let ended = check(&mut session, &node(), &DOCKER, &image, None, pending()).await;
-    assert_eq!(ended, Ok(Completion::Done(Some(held()))));
+    assert_eq!(ended, Ok(Some(held())));
     let ended = run(
         &mut session,
         &node(),
@@ -289,7 +296,7 @@ async fn check_tells_what_is_held_and_run_what_was_printed() {
         pending(),
     )
     .await;
-    assert_eq!(ended, Ok(Completion::Done(output.into())));
+    assert_eq!(ended, Ok(output.into()));
     assert_eq!(peer.counts("n1").channels, 3);
 }
 
@@ -481,7 +488,7 @@ async fn a_node_cannot_hold_a_pull_by_announcing_stages() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_for_another_pull_counts_against_the_limit_of_a_pull() {
     let (ended, took) = announced(&["hello", "stage turn"], Some(20 * SECOND)).await;
-    let failure = ended.unwrap_err();
+    let failure = ended.unwrap_err().failed().unwrap();
     assert_eq!(failure.kind, FailureKind::TimedOut);
     assert!(
         failure
@@ -495,13 +502,13 @@ async fn a_wait_for_another_pull_counts_against_the_limit_of_a_pull() {
     lines.extend(["stage turn"; 15]);
     lines.extend(["stage inspect", "output 1 0 0 0", "stage pull"]);
     let (ended, took) = announced(&lines, Some(20 * SECOND)).await;
-    let failure = ended.unwrap_err();
+    let failure = ended.unwrap_err().failed().unwrap();
     assert!(failure.detail.contains("not done within 20s"), "{failure}");
     assert!(took < 27 * SECOND, "{took:?}");
 
     // A wait that ends in time leaves inspecting its own limit, and a second one gets none.
     let (ended, _) = announced(&["hello", "stage turn"], None).await;
-    let failure = ended.unwrap_err();
+    let failure = ended.unwrap_err().failed().unwrap();
     assert!(failure.detail.starts_with("waited 1h for"), "{failure}");
 }
 
@@ -571,7 +578,9 @@ async fn a_channel_that_closes_early_tells_by_what_it_said() {
             pending(),
         )
         .await
-        .unwrap_err();
+        .unwrap_err()
+        .failed()
+        .unwrap();
         assert_eq!((failure.kind, failure.stage), (kind, stage), "{told}");
         assert!(failure.detail.contains(words), "{failure}");
     }

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::time::{Duration, Instant};
 
 use prepull::model::{FailureKind, Layer, Secret};
-use prepull::node::Completion;
+use prepull::node::Interrupted;
 
 use super::runtime::FakeRuntime;
 use super::scenarios::{How, MINUTE, assert_pulled, docker_with, hostile, pull, pull_how, told_by};
@@ -142,7 +142,7 @@ pub async fn a_client_that_ignores_signals_is_ended_at_once(shells: &Shells) {
             cancelled.get_or_init(Instant::now);
         };
         let ended = pull(&place, &asked("POST / HTTP/1.1\r\n\r\n"), None, cancel).await;
-        assert_eq!(ended, Ok(Completion::Cancelled), "{shells:?}");
+        assert_eq!(ended, Err(Interrupted::Cancelled), "{shells:?}");
         // A busy machine gets more than the 2 s that it should take, but less than the 5 s of an operator's command.
         let took = cancelled.get().unwrap().elapsed();
         assert!(took < Duration::from_secs(4), "{shells:?}: {took:?}");
@@ -241,7 +241,7 @@ say '{"errorDetail":{"message":"the last word"}}'
     );
     let runtime = asked("POST / HTTP/1.1\r\n\r\n");
     let ended = pull_how(how(Some(MINUTE)), &place, &runtime, &|_| {}, pending()).await;
-    let failure = ended.unwrap_err();
+    let failure = ended.unwrap_err().failed().unwrap();
     assert_eq!(failure.kind, FailureKind::RegistryAuth, "{failure}");
     place.assert_clean().await;
 

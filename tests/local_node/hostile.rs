@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use prepull::model::{ExitStatus, FailureKind, RuntimeKind};
-use prepull::node::{self as call, Completion};
+use prepull::node as call;
 
 use super::runtime::FakeRuntime;
 use super::scenarios::{
@@ -197,10 +197,7 @@ pub async fn a_fifo_in_place_of_a_file_holds_nothing(shells: &Shells) {
     let both = async { tokio::join!(first, second) };
     let (first, second) = tokio::time::timeout(2 * MINUTE, both).await.unwrap();
     assert_pulled(&first, shells);
-    assert!(
-        matches!(second, Ok(Completion::Done(_))),
-        "{shells:?}: {second:?}"
-    );
+    assert!(matches!(second, Ok(_)), "{shells:?}: {second:?}");
     place.assert_clean().await;
 }
 
@@ -292,7 +289,7 @@ pub async fn a_wait_for_another_pull_has_a_limit(shells: &Shells) {
     };
     let (first, second) = tokio::join!(first, second);
     assert_pulled(&first, shells);
-    let failure = second.unwrap_err();
+    let failure = second.unwrap_err().failed().unwrap();
     assert_eq!(failure.kind, FailureKind::TimedOut, "{failure}");
     assert!(
         failure.detail.contains("another pull of the same image"),
@@ -321,7 +318,7 @@ pub async fn a_cancelled_question_ends_at_once(shells: &Shells) {
     for _ in 0..30 {
         let mut session = place.session();
         let asked = call::probe(&mut session, &node(false), &[&docker, &crictl], pending()).await;
-        assert_eq!(asked, Ok(Completion::Done(RuntimeKind::Crictl)));
+        assert_eq!(asked, Ok(RuntimeKind::Crictl));
         assert_eq!(place.text("fake/slept"), "", "it waited for its own force");
     }
     place.assert_clean().await;
@@ -367,7 +364,7 @@ pub async fn a_supervisor_that_cannot_end_is_ended(shells: &Shells) {
         signal(place.supervisor(), "STOP");
     };
     let ended = pull(&place, &runtime, None, cancel).await;
-    assert!(!matches!(ended, Ok(Completion::Done(_))), "{ended:?}");
+    assert!(!matches!(ended, Ok(_)), "{ended:?}");
     until("it leaves something", || place.processes().is_empty()).await;
     place.assert_clean().await;
 }

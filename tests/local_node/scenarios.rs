@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use futures::future::LocalBoxFuture;
 use prepull::model::{
-    CommandOutput, ExitStatus, Failure, FailureKind, Layer, Outcome, PullWhen, RuntimeKind, Secret,
-    Stage,
+    CommandOutput, ExitStatus, FailureKind, Layer, Outcome, PullWhen, RuntimeKind, Secret, Stage,
 };
 use prepull::node::{
-    self as call, BytesTransferred, Completion, Layers, Progress, PullJob, StallPolicy,
+    self as call, BytesTransferred, Interrupted, Layers, Progress, PullJob, StallPolicy,
 };
 use prepull::ports::PullRequest;
 
@@ -33,7 +32,7 @@ pub async fn pull(
     runtime: &FakeRuntime,
     timeout: Option<Duration>,
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Completion<Outcome>, Failure> {
+) -> Result<Outcome, Interrupted> {
     let lease = Duration::from_secs(600);
     pull_of("test", lease, place, runtime, timeout, cancel).await
 }
@@ -46,7 +45,7 @@ pub async fn pull_of(
     runtime: &FakeRuntime,
     timeout: Option<Duration>,
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Completion<Outcome>, Failure> {
+) -> Result<Outcome, Interrupted> {
     let how = How {
         pull_token,
         lease,
@@ -87,7 +86,7 @@ pub(super) async fn pull_how(
     runtime: &FakeRuntime,
     progress: &(dyn Fn(Progress) + Send + Sync),
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Completion<Outcome>, Failure> {
+) -> Result<Outcome, Interrupted> {
     let arrived = Layers::default();
     pull_counted(how, None, &arrived, place, runtime, progress, cancel).await
 }
@@ -101,7 +100,7 @@ pub(super) async fn pull_counted(
     runtime: &FakeRuntime,
     progress: &(dyn Fn(Progress) + Send + Sync),
     cancel: impl Future<Output = ()> + Send,
-) -> Result<Completion<Outcome>, Failure> {
+) -> Result<Outcome, Interrupted> {
     // Each place is a node of its own, on a machine that they share.
     let own = place.folder.path().display().to_string();
     let mark = format!("{} {own}", how.pull_token);
@@ -149,7 +148,7 @@ pub(super) async fn run(place: &Place, argv: &[&str]) -> CommandOutput {
     )
     .await
     {
-        Ok(Completion::Done(output)) => CommandOutput {
+        Ok(output) => CommandOutput {
             stdout: output.stdout.read(usize::MAX).unwrap(),
             stderr: output.stderr.read(usize::MAX).unwrap(),
             exit: output.exit,
@@ -169,7 +168,7 @@ pub async fn present_image_is_left_alone(shells: &Shells) {
         pending(),
     )
     .await;
-    let Ok(Completion::Done(Outcome::Present(held))) = ended else {
+    let Ok(Outcome::Present(held)) = ended else {
         panic!("{shells:?}: {ended:?}");
     };
     assert_eq!(held.digest.as_deref(), Some("sha256:0123"));
@@ -211,7 +210,7 @@ while [ -e "$DOCKER_CONFIG" ]; do sleep 0.05; done
     };
     let (ended, ()) = tokio::join!(pull(&place, &runtime, None, pending()), watching);
     assert!(
-        matches!(ended, Ok(Completion::Done(Outcome::Pulled(_)))),
+        matches!(ended, Ok(Outcome::Pulled(_))),
         "{shells:?}: {ended:?}"
     );
     assert_eq!(place.read("fake/secret"), secret.as_bytes());
@@ -254,7 +253,7 @@ while ! [ -e "$FAKE/go" ]; do sleep 0.05; done
     };
     let (ended, ()) = tokio::join!(pull(&place, &runtime, None, pending()), watching);
     assert!(
-        matches!(ended, Ok(Completion::Done(Outcome::Pulled(_)))),
+        matches!(ended, Ok(Outcome::Pulled(_))),
         "{shells:?}: {ended:?}"
     );
     assert_eq!(place.read("fake/secret"), secret.as_bytes());
@@ -266,7 +265,9 @@ pub async fn a_failing_pull_keeps_the_clients_words(shells: &Shells) {
     place.write("fake/pull", "echo 'no basic auth credentials' >&2; exit 1");
     let failure = pull(&place, &docker_with("s3cret"), None, pending())
         .await
-        .unwrap_err();
+        .unwrap_err()
+        .failed()
+        .unwrap();
     assert_eq!(failure.kind, FailureKind::RegistryAuth);
     assert_eq!(failure.detail, "no basic auth credentials\n");
     place.assert_clean().await;
@@ -318,9 +319,9 @@ pub async fn the_platform_asked_for_is_what_counts(shells: &Shells) {
         let runtime = FakeRuntime::new(RuntimeKind::Docker);
         let ended = pull_how(how, &place, &runtime, &|_| {}, pending()).await;
         let ended = match &ended {
-            Ok(Completion::Done(outcome)) => Ok(outcome.status()),
-            Ok(Completion::Cancelled) => panic!("{shells:?}: cancelled"),
-            Err(failure) => Err(failure.kind),
+            Ok(outcome) => Ok(outcome.status()),
+            Err(Interrupted::Cancelled) => panic!("{shells:?}: cancelled"),
+            Err(Interrupted::Failed(failure)) => Err(failure.kind),
         };
         assert_eq!(ended, expected, "{shells:?} {held} {wanted}");
         assert_eq!(self::pulls(&place), pulls, "{shells:?} {held} {wanted}");
@@ -343,8 +344,10 @@ pub async fn the_platform_asked_for_is_what_counts(shells: &Shells) {
             pending(),
         );
         match asked.await {
-            Ok(Completion::Done(Some(_))) => assert!(is_there),
-            Err(failure) => assert_eq!((failure.kind, is_there), (FailureKind::Platform, false)),
+            Ok(Some(_)) => assert!(is_there),
+            Err(Interrupted::Failed(failure)) => {
+                assert_eq!((failure.kind, is_there), (FailureKind::Platform, false))
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -364,7 +367,9 @@ pub async fn a_hanging_pull_is_ended_by_the_time_out(shells: &Shells) {
         let began = Instant::now();
         let failure = pull(&place, &docker_with("s3cret"), limit, pending())
             .await
-            .unwrap_err();
+            .unwrap_err()
+            .failed()
+            .unwrap();
         assert_eq!(
             (failure.kind, failure.stage),
             (FailureKind::TimedOut, Stage::Pull)
@@ -381,7 +386,7 @@ pub async fn a_cancelled_pull_leaves_nothing(shells: &Shells) {
     let place = Place::new(shells);
     place.write("fake/pull", HANGS);
     let ended = pull(&place, &docker_with("s3cret"), None, place.started()).await;
-    assert_eq!(ended, Ok(Completion::Cancelled));
+    assert_eq!(ended, Err(Interrupted::Cancelled));
     assert!(!place.exists("fake/held"));
     assert_eq!(place.folders().len(), 0);
     place.assert_clean().await;
@@ -394,7 +399,7 @@ pub async fn a_pull_cancelled_after(shells: &Shells, time: Duration, runtime: &F
     }
     let cancel = tokio::time::sleep(time);
     let ended = pull(&place, runtime, None, cancel).await;
-    assert_eq!(ended, Ok(Completion::Cancelled), "after {time:?}");
+    assert_eq!(ended, Err(Interrupted::Cancelled), "after {time:?}");
     place.assert_clean().await;
 }
 
@@ -416,9 +421,9 @@ pub(super) fn pulls(place: &Place) -> usize {
     place.text("fake/log").matches("docker pull").count()
 }
 
-pub(super) fn assert_pulled(ended: &Result<Completion<Outcome>, Failure>, shells: &Shells) {
+pub(super) fn assert_pulled(ended: &Result<Outcome, Interrupted>, shells: &Shells) {
     assert!(
-        matches!(ended, Ok(Completion::Done(Outcome::Pulled(_)))),
+        matches!(ended, Ok(Outcome::Pulled(_))),
         "{shells:?}: {ended:?}"
     );
 }
@@ -500,7 +505,7 @@ pub async fn a_new_connection_takes_over(shells: &Shells) {
     };
     let (first, second) = tokio::join!(first, second);
     assert_pulled(&second, shells);
-    let failure = first.unwrap_err();
+    let failure = first.unwrap_err().failed().unwrap();
     assert_eq!(failure.kind, FailureKind::TakenOver, "{failure}");
     assert_eq!(pulls(&place), 1, "{shells:?}");
     place.assert_clean().await;
@@ -524,7 +529,7 @@ pub async fn a_second_run_waits_for_the_first_ones_pull(shells: &Shells) {
     let (first, second) = tokio::join!(first, second);
     assert_pulled(&first, shells);
     assert!(
-        matches!(second, Ok(Completion::Done(Outcome::Present(_)))),
+        matches!(second, Ok(Outcome::Present(_))),
         "{shells:?}: {second:?}"
     );
     assert_eq!(pulls(&place), 1, "{shells:?}");
@@ -545,7 +550,7 @@ pub async fn a_killed_viewer_loses_nothing(shells: &Shells) {
         let first = pull_of("test", lease, &place, &runtime, None, pending());
         let (ended, ()) = tokio::join!(first, killing);
         // What shows the frames may outlive the shell that is killed; then its silence tells.
-        let failure = ended.unwrap_err();
+        let failure = ended.unwrap_err().failed().unwrap();
         let kinds = [FailureKind::Unknown, FailureKind::ConnectionLost];
         assert!(kinds.contains(&failure.kind), "{shells:?}: {failure}");
         place.write("fake/go", "");
@@ -568,7 +573,7 @@ pub async fn a_killed_supervisor_is_noticed(shells: &Shells) {
     };
     let first = pull_of("test", lease, &place, &runtime, None, pending());
     let (ended, ()) = tokio::join!(first, killing);
-    let failure = ended.unwrap_err();
+    let failure = ended.unwrap_err().failed().unwrap();
     assert!(failure.detail.contains("from outside"), "{failure}");
     // The client of the killed one still waits; it must not bring the image.
     let letting_go = async {
@@ -651,7 +656,7 @@ pub async fn a_pull_without_progress_is_ended(shells: &Shells) {
     let how = How::patient(Some(Duration::from_secs(4)));
     let runtime = FakeRuntime::new(RuntimeKind::Crictl);
     let ended = pull_how(how, &place, &runtime, &|_| {}, pending()).await;
-    let failure = ended.unwrap_err();
+    let failure = ended.unwrap_err().failed().unwrap();
     assert_eq!(failure.kind, FailureKind::Stalled);
     assert!(failure.detail.contains("400 B of 1.0 kB"), "{failure}");
     place.assert_clean().await;
@@ -707,7 +712,7 @@ pub async fn what_cri_o_stages_is_seen(shells: &Shells) {
     let pull = format!("sleep 3; head -c 700 /dev/zero >'{file}'; sleep 1000");
     place.write("fake/pull", &pull);
     let (ended, told, arrived) = told_of(&place, RuntimeKind::Crictl, Duration::from_secs(2)).await;
-    let failure = ended.unwrap_err();
+    let failure = ended.unwrap_err().failed().unwrap();
     assert_eq!(failure.kind, FailureKind::Stalled, "{shells:?}: {failure}");
     assert_eq!(
         (told.as_slice(), arrived),
@@ -747,7 +752,7 @@ pub async fn a_pull_that_cannot_be_seen_has_a_limit(shells: &Shells) {
         &|_| {},
         pending(),
     );
-    let failure = pulling.await.unwrap_err();
+    let failure = pulling.await.unwrap_err().failed().unwrap();
     assert_eq!(failure.kind, FailureKind::TimedOut, "{shells:?}: {failure}");
     assert!(failure.detail.contains("--pull-timeout"), "{failure}");
     place.assert_clean().await;
@@ -783,7 +788,7 @@ async fn told_of(
     kind: RuntimeKind,
     stall: Duration,
 ) -> (
-    Result<Completion<Outcome>, Failure>,
+    Result<Outcome, Interrupted>,
     Vec<(u64, Option<u64>)>,
     Option<u64>,
 ) {
@@ -796,7 +801,7 @@ pub(super) async fn told_by(
     how: How<'_>,
     runtime: &FakeRuntime,
 ) -> (
-    Result<Completion<Outcome>, Failure>,
+    Result<Outcome, Interrupted>,
     Vec<(u64, Option<u64>)>,
     Option<u64>,
 ) {
@@ -890,7 +895,9 @@ pub async fn output_without_end_is_bounded(shells: &Shells) {
     let limit = Some(Duration::from_secs(1));
     let failure = pull(&place, &docker_with("s3cret"), limit, pending())
         .await
-        .unwrap_err();
+        .unwrap_err()
+        .failed()
+        .unwrap();
     assert_eq!(failure.kind, FailureKind::TimedOut);
     place.assert_clean().await;
 }
@@ -969,7 +976,7 @@ pub async fn a_cancelled_command_is_ended(shells: &Shells) {
         place.started(),
     )
     .await;
-    assert_eq!(ended, Ok(Completion::Cancelled));
+    assert_eq!(ended, Err(Interrupted::Cancelled));
     place.assert_clean().await;
 }
 
@@ -988,18 +995,20 @@ pub async fn a_probe_finds_what_is_there(shells: &Shells) {
     let ask = async |a: &FakeRuntime, b: &FakeRuntime| {
         call::probe(&mut place.session(), &node(false), &[a, b], pending()).await
     };
-    assert_eq!(
-        ask(&docker, &crictl).await,
-        Ok(Completion::Done(RuntimeKind::Crictl))
-    );
-    assert_eq!(
-        ask(&docker, &no_crictl).await,
-        Ok(Completion::Done(RuntimeKind::Docker))
-    );
-    let failure = ask(&no_docker, &no_crictl).await.unwrap_err();
+    assert_eq!(ask(&docker, &crictl).await, Ok(RuntimeKind::Crictl));
+    assert_eq!(ask(&docker, &no_crictl).await, Ok(RuntimeKind::Docker));
+    let failure = ask(&no_docker, &no_crictl)
+        .await
+        .unwrap_err()
+        .failed()
+        .unwrap();
     assert_eq!(failure.kind, FailureKind::RuntimeMissing);
     place.write("fake/version-exit", "1");
-    let failure = ask(&docker, &no_crictl).await.unwrap_err();
+    let failure = ask(&docker, &no_crictl)
+        .await
+        .unwrap_err()
+        .failed()
+        .unwrap();
     assert_eq!(failure.kind, FailureKind::RuntimeDown);
     place.assert_clean().await;
 }
@@ -1014,7 +1023,7 @@ pub async fn a_node_tells_what_it_is_and_has(shells: &Shells) {
         let mut session = place.session();
         call::facts(&mut session, &node(false), &runtime, images, pending()).await
     };
-    let Ok(Completion::Done(facts)) = ask(&images).await else {
+    let Ok(facts) = ask(&images).await else {
         panic!("{shells:?}: {:?}", ask(&images).await);
     };
     assert_eq!((facts.os.as_str(), facts.present()), ("linux", 2));
@@ -1029,7 +1038,7 @@ pub async fn a_node_tells_what_it_is_and_has(shells: &Shells) {
     let off = facts.clock.milliseconds.unsigned_abs();
     assert!(off <= facts.clock.uncertainty + 2, "{facts:?}");
     place.write("fake/version-exit", "1");
-    let failure = ask(&[]).await.unwrap_err();
+    let failure = ask(&[]).await.unwrap_err().failed().unwrap();
     assert_eq!(failure.kind, FailureKind::RuntimeDown);
     place.assert_clean().await;
 }
@@ -1041,7 +1050,9 @@ pub async fn a_clients_daemon_does_not_hold_the_call(shells: &Shells) {
     let began = Instant::now();
     let failure = pull(&place, &docker_with("s3cret"), None, pending())
         .await
-        .unwrap_err();
+        .unwrap_err()
+        .failed()
+        .unwrap();
     assert_eq!(failure.detail, "no\n");
     assert!(began.elapsed() < Duration::from_secs(20));
     for (pid, line) in place.processes() {
