@@ -148,3 +148,30 @@ fn a_pipe_that_nobody_reads_holds_nothing_up_and_loses_no_outcome() {
     let last: serde_json::Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
     assert_eq!(last["result"]["summary"]["pulled"], NODES);
 }
+
+/// A hook gets the whole document, its failure is a warning, and metrics are there by then.
+#[test]
+fn a_command_after_the_run_gets_the_document_and_its_failure_is_a_warning() {
+    let fleet = Simulated::start(2, |_| Pull::Takes(0));
+    let home = tempfile::tempdir().unwrap();
+    let (document, metrics) = (home.path().join("document"), home.path().join("run.prom"));
+    let hook = format!(
+        "cat >{}; test -s {} || exit 9; echo told; exit 3",
+        document.display(),
+        metrics.display()
+    );
+    let options = ["--on-finish", &hook, "--report", metrics.to_str().unwrap()];
+    let output = prepull(home.path(), &fleet, &options).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("\ntold\n"), "{said}");
+    assert!(said.contains("prepull: warning: --on-finish cat"), "{said}");
+    assert!(said.contains(": it ended with exit status: 3\n"), "{said}");
+    assert!(!String::from_utf8(output.stdout).unwrap().contains("told"));
+    let read = std::fs::read(&document).unwrap();
+    let read: serde_json::Value = serde_json::from_slice(&read).unwrap();
+    assert_eq!(read["summary"]["ok"], 2);
+    let metrics = std::fs::read_to_string(&metrics).unwrap();
+    let wanted = "prepull_run_nodes{command=\"pull\",status=\"ok\"} 2\n";
+    assert!(metrics.contains(wanted), "{metrics}");
+}

@@ -10,6 +10,7 @@ mod journal_sink;
 mod logins;
 mod man;
 mod man_text;
+mod on_finish;
 mod panics;
 mod run;
 mod runs;

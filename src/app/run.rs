@@ -13,6 +13,7 @@ use super::contents;
 use super::exit::Exit;
 use super::journal_sink::{JournalSink, WriteError};
 use super::logins::CredentialRefresher;
+use super::on_finish;
 use super::runs;
 use super::stop::Signals;
 use crate::cli::{self, Format, NodesFormat};
@@ -132,6 +133,11 @@ pub(super) fn run(
             format_count(nodes, "node")
         )]);
         is_written = false;
+    }
+    if let Some(command) = &settings.on_finish
+        && let Err(error) = on_finish::run(command, &result)
+    {
+        super::warn(&[format!("--on-finish {command}: {error:#}")]);
     }
     let agree = report::digests_agree(&result);
     Ok(match Exit::of(&result.nodes, result.stopped, agree) {

@@ -31,6 +31,7 @@ pub(super) fn form(form: ReportForm) -> report::ReportForm {
         ReportForm::Json => report::ReportForm::Json,
         ReportForm::Junit => report::ReportForm::Junit,
         ReportForm::Html => report::ReportForm::Html,
+        ReportForm::Prometheus => report::ReportForm::Prometheus,
     }
 }
 

@@ -209,7 +209,7 @@ pub enum RunsCommand {
         /// A page for people, whatever the file's name ends with.
         #[arg(long, value_name = "FILE", required_unless_present = "report")]
         html: Option<PathBuf>,
-        /// By what the file's name ends with: .json, .xml (JUnit) or .html; repeatable.
+        /// By what the file's name ends with: .json, .xml (JUnit), .html or .prom (metrics); repeatable.
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = report_file())]
         report: Vec<ReportFile>,
     },

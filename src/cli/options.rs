@@ -238,8 +238,13 @@ pub struct OutputArgs {
     /// Record nothing of this run on disk: it cannot be resumed.
     #[arg(long)]
     pub no_journal: bool,
+    /// Run this shell command after the run, also after an interrupted one, with the document of -o json on its standard input.
+    ///
+    /// It has 60 seconds, then it is killed. That it fails is a warning and changes no exit status.
+    #[arg(long, value_name = "COMMAND", value_hint = ValueHint::CommandString)]
+    pub on_finish: Option<String>,
     /// Write a report at the end: the document of -o json to FILE.json, JUnit XML to FILE.xml, a page for people to
-    /// FILE.html; repeatable.
+    /// FILE.html, metrics for node_exporter's textfile collector to FILE.prom; repeatable.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, value_parser = report_file())]
     pub report: Vec<ReportFile>,
 }

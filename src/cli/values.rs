@@ -115,6 +115,8 @@ pub enum ReportForm {
     Junit,
     /// A page for people.
     Html,
+    /// Metrics for node_exporter's textfile collector.
+    Prometheus,
 }
 
 /// `prepull hosts scan --output`.
@@ -191,7 +193,8 @@ pub(super) fn report_file() -> impl TypedValueParser<Value = ReportFile> {
             Some("json") => ReportForm::Json,
             Some("xml") => ReportForm::Junit,
             Some("html") => ReportForm::Html,
-            _ => return Err("it must end in .json, .xml (JUnit) or .html"),
+            Some("prom") => ReportForm::Prometheus,
+            _ => return Err("it must end in .json, .xml (JUnit), .html or .prom (metrics)"),
         };
         Ok(ReportFile { path, form })
     })

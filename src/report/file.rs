@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::html::page;
 use super::json::write_document;
 use super::junit::junit;
+use super::prometheus::prometheus;
 use super::timeline::Timeline;
 use super::{Reporter, RunInfo, RunResult};
 use crate::model::Event;
@@ -21,6 +22,8 @@ pub enum ReportForm {
     Junit,
     /// A page for people.
     Html,
+    /// Metrics for node_exporter's textfile collector.
+    Prometheus,
 }
 
 /// A report that becomes a file at the end of the run.
@@ -35,6 +38,7 @@ enum Form {
     Json,
     Junit,
     Html(Timeline),
+    Prometheus,
 }
 
 impl FileReport {
@@ -43,6 +47,7 @@ impl FileReport {
         let form = match form {
             ReportForm::Json => Form::Json,
             ReportForm::Junit => Form::Junit,
+            ReportForm::Prometheus => Form::Prometheus,
             ReportForm::Html => Form::Html(Timeline::new(info.plan.fleet.nodes().len())),
         };
         Self { path, form }
@@ -61,6 +66,7 @@ impl Reporter for FileReport {
         let content = |out: &mut dyn io::Write| match form {
             Form::Json => write_document(result, out),
             Form::Junit => junit(result, out),
+            Form::Prometheus => prometheus(result, out),
             Form::Html(timeline) => {
                 let timeline = std::mem::replace(timeline, Timeline::new(0));
                 out.write_all(page(result, timeline)?.as_bytes())

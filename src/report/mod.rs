@@ -18,6 +18,7 @@ mod next;
 mod nodes;
 mod plan;
 mod print;
+mod prometheus;
 mod run_state;
 mod runs;
 mod screen;

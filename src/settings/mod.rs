@@ -47,6 +47,8 @@ pub struct RunSettings {
     pub output: OutputSettings,
     /// The files to write at the end.
     pub reports: Vec<cli::ReportFile>,
+    /// The shell command to run at the end.
+    pub on_finish: Option<String>,
     /// What the operator should know before anything starts.
     pub warnings: Vec<String>,
     /// How much of the deadline is gone: inventories, clusters and credential helpers were waited for.
@@ -314,6 +316,7 @@ fn run(
         ssh: ssh_settings,
         output,
         reports: Vec::new(),
+        on_finish: None,
         warnings: Vec::new(),
         spent: Duration::ZERO,
     })
@@ -331,7 +334,10 @@ fn course(
         journal: !course.output.no_journal,
         ..output(&course.output.progress)
     };
-    run(plan, ssh, course.dry_run, output, ambient)
+    Ok(RunSettings {
+        on_finish: course.output.on_finish.clone(),
+        ..run(plan, ssh, course.dry_run, output, ambient)?
+    })
 }
 
 /// What is shown, in words for people and recorded unless something else is said.
