@@ -143,6 +143,21 @@ fn a_client_that_is_not_there_is_missing_as_a_shell_says_it() {
 }
 
 #[test]
+fn k3s_stands_in_for_a_crictl_that_is_not_there() {
+    let (root, _sockets) = node(&[]);
+    fs::rename(root.path().join("bin/crictl"), root.path().join("bin/k3s")).unwrap();
+    let asked = said(
+        root.path(),
+        &of_kind(RuntimeKind::Crictl).version(None),
+        &[],
+    );
+    assert_eq!(
+        asked,
+        (0, "endpoint= image= config= crictl images -q".to_string())
+    );
+}
+
+#[test]
 fn an_image_with_a_hostile_name_stays_an_argument() {
     let (root, _sockets) = node(&[]);
     let runtime = of_kind(RuntimeKind::Crictl);

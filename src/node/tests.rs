@@ -213,7 +213,16 @@ fn podman_is_taken_only_where_no_other_client_is_there() {
     };
     assert_eq!(answer(FailureKind::RuntimeMissing), Ok(RuntimeKind::Podman));
     for kind in [FailureKind::RuntimeAbsent, FailureKind::Privilege] {
-        assert_eq!(answer(kind).unwrap_err().kind, kind);
+        let failure = answer(kind).unwrap_err();
+        assert_eq!(failure.kind, kind);
+        assert!(
+            failure.detail.starts_with("as it is; podman is here too"),
+            "{failure}"
+        );
+        assert!(
+            failure.detail.ends_with("--runtime podman takes it"),
+            "{failure}"
+        );
     }
 }
 

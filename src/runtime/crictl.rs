@@ -65,8 +65,12 @@ pub(super) const LAST_RULES: &[Rule] = &[Rule(NodeSetup, &["code = unimplemented
 /// crictl looks for its configuration in /etc and beside itself, and then tries the sockets of containerd, CRI-O and
 /// cri-dockerd. Where a distribution of Kubernetes keeps its own containerd, or the kubelet is joined to docker, that finds
 /// nothing, or a containerd that the kubelet does not use: their sockets come first, in the order in which they exclude
-/// each other. RKE2 writes a configuration of its own (docs.rke2.io, docs.k3s.io, docs.k0sproject.io, microk8s.io).
-const FIND: &str = r#"command -v "$0" >/dev/null || { echo "$0: not found" >&2; exit 127; }
+/// each other. RKE2 writes a configuration of its own, and k3s has a crictl inside that knows its socket (docs.rke2.io, docs.k3s.io, docs.k0sproject.io, microk8s.io).
+const FIND: &str = r#"if ! command -v "$0" >/dev/null; then
+    command -v k3s >/dev/null && exec k3s "$0" "$@"
+    echo "$0: not found" >&2
+    exit 127
+fi
 if [ -z "${CONTAINER_RUNTIME_ENDPOINT-}${IMAGE_SERVICE_ENDPOINT-}${CRI_CONFIG_FILE-}" ] &&
     ! [ -e /etc/crictl.yaml ] && ! [ -e "$(command -v "$0").yaml" ]; then
     CRI_CONFIG_FILE=/var/lib/rancher/rke2/agent/etc/crictl.yaml
