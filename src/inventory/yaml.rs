@@ -3,10 +3,12 @@
 //! Scalars stay the text that was written (`010`, `1.10`, `yes`); what they mean is decided by who reads
 //! the key. Anchors, aliases and merge keys work, within budgets that stop bombs.
 
+use std::collections::HashSet;
+
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::budget::BudgetBreach;
 use serde_yaml::options::NonFiniteFloatPolicy;
-use serde_yaml::{Error, Location, Spanned, UserMessageFormatter};
+use serde_yaml::{DuplicateKeyPolicy, Error, Location, Spanned, UserMessageFormatter};
 
 use super::error::{InputError, InventoryError, Position, place_of, shortened};
 
@@ -82,14 +84,25 @@ impl Tree {
 /// # Errors
 /// What the parser says, with its place; also for texts that would take too much memory.
 pub fn parse(text: &str, name: &str) -> Result<Tree, InventoryError> {
-    parse_deep(text, name, DEPTH_LIMIT)
+    parse_with(text, name, DEPTH_LIMIT, DuplicateKeyPolicy::Error)
 }
 
-/// Like [`parse`], for texts that are deeper than inventories.
+/// Like [`parse`], for what kubectl reads: deeper than inventories, and the last of equal keys counts.
 ///
 /// # Errors
 /// As for [`parse`].
 pub(super) fn parse_deep(text: &str, name: &str, depth: usize) -> Result<Tree, InventoryError> {
+    let mut tree = parse_with(text, name, depth, DuplicateKeyPolicy::LastWins)?;
+    keep_last(&mut tree);
+    Ok(tree)
+}
+
+fn parse_with(
+    text: &str,
+    name: &str,
+    depth: usize,
+    duplicate_keys: DuplicateKeyPolicy,
+) -> Result<Tree, InventoryError> {
     let options = serde_yaml::options! {
         budget: serde_yaml::budget! {
             max_nodes: VALUE_LIMIT,
@@ -106,6 +119,7 @@ pub(super) fn parse_deep(text: &str, name: &str, depth: usize) -> Result<Tree, I
             max_total_replayed_events: REPEAT_LIMIT,
         },
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
+        duplicate_keys: duplicate_keys,
         // Kept for whoever asks, comments have a limit of their own.
         emit_comments: false,
         with_snippet: false,
@@ -208,6 +222,21 @@ fn fill(tree: &mut Tree, source: &str) {
             .iter_mut()
             .for_each(|(_, value)| fill(value, source)),
         Value::Null | Value::Text(_) => {}
+    }
+}
+
+/// Removes all but the last of equal keys: the parser hands every one of them over.
+fn keep_last(tree: &mut Tree) {
+    match &mut tree.value {
+        Value::List(items) => items.iter_mut().for_each(keep_last),
+        Value::Map(entries) => {
+            let mut seen = HashSet::new();
+            entries.reverse();
+            entries.retain(|(key, _)| seen.insert(key.text.clone()));
+            entries.reverse();
+            entries.iter_mut().for_each(|(_, value)| keep_last(value));
+        }
+        Value::Null | Value::Text(_) | Value::Unfilled => {}
     }
 }
 

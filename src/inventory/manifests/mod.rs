@@ -134,15 +134,20 @@ fn nothing(paths: &[PathBuf], warnings: &[String]) -> InventoryError {
         .iter()
         .map(|path| path.display().to_string())
         .collect();
+    let names = names.join(", ");
     let hint = match warnings {
         [] => "manifests name them under containers, initContainers and ephemeralContainers, and custom resources under \
             fields of their own"
             .to_string(),
-        [first] => first.clone(),
+        // The error names the only file already.
+        [first] => {
+            let what = first.strip_prefix(&format!("{names}: "));
+            what.unwrap_or(first).to_string()
+        }
         [first, rest @ ..] => format!("{first}; and {} more", rest.len()),
     };
     InventoryError::of_file(
-        names.join(", "),
+        names,
         InputError::new("no image is named here").with_hint(hint),
     )
 }

@@ -53,6 +53,34 @@ fn every_kind_of_workload_and_every_sort_of_container_counts() {
 }
 
 #[test]
+fn the_last_of_equal_keys_counts_as_for_kubectl() {
+    let text = "kind: Pod\napiVersion: v1\nmetadata: {name: p, labels: {a: b}, labels: {c: d}}\nspec:\n  containers:\n  \
+        - {image: old:1}\n  containers:\n  - image: old:2\n    image: new:3\n    1: a\n    1: b\n";
+    let found = read(text).unwrap();
+    assert_eq!(
+        found
+            .iter()
+            .map(|(image, _)| image.as_str())
+            .collect::<Vec<_>>(),
+        ["docker.io/library/new:3"]
+    );
+    assert!(found[0].1.starts_with("m.yml:9:"), "{found:?}");
+}
+
+#[test]
+fn an_empty_file_is_named_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("later.yml");
+    std::fs::write(&path, "# not yet\n").unwrap();
+    let error = images(std::slice::from_ref(&path)).unwrap_err();
+    let name = path.display();
+    assert_eq!(
+        error.to_string(),
+        format!("{name}: no image is named here; this is empty, or holds nothing but comments")
+    );
+}
+
+#[test]
 fn what_is_wrong_has_its_line() {
     for (text, start) in [
         (
