@@ -413,6 +413,13 @@ fn a_folder_may_hold_what_is_no_inventory() {
             "apiVersion: v1\nkind: Config\nusers: [{name: a, user: {token: hunter2}}]\n",
         ),
         ("inv/id.key", "hunter2\n"),
+        (
+            "inv/Vagrantfile",
+            "NODES = 2\nVagrant.configure('2') do |config|\nend\n",
+        ),
+        ("inv/Makefile", "all: hosts\n\t@echo $<\n"),
+        ("inv/cloud/static", "# hosts that no cloud lists\n"),
+        ("inv/cloud/empty", ""),
         ("inv/old.ini", "[x]\ngone\n"),
         (
             "ansible.cfg",

@@ -9,17 +9,21 @@ use super::draft::Draft;
 use super::error::{InputError, InventoryError};
 use super::native::{self, Origin};
 use super::recognise::{self, Format};
+use super::yaml::Value;
 use super::{Source, kubernetes, lines, program, read};
 
 /// What errors call standard input.
 pub(super) const STDIN: &str = "standard input";
-/// Names that Ansible leaves out of a folder of inventories, and those of folders that kubespray makes there.
+/// Names that Ansible leaves out of a folder of inventories, those of folders that kubespray makes there, and programs'
+/// own files: Ansible reads no host from them and goes on.
 const LEFT_OUT: &[&str] = &[
     "host_vars",
     "group_vars",
     "vars_plugins",
     "artifacts",
     "credentials",
+    "Vagrantfile",
+    "Makefile",
 ];
 /// Endings of keys and passwords, which no inventory has: Ansible itself would take what is in them for hosts.
 const SECRETS: &[&str] = &[".creds", ".gpg", ".pem", ".key", ".crt", ".pub"];
@@ -226,7 +230,13 @@ fn is_kubernetes(item: &Item) -> bool {
     matches!(item, Item::Text(text) if matches!(text.format, Format::Kubernetes))
 }
 
-/// A file that is no inventory may stand in a folder of them.
+/// Whether this is an empty file, or one of comments: in a folder it is a placeholder.
+fn says_nothing(item: &Item) -> bool {
+    matches!(item, Item::Text(text)
+        if matches!(&text.format, Format::Native(tree) if tree.value == Value::Null))
+}
+
+/// A folder of inventories may hold other files too.
 fn found_in_folder(error: InventoryError) -> InventoryError {
     let more = "or name the inventory file itself instead of its folder";
     let suggestion = match &error.suggestion {
@@ -283,6 +293,9 @@ impl Walk<'_> {
             let mut item = file(&inner, self.home).map_err(found_in_folder)?;
             if let Item::Text(text) = &mut item {
                 text.is_found = true;
+            }
+            if says_nothing(&item) {
+                continue;
             }
             if is_kubernetes(&item) {
                 self.warnings.push(format!(
