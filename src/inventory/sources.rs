@@ -24,6 +24,7 @@ const LEFT_OUT: &[&str] = &[
     "credentials",
     "Vagrantfile",
     "Makefile",
+    "Dockerfile",
 ];
 /// Endings of keys and passwords, which no inventory has: Ansible itself would take what is in them for hosts.
 const SECRETS: &[&str] = &[".creds", ".gpg", ".pem", ".key", ".crt", ".pub"];

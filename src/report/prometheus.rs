@@ -137,9 +137,12 @@ mod tests {
     use super::*;
     use crate::model::{Failure, FailureKind, LocalImage, Stage, Work};
 
-    /// Name, labels and value of each sample, by the grammar of the exposition format: each family once and whole, after its HELP and
+    /// Name, labels and value.
+    type Sample = (String, Vec<(String, String)>, f64);
+
+    /// Each sample, by the grammar of the exposition format: each family once and whole, after its HELP and
     /// TYPE, with no label twice.
-    fn parse(text: &str) -> Vec<(String, Vec<(String, String)>, f64)> {
+    fn parse(text: &str) -> Vec<Sample> {
         assert!(text.ends_with('\n'));
         let is_name = |name: &str| {
             name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
