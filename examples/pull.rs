@@ -1,6 +1,8 @@
 //! Pulls one image onto the nodes that are named as USER@HOST[:PORT], and says what became of each. Host keys that are not
 //! known yet are recorded in a file: `cargo run --example pull -- known_hosts IMAGE ops@node-1 ops@node-2:2222`.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a program for people
+
 use std::process::ExitCode;
 
 use prepull::Pull;

@@ -144,7 +144,7 @@ async fn hostile_arguments_and_passwords_reach_the_node_as_they_are() {
             disk_credentials: false,
         };
         let ended = pull(&mut place.session(), &node(false), &job, &|_| {}, pending()).await;
-        assert!(matches!(ended, Ok(_)), "{shells:?}");
+        assert!(ended.is_ok(), "{shells:?}");
         assert_eq!(place.read("fake/secret"), password.as_bytes(), "{shells:?}");
         assert!(!owned.exists(), "{shells:?}");
         place.assert_clean().await;

@@ -257,7 +257,7 @@ fn options(cli: &Command) -> impl Iterator<Item = &Arg> {
             .try_fold(cli, |command, name| command.find_subcommand(name))
     };
     let mut seen = Vec::new();
-    let args = COMMANDS.iter().filter_map(move |path| leaf(path));
+    let args = COMMANDS.iter().filter_map(leaf);
     args.flat_map(Command::get_arguments).filter(move |arg| {
         let Some(long) = arg.get_long() else {
             return false;
