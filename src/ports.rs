@@ -17,7 +17,7 @@ pub trait Transport: Send + Sync {
 
     /// Connects and authenticates, every phase under a deadline of its own.
     ///
-    /// `progress` is told of each stage as it begins.
+    /// `progress` is called with each stage as it begins.
     ///
     /// # Errors
     /// A [`Failure`] of kind unreachable, host-key, ssh-auth or connection-lost.

@@ -23,9 +23,9 @@ const ASKED: &str = "PREPULL_COMPLETE";
 /// What stands between the parts of a pattern of `--limit`.
 const OPERATORS: [char; 4] = [':', ',', '&', '!'];
 
-/// Answers a shell that asks how a line can go on; `None` when nobody asks.
+/// Answers a shell that asks how a line can go on; `None` when no shell asks.
 pub(super) fn answer(arguments: &[OsString]) -> Option<Exit> {
-    // Looked at here because building the definitions takes a while, and nearly nobody asks.
+    // Looked at here because building the definitions takes a while, and most runs complete nothing.
     std::env::var_os(ASKED)?;
     let environment = CompleteEnv::with_factory(definitions).var(ASKED);
     let here = std::env::current_dir().ok();
@@ -104,7 +104,7 @@ fn runs(typed: &OsStr, wanted: Runs) -> Vec<CompletionCandidate> {
     let typed = typed.to_string_lossy();
     let names = runs::folder(&Environment::of_this_process())
         .and_then(|folder| Ok(journal::names(&folder, wanted)?))
-        // There is nobody to tell: a completion that does not come is all that is seen.
+        // There is no one to tell: the only visible effect is a missing completion.
         .unwrap_or_default();
     let all = names.into_iter().rev().chain(["last".to_owned()]);
     all.filter(|name| name.starts_with(&*typed))

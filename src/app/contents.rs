@@ -55,7 +55,7 @@ pub(super) async fn asked(settings: &RunSettings) -> Arc<Plan> {
     plan
 }
 
-/// Whether somebody wants to know what goes on, as with the progress of the run itself.
+/// Whether progress is shown, as with the progress of the run itself.
 fn is_shown(output: OutputSettings) -> bool {
     let is_watched = output.format == Format::Human || io::stderr().is_terminal();
     match output.progress {

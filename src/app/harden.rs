@@ -3,7 +3,7 @@
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 
-/// What a system refuses is left as it is: nobody's images should wait for it.
+/// What a system refuses is left as it is: no image should wait for it.
 pub(super) fn harden() {
     // Programs that we start get the limit too: helpers hold secrets as well.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);

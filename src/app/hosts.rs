@@ -171,7 +171,7 @@ fn line(host: &Host<'_>) -> String {
     }
 }
 
-/// Asks on the terminal whether the new keys are right; without one nobody can compare them.
+/// Asks on the terminal whether the new keys are right; without one they cannot be compared.
 fn confirmed<'a>(
     transport: &SshTransport,
     hosts: impl Iterator<Item = &'a Host<'a>>,

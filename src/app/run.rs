@@ -65,7 +65,7 @@ pub(super) fn run(
         .then(|| journal(&id, started, settings, ambient, arguments));
     let journal = match journal {
         Some(Err(error)) => {
-            // Somebody whose home is read-only wants the images all the same.
+            // An operator whose home is read-only wants the images all the same.
             let why = format!("this run is not recorded and cannot be resumed: {error:#}");
             super::warn(&[why]);
             None
@@ -281,7 +281,7 @@ fn probe_reporters(
     ]
 }
 
-/// Progress beside a result for programs: nobody reads lines there unless they were asked for.
+/// Progress beside a result for programs: lines are written there only if they were asked for.
 fn beside_json(output: OutputSettings, info: &Arc<RunInfo>) -> Box<dyn Reporter> {
     let progress = match progress(output) {
         report::Progress::Auto if !io::stderr().is_terminal() => report::Progress::None,

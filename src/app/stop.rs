@@ -3,7 +3,7 @@
 //! terminal, and gives it back.
 //!
 //! They are handled on threads of their own until the process is gone: tokio never takes its handlers back, and a
-//! signal that nobody listens to would have no effect at all.
+//! signal without a listener would have no effect at all.
 
 use std::future::{Future, pending};
 
@@ -101,7 +101,7 @@ impl Signals {
                         () = next(&mut hang_up) => StopReason::HungUp,
                     };
                     if ask.send(reason).is_err() {
-                        // The run is over. Whoever should read its results may never do so.
+                        // The run is over. The reader of its results may never come back.
                         std::process::exit(Exit::quit(reason).status().into());
                     }
                 }

@@ -14,7 +14,7 @@ const PASSWORD_LIMIT: usize = 64 * 1024;
 /// Asks on the terminal itself (not standard input), without showing what is typed. Comes before the first thread of a run.
 ///
 /// # Errors
-/// There is no terminal, nobody answered, or the answer is empty.
+/// There is no terminal, there was no answer, or the answer is empty.
 pub fn prompt(question: &str) -> Result<Secret, CredentialError> {
     let answer = terminal::ask(question, PASSWORD_LIMIT).map_err(|reason| {
         let question = question.trim().trim_end_matches(':').to_string();

@@ -213,7 +213,7 @@ impl AuthFile {
         } else {
             json(bytes, &source)?
         };
-        // Whoever may write a secret in a cluster must not name programs for this machine.
+        // A user who may write a secret in a cluster must not choose programs for this machine.
         let content = Content {
             cred_helpers: BTreeMap::new(),
             creds_store: None,

@@ -8,7 +8,7 @@ use crate::model::text::escape_line;
 /// Why a login cannot be had, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
-    /// Nobody can be asked.
+    /// There is no terminal to ask on.
     #[error(
         "cannot ask \"{}\": there is no terminal ({reason}); give passwords in files (--registry-password-file or --registry-password-stdin, --ssh-password-file, --become-password-file), or log in to nodes with a key or ssh-agent",
         escape_line(.question)

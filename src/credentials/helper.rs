@@ -179,7 +179,7 @@ fn collect(stream: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Zeroizi
             // A broken pipe ends it like its end does.
             let _ = stream.take(OUTPUT_LIMIT).read_to_end(&mut bytes);
         }
-        // Nobody listens any more once the time is up.
+        // Nothing listens any more once the time is up.
         let _ = sender.send(bytes);
     });
     receiver

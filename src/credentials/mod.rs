@@ -144,7 +144,7 @@ pub fn logins(sources: &LoginSources, images: &[Image]) -> Result<FoundLogins, C
     if let Some(name) = sources.user.as_ref().map(|user| user.login.username()) {
         check_user_name(name.unwrap_or_default())?;
         let hosts: BTreeSet<String> = images.iter().map(host_of).collect();
-        // A manifest of somebody else's must not say who gets to see the password.
+        // A foreign manifest must not decide who gets to see the password.
         if named.is_empty() && hosts.len() > 1 {
             return Err(CredentialError::SeveralRegistries {
                 registries: hosts.into_iter().collect(),

@@ -1,4 +1,4 @@
-//! Passwords in files, for cron and services: only a file that nobody but its owner, the user, can read is taken.
+//! Passwords in files, for cron and services: only a file that the user owns and no other user can read is accepted.
 
 use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};

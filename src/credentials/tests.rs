@@ -435,7 +435,7 @@ fn files_are_read_as_they_are_found_in_the_field() {
         format!(r#"{{"auths":{{"reg.example":{{"auth":"b3RoZXI6eA==","auth":"{AUTH}"}}}}}}"#),
         format!(r#"{{"auths":{{"other.example":{{}}}},"auths":{{"reg.example":{{"auth":"{AUTH}"}}}}}}"#),
         r#"{"auths":{"reg.example":{"UserName":"ci","Password":"hunter2"}}}"#.to_string(),
-        // Folded by `base64`, padded by nobody, and with the NUL bytes of old versions of docker.
+        // Folded by `base64`, without padding, and with the NUL bytes of old versions of docker.
         r#"{"auths":{"reg.example":{"auth":"Y2k6\naHVudGVyMg==\n"}}}"#.to_string(),
         r#"{"auths":{"reg.example":{"auth":"Y2k6\r\naHVudGVyMg"}}}"#.to_string(),
         r#"{"auths":{"reg.example":{"auth":"Y2k6AGh1bnRlcjIAAA=="}}}"#.to_string(),

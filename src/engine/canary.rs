@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::state::NodeState;
 use crate::model::{FailureKind, Outcome, Plan};
 
-/// A registry that refuses does so within seconds. A pull that has been at it for longer is on its way, and nobody
+/// A registry that refuses does so within seconds. A pull that has been at it for longer is on its way, and no one
 /// needs to wait for its end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 

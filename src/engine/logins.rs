@@ -13,7 +13,7 @@ const OLD: Duration = Duration::from_secs(5 * 60);
 /// What was refused as fresh as this would be refused again.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// What is known by now. Whoever asks holds the lock, so that nobody asks beside him.
+/// What is known by now. The task that asks holds the lock, so that no other asks at the same time.
 pub(super) struct CurrentLogins<'a> {
     source: &'a dyn ports::CredentialSource,
     known: Mutex<Known>,

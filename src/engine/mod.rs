@@ -433,7 +433,7 @@ async fn has_pulled_for(first: &mut watch::Receiver<Option<Instant>>, time: Dura
     }
 }
 
-/// Resolves when the operator asks for an early end; never when nobody can ask any more.
+/// Resolves when the operator asks for an early end; never when the sender is gone.
 async fn asked_to_stop(stop: &mut watch::Receiver<Option<StopReason>>) -> StopReason {
     match stop.wait_for(Option::is_some).await.map(|reason| *reason) {
         Ok(Some(reason)) => reason,

@@ -16,7 +16,7 @@ const FIRST_AFTER_A_PAUSE: usize = 4;
 /// The registries of a run.
 pub(super) struct Registries {
     gates: Mutex<HashMap<String, RegistryState>>,
-    /// Somebody left, or more are let in.
+    /// A pull left, or more are let in.
     changed: Notify,
     /// The most attempts at one registry.
     most: usize,

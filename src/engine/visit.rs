@@ -46,7 +46,7 @@ pub(super) async fn visit<T: Transport>(
     state
 }
 
-/// Connects, and asks the node for its runtime where nobody named it.
+/// Connects, and asks the node for its runtime where none was named.
 async fn open<T: Transport>(
     context: &RunContext<'_, T>,
     state: &mut NodeState,

@@ -1,4 +1,4 @@
-//! Tests of host expressions: what operators type, what they mistype, and what nobody would.
+//! Tests of host expressions: what operators type, what they mistype, and what no one would.
 
 use std::collections::HashSet;
 

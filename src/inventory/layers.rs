@@ -9,7 +9,7 @@ use super::hosts::{self, HostSpec};
 use crate::model::node::PROXY_COMMAND;
 use crate::model::{Hop, Node, RuntimeKind};
 
-/// The port where nobody says another one.
+/// The default port.
 const SSH_PORT: u16 = 22;
 /// The most hops of one chain: more is a mistake.
 const HOP_LIMIT: usize = 16;
@@ -42,7 +42,7 @@ pub struct NodeSettings {
     pub facts: BTreeMap<String, String>,
 }
 
-/// A node as far as command line and inventory describe it, for whoever knows what stands behind them.
+/// A node as far as command line and inventory describe it, for the source of defaults behind them.
 #[derive(Debug, Clone, Copy)]
 pub struct SshQuery<'a> {
     /// The address that the inventory names, or else the node's name.
@@ -64,11 +64,11 @@ pub struct SshQuery<'a> {
 /// What stands behind the inventory for one node: ssh_config and what is built in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SshDefaults {
-    /// Who logs in, where nobody else says it.
+    /// Who logs in, where nothing else says it.
     pub user: Option<String>,
-    /// The port, where nobody else says it.
+    /// The port, where nothing else says it.
     pub port: Option<u16>,
-    /// Private key files, where nobody else names one.
+    /// Private key files, where nothing else names one.
     pub identities: Vec<PathBuf>,
     /// The host to dial, where the inventory names no address.
     pub address: Option<String>,
@@ -323,7 +323,7 @@ pub(super) enum Unresolved {
 }
 
 /// A node from the levels that speak about it, strongest first, and what stands behind them. `also_by_name`: ssh_config
-/// may know it by its name besides its address.
+/// may know it by its name as well as its address.
 pub(super) fn resolve(
     name: String,
     address: Option<String>,

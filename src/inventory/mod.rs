@@ -92,7 +92,7 @@ pub fn load_selected(
     Ok(fleet.with_warnings(warnings))
 }
 
-/// The names of the nodes and groups in inventory files, in order, for whoever completes a line: what cannot be read
+/// The names of the nodes and groups in inventory files, in order, for completion: what cannot be read
 /// or would have to be run names nothing.
 pub fn names_in(paths: &[PathBuf]) -> Vec<String> {
     let mut names = std::collections::BTreeSet::new();

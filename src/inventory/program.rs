@@ -61,7 +61,7 @@ pub(super) fn is_program(path: &Path) -> Result<bool, InventoryError> {
 /// Adds what a program prints.
 ///
 /// # Errors
-/// Also one that somebody else could have written, where root would run it.
+/// Also one that another user could have written, where root would run it.
 pub(super) fn read(path: &Path, world: &mut World) -> Result<(), InventoryError> {
     if geteuid().is_root()
         && let Err(fault) = is_roots_own(path)
@@ -71,7 +71,7 @@ pub(super) fn read(path: &Path, world: &mut World) -> Result<(), InventoryError>
     read_within(path, world, TIME_LIMIT)
 }
 
-/// Whether nobody but root, or who became root by sudo for this, can change what stands at this path.
+/// Whether only root, or the user who became root through sudo, can change what stands at this path.
 fn is_roots_own(path: &Path) -> Result<(), InputError> {
     let failed =
         |error: io::Error| InputError::new(format!("cannot look at this program: {error}"));
@@ -287,7 +287,7 @@ fn collect(stream: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Rece
             // What was read before a fault still counts.
             let _ = stream.by_ref().take(limit).read_to_end(&mut bytes);
             let more = bytes.len() as u64 >= limit;
-            // Nobody may be left who wants it.
+            // The receiver may be gone.
             let _ = send.send(bytes);
             if more {
                 let _ = io::copy(&mut stream, &mut io::sink());
@@ -474,7 +474,7 @@ mod tests {
     fn a_program_without_end_is_ended() {
         for (script, part) in [
             ("exec sleep 600", "did not end within 2 seconds"),
-            // Whoever holds the output open counts as the program.
+            // A process that holds the output open counts as the program.
             ("sleep 7 & exit 0", "did not end within 2 seconds"),
             ("yes no >&2 & exec sleep 600", "it said: no\\nno\\n"),
             ("exec yes", "printed more than 64 MiB"),

@@ -24,14 +24,14 @@ pub(super) fn file(path: &Path) -> Result<String, InventoryError> {
     file_within(path, PIPE_LIMIT)
 }
 
-/// Opening a pipe waits for somebody who writes to it, perhaps for ever: that is done by a thread.
+/// Opening a pipe waits for a writer, perhaps for ever: that is done by a thread.
 fn file_within(path: &Path, limit: Duration) -> Result<String, InventoryError> {
     if !std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
         return whole_file(path);
     }
     let (send, receive) = mpsc::channel();
     let pipe = path.to_path_buf();
-    // Nobody may be left who wants it.
+    // The receiver may be gone.
     std::thread::spawn(move || send.send(whole_file(&pipe)));
     receive.recv_timeout(limit).unwrap_or_else(|_| {
         let what = format!(

@@ -35,7 +35,7 @@ struct Text {
     origin: Origin,
     text: String,
     format: Format,
-    /// Nobody named it: it was found in a folder.
+    /// It was not named, but found in a folder.
     is_found: bool,
 }
 

@@ -120,7 +120,7 @@ fn parse_with(
         },
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
         duplicate_keys: duplicate_keys,
-        // Kept for whoever asks, comments have a limit of their own.
+        // Where comments are kept, they have a limit of their own.
         emit_comments: false,
         with_snippet: false,
     };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::recorded_run::{Listed, RecordedRun, last_line};
 use super::{ENDING, JournalError};
 
-/// How many journals of one kind of run are kept, besides those of runs that did not end.
+/// How many journals of one kind of run are kept, in addition to those of runs that did not end.
 const KEPT: usize = 500;
 /// The length of the time in a run's name: `2026-11-23T21-17-09Z`.
 const SECOND: usize = 20;

@@ -1,4 +1,4 @@
-//! A run on disk: every event is there before anybody is told of it, so that nothing is lost with prepull itself.
+//! A run on disk: every event is written before it is shown, so that nothing is lost when prepull dies.
 //!
 //! A journal is a file of JSON lines, `RUN.jsonl`: the first line says what the run is, then comes one line an event,
 //! and a last one when the run ended. The process that writes it holds a lock on it until it is gone.

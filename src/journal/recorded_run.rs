@@ -129,7 +129,7 @@ impl RecordedRun {
     /// The plan, as far as reports need it: without logins, ways and policy.
     ///
     /// # Errors
-    /// What is wrong with it, for a journal that somebody changed.
+    /// What is wrong with it, for a journal that was changed.
     pub fn plan(&self) -> Result<Plan, String> {
         let images = |names: &[String]| {
             let image = |name: &String| name.parse().map_err(|error| format!("{error}"));

@@ -68,7 +68,7 @@ impl Journal {
     /// # Errors
     /// What the disk answered. What was written before is not touched.
     pub fn events(&mut self, events: &[Event]) -> io::Result<()> {
-        // What is only on its way helps nobody later, and there is a lot of it.
+        // Progress is of no use later, and there is a lot of it.
         let lasting = |event: &&Event| !matches!(event.fact, EventKind::Progress { .. });
         let mut lines = events.iter().filter(lasting).peekable();
         if lines.peek().is_none() {

@@ -3,7 +3,7 @@
 /// One manifest of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// System and architecture as images write them; `None` where an image has one manifest for whoever asks.
+    /// System and architecture as images write them; `None` where an image has one manifest for all platforms.
     pub platform: Option<(String, String)>,
     /// What a pull brings, compressed.
     pub layers: Vec<Layer>,

@@ -124,7 +124,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// Whether nobody who was far behind misses it: another one follows soon.
+    /// Whether a reporter that lags behind may miss it, because another one follows soon.
     pub fn may_be_lost(&self) -> bool {
         matches!(self, Self::NodeStage { .. } | Self::Progress { .. })
     }

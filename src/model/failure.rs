@@ -12,7 +12,7 @@ pub struct Failure {
     pub kind: FailureKind,
     /// What was being done.
     pub stage: Stage,
-    /// What came back, in the words of whoever said it. May hold a node's output: hostile, so
+    /// What came back, in the words of the program that said it. May hold a node's output: hostile, so
     /// reporters escape it; never a secret.
     pub detail: String,
 }
@@ -126,7 +126,7 @@ pub enum FailureKind {
     RuntimeMissing,
     /// The runtime went away while it worked.
     RuntimeDown,
-    /// The runtime's socket is not there or nobody answers on it.
+    /// The runtime's socket is missing, or nothing answers on it.
     RuntimeAbsent,
     /// The client's or daemon's own configuration is wrong, or the node needs a person.
     NodeSetup,
@@ -160,7 +160,7 @@ pub enum FailureKind {
     TimedOut,
     /// Another prepull goes on with the pull.
     TakenOver,
-    /// Nobody recognised it.
+    /// No rule recognises it.
     Unknown,
     /// A fault in prepull itself.
     Internal,

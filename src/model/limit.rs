@@ -31,7 +31,7 @@ impl Limit {
         }
     }
 
-    /// Waits for something that is not to be counted; the limit begins anew afterwards.
+    /// Waits for something that is not to be counted; the limit starts over afterwards.
     pub async fn pausing<T>(&self, other: impl Future<Output = T>) -> T {
         self.end.send_replace(None);
         let result = other.await;

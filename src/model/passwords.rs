@@ -28,7 +28,7 @@ pub struct Passwords {
 /// One password of one user.
 struct Account {
     is_any_given_up: Arc<AtomicBool>,
-    /// Whoever tries a password that is not known to be right holds it.
+    /// Held by the attempt that tries a password which is not known to be right.
     turn: Arc<Semaphore>,
     tries: Mutex<Tries>,
 }

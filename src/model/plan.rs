@@ -149,7 +149,7 @@ pub struct Policy {
     pub stall_timeout: Option<Duration>,
     /// The fewest bytes a second that may arrive over the stall time-out.
     pub min_rate: Option<u64>,
-    /// How long a pull on a node goes on by itself when nobody asks after it.
+    /// How long a pull on a node goes on by itself when no connection asks after it.
     pub lease: Duration,
     /// The longest the whole run may take.
     pub deadline: Option<Duration>,

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// Bytes nobody may print: a password, a token, a passphrase.
+/// Bytes that must never be printed: a password, a token, a passphrase.
 ///
 /// Cloning shares the same memory, which is wiped when the last clone goes. There is no `Display`,
 /// and `Debug` shows a placeholder; [`Secret::expose`] is the only way to the bytes.

@@ -7,7 +7,7 @@
 main() {
     IFS= read -r mark || exit 1
     IFS= read -r password || exit 1
-    # What root runs. Its line tells that nobody reads our input for a password any more.
+    # What root runs. Its line says that our input is no longer read for a password.
     start='printf "prepull-%s root begun\n" "$1"; if [ -n "$2" ]; then LC_ALL=$2; else unset LC_ALL; fi; IFS= read -r l; eval "$l"'
     tell=root
     tool=

@@ -31,7 +31,7 @@ pub(super) enum Frame {
     Hello,
     /// It begins this part.
     Stage(String),
-    /// The operator's command ended; its output follows once nobody writes to it any more.
+    /// The operator's command ended; its output follows once nothing writes to it any more.
     Exited,
     /// A command's end and output.
     Output(CommandOutput),

@@ -136,7 +136,7 @@ pub async fn probe<S: Session>(
         let answer = runtime.check_alive(&output).map(|_| runtime.kind());
         let found = answer.is_ok();
         answers.push(answer);
-        // Whoever is not asked yet cannot change the choice.
+        // Runtimes that were not asked yet cannot change the choice.
         if found && answers.len() < asked.len() {
             protocol.stop().await;
             return Ok(choose(&asked, answers)?);

@@ -54,7 +54,7 @@ pub(super) enum Action {
     Pull(PullWhen),
     /// Each in turn, each a question to a runtime.
     Ask,
-    /// As [`Action::Ask`]; the first asks where images live, and the node tells about itself besides.
+    /// As [`Action::Ask`]; the first asks where images live, and the node also describes itself.
     Facts,
     /// The operator's own.
     Run,
@@ -118,7 +118,7 @@ pub(super) struct Request<'a> {
 pub(super) struct DetachedPull {
     /// The same for pulls of the same image through the same runtime: one at a time.
     pub(super) turn: String,
-    /// How long it goes on when nobody asks after it.
+    /// How long it goes on when no connection asks after it.
     pub(super) lease: Duration,
     /// How long it may wait for another pull of the same image. The node is not trusted with it.
     pub(super) turn_limit: Duration,

@@ -1,4 +1,4 @@
-//! A scripted peer for the tests of whoever drives nodes: speaks the real protocol on tokio's time.
+//! A scripted peer for the tests of code that drives nodes: it speaks the real protocol on tokio's time.
 //!
 //! ```ignore
 //! let peer = Peer::new();                            // clones share everything
@@ -260,7 +260,7 @@ impl Script {
         self.with(|node| node.refusal = Some(failure))
     }
 
-    /// Its host key is another one than is known, and nobody checks.
+    /// Its host key differs from the known one, and is not checked.
     pub fn has_changed_key(self) -> Self {
         self.with(|node| node.has_changed_key = true)
     }

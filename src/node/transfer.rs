@@ -81,7 +81,7 @@ enum Standing {
     LayerComplete,
 }
 
-/// The more layers a node tells of, the more of ours it fills.
+/// The more layers a node reports, the more of our memory it fills.
 const LAYERS: usize = 1000;
 /// The digits of a digest, and how many of them docker shows.
 const DIGEST: usize = 64;
@@ -268,9 +268,9 @@ pub(super) struct Transfer<'a> {
     layers: &'a Layers,
     patience: StallPolicy,
     tell: &'a (dyn Fn(BytesTransferred) + Send + Sync),
-    /// When it is given up unless something arrives; nothing while nobody can see what arrives.
+    /// When it is given up unless something arrives; `None` while arrivals cannot be seen.
     pub(super) stalled_at: Option<Instant>,
-    /// When it is given up while nobody can see what arrives.
+    /// When it is given up while arrivals cannot be seen.
     blind_until: Option<Instant>,
     /// Since when the rate is counted, and how much there was then.
     window: Option<(Instant, u64)>,

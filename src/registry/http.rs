@@ -471,7 +471,7 @@ fn form(fields: &[(&str, Option<&str>)]) -> String {
 }
 
 /// Whether a host and port are on this machine, where docker and containerd need no TLS. As with containerd, a name other
-/// than `localhost` is not: whoever answers for it may lead it anywhere.
+/// than `localhost` is not: its name server may lead it anywhere.
 fn is_here(host: &str) -> bool {
     let has_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     let name = match host.rsplit_once(':') {

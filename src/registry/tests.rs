@@ -343,7 +343,7 @@ async fn a_registry_that_cannot_be_reached_is_asked_once_for_all_its_images() {
     assert!(answers.iter().all(unreached), "{answers:?}");
     // Once with TLS and once without, as it is on this machine.
     assert_eq!(*connections.lock().unwrap(), 2);
-    // A name that nobody knows is looked up once: a resolver may take seconds for each.
+    // An unknown name is looked up once: a resolver may take seconds for each.
     let began = Instant::now();
     let answers = ask_for_many("registry.invalid", 32, Duration::from_secs(60)).await;
     let unknown = |why: &String| why.starts_with("cannot reach registry.invalid from here: ");

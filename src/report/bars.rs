@@ -109,7 +109,7 @@ impl Bars {
     }
 }
 
-/// Draws until nobody holds the other end of `end` any more, and takes away what was drawn.
+/// Draws until the other end of `end` is dropped, and takes away what was drawn.
 fn draw(screen: &Screen, state: &Mutex<State>, end: &Receiver<()>, color: bool) {
     let bar = ProgressBar::with_draw_target(
         None,

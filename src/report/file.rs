@@ -81,7 +81,7 @@ impl Reporter for FileReport {
     }
 }
 
-/// Beside its place first, so that nobody ever reads half of it. Who may read it is as for any new file.
+/// Beside its place first, so that half a file is never read. Who may read it is as for any new file.
 fn write(
     path: &Path,
     content: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,

@@ -18,7 +18,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// The sum is this now. It may fall: then it is counted from anew.
+    /// The sum is this now. It may fall: then counting starts over.
     pub fn tell(&mut self, at: Duration, sum: u64) {
         match self.told.back_mut() {
             Some((_, last)) if sum < *last => self.told.clear(),

@@ -81,7 +81,7 @@ pub struct RunResult {
     pub stopped: Option<StopReason>,
 }
 
-/// Shows a run to somebody.
+/// Shows a run: on the terminal, as lines, or as JSON.
 pub trait Reporter: Send {
     /// Takes note of a fact. Never blocks on a terminal, a pipe or a disk.
     fn event(&mut self, event: &Event);
@@ -123,7 +123,7 @@ impl<F: Fn(&RunResult) -> String + Send> Reporter for AtEnd<F> {
     }
 }
 
-/// Keeps what happens where it outlives prepull, before any reporter is told of it.
+/// Stores events where they outlive prepull, before any reporter sees them.
 pub trait EventSink: Send {
     /// Takes some events, in order. May block on a disk.
     fn keep(&mut self, events: &[Event]);

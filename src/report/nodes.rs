@@ -161,7 +161,7 @@ fn outcomes(result: &RunResult) -> impl Iterator<Item = (&Node, &Record)> {
         .filter_map(|(node, record)| Some((node, record.items.first()?)))
 }
 
-/// "+12ms ±3ms", and in seconds what nobody counts in milliseconds.
+/// "+12ms ±3ms", and long times in seconds.
 fn clock(offset: ClockOffset) -> String {
     let ClockOffset {
         milliseconds,

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use crate::model::text::escape_multiline;
 
-/// Writes a text to standard output. A reader that went away is no error: nobody wants the rest.
+/// Writes a text to standard output. A reader that went away is not an error: the rest is not wanted.
 ///
 /// # Errors
 /// Any other error of writing, e.g. a full disk.
@@ -31,7 +31,7 @@ pub fn print_stderr(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Nobody reads any more: that ends the writing, not the run.
+/// The reader is gone: that ends the writing, not the run.
 ///
 /// # Errors
 /// Any other error of writing.

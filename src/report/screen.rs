@@ -1,5 +1,5 @@
 //! The terminal under the bars: whole frames, each in one write, that stay where they are when the terminal is resized, and
-//! begin anew below when somebody else had it meanwhile.
+//! begin again below when another program had it meanwhile.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,7 +18,7 @@ pub trait Device: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// The terminal is gone.
     fn write(&self, text: &str) -> io::Result<()>;
-    /// Whether this process may draw there, or somebody else does: a shell that has it in the background.
+    /// Whether this process may draw there, or another program does: a shell that has it in the background.
     fn is_ours(&self) -> bool {
         true
     }
@@ -42,7 +42,7 @@ impl Device for Term {
 /// What indicatif draws on. It moves over what it drew before, clears and draws line by line, and fills lines up so that
 /// the terminal wraps them; all that flickers, and breaks when the terminal gets narrower. So this takes its lines, and
 /// puts a frame that differs from the one before over it: every line by itself, then an empty one where the cursor rests
-/// and what somebody types is seen.
+/// and what is typed is seen.
 #[derive(Debug, Clone)]
 pub struct Screen(Arc<Mutex<Frames>>);
 
@@ -59,7 +59,7 @@ struct Frames {
     above: usize,
     /// Text that is to stand above the frame, for good.
     log: VecDeque<String>,
-    /// Whether the terminal was left to somebody else.
+    /// Whether the terminal was left to another program.
     is_left: bool,
 }
 
@@ -89,7 +89,7 @@ impl Screen {
         self.frames().device.size()
     }
 
-    /// Leaves the terminal to somebody else, as it is: the cursor below the frame, at the beginning of a line.
+    /// Leaves the terminal to another program, as it is: the cursor below the frame, at the beginning of a line.
     pub fn leave(&self) {
         let mut frames = self.frames();
         frames.is_left = true;

@@ -282,7 +282,7 @@ fn pace(result: &RunResult) -> Vec<Line> {
         .filter_map(|(node, record)| slowest_of(record).map(|(time, tries)| (time, tries, node)))
         .collect();
     times.sort_by_key(|(time, _, node)| (Reverse(*time), *node));
-    // Whoever is quick has no slowest.
+    // A quick run has no slowest nodes worth naming.
     let is_slow = times.first().is_some_and(|(time, ..)| time.as_secs() > 0);
     if times.len() > 1 && is_slow {
         let mut line = Line::new(0).text("Slowest: ");

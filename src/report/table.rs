@@ -8,7 +8,7 @@ use console::{Alignment, Term, measure_text_width, pad_str, truncate_str};
 const GAP: &str = "  ";
 /// Columns of this rank or below are left out before others are cut.
 const MAY_GO: u8 = 2;
-/// Where nobody knows how wide the terminal is.
+/// Where the width of the terminal is unknown.
 const USUAL_WIDTH: usize = 80;
 
 /// A column and how it gives way.

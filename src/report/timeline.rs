@@ -90,7 +90,7 @@ impl NodeTimeline {
 pub(super) struct Timeline(Vec<NodeTimeline>);
 
 impl Timeline {
-    /// Nobody has done anything yet.
+    /// Nothing has been done yet.
     pub(super) fn new(nodes: usize) -> Self {
         Self(vec![NodeTimeline::default(); nodes])
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Where output goes.
 pub type Output = Box<dyn Write + Send>;
 
-/// So many bytes may wait before what nobody will miss is left out.
+/// So many bytes may wait before dispensable output is left out.
 const BEHIND: usize = 1 << 20;
 
 /// Something to be written: a text of this length, or what is only made then.
@@ -33,7 +33,7 @@ impl WriterThread {
         Self::with_pulse(output, None, String::new)
     }
 
-    /// Starts the thread, which besides writes what `pulse` tells every so often.
+    /// Starts the thread, which also writes what `pulse` returns from time to time.
     pub fn with_pulse(
         mut output: Output,
         every: Option<Duration>,
@@ -85,7 +85,7 @@ impl WriterThread {
         }
     }
 
-    /// Whether nobody has read for so long that what may be lost should not be queued: progress, which comes again and
+    /// Whether the reader has been away for so long that dispensable output should not be queued: progress, which comes again and
     /// again, would fill the memory.
     pub fn is_behind(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > BEHIND

@@ -60,7 +60,7 @@ pub(super) const RULES: &[Rule] = &[
 /// Asked last.
 pub(super) const LAST_RULES: &[Rule] = &[Rule(NodeSetup, &["code = unimplemented"])];
 
-/// Runs crictl where nobody named an endpoint. Its arguments stay arguments.
+/// Runs crictl where no endpoint was named. Its arguments stay arguments.
 ///
 /// crictl looks for its configuration in /etc and beside itself, and then tries the sockets of containerd, CRI-O and
 /// cri-dockerd. Where a distribution of Kubernetes keeps its own containerd, or the kubelet is joined to docker, that finds

@@ -394,7 +394,7 @@ fn complaint(output: &CommandOutput) -> ErrorLines {
         lines.retain(|line| !is_progress(line));
     }
     lines.retain(|line| !NO_COMPLAINT.iter().any(|start| line.starts_with(start)));
-    // podman tells of its own tries as warnings: the last of them is the cause where it was ended before it gave up.
+    // podman reports its own retries as warnings: the last of them is the cause where it was ended before it gave up.
     let tried = lines
         .iter()
         .rev()

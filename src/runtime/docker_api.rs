@@ -1,7 +1,7 @@
 //! docker's API, where it tells more than its client: the request for a pull, and the answer as the client would print it.
 //!
 //! Seen from dockerd 20.10 (`tests/fixtures/transcripts/docker-api`). The node leaves out of an answer the sizes of its
-//! chunks and most of what is told of layers (`keep_answer` in `src/node/program/`); with both it reads the same.
+//! chunks and most of what is said about layers (`keep_answer` in `src/node/program/`); with both it reads the same.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;

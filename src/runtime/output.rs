@@ -25,7 +25,7 @@ pub(super) fn lines(bytes: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// Whether a line tells of something the client lived with (an unreadable config.json, for one): shown,
+/// Whether a line reports something that the client could live with (an unreadable config.json, for one): shown,
 /// but no reason for the failure.
 pub(super) fn is_warning(line: &str) -> bool {
     let is_logged = ["warning", "info", "debug"]
@@ -61,7 +61,7 @@ pub(super) fn unquoted(message: &str) -> String {
                 Some('n' | 'r') => out.push('\n'),
                 Some('t') => out.push(' '),
                 Some(plain @ ('"' | '\\')) => out.push(plain),
-                // Other escapes stay as they are: they stand for bytes nobody should see raw.
+                // Other escapes stay as they are: they stand for bytes that must not be shown raw.
                 Some(other) => out.extend(['\\', other]),
                 None => break,
             },
@@ -289,7 +289,7 @@ mod tests {
             ("Get \"https://ci:s3cret@reg.example/v2/\": EOF", "s3cret"),
             ("sh: CRICTL_AUTH=s3cret: bad variable", "s3cret"),
             ("{\"auths\":{\"r\":{\"auth\":\"s3cret\"}}}", "s3cret"),
-            // A credential helper of the node's own that failed, as docker tells of it.
+            // A credential helper of the node's own that failed, as docker reports it.
             (
                 "error getting credentials - err: exit status 1, out: `{\"Username\":\"ci\",\"Secret\":\"s3cret\"}`",
                 "s3cret",

@@ -14,7 +14,7 @@ use crate::model::FailureKind::{self, *};
 #[derive(Clone, Copy)]
 pub(super) struct Rule(pub FailureKind, pub &'static [&'static str]);
 
-/// First of all: the command never got to the runtime. sudo said no, there is no client, or nobody answers on
+/// First of all: the command never got to the runtime. sudo said no, there is no client, or nothing answers on
 /// the runtime's own socket (which is not the registry's).
 pub(super) const NOT_REACHED: &[Rule] = &[
     Rule(
@@ -84,7 +84,7 @@ pub(super) const NOT_REACHED: &[Rule] = &[
     Rule(RuntimeDown, &["read unix", "write unix"]),
 ];
 
-/// A layer that another pull is writing at this moment (containerd's content store): nobody's fault, and over soon.
+/// A layer that another pull is writing at this moment (containerd's content store): a passing condition.
 pub(super) const HELD_BY_ANOTHER: Rule = Rule(Unknown, &["ref ~ locked"]);
 
 /// The daemon behind the client, or the containerd behind the daemon, went away in the middle: gRPC's and ttrpc's words.
@@ -294,7 +294,7 @@ pub(super) const LOCAL_AND_SPECIFIC: &[Rule] = &[
             "exec format error",
         ],
     ),
-    // Somebody else's page in the registry's place, or bytes that are not what the manifest says. Short
+    // Another server's page in the registry's place, or bytes that are not what the manifest says. Short
     // layers stand here too although a broken link can cut them: the texts are the same.
     Rule(
         Corrupt,

@@ -85,7 +85,7 @@ fn registry_password(
         return credentials::password_file(&ambient.path(path)).context("--registry-password-file");
     }
     let stdin = std::io::stdin();
-    // At a terminal somebody is going to type it: nobody else may read along, and they should know that we wait for it.
+    // At a terminal it is going to be typed: it must not be shown, and the operator should know that we wait for it.
     if args.registry_password_stdin && !stdin.is_terminal() {
         return credentials::password_from(stdin.lock()).context("--registry-password-stdin");
     }

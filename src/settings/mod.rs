@@ -1,7 +1,7 @@
 //! What the operator asked for, checked: arguments, environment, files and prompts become settings.
 //!
 //! Everything that can be found wrong without a connection is found here, and everything that has to
-//! be asked is asked here, last: nobody types a password for a run that a typo stops.
+//! be asked is asked here, last, so that no password is typed for a run that a typo stops.
 
 mod ambient;
 mod defaults;
@@ -352,7 +352,7 @@ fn output(progress: &cli::ProgressArgs) -> OutputSettings {
     }
 }
 
-/// The images given by name, then those that manifests name besides; and what to warn of.
+/// The images given by name, then the others that manifests name, and what to warn about.
 fn images(
     given: &[String],
     named: &ManifestArgs,

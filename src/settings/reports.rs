@@ -26,7 +26,7 @@ pub fn report_files(given: &[ReportFile], ambient: &Environment) -> Result<Vec<R
             .prefix(".prepull-")
             .tempfile_in(folder)
         {
-            // The name of the file that was tried tells nobody anything.
+            // The name of the file that was tried says nothing to the operator.
             let why = error
                 .source()
                 .map_or_else(|| error.to_string(), ToString::to_string);

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 /// How long the agent may take to list its keys.
 const LIST_WAIT: Duration = Duration::from_secs(5);
-/// How long somebody may take to touch a FIDO device; sshd itself waits two minutes for a login.
+/// How long the operator may take to touch a FIDO device; sshd itself waits two minutes for a login.
 pub(super) const TOUCH_WAIT: Duration = Duration::from_secs(60);
 /// More than any agent lists.
 const LONGEST_ANSWER: usize = 1 << 20;

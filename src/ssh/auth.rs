@@ -22,11 +22,11 @@ use crate::model::{Failure, FailureKind, Limit, Passwords, Secret, Stage, Withhe
 /// With a password at hand this many keys are tried before it: OpenSSH's server ends the connection at the
 /// sixth refusal (MaxAuthTries), and two ways of sending a password may be left.
 const KEYS_BEFORE_PASSWORD: usize = 4;
-/// A server may want several proofs, and say after each which comes next; nobody wants more than this.
+/// A server may want several proofs, and say after each which comes next; no real server wants more than this.
 const TURNS: usize = 12;
 
 /// Proves to the server that we are the target's user. One whose host key `has_changed` gets no password and no answer,
-/// as with `ssh`: it may be somebody else.
+/// as with `ssh`: it may be another machine.
 ///
 /// # Errors
 /// ssh-auth with what was tried and what the server still offers, or connection-lost.
@@ -111,7 +111,7 @@ struct Login<'a> {
     given: Option<&'a Secret>,
     /// Why the password was not sent after all.
     withheld: Option<Withheld>,
-    /// What an agent is told of the session.
+    /// What an agent learns about the session.
     session: Option<AgentSessionBinding>,
     handle: &'a mut Handle<Client>,
     link: &'a ConnectionHandle,
@@ -289,7 +289,7 @@ impl<'a> Login<'a> {
         match answer {
             Ok(answer) => self.settle(Ok(answer)).await,
             Err(AgentAuthError::Send(_)) => Err(self.lost().await),
-            // Nobody could sign.
+            // No signer was found.
             Err(AgentAuthError::Key(_)) => Ok(false),
         }
     }
@@ -365,7 +365,7 @@ impl<'a> Login<'a> {
         refused(detail)
     }
 
-    /// What came to nothing, in the words of whoever reads the failure.
+    /// What was tried without success, in words for the person who reads the failure.
     fn not_accepted(&self) -> &'static str {
         match (self.was_key_tried, self.was_password_tried) {
             (true, true) => "neither a key nor the password was accepted",

@@ -13,7 +13,7 @@ use super::key_files::{self, KeyFile};
 use super::{HostSettings, LoginMethod, SshError, SshOptions};
 use crate::model::{Node, Secret};
 
-/// Asks the operator for the passphrase of a key file, for the so-many-th time; `None` where nobody answers.
+/// Asks the operator for the passphrase of a key file, where the number says how often it was asked before; `None` where there is no answer.
 pub type AskPassphrase<'a> = &'a dyn Fn(&Path, u32) -> Option<Secret>;
 
 /// All that we can log in with. Shared by all connections of a run.
@@ -202,7 +202,7 @@ impl Identities {
     }
 
     /// What to offer a host where these files are named. As OpenSSH's client does, but for one thing: named
-    /// files come before the agent's other keys in any case, so that many of those use up nobody's patience.
+    /// files come before the agent's other keys in any case, so that many of those do not exhaust the server's patience.
     /// First the certificates of CertificateFile; then the named files, each after the certificate beside it;
     /// without any, the default ones that the agent holds. Then what else the agent holds, unless
     /// IdentitiesOnly is set, then the other default files.

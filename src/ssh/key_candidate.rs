@@ -30,7 +30,7 @@ pub(super) struct KeyCandidate<'a> {
 }
 
 impl<'a> KeyCandidate<'a> {
-    /// Looks for whoever can sign for the key: the agent, then the files.
+    /// Looks for a signer for the key: the agent, then the files.
     pub(super) fn new(
         key: &'a KeyData,
         certificate: Option<&'a Certificate>,
@@ -60,7 +60,7 @@ impl<'a> KeyCandidate<'a> {
         }
     }
 
-    /// Whether somebody holds the private key.
+    /// Whether the agent or a file holds the private key.
     pub(super) fn can_sign(&self) -> bool {
         self.agent.is_some() || self.private.is_some()
     }

@@ -16,7 +16,7 @@ use crate::model::Secret;
 /// Longer than any key or certificate.
 const LONGEST_FILE: u64 = 1 << 20;
 
-/// A file that somebody named as an identity.
+/// A file that was named as an identity.
 pub(super) struct KeyFile {
     pub(super) path: PathBuf,
     /// Its public key; some encrypted forms hide it.
@@ -33,7 +33,7 @@ pub(super) struct KeyFile {
 
 /// Why a file cannot sign.
 enum Lack {
-    /// It wants a passphrase; the text is kept until somebody gives it.
+    /// It wants a passphrase; the text is kept until the passphrase is given.
     Encrypted(Zeroizing<String>),
     WrongPassphrase,
     PublicOnly,
@@ -141,7 +141,7 @@ impl KeyFile {
             return;
         }
         for attempt in 1..=tries {
-            // Nobody there, or nobody who knows it: the reason stays.
+            // There was no answer: the reason stays.
             let Some(passphrase) = ask(&self.path, attempt) else {
                 return;
             };

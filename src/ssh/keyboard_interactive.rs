@@ -35,7 +35,7 @@ const SECOND_FACTOR: [&str; 17] = [
 /// Words of questions for a change: pam_unix asks for the "Current password" and then for a "New password".
 const CHANGE: [&str; 5] = ["new", "retype", "current", "old", "again"];
 
-/// Which one this question wants. A hidden question in words that nobody here knows (they are translated) is
+/// Which one this question wants. A hidden question in unknown words (they may be translated) is
 /// taken for one for the password; sent to the wrong one it would only be refused.
 pub(super) fn answer(question: &str, is_shown: bool) -> Answer {
     let letters = |letter: char| {

@@ -114,7 +114,7 @@ struct Entry {
 
 /// All lines of all files, arranged for look-up.
 ///
-/// A hashed line tells nobody whose it is: finding those of a name costs one HMAC a line. So a key that is offered
+/// A hashed line does not show whose it is: finding those of a name costs one HMAC a line. So a key that is offered
 /// is looked up by the key, which leaves a line or two to compare with the name, and all lines are walked only for a
 /// host that shows another key than expected.
 #[derive(Default)]
@@ -135,7 +135,7 @@ pub struct Index {
 impl Index {
     /// Adds the lines of `text`, the first of which is line `first` of `file`.
     ///
-    /// Returns one warning for each line that cannot be read; such a line trusts nobody.
+    /// Returns one warning for each line that cannot be read; such a line trusts no host.
     pub fn add(&mut self, file: &Arc<Path>, first: usize, text: &str) -> Vec<String> {
         let mut warnings = Vec::new();
         for (number, line) in text.lines().enumerate() {

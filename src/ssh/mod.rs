@@ -96,7 +96,7 @@ pub enum SshError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The key has a passphrase that nobody gave, and the agent does not hold it.
+    /// The key has a passphrase that was not given, and the agent does not hold it.
     #[error("the identity {path} is encrypted, no ssh-agent holds its key, and nobody gave its passphrase: run `ssh-add {path}` first, or start prepull on a terminal and without BatchMode", path = .0.display())]
     Encrypted(PathBuf),
     /// What was given as its passphrase opens no key.
@@ -237,7 +237,7 @@ impl SshTransport {
 
 impl Inner {
     /// # Errors
-    /// The number is one that nobody gave settings for: a mistake in prepull.
+    /// There are no settings with this number: a bug in prepull.
     fn host(&self, number: usize) -> Result<&Host, Failure> {
         self.hosts.get(number).ok_or_else(|| {
             Failure::new(

@@ -37,7 +37,7 @@ struct Certificates {
 }
 
 impl Revoked {
-    /// Reads a file. As with `ssh`, one that cannot be read leaves nobody to be trusted.
+    /// Reads a file. As with `ssh`, no host is trusted while one cannot be read.
     ///
     /// # Errors
     /// A clause that names the file and says what is wrong with it.

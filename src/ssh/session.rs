@@ -139,7 +139,7 @@ impl SshChannel {
         }
     }
 
-    /// The bytes of output that were thrown away because nobody read them in time. What was kept
+    /// The bytes of output that were dropped because they were not read in time. What was kept
     /// has no holes: it is the beginning of the output.
     pub fn discarded(&self) -> u64 {
         self.state.discarded.load(Ordering::Relaxed)
@@ -190,7 +190,7 @@ fn lost(detail: String) -> Failure {
     Failure::new(FailureKind::ConnectionLost, Stage::Run, detail)
 }
 
-/// Takes everything out of the session as it comes: a channel that nobody drains stops the whole
+/// Takes everything out of the session as it comes: a channel that is not drained stops the whole
 /// session, and neither keep-alives nor time-outs would notice.
 struct Drain {
     sender: UnboundedSender<Result<ChannelEvent, Failure>>,
@@ -250,7 +250,7 @@ impl Drain {
                 Some(_) => None,
             };
             if let Some(event) = event {
-                // An error means that nobody listens any more; the next turn sees it.
+                // An error means that the receiver is gone; the next turn sees it.
                 let _ = self.sender.send(Ok(event));
             }
         }

@@ -8,9 +8,9 @@ use super::config::{
     AddressFamily, AlgorithmList, HostKeyChecking, IdentityAgent, Proxy, Resolved,
 };
 
-/// The longest each phase of connecting may take where nobody says otherwise.
+/// The default for the longest that each phase of connecting may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The silence after which a sign of life is asked for where nobody says otherwise.
+/// The default for the silence after which a sign of life is asked for.
 pub const KEEPALIVE: Duration = Duration::from_secs(15);
 /// ssh_config's own ServerAliveCountMax.
 const KEEPALIVE_MAX: u32 = 3;
@@ -24,7 +24,7 @@ pub enum HostKeyPolicy {
     Strict,
     /// Unknown keys are recorded and trusted from then on; changed ones are refused.
     AcceptNew,
-    /// Every key is taken. Whoever sits on the way to the node can read everything.
+    /// Every key is taken. Anyone on the route to the node can read everything.
     Off,
 }
 
@@ -170,7 +170,7 @@ impl HostSettings {
         let written = |list: &AlgorithmList| list.written.as_ref().map(|_| list.names.clone());
         Self {
             host_keys: match host.host_key_checking {
-                // Nobody can be asked while a thousand nodes connect.
+                // The operator cannot be asked while a thousand nodes connect.
                 HostKeyChecking::Strict | HostKeyChecking::Ask => HostKeyPolicy::Strict,
                 HostKeyChecking::AcceptNew => HostKeyPolicy::AcceptNew,
                 HostKeyChecking::Off => HostKeyPolicy::Off,

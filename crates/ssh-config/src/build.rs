@@ -177,7 +177,7 @@ impl Builder<'_> {
                 .map(|seconds| Duration::from_secs(u64::from(seconds))),
             connection_attempts,
             server_alive_interval: Duration::from_secs(u64::from(
-                // Debian's ssh watches connections that nobody watches.
+                // Debian's ssh watches connections that have no other watcher.
                 values
                     .number("serveraliveinterval")
                     .unwrap_or(if batch_mode { 300 } else { 0 }),
@@ -387,7 +387,7 @@ impl Builder<'_> {
             .collect()
     }
 
-    /// The default depends on who verifies host keys otherwise; `ask` needs somebody to ask.
+    /// The default depends on who verifies host keys otherwise; `ask` needs a terminal.
     fn update_host_keys(&self) -> String {
         let values = self.values;
         let files = values.words("userknownhostsfile");

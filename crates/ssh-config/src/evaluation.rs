@@ -244,11 +244,11 @@ impl Values {
 pub(super) struct Evaluation<'a> {
     pub ambient: &'a LocalEnv,
     pub system_probe: &'a dyn SystemProbe,
-    /// The name that `Host` lines are held against.
+    /// The name that `Host` lines are matched against.
     pub host: &'a str,
     /// The name as it was given.
     pub original: &'a str,
-    /// Another name of the host that `Host` and `Match host` lines are held against.
+    /// Another name of the host that `Host` and `Match host` lines are matched against.
     pub also: Option<&'a str>,
     /// Whether the session only forwards.
     pub only_forwards: bool,

@@ -204,7 +204,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Whether the group is the user's own and has nobody else in it, as Debian makes one for every user.
+    /// Whether the group is the user's own and has no other member, as Debian makes one for every user.
     fn is_private_group(&self, group: u32) -> bool {
         let known = nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(group));
         known.ok().flatten().is_some_and(|known| {

@@ -345,7 +345,7 @@ const LOOSENS: &str = "an inventory cannot loosen the check of host keys: this i
 /// Whether an option decides whose host keys are trusted, other than strictly.
 fn loosens(spec: &Spec, value: &Value) -> bool {
     match spec.name {
-        // Nobody is asked: to ask is to refuse.
+        // The operator cannot be asked: to ask is to refuse.
         "stricthostkeychecking" => {
             !matches!(value, Value::Text(word) if word == "yes" || word == "ask")
         }

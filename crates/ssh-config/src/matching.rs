@@ -124,7 +124,7 @@ fn networks(list: String) -> Result<String, String> {
     }
 }
 
-/// What conditions are held against.
+/// What conditions are compared with.
 pub(super) struct Subject<'a> {
     /// The tokens of this moment: host, user and port as far as they are known.
     pub tokens: Tokens<'a>,

@@ -52,7 +52,7 @@ pub struct KeyFile {
     pub written: String,
     /// With `~`, tokens and variables replaced.
     pub path: PathBuf,
-    /// Whether somebody named it; `false` for the files that `ssh` tries by itself, which may well be missing.
+    /// Whether it was named; `false` for the files that `ssh` tries by itself, which may well be missing.
     pub named: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `ansible_ssh_common_args` and its like: the way to a host, and options for whoever resolves ssh_config.
+//! `ansible_ssh_common_args` and its like: the way to a host, and options for the resolver of ssh_config.
 
 use super::super::error::InputError;
 use super::super::layers::{self, JumpSpec};
@@ -34,7 +34,7 @@ pub(super) struct SshArguments {
 impl SshArguments {
     /// Adds arguments that come after those before.
     ///
-    /// Those that would log in elsewhere or as somebody else are errors: they have variables of their own.
+    /// Those that would log in elsewhere or as another user are errors: they have variables of their own.
     /// So are words that are no options. What only concerns a terminal, forwarding or logging is left out.
     pub(super) fn add(&mut self, arguments: &str) -> Result<(), InputError> {
         let words = ini_words::arguments(arguments).map_err(|(_, fault)| fault)?;

@@ -91,7 +91,7 @@ impl Api {
             };
         }
         let mut identity = None;
-        // As kubectl: without TLS, whoever listens on the way would get the login.
+        // As kubectl: without TLS, anyone who listens on the way would get the login.
         if cluster.url.scheme_str() == Some("https") {
             let mut token = user.token;
             identity = user.identity;

@@ -33,7 +33,7 @@ pub(super) struct Identity {
 pub(super) enum Trust<'a> {
     /// The machine's own authorities.
     System,
-    /// The authorities in this PEM text, and nobody else.
+    /// The authorities in this PEM text, and no others.
     Authorities(&'a [u8]),
     /// `insecure-skip-tls-verify`.
     Anything,

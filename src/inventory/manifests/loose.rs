@@ -98,7 +98,7 @@ pub(super) fn environment(tree: &Tree, list: Option<&str>) -> Vec<LeftOut> {
     found
 }
 
-/// What the operator is told of each.
+/// What the operator learns about each.
 pub(super) const WHY: &str = "left out; name it too if this program has nodes pull it";
 
 /// The settings in a ConfigMap: a field that is called an image, or a line `image: ...` in a file.

@@ -58,7 +58,7 @@ holds_image_lock() {
     read_word "$turn/holder" && is_alive supervisor 8 "${dir%/*}/$word"
 }
 
-# The supervisor's end. The frames stay for whoever has not seen them yet.
+# The supervisor's end. The frames stay for viewers that have not seen them yet.
 finish_supervisor() {
     # A daemon that was asked itself left the login for its client unused.
     forget_secret
@@ -68,7 +68,7 @@ finish_supervisor() {
         signal TERM keeper
         remove
     else
-        # Whoever sees the end removes the directory: nothing may be written to it after that. Frames that did not fit
+        # The viewer that sees the end removes the directory: nothing may be written to it after that. Frames that did not fit
         # are no end.
         [ -n "$lost" ] || : >"$dir/ended"
         frame end
@@ -83,7 +83,7 @@ end_viewer() {
     ! is_alive tail 9 || kill "$process"
 }
 
-# Ends the pull when nobody asked after it for a whole lease.
+# Ends the pull when no connection asked after it for a whole lease.
 run_keeper() {
     end_with_child
     last=
@@ -141,7 +141,7 @@ start_detached() {
     (detached=supervisor; run_supervisor) </dev/null >>"$dir/frames" 2>/dev/null &
     supervisor=$!
     exec 8<&-
-    # Nobody else needs a secret.
+    # No other process needs a secret.
     number=0
     while [ "$number" -lt "$commands" ]; do
         number=$((number + 1))
@@ -162,7 +162,7 @@ reattach() {
         tries=$((tries + 1))
         if [ -e "$dir/supervisor" ] && ! [ -e "$dir/stop" ]; then
             is_alive supervisor 8 || [ -e "$dir/ended" ] && return
-            # It was killed, and nobody is left to clean up.
+            # It was killed, and no process is left to clean up.
             tries=8
         fi
         # It is being set up or taken down just now.

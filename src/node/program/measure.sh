@@ -46,7 +46,7 @@ measure() {
     done
 } 2>/dev/null
 
-# Takes what the daemon answered when it was last asked, and asks anew. Once the sizes of all layers are known, they make
+# Takes what the daemon answered when it was last asked, and asks again. Once the sizes of all layers are known, they make
 # a manifest.
 read_docker_layers() {
     now=

@@ -101,7 +101,7 @@ force_end() {
     remove
 }
 
-# Whoever looks for a pull must not find half of one.
+# A connection that looks for a pull must not find half of one.
 remove() {
     rm -rf "$dir/supervisor" "$dir"
     # Unless another call is at work.

@@ -20,7 +20,7 @@
 # watcher reads its input. When that says "cancel", or ends because the connection is gone, the command is ended.
 #
 # A pull is not tied to its session. A supervisor runs it and writes the same frames to a file, in a directory that has
-# the pull's name. The main shell is then only the viewer: it shows that file to whoever is connected, now or later. A
+# the pull's name. The main shell is then only the viewer: it shows that file to the current connection, now or later. A
 # keeper ends the pull when no connection asked after it for a whole lease.
 #
 # What follows a line "#pull" is sent with pulls alone, what follows "#call" with everything else, "#both" with both.

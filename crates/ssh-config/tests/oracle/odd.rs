@@ -1,4 +1,4 @@
-//! Lines that nobody would write on purpose: quotes, escapes, signs and blanks where they do not belong.
+//! Lines that no one would write on purpose: quotes, escapes, signs and blanks where they do not belong.
 
 use std::fs;
 
