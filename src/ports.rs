@@ -44,8 +44,8 @@ pub trait Session: Send {
     /// A [`Failure`] of kind connection-lost, at stage start.
     fn exec(&mut self, line: &str) -> impl Future<Output = Result<Self::Channel, Failure>> + Send;
 
-    /// Whether its host key is another one than is known, and was taken because host keys are not checked: it may be any
-    /// host, and gets no password.
+    /// Whether its host key is another one than is known, and was taken because host keys are not checked: it may be
+    /// any host, and gets no password.
     fn host_key_changed(&self) -> bool {
         false
     }
@@ -200,8 +200,8 @@ pub trait Runtime: Send + Sync {
         stage: Stage,
     ) -> Result<Option<LocalImage>, Failure>;
 
-    /// Whether a probe takes it only where no other client is installed: it also answers on a node whose images another runtime
-    /// keeps, while that one is down (podman has no daemon; docker's package brings a containerd).
+    /// Whether a probe takes it only where no other client is installed: it also answers on a node whose images another
+    /// runtime keeps, while that one is down (podman has no daemon; docker's package brings a containerd).
     fn is_fallback(&self) -> bool {
         false
     }
@@ -225,7 +225,8 @@ pub trait Runtime: Send + Sync {
         None
     }
 
-    /// Reads how a pull ended, whichever way was taken. Success here is not yet proof: the image is inspected afterwards.
+    /// Reads how a pull ended, whichever way was taken. Success here is not yet proof: the image is inspected
+    /// afterwards.
     ///
     /// # Errors
     /// A [`Failure`] at stage pull, whose kind comes from what the runtime printed.

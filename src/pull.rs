@@ -1,4 +1,5 @@
-//! A pull over a fleet, for programs: the nodes and images, how the run goes, its events, and what became of each image.
+//! A pull over a fleet, for programs: the nodes and images, how the run goes, its events, and what became of each
+//! image.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -21,8 +22,8 @@ const EVENTS_UNDER_WAY: usize = 1024;
 
 /// A pull of images onto the nodes of a fleet, not yet started.
 ///
-/// Nodes are reached as OpenSSH's client would reach them with the operator's keys, agent and `known_hosts`, and without
-/// any ssh_config; [`Pull::ssh`] says otherwise.
+/// Nodes are reached as OpenSSH's client would reach them with the operator's keys, agent and `known_hosts`, and
+/// without any ssh_config; [`Pull::ssh`] says otherwise.
 #[derive(Debug)]
 pub struct Pull {
     fleet: Fleet,
@@ -116,7 +117,7 @@ impl Pull {
     /// what runs is cancelled, and the rest is reported as not run.
     ///
     /// # Errors
-    /// The operator's SSH files cannot be used. What goes wrong on a node is no error but an outcome.
+    /// The operator's SSH files cannot be used. What goes wrong on a node is not an error but an outcome.
     pub async fn run(
         self,
         stop: impl Future<Output = ()>,

@@ -22,7 +22,7 @@ const NAMED: usize = 3;
 
 /// The plan with what images are made of, where a preflight needs to know, and with what is left of its deadline.
 ///
-/// A registry that does not tell is no reason to stop: nodes may reach it where this machine does not.
+/// A registry that does not answer is not a reason to stop: nodes may reach it where this machine does not.
 pub(super) async fn asked(settings: &RunSettings) -> Arc<Plan> {
     let began = Instant::now();
     let mut plan = Arc::clone(&settings.plan);

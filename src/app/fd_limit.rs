@@ -12,7 +12,8 @@ const SOCKET: u64 = 1;
 /// Or two pipes and the handle of a process.
 const PROXY_COMMAND: u64 = 3;
 
-/// Raises the limit of open files to what the system allows, and lowers `parallel` where even that is too little: says so.
+/// Raises the limit of open files to what the system allows, and lowers `parallel` where even that is too little: says
+/// so.
 pub(super) fn clamp_parallelism(plan: &mut Plan, hosts: &[HostSettings]) -> Option<String> {
     let limit = raise().unwrap_or(u64::MAX);
     let each = match hosts.iter().any(|host| host.proxy_command.is_some()) {

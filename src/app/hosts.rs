@@ -1,4 +1,5 @@
-//! `prepull hosts scan`: shows the host keys of the fleet for comparison, and records the new ones once that is confirmed.
+//! `prepull hosts scan`: shows the host keys of the fleet for comparison, and records the new ones once that is
+//! confirmed.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;

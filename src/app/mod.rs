@@ -61,7 +61,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let (cli, matches) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
-            // clap's own words, help and version included; a closed pipe is no reason to complain.
+            // clap's own words, help and version included; a closed pipe is not a reason to complain.
             if error.use_stderr() {
                 report::print_stderr("prepull: ");
             }
@@ -93,8 +93,8 @@ fn defaults(ambient: &Environment) -> Result<Defaults> {
     Defaults::find(&command, ambient, &directory)
 }
 
-/// Does what was asked. An error means that nothing was touched. `stated` are the options that defaults add: they are recorded, so
-/// that a run goes on as it began.
+/// Does what was asked. An error means that nothing was touched. `stated` are the options that defaults add: they are
+/// recorded, so that a run goes on as it began.
 fn perform(
     mut cli: Cli,
     arguments: Vec<OsString>,

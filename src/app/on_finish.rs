@@ -32,8 +32,8 @@ pub(super) fn run(command: &str, result: &RunResult) -> Result<()> {
 
 /// Runs the command in a shell and waits for it, for at most `limit`.
 ///
-/// It gets a process group of its own: an interrupt at the terminal is for prepull, and what the command started is killed with it.
-/// What it prints goes to standard error, as standard output is for the result.
+/// It gets a process group of its own: an interrupt at the terminal is for prepull, and what the command started is
+/// killed with it. What it prints goes to standard error, as standard output is for the result.
 ///
 /// # Errors
 /// It cannot be started, fails, or takes longer than `limit`.

@@ -1,5 +1,5 @@
-//! The signals of a run. SIGINT, SIGTERM and SIGHUP: the first asks the run to stop, a second one ends it at once, and so
-//! does any of them once the run is over and its results are being written. SIGTSTP and SIGCONT: the shell gets the
+//! The signals of a run. SIGINT, SIGTERM and SIGHUP: the first asks the run to stop, a second one ends it at once, and
+//! so does any of them once the run is over and its results are being written. SIGTSTP and SIGCONT: the shell gets the
 //! terminal, and gives it back.
 //!
 //! They are handled on threads of their own until the process is gone: tokio never takes its handlers back, and a

@@ -105,26 +105,29 @@ pub struct PullArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub course: RunArgs,
-    /// Go on with what this run left undone or failed, and nothing else: its name, or last for the last pull. Its images,
-    /// nodes and options hold again; options given now come on top.
+    /// Go on with what this run left undone or failed, and nothing else: its name, or last for the last pull. Its
+    /// images, nodes and options hold again; options given now come on top.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["images", "manifests", "inventory", "hosts"], help_heading = "Policy")]
     pub resume: Option<String>,
     /// The longest one attempt at a pull may take, e.g. 30m; 0 for no limit.
     ///
-    /// Without it there is a limit of 1h on nodes where it cannot be seen what arrives, and --stall-timeout on all others.
-    /// Waiting for another run's pull of the same image on the node counts; without a limit, that wait ends after an hour.
+    /// Without it there is a limit of 1h on nodes where it cannot be seen what arrives, and --stall-timeout on all
+    /// others. Waiting for another run's pull of the same image on the node counts; without a limit, that wait ends
+    /// after an hour.
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Policy")]
     pub pull_timeout: Option<Duration>,
     /// Require one digest on every node: what the registry gives the first node that asks it.
     ///
-    /// Every node asks the registry, whether it holds the image or not. A node that gets another digest, because the tag
-    /// was moved meanwhile, fails.
+    /// Every node asks the registry, whether it holds the image or not. A node that gets another digest, because the
+    /// tag was moved meanwhile, fails.
     #[arg(long, help_heading = "Policy")]
     pub pin_digest: bool,
-    /// Ask every node before any of them pulls: does its runtime answer, what is there, is there room, is its clock right?
+    /// Ask every node before any of them pulls: does its runtime answer, what is there, is there room, is its clock
+    /// right?
     ///
-    /// The registry is asked once, from here, how large the images are. A node that is not ready fails, the others pull;
-    /// with --max-failures 1 nothing is pulled unless every node is ready. --resume asks again only where --preflight is given with it.
+    /// The registry is asked once, from here, how large the images are. A node that is not ready fails, the others
+    /// pull; with --max-failures 1 nothing is pulled unless every node is ready. --resume asks again only where
+    /// --preflight is given with it.
     #[arg(long, help_heading = "Policy")]
     pub preflight: bool,
     /// How large images are once unpacked, against what the registry sends; the preflight wants room for both.
@@ -135,8 +138,8 @@ pub struct PullArgs {
     pub per_registry: Option<u32>,
     /// The longest a pull may go without a byte arriving, e.g. 5m; 0 for no limit.
     ///
-    /// Then it is cancelled on the node and tried again. Only where it can be seen what arrives: with docker, and as root
-    /// with containerd, and with CRI-O and podman from their first byte on.
+    /// Then it is cancelled on the node and tried again. Only where it can be seen what arrives: with docker, and as
+    /// root with containerd, and with CRI-O and podman from their first byte on.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration, help_heading = "Policy")]
     pub stall_timeout: Duration,
     /// The fewest bytes a second, e.g. 50kB, over the stall time-out; a pull below that counts as stalled.

@@ -111,7 +111,8 @@ pub struct LoginArgs {
     /// Become root with a password for sudo, which is asked for; each node tries it once.
     #[arg(short = 'K', long)]
     pub ask_become_pass: bool,
-    /// Become root with the password for sudo in this file, which only its owner may read; /dev/fd/N is a file descriptor.
+    /// Become root with the password for sudo in this file, which only its owner may read; /dev/fd/N is a file
+    /// descriptor.
     #[arg(long, value_name = "FILE", conflicts_with = "ask_become_pass")]
     pub become_password_file: Option<PathBuf>,
 }
@@ -133,7 +134,8 @@ pub struct SshArgs {
     /// Ask for the SSH password of the nodes. No jump host gets it.
     #[arg(short = 'k', long)]
     pub ask_pass: bool,
-    /// Read the SSH password of the nodes from this file, which only its owner may read; /dev/fd/N is a file descriptor.
+    /// Read the SSH password of the nodes from this file, which only its owner may read; /dev/fd/N is a file
+    /// descriptor.
     #[arg(long, value_name = "FILE", conflicts_with = "ask_pass")]
     pub ssh_password_file: Option<PathBuf>,
     /// Ask for the SSH password of each jump host.
@@ -238,7 +240,8 @@ pub struct OutputArgs {
     /// Record nothing of this run on disk: it cannot be resumed.
     #[arg(long)]
     pub no_journal: bool,
-    /// Run this shell command after the run, also after an interrupted one, with the document of -o json on its standard input.
+    /// Run this shell command after the run, also after an interrupted one, with the document of -o json on its
+    /// standard input.
     ///
     /// It has 60 seconds, then it is killed. That it fails is a warning and changes no exit status.
     #[arg(long, value_name = "COMMAND", value_hint = ValueHint::CommandString)]

@@ -11,7 +11,8 @@ use crate::model::Secret;
 /// Longer than any password or token.
 const PASSWORD_LIMIT: usize = 64 * 1024;
 
-/// Asks on the terminal itself (not standard input), without showing what is typed. Comes before the first thread of a run.
+/// Asks on the terminal itself (not standard input), without showing what is typed. Comes before the first thread of a
+/// run.
 ///
 /// # Errors
 /// There is no terminal, there was no answer, or the answer is empty.

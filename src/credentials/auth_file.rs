@@ -1,5 +1,5 @@
-//! docker's `config.json`, podman's `auth.json`, the older `.dockercfg` and Kubernetes' pull secrets: which entry is for an
-//! image, and what is in it.
+//! docker's `config.json`, podman's `auth.json`, the older `.dockercfg` and Kubernetes' pull secrets: which entry is
+//! for an image, and what is in it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -69,8 +69,8 @@ struct Entry {
     registrytoken: Hidden,
 }
 
-/// An object that is read as Go reads JSON, by which docker, podman and the kubelet do: the case of a field's name does not
-/// matter, of a field that is there twice the last counts, and `null` is nothing.
+/// An object that is read as Go reads JSON, by which docker, podman and the kubelet do: the case of a field's name does
+/// not matter, of a field that is there twice the last counts, and `null` is nothing.
 trait Fields: Default {
     /// Takes the value of the field with this name in lower case.
     fn take<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error>;
@@ -258,8 +258,8 @@ impl AuthFile {
     /// The login for an image; `None` when there is none for its registry.
     ///
     /// As with docker, a helper for the registry counts more than what stands in the file, and the one for all
-    /// registries (`credsStore`) more than an entry: what it does not know is not there. Only where it cannot be asked, an
-    /// entry may help.
+    /// registries (`credsStore`) more than an entry: what it does not know is not there. Only where it cannot be asked,
+    /// an entry may help.
     ///
     /// # Errors
     /// The login is broken, or kept where prepull cannot read it.

@@ -28,7 +28,7 @@ pub enum CredentialError {
     /// Reading standard input failed.
     #[error("cannot read the password from standard input: {0}")]
     Input(std::io::Error),
-    /// What was given is no password.
+    /// The given text is not a password.
     #[error("{problem}")]
     Password {
         /// What is wrong with it.
@@ -42,7 +42,7 @@ pub enum CredentialError {
         /// What is wrong with it, and what mends it.
         problem: String,
     },
-    /// What was given is no user name for a registry.
+    /// The given text is not a user name for a registry.
     #[error("\"{}\" cannot be a registry's user name: {problem}", escape_line(.name))]
     UserName {
         /// The name.

@@ -115,8 +115,8 @@ pub(super) fn ask(
 
 /// Why a helper failed; `None` when it only says that it has no login.
 ///
-/// By the protocol a helper prints its errors where it prints logins, on standard output. A wrapper may print a login there
-/// and fail afterwards, so of standard output only the protocol's own sentences are repeated.
+/// By the protocol a helper prints its errors where it prints logins, on standard output. A wrapper may print a login
+/// there and fail afterwards, so of standard output only the protocol's own sentences are repeated.
 fn complaint(stdout: &[u8], stderr: &[u8]) -> Option<String> {
     let has = |bytes: &[u8], sentence: &str| {
         let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
@@ -141,7 +141,7 @@ fn complaint(stdout: &[u8], stderr: &[u8]) -> Option<String> {
     })
 }
 
-/// What in a helper's answer may be secret, also where it is no answer that can be used.
+/// What in a helper's answer may be secret, also where it is not an answer that can be used.
 fn secrets(stdout: &[u8]) -> Vec<Zeroizing<String>> {
     let text = Zeroizing::new(String::from_utf8_lossy(stdout).into_owned());
     let mut found = Vec::new();
@@ -149,7 +149,7 @@ fn secrets(stdout: &[u8]) -> Vec<Zeroizing<String>> {
         let login = Zeroizing::new(format!("{}:{}", answer.username, *answer.secret.0));
         found.extend([login, answer.secret.0]);
     }
-    // Lines and words of what is no JSON, or torn.
+    // Lines and words of what is not JSON, or torn.
     found.extend(
         text.lines()
             .map(|line| Zeroizing::new(line.trim().to_string())),

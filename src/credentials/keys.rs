@@ -56,7 +56,7 @@ fn split(key: &str) -> (bool, String, &str) {
 fn fit_of_files(key: &str, image: &Image) -> Option<Fit> {
     let (has_scheme, host, path) = split(key);
     let path = path.trim_end_matches('/');
-    // docker's URLs end in the version of its API, which is no path of an image.
+    // docker's URLs end in the version of its API, which is not a path of an image.
     let path = if has_scheme || matches!(path, "v1" | "v2") {
         ""
     } else {
@@ -67,8 +67,8 @@ fn fit_of_files(key: &str, image: &Image) -> Option<Fit> {
     (whole && host == host_of(image.registry())).then(|| Fit(path.len(), String::new()))
 }
 
-/// As the kubelet's keyring: the key that is last in the alphabet wins, which of two nested paths is the longer one, and
-/// of a host and a pattern the host. Docker Hub's own key is used where no other is.
+/// As the kubelet's keyring: the key that is last in the alphabet wins, which of two nested paths is the longer one,
+/// and of a host and a pattern the host. Docker Hub's own key is used where no other is.
 fn fit_of_kubelet(key: &str, image: &Image) -> Option<Fit> {
     let bare = key
         .strip_prefix("https://")

@@ -76,7 +76,8 @@ impl fmt::Debug for PullSecret {
 }
 
 /// The files to look in when none is named: `$REGISTRY_AUTH_FILE` as podman has it, docker's `config.json` in
-/// `$DOCKER_CONFIG` or `~/.docker`, then the files that podman and skopeo write, and the one that docker wrote before 1.7.
+/// `$DOCKER_CONFIG` or `~/.docker`, then the files that podman and skopeo write, and the one that docker wrote before
+/// 1.7.
 pub fn default_auth_files(env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let folder = |name: &str| {
         env(name)
@@ -121,8 +122,8 @@ pub fn check_user_name(name: &str) -> Result<(), CredentialError> {
 
 /// The login for each image, and what is to be said about the sources.
 ///
-/// A given user is for the named registries, or for the only one. For the others the pull secrets are asked, then the files.
-/// Each is read once, and only when an earlier one had no login; so is each helper started once.
+/// A given user is for the named registries, or for the only one. For the others the pull secrets are asked, then the
+/// files. Each is read once, and only when an earlier one had no login; so is each helper started once.
 ///
 /// # Errors
 /// A file that is named but missing, or that cannot be read; a login that is there but cannot be used; a

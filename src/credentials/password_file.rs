@@ -10,7 +10,7 @@ use super::ask::password_from;
 use super::error::CredentialError;
 use crate::model::Secret;
 
-/// Reads the password in `path`, of which one newline at the end is no part. `/dev/fd/N` is the open file descriptor N.
+/// Reads the password in `path`, without one newline at its end. `/dev/fd/N` is the open file descriptor N.
 ///
 /// # Errors
 /// The file cannot be read, belongs to another user, has a mode other than 0600 or 0400, or holds no password.

@@ -92,8 +92,8 @@ impl Read for Keys {
     }
 }
 
-/// Keeps this thread from being ended or stopped by signals until it lets them through. Questions are asked before there
-/// are other threads that could take them.
+/// Keeps this thread from being ended or stopped by signals until it lets them through. Questions are asked before
+/// there are other threads that could take them.
 struct HeldSignals {
     before: SigSet,
     /// Readable while one is waiting.

@@ -54,7 +54,8 @@ impl Canary {
     }
 
     /// Looks at a node that came back. True when it failed, no other has come through, and a password that nodes share
-    /// `is_given_up`: most of the others would only fail without having been tried. A node `is_ready` that has passed the preflight.
+    /// `is_given_up`: most of the others would only fail without having been tried. A node `is_ready` that has passed
+    /// the preflight.
     pub(super) fn finds_password_refused(
         &mut self,
         state: &NodeState,

@@ -97,7 +97,8 @@ fn judge(plan: &Plan, due: &[usize], facts: &NodeFacts) -> Vec<Option<Result<Out
         match manifest_of(plan, manifests, &facts.os, &facts.architecture) {
             _ if answers[at].is_some() => {}
             None => answers[at] = Some(Err(no_platform(plan, manifests, facts))),
-            // Most layers of an image under this name are there too, however old it is, unless it is for another platform.
+            // Most layers of an image under this name are there too, however old it is, unless it is for another
+            // platform.
             Some(_)
                 if facts.images[at]
                     .as_ref()

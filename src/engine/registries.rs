@@ -99,8 +99,8 @@ impl Registries {
         view.paused_until.filter(|until| *until > now)
     }
 
-    /// Takes what a failed attempt means for a registry. Returns for how long it pauses from `now` on, if that is longer
-    /// than before.
+    /// Takes what a failed attempt means for a registry. Returns for how long it pauses from `now` on, if that is
+    /// longer than before.
     pub(super) fn on_failure(
         &self,
         registry: &str,

@@ -1,5 +1,5 @@
-//! What follows a failed attempt: a matter of the failure's kind, never of its text. Pure: all that a decision depends on
-//! is an argument.
+//! What follows a failed attempt: a matter of the failure's kind, never of its text. Pure: all that a decision depends
+//! on is an argument.
 
 use std::time::Duration;
 

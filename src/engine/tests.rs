@@ -1242,7 +1242,7 @@ async fn nobody_pulls_before_every_node_was_asked() {
     for node in ["n1", "n3", "n4"] {
         assert!(peer.pulled_at(node)[0] - began >= 7 * SECOND, "{node}");
     }
-    // Waiting for the others is no part of a pull.
+    // Waiting for the others is not part of a pull.
     let first = &seen.finish.nodes[0].items[0];
     assert_eq!(first.elapsed, SECOND);
     let told = |(_, fact): &(Duration, EventKind)| {

@@ -1,5 +1,5 @@
-//! What arrives of each pull, and for how long nothing did. That is told once it is over: a journal, which has no progress,
-//! is to show it too.
+//! What arrives of each pull, and for how long nothing did. That is told once it is over: a journal, which has no
+//! progress, is to show it too.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

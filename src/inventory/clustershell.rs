@@ -1,7 +1,7 @@
 //! Groups of ClusterShell (`@gpu`, `@racks:rack[1-3]`, `@*`), out of the files that it keeps them in.
 //!
-//! Its sources are YAML files, a flat file in its stock configuration, or commands of the site. Commands are not run: an
-//! error says how `nodeset` looks such a group up.
+//! Its sources are YAML files, a flat file in its stock configuration, or commands of the site. Commands are not run:
+//! an error says how `nodeset` looks such a group up.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};

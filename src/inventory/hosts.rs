@@ -8,7 +8,7 @@ use super::sets::{self, HostSet};
 /// All hosts that the expressions in `text` name, each once, in order.
 ///
 /// # Errors
-/// An [`ExpressionError`] when something is no expression, or names more than [`NODE_LIMIT`] hosts.
+/// An [`ExpressionError`] when something is not an expression, or names more than [`NODE_LIMIT`] hosts.
 pub fn expand(text: &str) -> Result<Vec<HostSpec>, ExpressionError> {
     expand_within(text, NODE_LIMIT)
 }

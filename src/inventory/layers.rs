@@ -120,7 +120,7 @@ pub struct JumpSpec {
     pub port: Option<u16>,
 }
 
-/// Reads a jump chain as `ssh -J` takes it: `ops@bastion:2222,inner,[2001:db8::1]:22`. `none` is no jump.
+/// Reads a jump chain as `ssh -J` takes it: `ops@bastion:2222,inner,[2001:db8::1]:22`. `none` is not a jump.
 ///
 /// # Errors
 /// What is wrong with it, and what would be right.

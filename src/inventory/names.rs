@@ -1,6 +1,7 @@
 //! What may be a host name, a user name and a port, wherever an operator writes one.
 //!
-//! No fault quotes what was written: a wrong file may be read as an inventory, and it may hold a secret. The place is told.
+//! No fault quotes what was written: a wrong file may be read as an inventory, and it may hold a secret. The place is
+//! told.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -173,7 +173,7 @@ impl Program<'_> {
         let what = format!("this program cannot be run: {error}");
         let mut script = Vec::new();
         if let Ok(file) = std::fs::File::open(self.path) {
-            // As much of the first line as the system reads; nothing is no interpreter.
+            // As much of the first line as the system reads; an empty one names no interpreter.
             let _ = file.take(256).read_to_end(&mut script);
         }
         let first = script.split(|byte| *byte == b'\n').next();

@@ -114,8 +114,8 @@ fn text(input: impl Read, name: &str, limit: u64) -> Result<String, InventoryErr
     })
 }
 
-/// The text of bytes, without the byte order mark that programs on Windows put in front. One of UTF-16 (PowerShell's `>`)
-/// says how to read them.
+/// The text of bytes, without the byte order mark that programs on Windows put in front. One of UTF-16 (PowerShell's
+/// `>`) says how to read them.
 fn decoded(bytes: Vec<u8>) -> Result<String, FromUtf8Error> {
     let order: Option<fn([u8; 2]) -> u16> = match bytes.get(..2) {
         Some([0xff, 0xfe]) => Some(u16::from_le_bytes),

@@ -96,7 +96,7 @@ pub(super) fn recognise(text: &str, name: &str) -> Result<Format, InventoryError
     }
 }
 
-/// JSON is YAML too, but read much faster; YAML's `{a: b}` is no JSON.
+/// JSON is also YAML, but read much faster; YAML's `{a: b}` is not JSON.
 fn json_or_yaml(text: &str, name: &str) -> Result<Tree, InventoryError> {
     json::parse(text, name).or_else(|json| {
         yaml::parse(text, name).map_err(|yaml| if json::is_meant(text) { json } else { yaml })

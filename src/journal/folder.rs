@@ -13,7 +13,8 @@ use super::{ENDING, JournalError};
 const KEPT: usize = 500;
 /// The length of the time in a run's name: `2026-11-23T21-17-09Z`.
 const SECOND: usize = 20;
-/// A journal's first line says within so many bytes what kind of run it is, unless the command line was a very long one.
+/// A journal's first line says within so many bytes what kind of run it is, unless the command line was a very long
+/// one.
 const HEAD: u64 = 64 * 1024;
 /// `prepull runs list` holds a lock on each journal for a moment.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -88,8 +89,8 @@ pub(super) fn journals(folder: &Path) -> Result<Vec<PathBuf>, JournalError> {
     Ok(paths)
 }
 
-/// Removes the oldest journals of each kind of run that are too many, but neither `own` nor one of a run that goes on, is
-/// gone on with, or was cut short: the clock may have been set back, and a pull may take longer than 500 checks.
+/// Removes the oldest journals of each kind of run that are too many, but neither `own` nor one of a run that goes on,
+/// is gone on with, or was cut short: the clock may have been set back, and a pull may take longer than 500 checks.
 pub(super) fn forget_oldest(folder: &Path, own: &Path) -> Result<(), JournalError> {
     let paths = journals(folder)?;
     if paths.len() <= KEPT {
@@ -210,8 +211,8 @@ pub fn list(
     }))
 }
 
-/// Keeps every other prepull from going on with a run until it is dropped: two would end each other's connections to the
-/// same pulls.
+/// Keeps every other prepull from going on with a run until it is dropped: two would end each other's connections to
+/// the same pulls.
 #[derive(Debug)]
 pub struct Claim {
     /// Locked.

@@ -245,7 +245,8 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// Reads the first line and the last: what lies between may be long. All of it where the last one does not say enough.
+    /// Reads the first line and the last: what lies between may be long. All of it where the last one does not say
+    /// enough.
     pub(super) fn read(path: &Path) -> Result<Self, JournalError> {
         match Self::glance(path) {
             Ok(Some(listed)) => Ok(listed),

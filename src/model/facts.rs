@@ -46,11 +46,13 @@ pub struct ClockOffset {
 /// An image as the node's runtime says it holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalImage {
-    /// The manifest's digest (`sha256:...`), as the registry knows it; `None` for an image that was never pushed or pulled.
+    /// The manifest's digest (`sha256:...`), as the registry knows it; `None` for an image that was never pushed or
+    /// pulled.
     pub digest: Option<String>,
     /// The runtime's own identity of the image: its configuration's digest.
     pub image_id: Option<String>,
-    /// The size as the runtime tells it: unpacked for docker, compressed for crictl, both for docker with containerd's store.
+    /// The size as the runtime tells it: unpacked for docker, compressed for crictl, both for docker with containerd's
+    /// store.
     pub bytes: Option<u64>,
     /// `os/architecture[/variant]`, where the runtime tells.
     pub platform: Option<String>,

@@ -140,7 +140,7 @@ pub enum FailureKind {
     Platform,
     /// The image itself is broken, too old, or no image.
     ImageInvalid,
-    /// The registry says no for good, or is no registry.
+    /// The registry says no for good, or is not a registry.
     RegistryRefused,
     /// 429.
     RateLimited,

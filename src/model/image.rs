@@ -20,7 +20,7 @@ pub struct Image {
     exact: Option<String>,
 }
 
-/// Why a text is no image reference, and what would be one.
+/// Why a text is not an image reference, and what would be one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{given}\" is not an image reference: {problem}")]
 pub struct ImageError {
@@ -65,8 +65,8 @@ impl Image {
         &self.text
     }
 
-    /// As runtimes are asked for it. Full names (`docker.io/library/nginx:latest`) mean the same to every runtime, whatever
-    /// its search list.
+    /// As runtimes are asked for it. Full names (`docker.io/library/nginx:latest`) mean the same to every runtime,
+    /// whatever its search list.
     ///
     /// By digest alone where there is one: docker and containerd ignore a tag beside it, and CRI-O refuses the pair.
     pub fn exact(&self) -> &str {

@@ -1,4 +1,5 @@
-//! The words of the project as types: node, image, plan, attempt, outcome, failure, event. No I/O, but for the file that
+//! The words of the project as types: node, image, plan, attempt, outcome, failure, event. No I/O, but for the file
+//! that
 //! `exec`'s output is kept in.
 
 pub mod command;

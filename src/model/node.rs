@@ -65,7 +65,8 @@ impl Node {
     }
 }
 
-/// The fact that holds the command whose standard input and output lead to a node, or to the first host on the way there.
+/// The fact that holds the command whose standard input and output lead to a node, or to the first host on the way
+/// there.
 pub const PROXY_COMMAND: &str = "proxy-command";
 
 impl Node {
@@ -189,7 +190,7 @@ pub struct Fleet {
     warnings: Vec<String>,
 }
 
-/// Why some nodes are no fleet.
+/// Why some nodes do not make a fleet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FleetError {
     /// There is no node at all.

@@ -120,7 +120,8 @@ pub struct Record {
     pub attempts: Vec<Attempt>,
     /// From the start of the first attempt to the outcome, pauses included; zero when nothing was tried.
     pub elapsed: Duration,
-    /// How many compressed bytes of the image's layers came to the node, without those of layers that were there before;
+    /// How many compressed bytes of the image's layers came to the node, without those of layers that were there
+    /// before;
     /// `None` where that could not be counted, or nothing was pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrived: Option<u64>,

@@ -190,8 +190,8 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// For a run on so many nodes, each of which prints two streams and gets the same share of the run's budget. The file is
-    /// made in `$TMPDIR`, else in `/var/tmp`, as `/tmp` may be memory itself; and not before it is needed.
+    /// For a run on so many nodes, each of which prints two streams and gets the same share of the run's budget. The
+    /// file is made in `$TMPDIR`, else in `/var/tmp`, as `/tmp` may be memory itself; and not before it is needed.
     pub fn for_nodes(nodes: usize) -> Self {
         let chosen = std::env::var_os("TMPDIR").filter(|folder| !folder.is_empty());
         let folders = match chosen {

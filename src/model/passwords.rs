@@ -17,8 +17,8 @@ type Accounts = Vec<(Secret, Arc<Account>)>;
 
 /// What became of the passwords that were tried, by user and password.
 ///
-/// A host that did not accept a password is not sent it again. Until one host has accepted it, one host at a time is sent
-/// it, and after two refusals none is.
+/// A host that did not accept a password is not sent it again. Until one host has accepted it, one host at a time is
+/// sent it, and after two refusals none is.
 #[derive(Default)]
 pub struct Passwords {
     accounts: Mutex<HashMap<String, Accounts>>,
@@ -142,8 +142,8 @@ impl Account {
     }
 }
 
-/// Leave to send a password to one host, once. Dropped without a word, it counts as a refusal: the host may have counted
-/// the password as a wrong one.
+/// Leave to send a password to one host, once. Dropped without a word, it counts as a refusal: the host may have
+/// counted the password as a wrong one.
 #[must_use]
 pub struct Permit {
     /// Nothing once it is known what became of it.

@@ -69,7 +69,7 @@ impl Work {
         }
     }
 
-    /// The image that is item `index`; `None` past the end and where an item is no image.
+    /// The image that is item `index`; `None` past the end and where an item is not an image.
     pub fn image(&self, index: usize) -> Option<&Image> {
         match self {
             Self::Pull(images) => images.get(index).map(|planned| &planned.image),
@@ -142,8 +142,8 @@ pub struct Policy {
     pub backoff: Backoff,
     /// The longest one attempt at a pull may take; `None` for no limit.
     pub pull_timeout: Option<Duration>,
-    /// The longest one attempt may take where the node cannot see what arrives, so that nothing tells a stall; `None` for no
-    /// limit.
+    /// The longest one attempt may take where the node cannot see what arrives, so that nothing tells a stall; `None`
+    /// for no limit.
     pub unseen_timeout: Option<Duration>,
     /// The longest a pull may go without progress, where the node can see what arrives; `None` for no limit.
     pub stall_timeout: Option<Duration>,
@@ -207,7 +207,8 @@ impl Default for Policy {
     }
 }
 
-/// What every node is asked before any of them pulls: whether its runtime answers, what is there, and the room for the rest.
+/// What every node is asked before any of them pulls: whether its runtime answers, what is there, and the room for the
+/// rest.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Preflight {
     /// How large layers are expected to be once they are unpacked, against what is sent.

@@ -80,8 +80,8 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     text
 }
 
-/// [`redact`] for a program that handles secrets. Blanks, in addition to what is `known` to be secret, in every common encoding,
-/// what follows a word for a secret, and whatever looks random.
+/// [`redact`] for a program that handles secrets. Blanks, in addition to what is `known` to be secret, in every common
+/// encoding, what follows a word for a secret, and whatever looks random.
 pub fn redact_strictly(text: &str, known: &[&[u8]]) -> String {
     let mut text = text.to_string();
     for spelling in spellings(known) {

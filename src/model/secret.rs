@@ -62,7 +62,8 @@ impl Secret {
         Self(Arc::new(Kept::new(&Zeroizing::new(bytes.into()))))
     }
 
-    /// Bytes that go the way of a secret and are none: pages of their own, locked and wiped, would cost more than all else.
+    /// Bytes that go the way of a secret and are none: pages of their own, locked and wiped, would cost more than all
+    /// else.
     pub fn plain(bytes: impl Into<Vec<u8>>) -> Self {
         let pages = Zeroizing::new(bytes.into());
         Self(Arc::new(Kept {

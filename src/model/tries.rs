@@ -3,7 +3,8 @@
 use super::failure::{Failure, FailureKind, Stage};
 use super::outcome::Attempt;
 
-/// Counts tries. An attempt that only lost sight of a pull that goes on by itself is none: the next one looks at the same pull.
+/// Counts tries. An attempt that only lost sight of a pull that goes on by itself is none: the next one looks at the
+/// same pull.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tries {
     /// Tries that have ended.

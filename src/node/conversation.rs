@@ -198,8 +198,8 @@ impl<C: Channel> Conversation<C> {
 
     /// Waits for the next command's output.
     ///
-    /// A node that waits for another pull first has a limit of its own for that. No other frame moves the limit, so that a
-    /// node cannot hold the run by announcing stages for ever.
+    /// A node that waits for another pull first has a limit of its own for that. No other frame moves the limit, so
+    /// that a node cannot hold the run by announcing stages for ever.
     async fn wait<F: Future<Output = ()> + Send>(
         &mut self,
         limit: Option<Duration>,

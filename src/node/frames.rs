@@ -315,7 +315,7 @@ enum Line {
     Announced(Announced),
 }
 
-/// `NAME:BYTES:TOTAL NAME:BYTES:TOTAL ...`; the last may be the disk's use, which is no layer.
+/// `NAME:BYTES:TOTAL NAME:BYTES:TOTAL ...`; the last may be the disk's use, which is not a layer.
 fn parts(text: &str) -> Option<Vec<Part>> {
     let part = |word: &str| {
         let mut fields = word.split(':');

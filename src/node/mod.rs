@@ -77,8 +77,8 @@ pub struct PullJob<'a> {
     pub request: PullRequest<'a>,
     /// Whether a node that holds the image is left alone.
     pub when: PullWhen,
-    /// How long the pull itself may take, and a wait for another pull of the same image before it; inspecting has a limit
-    /// of its own.
+    /// How long the pull itself may take, and a wait for another pull of the same image before it; inspecting has a
+    /// limit of its own.
     pub timeout: Option<Duration>,
     /// When it is too slow.
     pub patience: StallPolicy,
@@ -323,7 +323,7 @@ pub async fn check<S: Session>(
 /// What it prints goes to `spool`, of each stream as much as the spool's share; the node drops the rest.
 ///
 /// # Errors
-/// Cancelled, or a [`Failure`] at stage start or run; a command that fails is no failure here.
+/// Cancelled, or a [`Failure`] at stage start or run; a command that fails is not a failure here.
 pub async fn run<S: Session>(
     session: &mut S,
     node: &Node,

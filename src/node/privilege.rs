@@ -291,7 +291,7 @@ fn found(said: &str) -> Option<(Tool, u32)> {
         "none" => Tool::Missing,
         _ => return None,
     };
-    // 0 and 1 are no process of ours: 0 would be the process group.
+    // 0 and 1 are never a process of ours: 0 would be the process group.
     let process = process.parse().ok().filter(|&process| process > 1)?;
     Some((tool, process))
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// What prepull says to the program on a node, a line each, newline included. The stand-ins for nodes in tests read them from here, too.
+/// What prepull says to the program on a node, a line each, newline included. The stand-ins for nodes in tests read
+/// them from here, too.
 pub mod word {
     /// End the command or the pull.
     pub const CANCEL: &str = "cancel\n";
@@ -14,8 +15,8 @@ pub mod word {
     pub const DONE: &str = "done\n";
 }
 
-/// How long the program on a node waits between asking the operator's own command to end (TERM) and forcing it (KILL). A
-/// runtime's client only has a connection to close: it gets one second.
+/// How long the program on a node waits between asking the operator's own command to end (TERM) and forcing it (KILL).
+/// A runtime's client only has a connection to close: it gets one second.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// How our program exits when another connection goes on with its pull.
 pub(super) const TAKEN_OVER: u32 = 76;

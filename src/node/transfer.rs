@@ -100,8 +100,8 @@ impl Layers {
 }
 
 impl Known {
-    /// An attempt begins, or is looked at again from its beginning. `expected`: the registry was asked what the image is
-    /// made of.
+    /// An attempt begins, or is looked at again from its beginning. `expected`: the registry was asked what the image
+    /// is made of.
     fn begin(&mut self, expected: Option<&[model::Layer]>) {
         self.is_done = false;
         self.is_counted = false;
@@ -593,7 +593,7 @@ mod tests {
         let sums: Vec<u64> = told.lock().unwrap().iter().map(|told| told.0).collect();
         assert_eq!(sums, [110, 110, 150, 150]);
         assert!(told.lock().unwrap().iter().all(|told| told.1 == Some(150)));
-        // Nothing was measured: whole layers are no sign of a stall.
+        // Nothing was measured: whole layers are not a sign of a stall.
         assert_eq!(transfer.stalled_at, None);
         transfer.succeeded();
         assert_eq!(layers.arrived(), Some(150));

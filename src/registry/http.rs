@@ -50,8 +50,8 @@ pub(super) struct Http {
     hosts: Mutex<HashMap<String, Arc<FirstContact>>>,
 }
 
-/// What came of asking a host: nothing yet, an answer, or the reason to ask it no more. While the first question is under
-/// way the others wait, so that a host that is silent is waited for once.
+/// What came of asking a host: nothing yet, an answer, or the reason to ask it no more. While the first question is
+/// under way the others wait, so that a host that is silent is waited for once.
 type FirstContact = tokio::sync::Mutex<Option<Result<(), RegistryError>>>;
 
 /// A client, with a proxy before it or without.
@@ -470,8 +470,8 @@ fn form(fields: &[(&str, Option<&str>)]) -> String {
     text
 }
 
-/// Whether a host and port are on this machine, where docker and containerd need no TLS. As with containerd, a name other
-/// than `localhost` is not: its name server may lead it anywhere.
+/// Whether a host and port are on this machine, where docker and containerd need no TLS. As with containerd, a name
+/// other than `localhost` is not: its name server may lead it anywhere.
 fn is_here(host: &str) -> bool {
     let has_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     let name = match host.rsplit_once(':') {

@@ -27,9 +27,9 @@ pub const DOCKER_CERTIFICATES: &str = "/etc/docker/certs.d";
 #[error("{0}")]
 pub struct RegistryError(String);
 
-/// What each image is made of, in their order, as far as that is known within `limit`. A host that cannot be reached, is
-/// silent or wants to be left alone is not asked again for the next image. `certificates` is [`DOCKER_CERTIFICATES`] but
-/// in tests.
+/// What each image is made of, in their order, as far as that is known within `limit`. A host that cannot be reached,
+/// is silent or wants to be left alone is not asked again for the next image. `certificates` is [`DOCKER_CERTIFICATES`]
+/// but in tests.
 pub async fn contents(
     images: &[PlannedImage],
     platform: Option<&str>,

@@ -1,4 +1,5 @@
-//! What is not as it was wanted, for people: a paragraph for each kind, the nodes before the cause, once with the advice.
+//! What is not as it was wanted, for people: a paragraph for each kind, the nodes before the cause, once with the
+//! advice.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -255,7 +255,8 @@ fn a_try_that_waits_for_its_registry_or_for_a_place_says_so() {
     assert_eq!(told(&run), "1 to try again once another node is done");
 }
 
-/// Images share layers: what the first one brought, the second does not bring again, on nodes that have not begun either.
+/// Images share layers: what the first one brought, the second does not bring again, on nodes that have not begun
+/// either.
 #[test]
 fn a_total_holds_what_still_comes_and_no_more() {
     let mut run = Run::new(2, &[IMAGE, "reg.example:5000/team/other:v2"]);

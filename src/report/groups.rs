@@ -45,7 +45,8 @@ impl Group {
     }
 }
 
-/// The groups of a finished run: failures first, those of one kind together, the kinds and groups with most nodes first.
+/// The groups of a finished run: failures first, those of one kind together, the kinds and groups with most nodes
+/// first.
 pub(super) fn groups(result: &RunResult) -> Vec<Group> {
     let mut causes = FailureGroups::default();
     for (node, record) in result.nodes.iter().enumerate() {

@@ -154,7 +154,7 @@ impl Reporter for Human {
         if let Some(bars) = &mut self.bars {
             bars.finish();
         }
-        // Lost lines are no reason to lose the summary.
+        // Lost lines are not a reason to lose the summary.
         let lines = self.lines.as_mut().map_or(Ok(()), Lines::finish);
         let counts = counts(result);
         let good = counts.ok == counts.nodes && digests_agree(result);

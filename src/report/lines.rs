@@ -25,7 +25,7 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
     };
     match &event.fact {
         EventKind::WaveStarted { wave, nodes } => {
-            // The one wave of an ordinary run is no news.
+            // The one wave of an ordinary run is not news.
             if *wave == 1 && !verbose {
                 return None;
             }

@@ -49,8 +49,8 @@ pub fn plan_text(plan: &Plan) -> String {
     out
 }
 
-/// The policy, a line for each part that holds for this work. Every field is named here, so that the compiler asks for a
-/// new one.
+/// The policy, a line for each part that holds for this work. Every field is named here, so that the compiler asks for
+/// a new one.
 fn policy_text(out: &mut String, policy: &Policy, is_pull: bool) {
     let Policy {
         parallel,

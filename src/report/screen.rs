@@ -1,5 +1,5 @@
-//! The terminal under the bars: whole frames, each in one write, that stay where they are when the terminal is resized, and
-//! begin again below when another program had it meanwhile.
+//! The terminal under the bars: whole frames, each in one write, that stay where they are when the terminal is resized,
+//! and begin again below when another program had it meanwhile.
 
 use std::collections::VecDeque;
 use std::io;
@@ -39,10 +39,10 @@ impl Device for Term {
     }
 }
 
-/// What indicatif draws on. It moves over what it drew before, clears and draws line by line, and fills lines up so that
-/// the terminal wraps them; all that flickers, and breaks when the terminal gets narrower. So this takes its lines, and
-/// puts a frame that differs from the one before over it: every line by itself, then an empty one where the cursor rests
-/// and what is typed is seen.
+/// What indicatif draws on. It moves over what it drew before, clears and draws line by line, and fills lines up so
+/// that the terminal wraps them; all that flickers, and breaks when the terminal gets narrower. So this takes its
+/// lines, and puts a frame that differs from the one before over it: every line by itself, then an empty one where the
+/// cursor rests and what is typed is seen.
 #[derive(Debug, Clone)]
 pub struct Screen(Arc<Mutex<Frames>>);
 

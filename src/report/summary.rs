@@ -224,7 +224,8 @@ fn how(result: &RunResult, item: usize, digest: &str) -> String {
     }
 }
 
-/// "registry.lab:5000: 15 tries failed (12 registry-unavailable, 3 rate-limited), 97 pulls went well", where tries failed.
+/// "registry.lab:5000: 15 tries failed (12 registry-unavailable, 3 rate-limited), 97 pulls went well", where tries
+/// failed.
 fn registries(result: &RunResult) -> Vec<Line> {
     let plan = &result.info.plan;
     let mut out = Vec::new();

@@ -769,7 +769,7 @@ fn what_was_not_counted_is_said_to_be_unknown() {
     }
     let some = "240.0 MB counted, all of it on 3 of 4 nodes";
     assert_eq!(told(&run), (line(some), Some(240_000_000), Some(1)));
-    // What was there before is no pull, and a login that is refused brings no layer.
+    // What was there before is not a pull, and a login that is refused brings no layer.
     run.nodes[3].items[0].outcome = Outcome::Present(held("sha256:aa"));
     let all = "240.0 MB, 1.6 MB/s over the run";
     assert_eq!(told(&run), (line(all), Some(240_000_000), None));

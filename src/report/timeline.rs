@@ -95,7 +95,8 @@ impl Timeline {
         Self(vec![NodeTimeline::default(); nodes])
     }
 
-    /// Takes note of a fact. One about a node that is none of the fleet, as a changed journal may have it, is passed over.
+    /// Takes note of a fact. One about a node that is none of the fleet, as a changed journal may have it, is passed
+    /// over.
     pub(super) fn note(&mut self, event: &Event) {
         let at = event.at;
         let node = match &event.fact {

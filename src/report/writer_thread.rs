@@ -85,8 +85,8 @@ impl WriterThread {
         }
     }
 
-    /// Whether the reader has been away for so long that dispensable output should not be queued: progress, which comes again and
-    /// again, would fill the memory.
+    /// Whether the reader has been away for so long that dispensable output should not be queued: progress, which comes
+    /// again and again, would fill the memory.
     pub fn is_behind(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > BEHIND
     }

@@ -109,7 +109,7 @@ fn is_in(line: &str, pattern: &str) -> bool {
 
 /// The HTTP status that a message names, from 300 to 599.
 ///
-/// A number alone is no status (`expected 503 bytes`): "status" or "http" stands before it, or its
+/// A number alone is not a status (`expected 503 bytes`): "status" or "http" stands before it, or its
 /// reason phrase after it.
 fn http_status(plain: &str) -> Option<u16> {
     plain.lines().find_map(|line| {
@@ -163,7 +163,7 @@ fn reason_phrase(status: u16) -> Option<&'static str> {
 fn of_status(status: u16, plain: &str) -> FailureKind {
     match status {
         401 | 403 => RegistryAuth,
-        // A web server that is no registry answers with a page.
+        // A web server that is not a registry answers with a page.
         404 if plain.contains("<html") || plain.contains("<!doctype") => RegistryRefused,
         404 | 410 => ImageNotFound,
         407 => NodeSetup,

@@ -10,8 +10,8 @@ use crate::ports::{Description, NodeCommand};
 /// Runs `"$@"` with the environment that containerd's clients read, the client in `$client` and the folder with the
 /// registries' configuration in `$certs`.
 ///
-/// A node with a kubelet is known by the namespace that the CRI uses, or by the kubelet's folder. The sockets of distributions of
-/// Kubernetes come first, as for crictl; k3s, k0s and microk8s have a `ctr` of their own inside.
+/// A node with a kubelet is known by the namespace that the CRI uses, or by the kubelet's folder. The sockets of
+/// distributions of Kubernetes come first, as for crictl; k3s, k0s and microk8s have a `ctr` of their own inside.
 const ENVIRONMENT: &str = r#"client=
 for name in "$0" "k3s $0" "k0s $0" "microk8s $0"; do
     command -v "${name%% *}" >/dev/null && client=$name && break
@@ -43,7 +43,8 @@ fi
 export client certs kubelet
 exec "$@""#;
 
-/// A command with that environment. An endpoint is a socket's path to these clients, and may end in [`NAMESPACE`] and a name.
+/// A command with that environment. An endpoint is a socket's path to these clients, and may end in [`NAMESPACE`] and a
+/// name.
 pub(super) fn command<'a>(
     client: RuntimeKind,
     endpoint: Option<&'a str>,
@@ -100,7 +101,8 @@ pub(super) fn description(
     Description { runtime, endpoint }
 }
 
-/// The platform in an index's entry or an image's configuration, as `linux/arm64/v8`. That of an attestation is unknown.
+/// The platform in an index's entry or an image's configuration, as `linux/arm64/v8`. That of an attestation is
+/// unknown.
 pub(super) fn platform(of: &Value) -> Option<String> {
     let part = |name: &str| {
         of[name]

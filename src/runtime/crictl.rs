@@ -63,9 +63,10 @@ pub(super) const LAST_RULES: &[Rule] = &[Rule(NodeSetup, &["code = unimplemented
 /// Runs crictl where no endpoint was named. Its arguments stay arguments.
 ///
 /// crictl looks for its configuration in /etc and beside itself, and then tries the sockets of containerd, CRI-O and
-/// cri-dockerd. Where a distribution of Kubernetes keeps its own containerd, or the kubelet is joined to docker, that finds
-/// nothing, or a containerd that the kubelet does not use: their sockets come first, in the order in which they exclude
-/// each other. RKE2 writes a configuration of its own, and k3s has a crictl inside that knows its socket (docs.rke2.io, docs.k3s.io, docs.k0sproject.io, microk8s.io).
+/// cri-dockerd. Where a distribution of Kubernetes keeps its own containerd, or the kubelet is joined to docker, that
+/// finds nothing, or a containerd that the kubelet does not use: their sockets come first, in the order in which they
+/// exclude each other. RKE2 writes a configuration of its own, and k3s has a crictl inside that knows its socket
+/// (docs.rke2.io, docs.k3s.io, docs.k0sproject.io, microk8s.io).
 const FIND: &str = r#"if ! command -v "$0" >/dev/null; then
     command -v k3s >/dev/null && exec k3s "$0" "$@"
     echo "$0: not found" >&2
@@ -329,7 +330,7 @@ fn telling(errors: Vec<String>, exit: &ExitStatus) -> Vec<String> {
         .collect()
 }
 
-/// How crictl begins to say that a socket is not there, does not answer or is no CRI's.
+/// How crictl begins to say that a socket is not there, does not answer or is not a CRI's.
 const OF_SOCKETS: [&str; 4] = [
     "validate service connection",
     "unable to determine",
@@ -337,7 +338,7 @@ const OF_SOCKETS: [&str; 4] = [
     "connect endpoint",
 ];
 
-/// The errors that klog wrote, and all other lines that are no warnings.
+/// The errors that klog wrote, and all other lines that are not warnings.
 fn split_klog(lines: Vec<String>) -> (Vec<String>, Vec<String>) {
     let (mut klog, mut other) = (Vec::new(), Vec::new());
     let mut is_inside = false;

@@ -17,8 +17,8 @@ pub struct Ctr;
 
 const KIND: RuntimeKind = RuntimeKind::Ctr;
 
-/// Prints what is held under the name `$1`: ctr's line of it, and each manifest that it may stand for. Images whose layers
-/// came but were not unpacked are not counted: ctr 1.6 leaves such a name behind when unpacking fails.
+/// Prints what is held under the name `$1`: ctr's line of it, and each manifest that it may stand for. Images whose
+/// layers came but were not unpacked are not counted: ctr 1.6 leaves such a name behind when unpacking fails.
 const INSPECT: &str = r#"held=$($client images ls "name==$1") || exit
 row=$(printf '%s\n' "$held" | sed 1d)
 status=$($client images check "name==$1" 2>/dev/null | sed '1d; s/ *$//')
@@ -37,8 +37,9 @@ done"#;
 
 /// Pulls. ctr prints its progress from the start on, and nothing in it is needed.
 ///
-/// A login becomes a header in a `hosts.toml` of our own (decision 20), which otherwise says what the node's says of the
-/// registry: only hosts with the registry's own name get the header. The folders are those of `hostPaths` in containerd's
+/// A login becomes a header in a `hosts.toml` of our own (decision 20), which otherwise says what the node's says of
+/// the registry: only hosts with the registry's own name get the header. The folders are those of `hostPaths` in
+/// containerd's
 /// `remotes/docker/config`. Without a table `host`, containerd 1.6 does not take the file.
 const PULL: &str = r#"registry=$1
 shift

@@ -61,9 +61,9 @@ const RULES: &[Rule] = &[
     Rule(RegistryRefused, &["error response from daemon: unknown:$"]),
 ];
 
-/// Asked last. With containerd's image store the daemon passes a registry's words on without the status that they came with
-/// (`daemon/containerd/registry_errors.go`). Before the layers that is done for a refusal alone; of a layer it may be
-/// any, and the most of those pass.
+/// Asked last. With containerd's image store the daemon passes a registry's words on without the status that they came
+/// with (`daemon/containerd/registry_errors.go`). Before the layers that is done for a refusal alone; of a layer it may
+/// be any, and the most of those pass.
 const WITHOUT_STATUS: &[Rule] = &[
     // A registry's server error without a message.
     Rule(
@@ -325,7 +325,7 @@ pub(super) fn read_pull(
     let answered = docker_api::escape_multiline(output);
     let output = answered.as_ref().unwrap_or(output);
     let stdout = output::lines(&output.stdout);
-    // Exit status 0 is no proof: CLI 28, ended while it asks for a login, exits with 0.
+    // Exit status 0 is not proof: CLI 28, ended while it asks for a login, exits with 0.
     if let Some(asked) = stdout
         .iter()
         .position(|line| line.starts_with("Login prior to pull"))
@@ -362,11 +362,11 @@ pub(super) fn read_pull(
             &complaint,
         ));
     }
-    // docker's status line is no proof either: what the node holds is asked afterwards in any case.
+    // docker's status line is not proof either: what the node holds is asked afterwards in any case.
     Ok(())
 }
 
-/// What docker's client and podman in its place print that is no part of an error.
+/// What docker's client and podman in its place print that is not part of an error.
 const NO_COMPLAINT: [&str; 9] = [
     "Run 'docker",
     "See 'docker",

@@ -1,4 +1,5 @@
-//! docker's API, where it tells more than its client: the request for a pull, and the answer as the client would print it.
+//! docker's API, where it tells more than its client: the request for a pull, and the answer as the client would print
+//! it.
 //!
 //! Seen from dockerd 20.10 (`tests/fixtures/transcripts/docker-api`). The node leaves out of an answer the sizes of its
 //! chunks and most of what is said about layers (`keep_answer` in `src/node/program/`); with both it reads the same.
@@ -101,7 +102,7 @@ struct Message {
     #[serde(rename = "errorDetail")]
     in_stream: Option<Detail>,
     error: Option<String>,
-    /// Of an answer with a status that is no success.
+    /// The body of an answer whose status is not a success.
     message: Option<String>,
 }
 
@@ -112,7 +113,8 @@ struct Detail {
 
 /// The output of `docker system dial-stdio` as `docker pull` would have printed it; nothing where no daemon answered.
 ///
-/// Its first line tells it from what the client itself prints. What is neither whole nor an error is one: a daemon that goes away closes the connection, and the client sees no more in it.
+/// Its first line tells it from what the client itself prints. What is neither whole nor an error is one: a daemon that
+/// goes away closes the connection, and the client sees no more in it.
 pub(super) fn escape_multiline(output: &CommandOutput) -> Option<CommandOutput> {
     let answer = String::from_utf8_lossy(&output.stdout);
     let mut lines = answer.lines().map(|line| line.trim_end_matches('\r'));
@@ -271,7 +273,7 @@ mod tests {
                 "no\n",
             ),
             ("{\"error\":\"nope\"}\n", 1, "nope\n"),
-            // Not understood is no success.
+            // An answer that is not understood is not a success.
             ("5\r\n{\"sta\r\n0\r\n\r\n", 1, "{\"sta\n"),
             ("{\"status\":7}\n0\n", 1, "{\"status\":7}\n"),
         ] {

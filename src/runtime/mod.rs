@@ -95,7 +95,7 @@ fn not_reached(plain: &str, exit: &ExitStatus) -> Option<FailureKind> {
     })
 }
 
-/// The node's own words, and how the client ended where that is no plain exit.
+/// The node's own words, and how the client ended where that is not a plain exit.
 fn detail(runtime: RuntimeKind, output: &CommandOutput, lines: &[String]) -> String {
     let said = output::detail(lines);
     let ended = match &output.exit {

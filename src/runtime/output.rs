@@ -74,8 +74,8 @@ pub(super) fn unquoted(message: &str) -> String {
 /// A line without what a client said of its own later tries: the first failure is the cause.
 ///
 /// containers/image asks again for the rest of a layer that broke off, perhaps at an address that has run out by then
-/// (`docker/body_reader.go`), and names the mirrors that it tried before (`docker/docker_image_src.go`). CRI-O takes an image that it
-/// cannot pull for an artifact (`internal/storage/image.go`).
+/// (`docker/body_reader.go`), and names the mirrors that it tried before (`docker/docker_image_src.go`). CRI-O takes an
+/// image that it cannot pull for an artifact (`internal/storage/image.go`).
 pub(super) fn first_failure(line: &str) -> String {
     let end = [
         "(after reconnecting",
@@ -96,8 +96,8 @@ pub(super) fn first_failure(line: &str) -> String {
     }
 }
 
-/// Drops what a shell says of itself where it finds no client (`sh: 166: exec: crictl: not found`): the line is one of our
-/// own program.
+/// Drops what a shell says of itself where it finds no client (`sh: 166: exec: crictl: not found`): the line is one of
+/// our own program.
 fn without_shell(line: &str) -> &str {
     let Some((before, after)) = line.split_once("exec: ") else {
         return line;

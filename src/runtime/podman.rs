@@ -10,7 +10,8 @@ use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDeliver
 #[derive(Debug, Clone, Copy)]
 pub struct Podman;
 
-/// Hands podman its login as a file of its own, before which none of the node's counts (containers-auth.json(5)): a login that
+/// Hands podman its login as a file of its own, before which none of the node's counts (containers-auth.json(5)): a
+/// login that
 /// `podman login` left there might be another one.
 const WITH_LOGIN: &str = r#"REGISTRY_AUTH_FILE=$PREPULL_LOGIN/auth.json
 export REGISTRY_AUTH_FILE

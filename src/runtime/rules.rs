@@ -87,7 +87,8 @@ pub(super) const NOT_REACHED: &[Rule] = &[
 /// A layer that another pull is writing at this moment (containerd's content store): a passing condition.
 pub(super) const HELD_BY_ANOTHER: Rule = Rule(Unknown, &["ref ~ locked"]);
 
-/// The daemon behind the client, or the containerd behind the daemon, went away in the middle: gRPC's and ttrpc's words.
+/// The daemon behind the client, or the containerd behind the daemon, went away in the middle: gRPC's and ttrpc's
+/// words.
 pub(super) const DAEMON_GONE: Rule = Rule(
     RuntimeDown,
     &[
@@ -429,7 +430,7 @@ pub(super) const LOCAL_AND_SPECIFIC: &[Rule] = &[
 
 /// After HTTP statuses: what registries and networks say without one.
 pub(super) const PHRASES: &[Rule] = &[
-    // A login that has run out (ECR's last twelve hours) is no token that the runtime renews.
+    // A login that has run out (ECR's last twelve hours) is not a token that the runtime renews.
     Rule(RegistryAuth, &["your authorization token has expired"]),
     Rule(
         RegistryAuthExpired,
@@ -569,7 +570,7 @@ pub(super) const PHRASES: &[Rule] = &[
             ": unavailable",
         ],
     ),
-    // A body that is no JSON, without a status that says more: most likely a proxy's or sign-in page.
+    // A body that is not JSON, without a status that says more: most likely a proxy's or sign-in page.
     Rule(
         Corrupt,
         &[

@@ -36,7 +36,8 @@ const NO_DEFAULT: [&str; 8] = [
     "version",
     "yes",
 ];
-/// All that a project's file may set: no program to run, no file to read or write, no login and no host key is among them.
+/// All that a project's file may set: no program to run, no file to read or write, no login and no host key is among
+/// them.
 const PROJECT: [&str; 22] = [
     "backoff",
     "canary",
@@ -88,8 +89,8 @@ impl Defaults {
     /// Finds and checks them.
     ///
     /// # Errors
-    /// A file that cannot be read, is not TOML, may be changed by another user, or sets what it must not; a value that its option
-    /// does not take. All with their place.
+    /// A file that cannot be read, is not TOML, may be changed by another user, or sets what it must not; a value that
+    /// its option does not take. All with their place.
     pub fn find(cli: &Command, ambient: &Environment, directory: &Path) -> Result<Self> {
         let mut found = Self::default();
         for arg in options(cli) {
@@ -278,8 +279,8 @@ fn takes_several(arg: &Arg) -> bool {
     matches!(arg.get_action(), ArgAction::Append)
 }
 
-/// The nearest `prepull.toml` in the directory or above it, up to the home directory or the root of a git repository. Outside of
-/// both, only the directory itself counts.
+/// The nearest `prepull.toml` in the directory or above it, up to the home directory or the root of a git repository.
+/// Outside of both, only the directory itself counts.
 fn project_file(directory: &Path, home: Option<&Path>) -> Option<PathBuf> {
     let is_root = |folder: &Path| home == Some(folder) || folder.join(".git").exists();
     let end = directory.ancestors().position(is_root).unwrap_or(0);
@@ -351,7 +352,7 @@ fn check(cli: &Command, arg: &Arg, text: &str) -> Result<(), String> {
             let lines: Vec<&str> = lines.map(str::trim).collect();
             Err(lines.join(" ").trim_start_matches("error: ").to_string())
         }
-        // Only that value is to be looked at: whatever else is missing is no matter.
+        // Only that value is to be looked at: whatever else is missing does not matter.
         Ok(_) | Err(_) => Ok(()),
     }
 }

@@ -19,8 +19,8 @@ use crate::model::text::truncate_bytes;
 
 /// The most of a server's own words that is kept.
 const WORDS: usize = 500;
-/// How many requests that nothing asked for are refused before the connection is ended. An honest server makes none, but
-/// for OpenSSH's one announcement of its host keys.
+/// How many requests that nothing asked for are refused before the connection is ended. An honest server makes none,
+/// but for OpenSSH's one announcement of its host keys.
 const MOST_UNREQUESTED: usize = 8;
 
 /// What ends a session from within.
@@ -58,8 +58,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Counts what the server asked for unasked, and ends the connection when it does not stop. russh would accept every
-    /// channel that it opens, and keep each in memory.
+    /// Counts what the server asked for unasked, and ends the connection when it does not stop. russh would accept
+    /// every channel that it opens, and keep each in memory.
     fn refuse(&mut self) -> Result<(), Fault> {
         self.unrequested += 1;
         if self.unrequested <= MOST_UNREQUESTED {

@@ -132,8 +132,8 @@ impl HostKeys {
         known_first(&self.state().index.likely_algorithms(name))
     }
 
-    /// Whether the host called `name` may have this key; the error is a sentence for the operator. `asked` are the types
-    /// that it was asked for, in order.
+    /// Whether the host called `name` may have this key; the error is a sentence for the operator. `asked` are the
+    /// types that it was asked for, in order.
     pub(super) fn check(
         &self,
         name: &KnownName,
@@ -165,8 +165,8 @@ impl HostKeys {
         }
     }
 
-    /// What known_hosts says of the key of the host called `name`, whatever the policy. The error is the types of keys to ask
-    /// for instead: the host may have one that is known.
+    /// What known_hosts says of the key of the host called `name`, whatever the policy. The error is the types of keys
+    /// to ask for instead: the host may have one that is known.
     pub(super) fn status(
         &self,
         name: &KnownName,
@@ -341,7 +341,7 @@ fn known_first(known: &[Algorithm]) -> Vec<Algorithm> {
     first
 }
 
-/// The hash of an RSA signature is no part of the key.
+/// The hash of an RSA signature is not part of the key.
 fn is_same_type(one: &Algorithm, other: &Algorithm) -> bool {
     match (one, other) {
         (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,

@@ -13,7 +13,8 @@ use super::key_files::{self, KeyFile};
 use super::{HostSettings, LoginMethod, SshError, SshOptions};
 use crate::model::{Node, Secret};
 
-/// Asks the operator for the passphrase of a key file, where the number says how often it was asked before; `None` where there is no answer.
+/// Asks the operator for the passphrase of a key file, where the number says how often it was asked before; `None`
+/// where there is no answer.
 pub type AskPassphrase<'a> = &'a dyn Fn(&Path, u32) -> Option<Secret>;
 
 /// All that we can log in with. Shared by all connections of a run.
@@ -154,7 +155,7 @@ impl Identities {
         }
     }
 
-    /// Notes what is no use.
+    /// Notes what is of no use.
     fn check(&mut self, login: &Use<'_>) -> Result<(), SshError> {
         let Use { host, named, .. } = *login;
         if !host.methods.contains(&LoginMethod::PublicKey) {
@@ -202,10 +203,10 @@ impl Identities {
     }
 
     /// What to offer a host where these files are named. As OpenSSH's client does, but for one thing: named
-    /// files come before the agent's other keys in any case, so that many of those do not exhaust the server's patience.
-    /// First the certificates of CertificateFile; then the named files, each after the certificate beside it;
-    /// without any, the default ones that the agent holds. Then what else the agent holds, unless
-    /// IdentitiesOnly is set, then the other default files.
+    /// files come before the agent's other keys in any case, so that many of those do not exhaust the server's
+    /// patience. First the certificates of CertificateFile; then the named files, each after the certificate beside it;
+    /// without any, the default ones that the agent holds. Then what else the agent holds, unless IdentitiesOnly is
+    /// set, then the other default files.
     ///
     /// # Errors
     /// The first file that no node named when this was made.

@@ -245,7 +245,7 @@ fn a_public_key_beside_a_private_one_that_is_elsewhere_picks_a_key_of_the_agent(
         .unwrap();
     assert_eq!(offered(&identities, &options.hosts[0], &named), ["key"]);
     assert_eq!(identities.notes, Vec::<String>::new());
-    // Without the agent it is no use, and there is no other.
+    // Without the agent it is of no use, and there is no other.
     options.hosts[0].agent = None;
     let error = identities
         .check(&without_password(&options, &named))

@@ -48,8 +48,8 @@ struct Sessions {
     dialing: Vec<(Dial, usize)>,
     /// How many channels the host is known to allow in one session.
     room: usize,
-    /// The refusal of a login, where no other one has worked. It holds for the run: to try again for each node would lock
-    /// the account.
+    /// The refusal of a login, where no other one has worked. It holds for the run: to try again for each node would
+    /// lock the account.
     refused: Option<Failure>,
 }
 

@@ -145,7 +145,7 @@ impl KeyFile {
             let Some(passphrase) = ask(&self.path, attempt) else {
                 return;
             };
-            // A passphrase that is no text fits nothing that russh reads.
+            // A passphrase that is not text fits nothing that russh reads.
             if let Ok(words) = std::str::from_utf8(passphrase.expose())
                 && let Ok(key) = decode_secret_key(text, Some(words))
             {

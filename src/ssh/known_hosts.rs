@@ -218,7 +218,7 @@ impl Index {
         if self.plain(found).any(is_same) {
             return Verdict::Known;
         }
-        // A key of the same type says most; but a host known by another type is no unknown host, to ssh neither.
+        // A key of the same type says most; but a host known by another type is not an unknown host, to ssh neither.
         let known = self
             .plain(found)
             .find(|entry| entry.key.algorithm() == key.algorithm())

@@ -154,7 +154,7 @@ fn a_host_beside_port_22_falls_back_to_its_bare_name_unless_its_full_name_is_kno
     ));
     let a = KnownName::new("a", 2222);
     assert_eq!(index.says(&a, &bare), Verdict::Known);
-    // Another key under the bare name is no change of the key on this port.
+    // Another key under the bare name is not a change of the key on this port.
     assert_eq!(index.says(&a, &full), Verdict::Unknown { authority: None });
     assert_eq!(
         index.says(&a, &revoked),

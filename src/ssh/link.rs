@@ -1,5 +1,5 @@
-//! One side's view of a connection: when and why it ended, and a kill switch. russh has no time-outs, and a session that is
-//! only dropped in the middle of its key exchange would live on with its socket.
+//! One side's view of a connection: when and why it ended, and a kill switch. russh has no time-outs, and a session
+//! that is only dropped in the middle of its key exchange would live on with its socket.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -118,7 +118,7 @@ pub enum SshError {
         /// What it lists.
         listed: String,
     },
-    /// The password is no text.
+    /// The password is not text.
     #[error("the SSH password is not UTF-8, which SSH wants (RFC 4252)")]
     Password,
 }

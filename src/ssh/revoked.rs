@@ -1,5 +1,5 @@
-//! The host keys and certificates that RevokedHostKeys of ssh_config refuses: a list of public keys, or a key revocation
-//! list of `ssh-keygen -k` (OpenSSH's PROTOCOL.krl).
+//! The host keys and certificates that RevokedHostKeys of ssh_config refuses: a list of public keys, or a key
+//! revocation list of `ssh-keygen -k` (OpenSSH's PROTOCOL.krl).
 
 use std::collections::{HashMap, HashSet};
 use std::fs;

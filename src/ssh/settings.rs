@@ -75,7 +75,7 @@ pub struct HostSettings {
 
     /// The methods to log in with, in order.
     pub methods: Vec<LoginMethod>,
-    /// Private keys for nodes that name none; those that do not exist or are no use are passed over.
+    /// Private keys for nodes that name none; those that do not exist or are of no use are passed over.
     pub default_identities: Vec<PathBuf>,
     /// Whether the agent's other keys stay unused.
     pub identities_only: bool,

@@ -224,7 +224,8 @@ impl Builder<'_> {
         })
     }
 
-    /// Who logs in. OpenSSH 10 fills tokens and variables in; text that it would refuse is a name as older ones take it.
+    /// Who logs in. OpenSSH 10 fills tokens and variables in; text that it would refuse is a name as older ones take
+    /// it.
     fn user(&self) -> String {
         let Some(written) = self.values.text("user") else {
             return self.ambient.user.clone();

@@ -90,7 +90,8 @@ impl ConfigError {
     }
 }
 
-/// A setting that `ssh` would honour and a program that logs in by other means does not, where that can change security or reachability.
+/// A setting that `ssh` would honour and a program that logs in by other means does not, where that can change security
+/// or reachability.
 ///
 /// Equal warnings come from the same line: keep them in a set to say each once for a whole fleet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -19,7 +19,7 @@ use crate::error::one_line;
 
 /// How deep files may include files.
 const DEEPEST: usize = 16;
-/// A file beyond this is no ssh_config.
+/// A file beyond this is not an ssh_config.
 const LARGEST: u64 = 16 << 20;
 
 /// A file that was read.

@@ -91,7 +91,7 @@ pub(super) fn host(name: &str, patterns: &str) -> bool {
     list(&name.to_ascii_lowercase(), patterns, true) == Verdict::Yes
 }
 
-/// Whether `network` (`10.0.0.0/8`, `2001:db8::/32`, one address) holds the address; `None` where it is no network.
+/// Whether `network` (`10.0.0.0/8`, `2001:db8::/32`, one address) holds the address; `None` where it is not a network.
 pub(super) fn network_holds(network: &str, address: IpAddr) -> Option<bool> {
     let (base, length) = match network.split_once('/') {
         Some((base, length)) => (base, Some(length)),

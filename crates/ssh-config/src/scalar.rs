@@ -65,7 +65,7 @@ pub(super) fn port(text: &str) -> Option<u16> {
 /// The domain without a final dot.
 ///
 /// # Errors
-/// A sentence, where it is no domain name.
+/// A sentence, where it is not a domain name.
 pub(super) fn domain(name: &str) -> Result<&str, String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     if !name.starts_with(|first: char| first.is_ascii_alphanumeric())

@@ -403,7 +403,7 @@ fn differences(ours: &Fields, oracle: &Fields) -> Vec<String> {
                 "globalknownhostsfile" | "revokedhostkeys" => {
                     theirs = theirs.iter().map(|paths| tildes_replaced(paths)).collect()
                 }
-                // No time at all is no limit.
+                // A time of zero means no limit.
                 "connecttimeout" if theirs == ["0"] => theirs = vec!["none".to_string()],
                 // How long a key stays in the agent: none is added.
                 "addkeystoagent" if theirs[0].starts_with(|digit: char| digit.is_ascii_digit()) => {

@@ -1,4 +1,5 @@
-//! `ansible.cfg` and Ansible's environment: how its inventories are read, and the weakest of what is said about their hosts.
+//! `ansible.cfg` and Ansible's environment: how its inventories are read, and the weakest of what is said about their
+//! hosts.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -67,7 +68,7 @@ const SETTINGS: &[(&str, &str, &str, &str)] = &[
     ),
 ];
 
-/// Ansible's own list of what is no inventory in a folder.
+/// Ansible's own list of what is not an inventory in a folder.
 const IGNORED_ENDINGS: &[&str] = &[
     ".pyc", ".pyo", ".swp", ".bak", "~", ".rpm", ".md", ".txt", ".rst", ".orig", ".cfg", ".retry",
 ];
@@ -237,7 +238,7 @@ impl Config {
         kept.join(" ")
     }
 
-    /// Whether a file or folder of this name is no inventory to Ansible.
+    /// Whether a file or folder of this name is not an inventory to Ansible.
     pub(in crate::inventory) fn leaves_out(&self, name: &str) -> bool {
         let by_ending = match &self.ignored_endings {
             Some(endings) => endings.iter().any(|ending| name.ends_with(ending.as_str())),

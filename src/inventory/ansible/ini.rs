@@ -48,7 +48,7 @@ pub(in crate::inventory) fn read(
     reader.finish()
 }
 
-/// The group and the kind of a section header, `None` where a line is no header.
+/// The group and the kind of a section header, `None` where a line is not a header.
 pub(in crate::inventory) fn header(line: &str) -> Option<(&str, Option<&str>)> {
     let (inside, after) = line.strip_prefix('[')?.split_once(']')?;
     let after = after.trim_start();

@@ -23,7 +23,7 @@
 //!
 //! `ansible.cfg` and Ansible's environment say some of them for all hosts, weaker than any inventory (`config`).
 //!
-//! A value that needs Ansible to be known (a template, a vaulted text) is no text to pass on: a node that
+//! A value that needs Ansible to be known (a template, a vaulted text) is not text to pass on: a node that
 //! it would reach is refused, with the place of the value.
 
 mod config;

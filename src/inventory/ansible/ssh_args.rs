@@ -35,7 +35,7 @@ impl SshArguments {
     /// Adds arguments that come after those before.
     ///
     /// Those that would log in elsewhere or as another user are errors: they have variables of their own.
-    /// So are words that are no options. What only concerns a terminal, forwarding or logging is left out.
+    /// So are words that are not options. What only concerns a terminal, forwarding or logging is left out.
     pub(super) fn add(&mut self, arguments: &str) -> Result<(), InputError> {
         let words = ini_words::arguments(arguments).map_err(|(_, fault)| fault)?;
         let mut words = words.into_iter().map(|word| word.text.trim().to_string());

@@ -64,7 +64,7 @@ pub(in crate::inventory) fn read_listing(
     if let Some((_, tree)) = variables {
         listing.has_variables = true;
         for (host, said) in reader.map(tree, "hostvars")? {
-            // Variables of hosts that no group names are no hosts, to Ansible too.
+            // Variables of hosts that no group names are not hosts, to Ansible too.
             if let Some(index) = reader.world.find_host(&host.text) {
                 reader.host_variables(index, said)?;
             }

@@ -1,5 +1,5 @@
-//! Login programs of kubeconfigs (client-go credential plugins): each runs once, as with kubectl, and its answer is kept for
-//! whatever else is asked of the API in this run.
+//! Login programs of kubeconfigs (client-go credential plugins): each runs once, as with kubectl, and its answer is
+//! kept for whatever else is asked of the API in this run.
 
 use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;

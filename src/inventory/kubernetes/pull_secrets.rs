@@ -1,4 +1,5 @@
-//! Pull secrets from the Kubernetes API, with the same kubeconfig as its nodes. What is in one is for the credentials room.
+//! Pull secrets from the Kubernetes API, with the same kubeconfig as its nodes. What is in one is for the credentials
+//! room.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! TLS to an API server as Go's library does it, so that what works with kubectl works here.
 //!
 //! Certificates are checked by webpki, which is stricter than Go in three things that clusters have: a server whose own
-//! certificate stands in the kubeconfig, a server's certificate that is marked as an authority, and client certificates of
-//! X.509 version 1.
+//! certificate stands in the kubeconfig, a server's certificate that is marked as an authority, and client certificates
+//! of X.509 version 1.
 
 use std::sync::Arc;
 
@@ -76,7 +76,8 @@ pub(super) fn config(
     })
 }
 
-/// The certificate with its key. That both belong together is checked here: rustls does that too, but not for version 1.
+/// The certificate with its key. That both belong together is checked here: rustls does that too, but not for version
+/// 1.
 fn certified_key(
     identity: &Identity,
     provider: &CryptoProvider,

@@ -1,5 +1,5 @@
-//! The few fields of an X.509 certificate that the TLS library does not show, or only for version 3: enough to trust and to
-//! use the certificates that Go takes.
+//! The few fields of an X.509 certificate that the TLS library does not show, or only for version 3: enough to trust
+//! and to use the certificates that Go takes.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -83,7 +83,7 @@ impl<'a> Values<'a> {
 }
 
 impl<'a> Certificate<'a> {
-    /// `None` where this is no certificate.
+    /// `None` if this is not a certificate.
     pub(super) fn read(der: &'a [u8]) -> Option<Self> {
         let mut outer = Values(Values(der).expect(SEQUENCE)?);
         let (SEQUENCE, content, signed) = outer.next()? else {

@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 pub(super) enum Meaning {
     /// An image stands there.
     Image,
-    /// An address stands there: of an image behind `oci://`, of one that a node may pull behind `docker://`, else of none.
+    /// An address stands there: of an image behind `oci://`, of one that a node may pull behind `docker://`, else of
+    /// none.
     Address,
     /// A repository stands there, and its version in the field `version` beside it.
     Versioned,

@@ -33,7 +33,7 @@ pub(super) fn is_likely(text: &str) -> bool {
     image(text).is_some()
 }
 
-/// Whether a text names a file or is no name at all.
+/// Whether a text names a file or is not a name at all.
 pub(super) fn is_of_another_sort(text: &str) -> bool {
     let is_number = |c: char| c.is_ascii_digit() || c == '.';
     text.contains("://") && !text.starts_with("ko://")

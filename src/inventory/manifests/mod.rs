@@ -1,8 +1,9 @@
-//! The images that Kubernetes manifests name: files, folders of them, and what `helm template` or `kustomize build` print.
+//! The images that Kubernetes manifests name: files, folders of them, and what `helm template` or `kustomize build`
+//! print.
 //!
 //! Containers of pods count wherever they stand: in every kind of workload, in Lists, in custom resources that embed
-//! them. Of custom resources that name images in other ways there is a table (`kinds.tsv`). What looks like an image and
-//! is not understood is a warning.
+//! them. Of custom resources that name images in other ways there is a table (`kinds.tsv`). What looks like an image
+//! and is not understood is a warning.
 
 mod documents;
 mod find;
@@ -152,7 +153,7 @@ fn nothing(paths: &[PathBuf], warnings: &[String]) -> InventoryError {
     )
 }
 
-/// The images in one text of manifests, which errors call `name`; none is no error here.
+/// The images in one text of manifests, which errors call `name`; none is not an error here.
 ///
 /// # Errors
 /// As for [`images`], but for files.

@@ -1,8 +1,8 @@
 #pull
 # ---- A pull on its own
 
-# The first command inspects, the second pulls, the third tells where the runtime keeps its files. A fourth asks docker's
-# daemon to pull, which tells more than its client does.
+# The first command inspects, the second pulls, the third tells where the runtime keeps its files. A fourth asks
+# docker's daemon to pull, which tells more than its client does.
 run_supervisor() {
     at_term='forget_secret; signal TERM leader; exit 143'
     trap "$at_term" INT TERM
@@ -26,9 +26,9 @@ run_supervisor() {
     finish
 }
 
-# What the client alone can do: find a login of the node's own, and check signatures. A client that is too old to join us
-# to the daemon, or does not reach it, has no answer for us. podman in docker's place has no daemon, and says who it is when it
-# is asked for an image.
+# What the client alone can do: find a login of the node's own, and check signatures. A client that is too old to join
+# us to the daemon, or does not reach it, has no answer for us. podman in docker's place has no daemon, and says who it
+# is when it is asked for an image.
 may_ask_daemon() {
     [ "$commands" = 4 ] && [ -z "${DOCKER_CONTENT_TRUST:-}" ] || return
     ! grep -qs -e podman -e 'image not known' "$dir/stderr" || return
@@ -37,8 +37,8 @@ may_ask_daemon() {
     [ ! -e "$config" ] || [ -f "$config" ] && ! grep -qs -e '"auth' -e '"cred' "$config"
 }
 
-# One pull of an image at a time: a second one waits here, and then finds what the first one brought. It is the operator's
-# side that limits the wait.
+# One pull of an image at a time: a second one waits here, and then finds what the first one brought. It is the
+# operator's side that limits the wait.
 lock_image() {
     turn=${dir%/*}/turn.$turn_name
     told=
@@ -68,16 +68,16 @@ finish_supervisor() {
         signal TERM keeper
         remove
     else
-        # The viewer that sees the end removes the directory: nothing may be written to it after that. Frames that did not fit
-        # are no end.
+        # The viewer that sees the end removes the directory: nothing may be written to it after that. Frames that did
+        # not fit are not an end.
         [ -n "$lost" ] || : >"$dir/ended"
         frame end
     fi
     exit 0
 }
 
-# Ends what shows the pull to a connection, which does not know yet that it is lost: TERM. Or it is not lost, and somebody
-# else goes on with the pull: USR1 lets the viewer say so (TAKEN_OVER in protocol.rs).
+# Ends what shows the pull to a connection, which does not know yet that it is lost: TERM. Or it is not lost, and
+# somebody else goes on with the pull: USR1 lets the viewer say so (TAKEN_OVER in protocol.rs).
 end_viewer() {
     ! is_alive viewer 9 || kill -"$1" "$process"
     ! is_alive tail 9 || kill "$process"

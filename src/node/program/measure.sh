@@ -4,10 +4,10 @@
 # Tells what arrives while the pull runs.
 #
 # docker's daemon says it where it is asked. Otherwise layers on their way are files that root may read: containerd's
-# ingest folders (plugins/content/local), docker's GetImageBlob files (distribution/pull_v2.go), and what CRI-O and podman
-# stage (containers/image, storage). That such a place exists does not show that this pull uses it: "measured" is said when
-# the runtime itself named the place, or once something new is there. What has arrived is unpacked, which only the disk's
-# use shows. Only changes are told: a later connection reads all of it again.
+# ingest folders (plugins/content/local), docker's GetImageBlob files (distribution/pull_v2.go), and what CRI-O and
+# podman stage (containers/image, storage). That such a place exists does not show that this pull uses it: "measured" is
+# said when the runtime itself named the place, or once something new is there. What has arrived is unpacked, which only
+# the disk's use shows. Only changes are told: a later connection reads all of it again.
 measure() {
     end_with_child
     is_measured=
@@ -46,8 +46,8 @@ measure() {
     done
 } 2>/dev/null
 
-# Takes what the daemon answered when it was last asked, and asks again. Once the sizes of all layers are known, they make
-# a manifest.
+# Takes what the daemon answered when it was last asked, and asks again. Once the sizes of all layers are known, they
+# make a manifest.
 read_docker_layers() {
     now=
     sizes=
@@ -75,8 +75,8 @@ read_docker_layers() {
     tell_manifest
 }
 
-# Before the pull: where layers may arrive, and which are there. Command number $1 prints where the runtime keeps its files;
-# docker's daemon tells all of that itself.
+# Before the pull: where layers may arrive, and which are there. Command number $1 prints where the runtime keeps its
+# files; docker's daemon tells all of that itself.
 record_existing_layers() {
     : >"$dir/began"
     [ "$delivery" != input ] || return
@@ -119,8 +119,8 @@ list_layers() {
 }
 
 #both
-# Reads where the runtime keeps its files into $root: its own word, or its usual place where it does not say. $root_of is
-# the layout that they have there, as far as that is known (Runtime::data_dir in ports.rs).
+# Reads where the runtime keeps its files into $root: its own word, or its usual place where it does not say. $root_of
+# is the layout that they have there, as far as that is known (Runtime::data_dir in ports.rs).
 read_root() {
     root_of=
     root=/var/lib/containerd
@@ -140,7 +140,8 @@ read_root() {
 }
 
 #pull
-# What arrives: names, bytes that are there, bytes in all (0: not known). Files that are older than the pull are another's.
+# What arrives: names, bytes that are there, bytes in all (0: not known). Files that are older than the pull are
+# another's.
 layers() {
     for file in "$root"/tmp/GetImageBlob*; do
         arriving "$file" "${file##*/}" 0
@@ -272,7 +273,8 @@ count_image() {
     frame counted
 } 2>/dev/null
 
-# Prints the newest manifest among the blobs "$@". An index stands for the manifests in it: the node has fetched its own.
+# Prints the newest manifest among the blobs "$@". An index stands for the manifests in it: the node has fetched its
+# own.
 read_manifest() {
     [ $# -gt 0 ] || return
     for blob in $(cd "$blobs" && ls -t -d "$@"); do

@@ -13,9 +13,9 @@ in_memories() {
     return 1
 }
 
-# Calls "$@" with each place for a private directory until it succeeds. A pull by a user other than root goes on without a
-# session, and what the user has in memory may go with the last one (logind's RemoveIPC). The home directory comes last, for
-# a user whose names in /tmp are all taken.
+# Calls "$@" with each place for a private directory until it succeeds. A pull by a user other than root goes on without
+# a session, and what the user has in memory may go with the last one (logind's RemoveIPC). The home directory comes
+# last, for a user whose names in /tmp are all taken.
 in_places() {
     if [ -z "$detached" ] || [ "$uid" = 0 ]; then
         in_memories "$@" && return
@@ -26,8 +26,9 @@ in_places() {
     return 1
 }
 
-# Judges what ls says of a private directory and of all above it. $said becomes "ours" if the private directory is there with
-# the mode that we give it, "safe" if it can be made, or the line of what others could put something in the place of.
+# Judges what ls says of a private directory and of all above it. $said becomes "ours" if the private directory is there
+# with the mode that we give it, "safe" if it can be made, or the line of what others could put something in the place
+# of.
 check_places() {
     said=
     while read -r mode links owner rest; do
@@ -47,8 +48,8 @@ check_places() {
     done
 }
 
-# Opens this user's private directory in directory $1, as $private: of mode 0700, ours by owner, no link and below none, and
-# where nobody else can put another under its name. Whatever else has the name is left alone; $said tells why.
+# Opens this user's private directory in directory $1, as $private: of mode 0700, ours by owner, no link and below none,
+# and where nobody else can put another under its name. Whatever else has the name is left alone; $said tells why.
 open_private() {
     said='not writable'
     place=${1%/}

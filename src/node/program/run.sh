@@ -187,7 +187,7 @@ keep_and_forget() {
 
 #pull
 # Keeps what docker's daemon answers, but for the sizes of chunks and what has no end: how far the layers on their way
-# are. Of that it writes down the newest when measure asks, and the last. What is no answer is dropped.
+# are. Of that it writes down the newest when measure asks, and the last. What is not an answer is dropped.
 keep_answer() {
     # A line without end is the end of this shell.
     ulimit -d 16384
@@ -214,8 +214,8 @@ keep_answer() {
     [ -n "$left_out" ] || printf '%s\n' "$layers" >"$dir/heard"
 }
 
-# Notes in $layers, as ID:BYTES:TOTAL:STATE, how far the layer in $line is. True where that tells of the pull besides: that
-# it has come to its layers.
+# Notes in $layers, as ID:BYTES:TOTAL:STATE, how far the layer in $line is. True where that tells of the pull besides:
+# that it has come to its layers.
 record_layer() {
     state=${line#*'"status":"'}
     case ${state%%'"'*} in
@@ -253,8 +253,8 @@ record_layer() {
 }
 
 #both
-# Runs command number $1 to its end and sends its output, unless it is a question to docker's daemon that was not answered.
-# Leaves its exit status in $code. With a second number it is the pull: tells meanwhile what arrives.
+# Runs command number $1 to its end and sends its output, unless it is a question to docker's daemon that was not
+# answered. Leaves its exit status in $code. With a second number it is the pull: tells meanwhile what arrives.
 run_command() {
     stopped && finish
     eval "delivery=\$delivery_$1"
@@ -302,8 +302,8 @@ run_command() {
     # It writes frames too: not while we do.
     [ -z "$measurer" ] || end "$measurer" "$measurer_born"
     [ "$delivery" != directory ] || forget_secret
-    # A runtime's client has nothing to leave behind; the operator's command may. Its number, free since a moment ago, stays
-    # the group's own while that has a member.
+    # A runtime's client has nothing to leave behind; the operator's command may. Its number, free since a moment ago,
+    # stays the group's own while that has a member.
     [ "$action" = run ] || [ -e "/proc/$client" ] || kill -s KILL -- "-$client" 2>/dev/null
     frame exited
     # A client that was ended before it opened its pipes leaves readers that would wait for ever.
@@ -355,7 +355,8 @@ tell_disk() {
 } 2>/dev/null
 
 #both
-# Whether the process that file $1 of pull $3 (ours) names is still the one that wrote it down: descriptor $2 is the frames.
+# Whether the process that file $1 of pull $3 (ours) names is still the one that wrote it down: descriptor $2 is the
+# frames.
 is_alive() {
     read_word "${3:-$dir}/$1" && process=$word && [ "/proc/$process/fd/$2" -ef "${3:-$dir}/frames" ]
 }

@@ -1,4 +1,5 @@
-# The program that prepull runs on a node, in POSIX sh: dash, bash and busybox ash all run it. Its parts, joined in this order:
+# The program that prepull runs on a node, in POSIX sh: dash, bash and busybox ash all run it. Its parts, joined in this
+# order:
 #
 #   values.sh    the values that the program is sent, and the frames that it sends back
 #   private.sh   the user's private directory, and secrets in memory
