@@ -30,7 +30,8 @@ fn said(root: &Path, command: &NodeCommand<'_>, environment: &[(&str, &str)]) ->
         ('=', "/var/"),
     ] {
         let here = format!("{before}{}{folder}", root.display());
-        arguments[2] = arguments[2].replace(&format!("{before}{folder}"), &here);
+        let script = arguments.iter().position(|word| word == "-c").unwrap() + 1;
+        arguments[script] = arguments[script].replace(&format!("{before}{folder}"), &here);
     }
     let output = Command::new(&arguments[0])
         .args(&arguments[1..])
@@ -112,6 +113,34 @@ fn a_distributions_own_socket_comes_before_crictls_defaults() {
         said(root.path(), &runtime.version(None), &own).1,
         "endpoint=unix:///run/own.sock image= config= images -q"
     );
+}
+
+/// crictl tries its defaults one after the other, each for seconds, and reports only that the last one does not exist.
+#[test]
+fn a_socket_that_the_user_may_not_use_is_named_so_that_the_refusal_is_seen() {
+    let usual = "run/containerd/containerd.sock";
+    let crio = "run/crio/crio.sock";
+    for (files, open, expected) in [
+        (&[usual][..], None, format!("unix:///{usual}")),
+        (&[crio], None, format!("unix:///{crio}")),
+        (&[usual, crio], Some(crio), String::new()),
+    ] {
+        let (root, _sockets) = node(files);
+        for file in files {
+            let mode = if Some(*file) == open { 0o777 } else { 0o000 };
+            let path = root.path().join(file);
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = of_kind(RuntimeKind::Crictl).version(None);
+        let user = ["setpriv", "--reuid=65534", "--clear-groups"];
+        // Root may use any socket.
+        if nix::unistd::geteuid().is_root() {
+            command.argv.splice(0..0, user);
+        }
+        let (status, text) = said(root.path(), &command, &[]);
+        assert_eq!((status, text), (0, given(&expected)), "{files:?}");
+    }
 }
 
 #[test]

@@ -67,6 +67,9 @@ pub(super) const LAST_RULES: &[Rule] = &[Rule(NodeSetup, &["code = unimplemented
 /// finds nothing, or a containerd that the kubelet does not use: their sockets come first, in the order in which they
 /// exclude each other. RKE2 writes a configuration of its own, and k3s has a crictl inside that knows its socket
 /// (docs.rke2.io, docs.k3s.io, docs.k0sproject.io, microk8s.io).
+///
+/// A default socket that exists and that this user may not use is named as well, unless another one may be used: crictl
+/// would try each of its defaults for seconds, and report only that the last one does not exist.
 const FIND: &str = r#"if ! command -v "$0" >/dev/null; then
     command -v k3s >/dev/null && exec k3s "$0" "$@"
     echo "$0: not found" >&2
@@ -79,14 +82,24 @@ if [ -z "${CONTAINER_RUNTIME_ENDPOINT-}${IMAGE_SERVICE_ENDPOINT-}${CRI_CONFIG_FI
         export CRI_CONFIG_FILE
     else
         unset CRI_CONFIG_FILE
+        found=
         for socket in /run/k3s/containerd/containerd.sock /run/k0s/containerd.sock \
             /var/snap/microk8s/common/run/containerd.sock /run/cri-dockerd.sock; do
-            [ -S "$socket" ] || continue
-            CONTAINER_RUNTIME_ENDPOINT=unix://$socket
-            IMAGE_SERVICE_ENDPOINT=unix://$socket
-            export CONTAINER_RUNTIME_ENDPOINT IMAGE_SERVICE_ENDPOINT
-            break
+            [ -S "$socket" ] && found=$socket && break
         done
+        [ -n "$found" ] || for socket in /run/containerd/containerd.sock /run/crio/crio.sock; do
+            [ -S "$socket" ] || continue
+            if [ -w "$socket" ]; then
+                found=
+                break
+            fi
+            found=$socket
+        done
+        if [ -n "$found" ]; then
+            CONTAINER_RUNTIME_ENDPOINT=unix://$found
+            IMAGE_SERVICE_ENDPOINT=unix://$found
+            export CONTAINER_RUNTIME_ENDPOINT IMAGE_SERVICE_ENDPOINT
+        fi
     fi
 fi
 if [ "$1" = config ] && [ -n "${CONTAINER_RUNTIME_ENDPOINT-}" ]; then
