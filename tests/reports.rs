@@ -312,8 +312,14 @@ fn a_report_that_cannot_be_written_stops_the_run_before_it_starts() {
     let desk = Desk::new();
     fs::create_dir(desk.path("folder.html")).unwrap();
     for (file, why) in [
-        ("run.txt", "it must end in .json, .xml (JUnit), .html or .prom (metrics)"),
-        ("run", "it must end in .json, .xml (JUnit), .html or .prom (metrics)"),
+        (
+            "run.txt",
+            "it must end in .json, .xml (JUnit), .html or .prom (metrics)",
+        ),
+        (
+            "run",
+            "it must end in .json, .xml (JUnit), .html or .prom (metrics)",
+        ),
         (
             "nowhere/run.html",
             "the report nowhere/run.html cannot be written: No such file or directory",
