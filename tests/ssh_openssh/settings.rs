@@ -255,6 +255,7 @@ fn nobody_is_asked_about_a_host_key_but_told_what_to_do() {
                 ])
                 .env_remove("SSH_AUTH_SOCK")
                 .env("HOME", sshd.folder.path())
+                .env("NO_COLOR", "1")
                 .output()
                 .unwrap();
             let shown = String::from_utf8(output.stdout).unwrap();
