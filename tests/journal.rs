@@ -109,6 +109,7 @@ fn a_run_is_recorded_and_shown_as_it_was_told() {
             "ended",
             "2",
             "0",
+            "-",
             "2",
             "0",
             "reg.example/app:v1"
