@@ -410,7 +410,7 @@ fn cancelled_by(lab: &Lab, signal: &str, status: i32) {
     let began = Instant::now();
     let run = end(running).expect(status);
     assert!(
-        began.elapsed() < Duration::from_secs(15),
+        began.elapsed() < Duration::from_secs(2),
         "{:?}",
         began.elapsed()
     );
