@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use crate::engine::{self, Finish};
 use crate::model::{
     Credential, Event, EventKind, Fleet, FleetError, Image, ImageError, LoginSource, Node, Plan,
-    PlannedImage, Policy, RegistryLogin, StopReason, Work,
+    PlannedImage, Policy, RegistryLogin, StopReason, Work, pull_token,
 };
 use crate::ports::CredentialSource;
 use crate::runtime;
@@ -136,7 +136,7 @@ impl Pull {
         let transport = SshTransport::new(options, self.fleet.nodes())?;
         let logins = Given(self.images.iter().map(login_of).collect());
         let plan = Plan {
-            pull_token: format!("{:032x}", fastrand::u128(..)),
+            pull_token: pull_token(),
             ..Plan::new(self.fleet, Work::Pull(self.images), self.policy)
         };
         let (facts, mut received) = mpsc::channel::<(Duration, EventKind)>(EVENTS_UNDER_WAY);

@@ -104,7 +104,7 @@ fn runs(typed: &OsStr, wanted: Runs) -> Vec<CompletionCandidate> {
     let typed = typed.to_string_lossy();
     let names = runs::folder(&Environment::of_this_process())
         .and_then(|folder| Ok(journal::names(&folder, wanted)?))
-        // There is no one to tell: the only visible effect is a missing completion.
+        // An error has nowhere to go; the operator only misses a completion.
         .unwrap_or_default();
     let all = names.into_iter().rev().chain(["last".to_owned()]);
     all.filter(|name| name.starts_with(&*typed))

@@ -88,7 +88,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 fn defaults(ambient: &Environment) -> Result<Defaults> {
     let mut command = Cli::command();
     command.build();
-    // Where there is no directory, there is no project.
+    // Without a current directory, no project file is found.
     let directory = std::env::current_dir().unwrap_or_default();
     Defaults::find(&command, ambient, &directory)
 }

@@ -15,7 +15,7 @@ const PASSWORD_LIMIT: usize = 64 * 1024;
 /// run.
 ///
 /// # Errors
-/// There is no terminal, there was no answer, or the answer is empty.
+/// No terminal, no answer, or an empty answer.
 pub fn prompt(question: &str) -> Result<Secret, CredentialError> {
     let answer = terminal::ask(question, PASSWORD_LIMIT).map_err(|reason| {
         let question = question.trim().trim_end_matches(':').to_string();

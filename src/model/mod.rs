@@ -35,6 +35,7 @@ pub use output::{ExecOutput, Kept, Spool, SpoolWriter};
 pub use passwords::{Passwords, Permit, Withheld};
 pub use plan::{
     Backoff, FailureLimit, Plan, PlannedImage, Policy, Portion, Preflight, PullWhen, Work,
+    pull_token,
 };
 pub use platform::is_platform;
 pub use secret::{Credential, LoginSource, RegistryLogin, Secret, basic};

@@ -46,6 +46,11 @@ impl Plan {
     }
 }
 
+/// A new name for a run's pulls on nodes. Other users of a node see it, so it says nothing.
+pub fn pull_token() -> String {
+    format!("{:032x}", fastrand::u128(..))
+}
+
 /// What is done on every node: one or more items.
 #[derive(Debug, Clone)]
 pub enum Work {

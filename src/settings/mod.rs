@@ -26,7 +26,9 @@ use crate::cli::{self, FleetArgs, ManifestArgs, SshArgs};
 use crate::credentials::{self, LoginSources};
 use crate::inventory::{self, ManifestImages, SshConfigSource};
 use crate::model::text::escape_line;
-use crate::model::{Fleet, Image, Plan, PlannedImage, Preflight, PullWhen, Secret, Work};
+use crate::model::{
+    Fleet, Image, Plan, PlannedImage, Preflight, PullWhen, Secret, Work, pull_token,
+};
 use fleet::{fleet, platform_fits};
 use logins::logins;
 
@@ -282,11 +284,6 @@ pub fn probe(
         nodes: Some(args.output),
         ..run(plan, &args.reach.ssh, false, output, ambient)?
     })
-}
-
-/// A name for the run's pulls on nodes: others of the same node see it, so it tells nothing.
-fn pull_token() -> String {
-    format!("{:032x}", fastrand::u128(..))
 }
 
 fn run(

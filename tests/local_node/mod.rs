@@ -69,7 +69,7 @@ impl Place {
     pub fn new(shells: &Shells) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let place = Self {
-            pull_token: format!("{:032x}", fastrand::u128(..)),
+            pull_token: prepull::model::pull_token(),
             shells: shells.clone(),
             environment: vec![],
             folder,

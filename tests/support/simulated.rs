@@ -287,6 +287,11 @@ impl Program {
         }
         self.frames(&["end"]).await?;
         while self.line().await? != word::DONE.trim_end() {}
+        self.exit().await
+    }
+
+    /// The program ends well.
+    async fn exit(&mut self) -> Option<()> {
         self.handle
             .exit_status_request(self.channel, 0)
             .await
@@ -308,12 +313,7 @@ impl Program {
             }
         }
         self.frames(&["end"]).await?;
-        self.handle
-            .exit_status_request(self.channel, 0)
-            .await
-            .ok()?;
-        self.handle.eof(self.channel).await.ok()?;
-        self.handle.close(self.channel).await.ok()
+        self.exit().await
     }
 
     /// The operator's command, `print BYTES`: a line with the node's own number, and of the rest a quarter is NULs.
@@ -325,12 +325,7 @@ impl Program {
         let output = start + &plain + &nuls;
         self.output(0, &output, "").await?;
         self.frames(&["end"]).await?;
-        self.handle
-            .exit_status_request(self.channel, 0)
-            .await
-            .ok()?;
-        self.handle.eof(self.channel).await.ok()?;
-        self.handle.close(self.channel).await.ok()
+        self.exit().await
     }
 
     /// Tells of a layer on its way, once a second but for a stall after the first; false when it is cancelled.
