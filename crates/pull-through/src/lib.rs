@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+
+mod access;
+mod archive;
+mod blob;
+mod digest;
+mod error;
+mod limit;
+mod manifest;
+mod range;
+mod server;
+mod source;
+mod store;
+mod through;
+
+pub use access::{Access, Usage};
+pub use archive::Archive;
+pub use digest::{Digest, InvalidDigest, Reference};
+pub use error::{ConnectionError, Error};
+pub use manifest::{Blob, Platform};
+pub use source::{BlobStream, LocalBlob, Source, SourceError};
+pub use store::Store;
+pub use through::{Contents, Counters, Image, PullThrough};

@@ -1,0 +1,203 @@
+//! The cache on disk: one file for each blob or manifest, named by its digest.
+//!
+//! A file may be shorter than its blob: a fetch is under way, or was interrupted. Nothing in it is trusted before it has
+//! been compared with its digest in this process, so that a crash, a full disk or a torn write costs a fetch and no more.
+//! Processes share the directory through locks on the files: exclusive while a file grows, shared while a process needs it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use crate::manifest::MOST_BYTES;
+use crate::{Digest, Error};
+
+/// The cache. It holds private layers, so its directory is readable by its owner only.
+#[derive(Debug, Clone)]
+pub struct Store {
+    directory: PathBuf,
+    most: u64,
+}
+
+impl Store {
+    /// Opens the cache in this directory, which is made where it is missing (mode 0700). Whenever something is added,
+    /// what was used longest ago goes until the rest has at most `most` bytes. What a running process needs stays,
+    /// even beyond that size.
+    pub fn open(directory: &Path, most: u64) -> Result<Self, Error> {
+        let store = Self {
+            directory: directory.join("sha256"),
+            most,
+        };
+        for part in [directory, &store.directory] {
+            DirBuilder::new()
+                .mode(0o700)
+                .recursive(true)
+                .create(part)
+                .map_err(Error::cache("create", part))?;
+            let found = fs::metadata(part).map_err(Error::cache("read", part))?;
+            if found.permissions().mode() & 0o077 != 0 {
+                fs::set_permissions(part, Permissions::from_mode(0o700))
+                    .map_err(Error::cache("make private", part))?;
+            }
+        }
+        Ok(store)
+    }
+
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
+        self.directory.join(digest.hex())
+    }
+
+    /// The file of a blob, new or as far as it goes. It counts as used now.
+    pub(crate) fn file(&self, digest: &Digest) -> Result<File, Error> {
+        let path = self.path(digest);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).mode(0o600);
+        let file = options.open(&path).map_err(Error::cache("open", &path))?;
+        // Only the order in which files go depends on it.
+        let _ = file.set_modified(SystemTime::now());
+        Ok(file)
+    }
+
+    /// A manifest, if it is here and whole.
+    pub(crate) fn manifest(&self, digest: &Digest) -> Option<Bytes> {
+        let file = File::open(self.path(digest)).ok()?;
+        let mut bytes = Vec::new();
+        let most = MOST_BYTES as u64;
+        (&file).take(most).read_to_end(&mut bytes).ok()?;
+        let _ = file.set_modified(SystemTime::now());
+        (Digest::of(&bytes) == *digest).then(|| bytes.into())
+    }
+
+    /// Keeps a manifest. Two processes write the same bytes to the same place, so they need no lock.
+    pub(crate) fn keep_manifest(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
+        let path = self.path(digest);
+        let file = self.file(digest)?;
+        let written = file.write_all_at(bytes, 0);
+        written
+            .and_then(|()| file.set_len(bytes.len() as u64))
+            .map_err(Error::cache("write", &path))
+    }
+
+    /// Removes a file whose content is wrong.
+    pub(crate) fn remove(&self, digest: &Digest) {
+        // If it stays, the next reader finds it wrong again.
+        let _ = fs::remove_file(self.path(digest));
+    }
+
+    /// Removes what was used longest ago until there is room for so many bytes more. Files that a process holds a lock on
+    /// stay.
+    pub(crate) fn make_room(&self, bytes: u64) -> Result<(), Error> {
+        let entries = fs::read_dir(&self.directory);
+        let entries = entries.map_err(Error::cache("list", &self.directory))?;
+        let mut files = Vec::new();
+        for entry in entries.flatten() {
+            if let Ok(found) = entry.metadata() {
+                let used = found.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                files.push((used, found.len(), entry.path()));
+            }
+        }
+        files.sort();
+        let mut all = files.iter().map(|(_, length, _)| length).sum::<u64>();
+        for (_, length, path) in files {
+            if all.saturating_add(bytes) <= self.most {
+                break;
+            }
+            if remove_unused(&path).unwrap_or(false) {
+                all -= length;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn remove_unused(path: &Path) -> io::Result<bool> {
+    let file = File::open(path)?;
+    match file.try_lock() {
+        Ok(()) => fs::remove_file(path).map(|()| true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn names(store: &Store) -> Vec<String> {
+        let entries = fs::read_dir(&store.directory).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn add(store: &Store, text: &[u8], age: u64) -> Digest {
+        let digest = Digest::of(text);
+        store.keep_manifest(&digest, text).unwrap();
+        let then = SystemTime::now() - Duration::from_secs(age);
+        store.file(&digest).unwrap().set_modified(then).unwrap();
+        digest
+    }
+
+    #[test]
+    fn the_directory_is_private_and_so_is_each_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/cache");
+        fs::create_dir_all(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        let store = Store::open(&path, 100).unwrap();
+        let digest = add(&store, b"text", 0);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o700);
+        assert_eq!(mode(&store.directory), 0o700);
+        assert_eq!(mode(&store.path(&digest)), 0o600);
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = Store::open(&file, 100).unwrap_err().to_string();
+        assert!(error.contains(file.to_str().unwrap()), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_or_torn_manifest_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), 100).unwrap();
+        let digest = Digest::of(b"whole");
+        assert_eq!(store.manifest(&digest), None);
+        for wrong in ["", "who", "whole and more", "wrong"] {
+            fs::write(store.path(&digest), wrong).unwrap();
+            assert_eq!(store.manifest(&digest), None, "{wrong}");
+            store.keep_manifest(&digest, b"whole").unwrap();
+            assert_eq!(store.manifest(&digest).unwrap(), "whole");
+        }
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_goes_and_what_is_in_use_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), 40).unwrap();
+        let old = add(&store, b"0123456789 old", 400);
+        let held = add(&store, b"0123456789 held", 300);
+        let newer = add(&store, b"0123456789 newer", 200);
+        let lock = store.file(&held).unwrap();
+        lock.lock_shared().unwrap();
+        lock.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        // 14 + 15 + 16 = 45 bytes are there.
+        store.make_room(0).unwrap();
+        assert_eq!(names(&store).len(), 2);
+        assert!(!store.path(&old).exists());
+        store.make_room(5).unwrap();
+        assert!(store.path(&newer).exists());
+        store.make_room(100).unwrap();
+        assert_eq!(names(&store), [held.hex()]);
+        drop(lock);
+        store.make_room(100).unwrap();
+        assert!(names(&store).is_empty());
+    }
+}
