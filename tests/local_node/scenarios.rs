@@ -415,6 +415,8 @@ pub(super) async fn lose(place: &Place, lease: Duration) {
 pub(super) const WAITS: &str =
     "touch \"$FAKE/started\"; while ! [ -e \"$FAKE/go\" ]; do sleep 0.05; done";
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
+/// Longer than a busy machine takes from a lost connection to the next; a fifth of it passes until a loss is noticed.
+const LEASE: Duration = Duration::from_secs(30);
 
 /// How often the clients were asked to pull.
 pub(super) fn pulls(place: &Place) -> usize {
@@ -479,7 +481,7 @@ pub async fn a_pull_that_is_taken_down_is_begun_anew(shells: &Shells) {
     };
     tokio::time::timeout(MINUTE, taking_down).await.unwrap();
     let runtime = docker_with("s3cret");
-    let again = pull_of("test", lease, &place, &runtime, None, pending()).await;
+    let again = pull_of("test", LEASE, &place, &runtime, None, pending()).await;
     assert_pulled(&again, shells);
     assert_eq!(pulls(&place), 2, "{shells:?}");
     place.assert_clean().await;
@@ -546,15 +548,14 @@ pub async fn a_killed_viewer_loses_nothing(shells: &Shells) {
             place.shown().await;
             signal(place.main_shell(), name);
         };
-        let lease = Duration::from_secs(10);
-        let first = pull_of("test", lease, &place, &runtime, None, pending());
+        let first = pull_of("test", LEASE, &place, &runtime, None, pending());
         let (ended, ()) = tokio::join!(first, killing);
         // What shows the frames may outlive the shell that is killed; then its silence tells.
         let failure = ended.unwrap_err().failed().unwrap();
         let kinds = [FailureKind::Unknown, FailureKind::ConnectionLost];
         assert!(kinds.contains(&failure.kind), "{shells:?}: {failure}");
         place.write("fake/go", "");
-        let again = pull_of("test", lease, &place, &runtime, None, pending()).await;
+        let again = pull_of("test", LEASE, &place, &runtime, None, pending()).await;
         assert_pulled(&again, shells);
         assert_eq!(pulls(&place), 1, "{shells:?}");
         place.assert_clean().await;
@@ -566,12 +567,11 @@ pub async fn a_killed_supervisor_is_noticed(shells: &Shells) {
     let place = Place::new(shells);
     place.write("fake/pull", WAITS);
     let runtime = docker_with("s3cret");
-    let lease = Duration::from_secs(10);
     let killing = async {
         place.shown().await;
         signal(place.supervisor(), "KILL");
     };
-    let first = pull_of("test", lease, &place, &runtime, None, pending());
+    let first = pull_of("test", LEASE, &place, &runtime, None, pending());
     let (ended, ()) = tokio::join!(first, killing);
     let failure = ended.unwrap_err().failed().unwrap();
     assert!(failure.detail.contains("from outside"), "{failure}");
@@ -585,7 +585,7 @@ pub async fn a_killed_supervisor_is_noticed(shells: &Shells) {
         }
         place.write("fake/go", "");
     };
-    let again = pull_of("test", lease, &place, &runtime, None, pending());
+    let again = pull_of("test", LEASE, &place, &runtime, None, pending());
     let (again, ()) = tokio::join!(again, letting_go);
     assert_pulled(&again, shells);
     assert_eq!(pulls(&place), 2, "{shells:?}");
