@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cli::{Format, ProgressChoice};
+use crate::cli::Format;
 use crate::model::text::{format_count, format_duration};
-use crate::model::{Image, Plan, PlannedImage, Work};
+use crate::model::{Image, Plan, PlannedImage, ProgressStyle, Work};
 use crate::registry::{self, RegistryError};
 use crate::report;
 use crate::settings::{OutputSettings, RunSettings};
@@ -60,9 +60,9 @@ fn is_shown(output: OutputSettings) -> bool {
     let is_watched = output.format == Format::Human || io::stderr().is_terminal();
     match output.progress {
         _ if output.quiet => false,
-        ProgressChoice::None => false,
-        ProgressChoice::Auto => is_watched,
-        ProgressChoice::Bars | ProgressChoice::Lines => true,
+        ProgressStyle::None => false,
+        ProgressStyle::Auto => is_watched,
+        ProgressStyle::Bars | ProgressStyle::Lines => true,
     }
 }
 

@@ -16,19 +16,19 @@ use super::logins::CredentialRefresher;
 use super::on_finish;
 use super::runs;
 use super::stop::Signals;
-use crate::cli::{self, Format, NodesFormat};
+use crate::cli::{Format, NodesFormat};
 use crate::credentials;
 use crate::engine::{self, Finish};
 use crate::journal::{Header, Journal};
 use crate::model::text::{escape_line, format_count};
-use crate::model::{EventKind, Outcome, Plan, Secret, Work};
+use crate::model::{EventKind, Outcome, Plan, ProgressStyle, Secret, Work};
 use crate::report::{
     self, EventSink, FileReport, Human, HumanOptions, Json, Jsonl, Layout, Reporter, RunInfo,
     RunResult, Screen,
 };
 use crate::runtime;
 use crate::settings::{Environment, OutputSettings, RunSettings, SshSettings};
-use crate::ssh::{HostKeyPolicy, HostSettings, Overrides, SshOptions, SshTransport};
+use crate::ssh::{HostSettings, Overrides, SshOptions, SshTransport};
 
 /// Facts on their way to the reporters. The numbering loop never blocks, so this fills only when the
 /// machine itself is overloaded.
@@ -253,7 +253,7 @@ fn run_id(started: SystemTime) -> String {
 fn reporters(output: OutputSettings, info: &Arc<RunInfo>) -> Vec<Box<dyn Reporter>> {
     let stdout = || Box::new(io::stdout());
     match output.format {
-        Format::Human => vec![human(output, progress(output), info, stdout())],
+        Format::Human => vec![human(output, output.progress, info, stdout())],
         Format::Json => vec![beside_json(output, info), Box::new(Json::new(stdout()))],
         Format::Jsonl => vec![
             beside_json(output, info),
@@ -283,8 +283,8 @@ fn probe_reporters(
 
 /// Progress beside a result for programs: lines are written there only if they were asked for.
 fn beside_json(output: OutputSettings, info: &Arc<RunInfo>) -> Box<dyn Reporter> {
-    let progress = match progress(output) {
-        report::Progress::Auto if !io::stderr().is_terminal() => report::Progress::None,
+    let progress = match output.progress {
+        ProgressStyle::Auto if !io::stderr().is_terminal() => ProgressStyle::None,
         chosen => chosen,
     };
     human(output, progress, info, Box::new(io::sink()))
@@ -292,14 +292,13 @@ fn beside_json(output: OutputSettings, info: &Arc<RunInfo>) -> Box<dyn Reporter>
 
 fn human(
     output: OutputSettings,
-    progress: report::Progress,
+    progress: ProgressStyle,
     info: &Arc<RunInfo>,
     results: Box<dyn io::Write + Send>,
 ) -> Box<dyn Reporter> {
-    let color = color(output);
     let options = HumanOptions {
         progress,
-        color_bars: color.enabled(io::stderr().is_terminal()),
+        color_bars: report::uses_color(output.color, io::stderr().is_terminal()),
         layout: layout(output),
         quiet: output.quiet,
         verbose: output.verbose,
@@ -312,36 +311,15 @@ fn human(
     ))
 }
 
-fn color(output: OutputSettings) -> report::ColorChoice {
-    match output.color {
-        cli::ColorChoice::Auto => report::ColorChoice::Auto,
-        cli::ColorChoice::Always => report::ColorChoice::Always,
-        cli::ColorChoice::Never => report::ColorChoice::Never,
-    }
-}
-
 /// How results are laid out on standard output.
 fn layout(output: OutputSettings) -> Layout {
-    Layout::stdout(color(output).enabled(io::stdout().is_terminal()))
-}
-
-fn progress(output: OutputSettings) -> report::Progress {
-    match output.progress {
-        cli::ProgressChoice::Auto => report::Progress::Auto,
-        cli::ProgressChoice::Bars => report::Progress::Bars,
-        cli::ProgressChoice::Lines => report::Progress::Lines,
-        cli::ProgressChoice::None => report::Progress::None,
-    }
+    Layout::stdout(report::uses_color(output.color, io::stdout().is_terminal()))
 }
 
 /// What the command line says about all hosts.
 pub(super) fn overrides(settings: &SshSettings) -> Overrides {
     Overrides {
-        host_keys: settings.host_keys.map(|choice| match choice {
-            cli::HostKeysChoice::Strict => HostKeyPolicy::Strict,
-            cli::HostKeysChoice::AcceptNew => HostKeyPolicy::AcceptNew,
-            cli::HostKeysChoice::Off => HostKeyPolicy::Off,
-        }),
+        host_keys: settings.host_keys,
         known_hosts: settings.known_hosts.clone(),
         connect_timeout: settings.connect_timeout,
         keepalive: settings.keepalive,

@@ -12,7 +12,7 @@ use clap::{CommandFactory, FromArgMatches};
 use super::exit::Exit;
 use crate::cli::{Cli, Format, ListFormat, ReportFile, ReportForm, RunsCommand};
 use crate::journal::{self, Claim, JournalWork, Listed, RecordedRun, Runs, State};
-use crate::model::{Fleet, Plan, text::format_count};
+use crate::model::{ColorChoice, Fleet, Plan, text::format_count};
 use crate::report::{self, FileReport, Jsonl, Layout, Reporter, RunEntry, RunInfo, RunResult};
 use crate::settings::{self, Environment};
 
@@ -92,7 +92,7 @@ fn show(folder: &Path, run: &str, format: Format) -> Result<Exit> {
             let (run, command) = (&told.info.id, told.info.plan.work.command());
             writeln!(out, "{run} {command} ({})", state(past.state))?;
             let is_terminal = std::io::stdout().is_terminal();
-            let color = report::ColorChoice::Auto.enabled(is_terminal);
+            let color = report::uses_color(ColorChoice::Auto, is_terminal);
             report::write_summary(&told, out, Layout::stdout(color))
         })?,
         Format::Json => report::write_stdout(|out| report::write_document(&told, out))?,

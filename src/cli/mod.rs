@@ -14,11 +14,12 @@ pub use options::{
     RuntimeArgs, SshArgs,
 };
 pub use values::{
-    AddressTypeChoice, ColorChoice, Format, HostKeysChoice, HostsFormat, ImagesFormat, ListFormat,
-    NodesFormat, ProgressChoice, PullChoice, ReportFile, ReportForm, RuntimeChoice, Share, Shell,
+    Format, HostsFormat, ImagesFormat, ListFormat, NodesFormat, ReportFile, ReportForm, Shell,
 };
 
-use values::{at_least_one, bytes, duration, factor, lease, report_file};
+use values::{at_least_one, bytes, choice, duration, factor, lease, report_file};
+
+use crate::model::PullWhen;
 
 /// Loads container images onto nodes over SSH before a roll-out needs them.
 #[derive(Debug, Parser)]
@@ -153,9 +154,10 @@ pub struct PullArgs {
         long,
         value_name = "WHEN",
         default_value = "missing",
+        value_parser = choice::<PullWhen>(),
         help_heading = "Policy"
     )]
-    pub pull: PullChoice,
+    pub pull: PullWhen,
     /// Ask the registry for this platform instead of the node's own (docker only).
     #[arg(long, value_name = "OS/ARCH", help_heading = "Policy")]
     pub platform: Option<String>,
@@ -242,15 +244,47 @@ pub struct CheckArgs {
     pub course: RunArgs,
 }
 
+/// The options of `prepull nodes` that say what the fleet is. All others are for the connection that only --probe makes,
+/// and are refused without it.
+const SHOWN_WITHOUT_PROBE: [&str; 27] = [
+    "probe",
+    "output",
+    // FleetArgs
+    "inventory",
+    "hosts",
+    "kube",
+    "kubeconfig",
+    "context",
+    "selector",
+    "field_selector",
+    "address_type",
+    "include_control_plane",
+    "ready_only",
+    "schedulable_only",
+    "limit",
+    "exclude",
+    // LoginArgs
+    "user",
+    "port",
+    "identity",
+    "jump",
+    "ssh_config",
+    "become",
+    "ask_become_pass",
+    "become_password_file",
+    // RuntimeArgs
+    "runtime",
+    "runtime_endpoint",
+    // clap's own
+    "help",
+    "version",
+];
+
 /// `prepull nodes`.
 #[derive(Debug, Args)]
-// What only a connection needs makes no sense without one.
-#[command(mut_args(|arg| match arg.get_id().as_str() {
-    "images" | "known_hosts" | "host_keys" | "ask_pass" | "ssh_password_file" | "ask_jump_pass" | "connect_timeout" | "keepalive" | "parallel" | "retries"
-    | "backoff" | "deadline" | "max_failures" | "canary" | "waves" | "progress" | "color" | "quiet" | "verbose" => {
-        arg.requires("probe")
-    }
-    _ => arg,
+#[command(mut_args(|arg| match SHOWN_WITHOUT_PROBE.contains(&arg.get_id().as_str()) {
+    true => arg,
+    false => arg.requires("probe"),
 }.hide_short_help(true)))]
 pub struct NodesArgs {
     /// Images to look for on every node.
@@ -293,13 +327,22 @@ pub enum HostsCommand {
     Scan(ScanArgs),
 }
 
+/// The options of [`ReachArgs`] that say nothing to `prepull hosts scan`.
+const HIDDEN_FROM_SCAN: [&str; 6] = [
+    "ask_pass",
+    "ssh_password_file",
+    "ask_become_pass",
+    "become_password_file",
+    "become",
+    "host_keys",
+];
+
 /// `prepull hosts scan`.
 #[derive(Debug, Args)]
 // No node is logged in to.
-#[command(mut_args(|arg| match arg.get_id().as_str() {
-    "ask_pass" | "ssh_password_file" | "ask_become_pass" | "become_password_file" | "become"
-    | "host_keys" => arg.hide(true),
-    _ => arg,
+#[command(mut_args(|arg| {
+    let is_hidden = HIDDEN_FROM_SCAN.contains(&arg.get_id().as_str());
+    arg.hide(is_hidden)
 }))]
 pub struct ScanArgs {
     /// Record new keys without asking. A changed key is never recorded.
@@ -363,6 +406,32 @@ mod tests {
             }
             let long = command.render_long_help().to_string();
             assert!(long.lines().count() > 60, "{name}: {long}");
+        }
+    }
+
+    /// clap knows options by the names of their fields, which a renaming would leave behind here.
+    #[test]
+    fn options_that_are_named_as_text_are_there() {
+        let mut cli = Cli::command();
+        cli.build();
+        let nodes = cli.find_subcommand("nodes").unwrap();
+        let scan = cli.find_subcommand("hosts").unwrap();
+        let scan = scan.find_subcommand("scan").unwrap();
+        for (command, names) in [
+            (nodes, &SHOWN_WITHOUT_PROBE[..]),
+            (scan, &HIDDEN_FROM_SCAN[..]),
+        ] {
+            let ids: Vec<&str> = command
+                .get_arguments()
+                .map(|arg| arg.get_id().as_str())
+                .collect();
+            for name in names {
+                assert!(
+                    ids.contains(name),
+                    "{}: {name}: {ids:?}",
+                    command.get_name()
+                );
+            }
         }
     }
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 
 use super::values::{
-    AddressTypeChoice, ColorChoice, Format, HostKeysChoice, ProgressChoice, ReportFile,
-    RuntimeChoice, Share, at_least_one, backoff, port, portion, positive_duration, report_file,
-    whole,
+    Format, ReportFile, at_least_one, backoff, choice, port, portion, positive_duration,
+    report_file, whole,
+};
+use crate::model::{
+    AddressType, ColorChoice, HostKeyPolicy, Portion, ProgressStyle, RuntimeChoice,
 };
 
 /// Which nodes, and how they are reached.
@@ -66,9 +68,10 @@ pub struct FleetArgs {
         long,
         value_name = "TYPE",
         default_value = "InternalIP",
+        value_parser = choice::<AddressType>(),
         ignore_case = true
     )]
-    pub address_type: AddressTypeChoice,
+    pub address_type: AddressType,
     /// Kubernetes nodes of the control plane too, not only workers.
     #[arg(long, requires = "kube")]
     pub include_control_plane: bool,
@@ -129,8 +132,8 @@ pub struct SshArgs {
     pub known_hosts: Vec<PathBuf>,
     /// What to do about a host key nobody knows. A changed key always stops that node.
     /// [default: StrictHostKeyChecking of ssh_config, else strict]
-    #[arg(long, value_name = "POLICY")]
-    pub host_keys: Option<HostKeysChoice>,
+    #[arg(long, value_name = "POLICY", value_parser = choice::<HostKeyPolicy>())]
+    pub host_keys: Option<HostKeyPolicy>,
     /// Ask for the SSH password of the nodes. No jump host gets it.
     #[arg(short = 'k', long)]
     pub ask_pass: bool,
@@ -192,7 +195,7 @@ pub struct RegistryArgs {
 #[command(next_help_heading = "Runtime")]
 pub struct RuntimeArgs {
     /// What holds the images; auto: what the inventory says, else the node is asked.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = choice::<RuntimeChoice>())]
     pub runtime: Option<RuntimeChoice>,
     /// The runtime's socket, where it is not the default, e.g. unix:///run/crio/crio.sock.
     #[arg(long, value_name = "URI")]
@@ -217,14 +220,14 @@ pub struct PolicyArgs {
     pub deadline: Option<Duration>,
     /// Start no further node once this many have failed.
     #[arg(long, value_name = "N|P%", value_parser = portion)]
-    pub max_failures: Option<Share>,
+    pub max_failures: Option<Portion>,
     /// Let this many nodes try first, and stop when all of them are refused by the registry or do not find the image; 0
     /// for none [default: 5 in fleets of more than 20 nodes]
     #[arg(long, value_name = "N", value_parser = whole)]
     pub canary: Option<u32>,
     /// Go in waves of these cumulative sizes, e.g. 1,10%,100%; each starts when the one before succeeded.
     #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = portion)]
-    pub waves: Vec<Share>,
+    pub waves: Vec<Portion>,
 }
 
 /// What is printed.
@@ -257,10 +260,10 @@ pub struct OutputArgs {
 #[command(next_help_heading = "Output")]
 pub struct ProgressArgs {
     /// How progress is shown on standard error.
-    #[arg(long, value_name = "HOW", default_value = "auto")]
-    pub progress: ProgressChoice,
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = choice::<ProgressStyle>())]
+    pub progress: ProgressStyle,
     /// When to use colour.
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = choice::<ColorChoice>())]
     pub color: ColorChoice,
     /// Print nothing but failures.
     #[arg(short, long, conflicts_with = "verbose")]

@@ -4,7 +4,22 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use clap::builder::{PathBufValueParser, TypedValueParser};
+use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
+
+use crate::model::{Choice, Portion};
+
+/// One of the words of a [`Choice`].
+pub(super) fn choice<T: Choice>() -> impl TypedValueParser<Value = T> {
+    let words = T::all().into_iter().map(|(_, word, help)| {
+        let value = PossibleValue::new(word);
+        match help.strip_suffix('.') {
+            Some(help) => value.help(help),
+            None => value,
+        }
+    });
+    PossibleValuesParser::new(words)
+        .try_map(|word| T::from_word(&word).ok_or("not one of its words"))
+}
 
 /// `prepull images --output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -17,73 +32,12 @@ pub enum ImagesFormat {
     Json,
 }
 
-/// The types of a Kubernetes node's addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AddressTypeChoice {
-    /// An address within the cluster's network.
-    #[value(name = "InternalIP")]
-    InternalIp,
-    /// An address from outside.
-    #[value(name = "ExternalIP")]
-    ExternalIp,
-    /// What the node calls itself.
-    #[value(name = "Hostname")]
-    Hostname,
-    /// A name within the cluster's network.
-    #[value(name = "InternalDNS")]
-    InternalDns,
-    /// A name from outside.
-    #[value(name = "ExternalDNS")]
-    ExternalDns,
-}
-
-/// A number of nodes or a share of the fleet.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Share {
-    /// A number.
-    Count(usize),
-    /// Percent.
-    Percent(f64),
-}
-
 /// A number that something is multiplied by.
 pub(super) fn factor(text: &str) -> Result<f64, String> {
     let factor = text.parse().ok();
     factor
         .filter(|factor| (0.0..=100.0).contains(factor))
         .ok_or_else(|| "write a number from 0 to 100, e.g. 2.5".into())
-}
-
-/// `--runtime`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
-pub enum RuntimeChoice {
-    Auto,
-    Docker,
-    Crictl,
-    Podman,
-    Nerdctl,
-    Ctr,
-}
-
-/// `--pull`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum PullChoice {
-    /// Ask the registry in any case.
-    Always,
-    /// Leave a node alone that holds the image.
-    Missing,
-}
-
-/// `--host-keys`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum HostKeysChoice {
-    /// An unknown key stops that node.
-    Strict,
-    /// An unknown key is recorded and accepted.
-    AcceptNew,
-    /// Every key is accepted: whoever answers gets the credentials.
-    Off,
 }
 
 /// `--output`.
@@ -159,30 +113,6 @@ pub enum Shell {
     Bash,
     Zsh,
     Fish,
-}
-
-/// `--progress`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ProgressChoice {
-    /// Bars on a terminal, lines elsewhere.
-    Auto,
-    /// Bars.
-    Bars,
-    /// One line for each change.
-    Lines,
-    /// Nothing until the end.
-    None,
-}
-
-/// `--color`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ColorChoice {
-    /// On a terminal, unless NO_COLOR is set.
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
 }
 
 /// A path whose ending says what is written there.
@@ -296,16 +226,16 @@ pub(super) fn backoff(text: &str) -> Result<(Duration, Duration), String> {
     Ok((min, max))
 }
 
-pub(super) fn portion(text: &str) -> Result<Share, String> {
+pub(super) fn portion(text: &str) -> Result<Portion, String> {
     const RIGHT: &str = "write a number of nodes such as 5, or a share such as 10%";
     if let Some(percent) = text.strip_suffix('%') {
         return match percent.parse::<f64>() {
-            Ok(share) if share > 0.0 && share <= 100.0 => Ok(Share::Percent(share)),
+            Ok(share) if share > 0.0 && share <= 100.0 => Ok(Portion::Percent(share)),
             _ => Err(RIGHT.into()),
         };
     }
     match text.parse::<usize>() {
-        Ok(count) if count > 0 => Ok(Share::Count(count)),
+        Ok(count) if count > 0 => Ok(Portion::Count(count)),
         _ => Err(RIGHT.into()),
     }
 }
@@ -386,8 +316,8 @@ mod tests {
         assert_eq!(backoff("1s..60s"), Ok((seconds(1), seconds(60))));
         assert!(backoff("60s..1s").is_err());
         assert!(backoff("1s").is_err());
-        assert_eq!(portion("5"), Ok(Share::Count(5)));
-        assert_eq!(portion("2.5%"), Ok(Share::Percent(2.5)));
+        assert_eq!(portion("5"), Ok(Portion::Count(5)));
+        assert_eq!(portion("2.5%"), Ok(Portion::Percent(2.5)));
         for wrong in ["0", "-1", "0%", "101%", "many", "NaN%"] {
             assert!(portion(wrong).is_err(), "{wrong}");
         }

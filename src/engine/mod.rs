@@ -443,8 +443,8 @@ async fn asked_to_stop(stop: &mut watch::Receiver<Option<StopReason>>) -> StopRe
 
 /// The cumulative ends of the waves: rising, and the last is the whole fleet.
 fn wave_ends(waves: &[Portion], nodes: usize) -> Vec<usize> {
-    let mut ends: Vec<usize> = waves.iter().map(|portion| portion.nodes(nodes)).collect();
-    ends.push(nodes);
+    let ends = waves.iter().map(|portion| portion.nodes(nodes).min(nodes));
+    let mut ends: Vec<usize> = ends.chain([nodes]).collect();
     ends.sort_unstable();
     ends.dedup();
     ends

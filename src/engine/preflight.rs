@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::context::{RunContext, guarded};
 use super::state::NodeState;
+use crate::model::text::format_bytes;
 use crate::model::{
     EventKind, Failure, FailureKind, Image, Manifest, NodeFacts, Outcome, Plan, Preflight,
     PullWhen, Stage, manifest_for,
@@ -198,16 +199,12 @@ fn lack_of_room(
         Stage::Preflight,
         format!(
             "{} are free in {place}, and {} are needed: {} of layers, and {} times that once unpacked (--unpack-factor)",
-            megabytes(free),
-            megabytes(needed),
-            megabytes(sent),
+            format_bytes(free),
+            format_bytes(needed),
+            format_bytes(sent),
             preflight.unpack_factor
         ),
     ))
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 #[cfg(test)]

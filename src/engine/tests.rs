@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::{Finish, run};
 use crate::model::{
-    Backoff, CommandOutput, Credential, EventKind, ExitStatus, Failure, FailureKind, FailureLimit,
-    Fleet, Image, Layer, LocalImage, LoginSource, Manifest, Node, Outcome, Plan, PlannedImage,
-    Policy, Portion, Preflight, RegistryLogin, RuntimeKind, Secret, Stage, StopReason, Work,
+    Backoff, CommandOutput, Credential, EventKind, ExitStatus, Failure, FailureKind, Fleet, Image,
+    Layer, LocalImage, LoginSource, Manifest, Node, Outcome, Plan, PlannedImage, Policy, Portion,
+    Preflight, RegistryLogin, RuntimeKind, Secret, Stage, StopReason, Work,
 };
 use crate::node::scripted::{Dial, Peer, ScriptedRuntime, Step};
 use crate::ports::{CredentialSource, Runtime};
@@ -504,7 +504,7 @@ async fn too_many_failures_start_no_further_node() {
     }
     let limits = Policy {
         parallel: 2,
-        max_failures: Some(FailureLimit::Count(2)),
+        max_failures: Some(Portion::Count(2)),
         ..policy()
     };
     let seen = run_all(&pulling(6, &[APP], limits), &peer).await;
@@ -521,7 +521,7 @@ async fn a_limit_that_leaves_nothing_out_is_no_early_end() {
     peer.node("n2")
         .image(APP, [Step::fails(SECOND, FailureKind::RegistryAuth)]);
     let limits = Policy {
-        max_failures: Some(FailureLimit::Count(1)),
+        max_failures: Some(Portion::Count(1)),
         ..policy()
     };
     let seen = run_all(&pulling(2, &[APP], limits), &peer).await;
@@ -765,7 +765,7 @@ proptest! {
             let plan = pulling(steps.len(), &[APP, WEB], Policy {
                 parallel, retries, seed,
                 pull_timeout: Some(15 * SECOND),
-                max_failures: limit.map(FailureLimit::Count),
+                max_failures: limit.map(Portion::Count),
                 waves: vec![Portion::Count(wave)],
                 ..policy()
             });
@@ -908,7 +908,7 @@ async fn a_failure_limit_holds_on_a_clock_that_runs() {
     }
     let policy = Policy {
         parallel: 2,
-        max_failures: Some(FailureLimit::Count(1)),
+        max_failures: Some(Portion::Count(1)),
         ..policy()
     };
     let seen = run_all(&pulling(50, &[APP], policy), &peer).await;
@@ -1264,7 +1264,7 @@ async fn a_failure_limit_after_a_preflight_means_that_nothing_is_pulled() {
         peer.node(node).has_free(100);
     }
     let careful = Policy {
-        max_failures: Some(FailureLimit::Count(1)),
+        max_failures: Some(Portion::Count(1)),
         ..policy()
     };
     let seen = run_all(&with_preflight(5, careful), &peer).await;

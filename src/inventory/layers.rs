@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use super::error::InputError;
 use super::hosts::{self, HostSpec};
 use crate::model::node::PROXY_COMMAND;
-use crate::model::{Hop, Node, RuntimeKind};
+use crate::model::{Choice, Hop, Node, RuntimeChoice};
 
 /// The default port.
 const SSH_PORT: u16 = 22;
@@ -85,28 +84,12 @@ pub struct SshDefaults {
 /// Its error is one sentence about that node.
 pub type SshConfigSource<'a> = &'a dyn Fn(&SshQuery<'_>) -> Result<SshDefaults, String>;
 
-/// Which runtime a level asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RuntimeChoice {
-    /// Ask the node, whatever weaker levels say.
-    Auto,
-    /// This one.
-    Kind(RuntimeKind),
-}
-
-impl FromStr for RuntimeChoice {
-    type Err = InputError;
-
-    fn from_str(text: &str) -> Result<Self, InputError> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            _ => RuntimeKind::from_str(text).map(Self::Kind).map_err(|_| {
-                let names = RuntimeKind::names();
-                InputError::new(format!("unknown runtime \"{text}\""))
-                    .with_hint(format!("use auto, {names}"))
-            }),
-        }
-    }
+/// Reads which runtime is asked for.
+pub(super) fn parse_runtime(text: &str) -> Result<RuntimeChoice, InputError> {
+    RuntimeChoice::from_word(text).ok_or_else(|| {
+        InputError::new(format!("unknown runtime \"{text}\""))
+            .with_hint(format!("use {}", RuntimeChoice::names()))
+    })
 }
 
 /// One host on the way, as it was said; user and port may come from the defaults.

@@ -1,5 +1,7 @@
 //! Chains of jump hosts, and which level wins.
 
+use crate::model::RuntimeKind;
+
 use super::*;
 
 fn resolve(
@@ -164,7 +166,10 @@ fn auto_hides_what_weaker_levels_say() {
         runtime: Some(runtime),
         ..NodeSettings::default()
     };
-    let (auto, docker) = (say(RuntimeChoice::Auto), say("docker".parse().unwrap()));
+    let (auto, docker) = (
+        say(RuntimeChoice::Auto),
+        say(parse_runtime("docker").unwrap()),
+    );
     let node = resolve(
         "n".into(),
         None,

@@ -31,10 +31,10 @@ use std::path::PathBuf;
 
 pub use draft::{Draft, Group, Mention};
 pub use error::{InputError, InventoryError, Position};
-pub use kubernetes::{AddressType, KubernetesQuery, pull_secret};
+pub use kubernetes::{KubernetesQuery, pull_secret};
 pub use layers::{
-    JumpSpec, NodeSettings, RuntimeChoice, SshConfigSource, SshDefaults, SshQuery, built_in,
-    parse_endpoint, parse_jump,
+    JumpSpec, NodeSettings, SshConfigSource, SshDefaults, SshQuery, built_in, parse_endpoint,
+    parse_jump,
 };
 pub use manifests::{ManifestImages, NamedImage, images, images_in};
 pub use names::{check_host, check_user, parse_port};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::draft::{Draft, Group, Mention};
 use super::error::{InputError, InventoryError, Position};
 use super::hosts::{self, NODE_LIMIT};
-use super::layers::{self, NodeSettings, RuntimeChoice};
+use super::layers::{self, NodeSettings};
 use super::names;
 use super::suggest;
 use super::yaml::{Key, Tree, Value};
@@ -277,7 +277,7 @@ impl Reader<'_> {
                 "jump" => settings.jump = Some(self.jump(tree)?),
                 "runtime" => {
                     settings.runtime =
-                        Some(self.checked(tree, "runtime", str::parse::<RuntimeChoice>)?);
+                        Some(self.checked(tree, "runtime", layers::parse_runtime)?);
                 }
                 "runtime_endpoint" => {
                     settings.endpoint =

@@ -18,13 +18,13 @@ macro_rules! choice {
     (
         $(#[$meta:meta])*
         $name:ident {
-            $($(#[doc = $help:literal])+ $value:ident = $word:literal,)*
+            $($(#[doc = $help:literal])+ $(#[$default:ident])? $value:ident = $word:literal,)*
         }
     ) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
         pub enum $name {
-            $($(#[doc = $help])+ $value,)*
+            $($(#[doc = $help])+ $(#[$default])? $value,)*
         }
 
         impl $name {
@@ -50,6 +50,7 @@ choice! {
         /// Ask the registry in any case.
         Always = "always",
         /// Leave a node alone that holds the image.
+        #[default]
         Missing = "missing",
     }
 }
@@ -59,6 +60,7 @@ choice! {
     /// `Off`.
     HostKeyPolicy {
         /// An unknown key stops that node.
+        #[default]
         Strict = "strict",
         /// An unknown key is recorded and accepted.
         AcceptNew = "accept-new",
@@ -71,6 +73,7 @@ choice! {
     /// The types of a Kubernetes node's addresses (core/v1 `NodeAddressType`), as the API writes them.
     AddressType {
         /// An address within the cluster's network.
+        #[default]
         InternalIp = "InternalIP",
         /// An address from outside.
         ExternalIp = "ExternalIP",
@@ -87,6 +90,7 @@ choice! {
     /// How a run is shown while it goes on.
     ProgressStyle {
         /// Bars on a terminal, lines elsewhere.
+        #[default]
         Auto = "auto",
         /// Bars.
         Bars = "bars",
@@ -101,6 +105,7 @@ choice! {
     /// When to use colour.
     ColorChoice {
         /// On a terminal, unless NO_COLOR is set.
+        #[default]
         Auto = "auto",
         /// Always.
         Always = "always",
@@ -119,7 +124,10 @@ mod tests {
             assert_eq!(value.as_str(), word);
             assert_eq!(AddressType::from_word(word), Some(value));
         }
-        assert_eq!(AddressType::from_word("hostname"), Some(AddressType::Hostname));
+        assert_eq!(
+            AddressType::from_word("hostname"),
+            Some(AddressType::Hostname)
+        );
         assert_eq!(PullWhen::from_word("sometimes"), None);
     }
 }

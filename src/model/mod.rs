@@ -2,6 +2,7 @@
 //! that
 //! `exec`'s output is kept in.
 
+pub mod choice;
 pub mod command;
 pub mod content;
 pub mod event;
@@ -21,6 +22,7 @@ pub mod secret;
 pub mod text;
 mod tries;
 
+pub use choice::{AddressType, Choice, ColorChoice, HostKeyPolicy, ProgressStyle, PullWhen};
 pub use command::{CommandOutput, ExitStatus};
 pub use content::{Layer, Manifest, manifest_for};
 pub use event::{Event, EventKind};
@@ -29,14 +31,11 @@ pub use failure::{Failure, FailureKind, Retry, Stage};
 pub use fold::fold;
 pub use image::{Image, ImageError, is_digest};
 pub use limit::Limit;
-pub use node::{Fleet, FleetError, Hop, Node, RuntimeKind};
+pub use node::{Fleet, FleetError, Hop, Node, RuntimeChoice, RuntimeKind};
 pub use outcome::{Attempt, Counts, NodeRecord, Outcome, Record, StopReason};
 pub use output::{ExecOutput, Kept, Spool, SpoolWriter};
 pub use passwords::{Passwords, Permit, Withheld};
-pub use plan::{
-    Backoff, FailureLimit, Plan, PlannedImage, Policy, Portion, Preflight, PullWhen, Work,
-    pull_token,
-};
+pub use plan::{Backoff, Plan, PlannedImage, Policy, Portion, Preflight, Work, pull_token};
 pub use platform::is_platform;
 pub use secret::{Credential, LoginSource, RegistryLogin, Secret, basic};
 pub use tries::Tries;

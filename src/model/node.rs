@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::choice::Choice;
 use super::secret::Secret;
 
 /// One machine to warm.
@@ -168,6 +169,29 @@ impl RuntimeKind {
 impl fmt::Display for RuntimeKind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.pad(self.as_str())
+    }
+}
+
+/// Which runtime is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuntimeChoice {
+    /// Ask the node, whatever weaker levels say.
+    Auto,
+    /// This one.
+    Kind(RuntimeKind),
+}
+
+impl RuntimeChoice {
+    /// What one may choose from: `auto, crictl or docker`.
+    pub fn names() -> String {
+        format!("auto, {}", RuntimeKind::names())
+    }
+}
+
+impl Choice for RuntimeChoice {
+    fn all() -> Vec<(Self, &'static str, &'static str)> {
+        let kinds = RuntimeKind::ALL.map(|kind| (Self::Kind(kind), kind.as_str(), ""));
+        [&[(Self::Auto, "auto", "")], &kinds[..]].concat()
     }
 }
 

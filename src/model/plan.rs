@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+use super::choice::PullWhen;
 use super::content::Manifest;
 use super::facts::LocalImage;
 use super::image::Image;
@@ -163,7 +164,7 @@ pub struct Policy {
     /// Attempts at one registry at one time, over all nodes; `None` for no limit.
     pub per_registry: Option<usize>,
     /// When to stop starting nodes.
-    pub max_failures: Option<FailureLimit>,
+    pub max_failures: Option<Portion>,
     /// Cumulative sizes of the waves; empty for one wave of all.
     pub waves: Vec<Portion>,
     /// Whether to pull what is already there.
@@ -238,25 +239,6 @@ impl Backoff {
     }
 }
 
-/// How many failed nodes stop the run from starting more.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum FailureLimit {
-    /// This many nodes.
-    Count(usize),
-    /// This share of the fleet, in percent.
-    Percent(f64),
-}
-
-impl FailureLimit {
-    /// The number of failed nodes that is too many in a fleet of `nodes`; at least 1.
-    pub fn nodes(self, nodes: usize) -> usize {
-        match self {
-            Self::Count(count) => count.max(1),
-            Self::Percent(percent) => Portion::Percent(percent).nodes(nodes),
-        }
-    }
-}
-
 /// A part of the fleet.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Portion {
@@ -267,14 +249,14 @@ pub enum Portion {
 }
 
 impl Portion {
-    /// How many nodes of a fleet of `nodes` that is: at least 1, at most all.
+    /// How many nodes of a fleet of `nodes` that is: at least 1. A count may be more than there are.
     pub fn nodes(self, nodes: usize) -> usize {
         let wanted = match self {
             Self::Count(count) => count,
             // A share of a length fits; a NaN or a negative share becomes 0 and then 1.
             Self::Percent(percent) => (percent * nodes as f64 / 100.0).ceil() as usize,
         };
-        wanted.clamp(1, nodes.max(1))
+        wanted.max(1)
     }
 }
 
@@ -285,34 +267,6 @@ impl fmt::Display for Portion {
             Self::Percent(percent) => write!(out, "{percent}%"),
         }
     }
-}
-
-impl PullWhen {
-    /// The word on the command line and in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Always => "always",
-            Self::Missing => "missing",
-        }
-    }
-}
-
-impl fmt::Display for FailureLimit {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Count(count) => Portion::Count(count).fmt(out),
-            Self::Percent(percent) => Portion::Percent(percent).fmt(out),
-        }
-    }
-}
-
-/// Whether to pull what is already there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PullWhen {
-    /// Ask the registry in any case.
-    Always,
-    /// A node that holds the image is left alone.
-    Missing,
 }
 
 #[cfg(test)]
@@ -328,12 +282,12 @@ mod tests {
     }
 
     #[test]
-    fn portions_round_up_and_stay_within_the_fleet() {
+    fn shares_round_up_and_are_at_least_one_node() {
         assert_eq!(Portion::Percent(10.0).nodes(12), 2);
         assert_eq!(Portion::Percent(0.0).nodes(12), 1);
         assert_eq!(Portion::Percent(100.0).nodes(12), 12);
-        assert_eq!(Portion::Count(50).nodes(12), 12);
-        assert_eq!(FailureLimit::Percent(25.0).nodes(12), 3);
-        assert_eq!(FailureLimit::Count(0).nodes(12), 1);
+        assert_eq!(Portion::Count(50).nodes(12), 50);
+        assert_eq!(Portion::Percent(25.0).nodes(12), 3);
+        assert_eq!(Portion::Count(0).nodes(12), 1);
     }
 }

@@ -12,8 +12,8 @@ use super::screen::Screen;
 use super::styled::Layout;
 use super::summary::write_summary;
 use super::writer_thread::{Output, WriterThread};
-use super::{Progress, Reporter, RunInfo, RunResult};
-use crate::model::Event;
+use super::{Reporter, RunInfo, RunResult};
+use crate::model::{Event, ProgressStyle};
 
 /// How often lines tell where all nodes stand.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -22,7 +22,7 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HumanOptions {
     /// Bars, lines or nothing while it runs.
-    pub progress: Progress,
+    pub progress: ProgressStyle,
     /// Whether the bars have colour.
     pub color_bars: bool,
     /// How the summary is laid out.
@@ -94,18 +94,18 @@ impl Human {
     /// The summary goes to `results`, lines to `lines`; bars always go to standard error.
     pub fn new(info: Arc<RunInfo>, options: HumanOptions, results: Output, lines: Output) -> Self {
         let progress = match options.progress {
-            _ if options.quiet => Progress::None,
-            chosen => chosen.on_standard_error(),
+            _ if options.quiet => ProgressStyle::None,
+            chosen => on_standard_error(chosen),
         };
         let HumanOptions {
             color_bars,
             verbose,
             ..
         } = options;
-        let bars =
-            (progress == Progress::Bars).then(|| Bars::new(Arc::clone(&info), verbose, color_bars));
+        let bars = (progress == ProgressStyle::Bars)
+            .then(|| Bars::new(Arc::clone(&info), verbose, color_bars));
         let lines =
-            (progress == Progress::Lines).then(|| Lines::new(info, verbose, lines, HEARTBEAT));
+            (progress == ProgressStyle::Lines).then(|| Lines::new(info, verbose, lines, HEARTBEAT));
         Self {
             options,
             results,
@@ -115,18 +115,17 @@ impl Human {
     }
 }
 
-impl Progress {
-    /// Bars or lines where that was left open, and lines where there can be no bars.
-    fn on_standard_error(self) -> Self {
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let draws = io::stderr().is_terminal() && set("TERM").is_some_and(|term| term != "dumb");
-        match self {
-            // A log of a CI may claim to be a terminal.
-            Self::Auto if draws && set("CI").is_none() => Self::Bars,
-            Self::Bars if draws => Self::Bars,
-            Self::Auto | Self::Bars | Self::Lines => Self::Lines,
-            Self::None => Self::None,
-        }
+/// Bars or lines where that was left open, and lines where there can be no bars.
+fn on_standard_error(asked: ProgressStyle) -> ProgressStyle {
+    use ProgressStyle::{Auto, Bars, Lines, None};
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let draws = io::stderr().is_terminal() && set("TERM").is_some_and(|term| term != "dumb");
+    match asked {
+        // A log of a CI may claim to be a terminal.
+        Auto if draws && set("CI").is_none() => Bars,
+        Bars if draws => Bars,
+        Auto | Bars | Lines => Lines,
+        None => None,
     }
 }
 

@@ -37,7 +37,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::Receiver;
 
-use crate::model::{Event, EventKind, NodeRecord, Plan, StopReason};
+use crate::model::{ColorChoice, Event, EventKind, NodeRecord, Plan, StopReason};
 
 pub use document::{Document, counts, digests_agree};
 pub use file::{FileReport, ReportForm};
@@ -132,45 +132,18 @@ pub trait EventSink: Send {
     fn end(&mut self, result: &RunResult);
 }
 
-/// How a run is shown while it goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Progress {
-    /// Bars on a terminal, lines elsewhere.
-    #[default]
-    Auto,
-    /// Bars.
-    Bars,
-    /// Lines.
-    Lines,
-    /// Nothing until the end.
-    None,
-}
-
-/// When to use colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ColorChoice {
-    /// On a terminal, without `NO_COLOR` and where `TERM` is not `dumb`; with `CLICOLOR_FORCE` anywhere.
-    #[default]
-    Auto,
-    /// In any case.
-    Always,
-    /// Never.
-    Never,
-}
-
-impl ColorChoice {
-    /// Whether to use colour on an output that is, or is not, a `terminal`.
-    pub fn enabled(self, terminal: bool) -> bool {
-        match self {
-            Self::Always => true,
-            Self::Never => false,
-            Self::Auto => {
-                let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-                let forced = set("CLICOLOR_FORCE").is_some_and(|value| value != "0");
-                let refused = set("CLICOLOR").is_some_and(|value| value == "0");
-                let dumb = set("TERM").is_none_or(|value| value == "dumb");
-                set("NO_COLOR").is_none() && (forced || terminal && !refused && !dumb)
-            }
+/// Whether to use colour on an output that is, or is not, a terminal. `CLICOLOR_FORCE` asks for it anywhere; `NO_COLOR` and
+/// a `TERM` of `dumb` are against it.
+pub fn uses_color(choice: ColorChoice, is_terminal: bool) -> bool {
+    match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => {
+            let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+            let is_forced = set("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+            let is_refused = set("CLICOLOR").is_some_and(|value| value == "0");
+            let is_dumb = set("TERM").is_none_or(|value| value == "dumb");
+            set("NO_COLOR").is_none() && (is_forced || is_terminal && !is_refused && !is_dumb)
         }
     }
 }

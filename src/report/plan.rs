@@ -232,7 +232,7 @@ pub fn plan_json(plan: &Plan) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{FailureLimit, Fleet, Node};
+    use crate::model::{Fleet, Node};
 
     /// A policy of which no field has its default.
     fn unusual() -> Policy {
@@ -252,7 +252,7 @@ mod tests {
             deadline: Some(seconds(20)),
             canary: 21,
             per_registry: Some(22),
-            max_failures: Some(FailureLimit::Count(23)),
+            max_failures: Some(Portion::Count(23)),
             waves: vec![Portion::Count(24), Portion::Percent(25.0)],
             pull: PullWhen::Always,
             disk_credentials: true,

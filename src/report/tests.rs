@@ -553,7 +553,7 @@ fn a_blocked_writer_does_not_hold_up_the_senders() {
     let stuck = Box::new(Stuck(wait, captured.clone()));
     let (results, lines) = (Captured::default(), Captured::default());
     let options = HumanOptions {
-        progress: Progress::Lines,
+        progress: ProgressStyle::Lines,
         verbose: true,
         ..HumanOptions::default()
     };

@@ -3,13 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum as _;
 
 use super::Environment;
-use crate::cli::{self, FleetArgs, LoginArgs, RuntimeArgs};
-use crate::inventory::{
-    self, AddressType, KubernetesQuery, NodeSettings, Selection, Source, SshConfigSource,
-};
+use crate::cli::{FleetArgs, LoginArgs, RuntimeArgs};
+use crate::inventory::{self, KubernetesQuery, NodeSettings, Selection, Source, SshConfigSource};
 use crate::model::Fleet;
 use crate::model::text::escape_line;
 
@@ -81,13 +78,7 @@ pub(super) fn kubernetes(args: &FleetArgs, ambient: &Environment) -> KubernetesQ
         selector: args.selector.clone(),
         field_selector: args.field_selector.clone(),
         include_control_plane: args.include_control_plane,
-        address_type: match args.address_type {
-            cli::AddressTypeChoice::InternalIp => AddressType::InternalIp,
-            cli::AddressTypeChoice::ExternalIp => AddressType::ExternalIp,
-            cli::AddressTypeChoice::Hostname => AddressType::Hostname,
-            cli::AddressTypeChoice::InternalDns => AddressType::InternalDns,
-            cli::AddressTypeChoice::ExternalDns => AddressType::ExternalDns,
-        },
+        address_type: args.address_type,
         ready_only: args.ready_only,
         schedulable_only: args.schedulable_only,
     }
@@ -116,13 +107,7 @@ fn command_line_node(
         port: login.port,
         identities: (!login.identity.is_empty()).then(|| ambient.paths(&login.identity)),
         jump,
-        runtime: runtime
-            .and_then(|args| args.runtime)
-            .and_then(|choice| choice.to_possible_value())
-            .map(|choice| choice.get_name().parse())
-            .transpose()
-            .map_err(anyhow::Error::msg)
-            .context("--runtime")?,
+        runtime: runtime.and_then(|args| args.runtime),
         endpoint,
         become_root: (login.r#become
             || login.ask_become_pass

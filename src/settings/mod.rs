@@ -27,7 +27,8 @@ use crate::credentials::{self, LoginSources};
 use crate::inventory::{self, ManifestImages, SshConfigSource};
 use crate::model::text::escape_line;
 use crate::model::{
-    Fleet, Image, Plan, PlannedImage, Preflight, PullWhen, Secret, Work, pull_token,
+    ColorChoice, Fleet, HostKeyPolicy, Image, Plan, PlannedImage, Preflight, ProgressStyle,
+    PullWhen, Secret, Work, pull_token,
 };
 use fleet::{fleet, platform_fits};
 use logins::logins;
@@ -61,7 +62,7 @@ pub struct RunSettings {
 #[derive(Debug, Clone)]
 pub struct SshSettings {
     /// What to do about an unknown host key.
-    pub host_keys: Option<cli::HostKeysChoice>,
+    pub host_keys: Option<HostKeyPolicy>,
     /// The only files of known host keys that count; new keys go to the first.
     pub known_hosts: Vec<PathBuf>,
     /// The password for all nodes.
@@ -80,9 +81,9 @@ pub struct OutputSettings {
     /// The result's format.
     pub format: cli::Format,
     /// How progress is shown.
-    pub progress: cli::ProgressChoice,
+    pub progress: ProgressStyle,
     /// When to use colour.
-    pub color: cli::ColorChoice,
+    pub color: ColorChoice,
     /// Nothing but failures.
     pub quiet: bool,
     /// Every step.
@@ -129,7 +130,7 @@ pub fn pull(
     policy.pull = if args.pin_digest {
         PullWhen::Always
     } else {
-        policy::pull_when(args.pull)
+        args.pull
     };
     policy.platform = args.platform.as_deref().map(policy::platform).transpose()?;
     let fleet = fleet(

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 
-use crate::cli::{PolicyArgs, PullChoice, Share};
-use crate::model::{Backoff, FailureLimit, Policy, Portion, PullWhen};
+use crate::cli::PolicyArgs;
+use crate::model::{Backoff, Policy, Portion};
 
 pub(super) fn policy(args: &PolicyArgs) -> Result<Policy> {
     let (min, max) = args.backoff;
@@ -12,11 +12,8 @@ pub(super) fn policy(args: &PolicyArgs) -> Result<Policy> {
         retries: args.retries,
         backoff: Backoff { min, max },
         deadline: args.deadline,
-        max_failures: args.max_failures.map(|share| match share {
-            Share::Count(count) => FailureLimit::Count(count),
-            Share::Percent(percent) => FailureLimit::Percent(percent),
-        }),
-        waves: waves(&args.waves)?,
+        max_failures: args.max_failures,
+        waves: rising(&args.waves)?,
         seed: fastrand::u64(..),
         ..Policy::default()
     })
@@ -36,29 +33,18 @@ pub(super) fn canary(asked: Option<u32>, nodes: usize) -> usize {
 }
 
 /// The waves as typed must rise, as far as that can be known before the fleet's size is.
-fn waves(shares: &[Share]) -> Result<Vec<Portion>> {
-    for pair in shares.windows(2) {
+fn rising(waves: &[Portion]) -> Result<Vec<Portion>> {
+    for pair in waves.windows(2) {
         let falls = match pair {
-            [Share::Count(a), Share::Count(b)] => a >= b,
-            [Share::Percent(a), Share::Percent(b)] => a >= b,
+            [Portion::Count(a), Portion::Count(b)] => a >= b,
+            [Portion::Percent(a), Portion::Percent(b)] => a >= b,
             _ => false,
         };
         if falls {
             bail!("--waves: the sizes are cumulative and must rise, e.g. 1,10%,100%");
         }
     }
-    let portion = |share: &Share| match *share {
-        Share::Count(count) => Portion::Count(count),
-        Share::Percent(percent) => Portion::Percent(percent),
-    };
-    Ok(shares.iter().map(portion).collect())
-}
-
-pub(super) fn pull_when(choice: PullChoice) -> PullWhen {
-    match choice {
-        PullChoice::Always => PullWhen::Always,
-        PullChoice::Missing => PullWhen::Missing,
-    }
+    Ok(waves.to_vec())
 }
 
 /// `os/architecture[/variant]`, as the OCI image specification writes platforms.
@@ -84,9 +70,16 @@ mod tests {
 
     #[test]
     fn waves_must_rise() {
-        assert!(waves(&[Share::Count(1), Share::Percent(10.0), Share::Percent(100.0)]).is_ok());
-        assert!(waves(&[Share::Percent(50.0), Share::Percent(10.0)]).is_err());
-        assert!(waves(&[Share::Count(5), Share::Count(5)]).is_err());
+        assert!(
+            rising(&[
+                Portion::Count(1),
+                Portion::Percent(10.0),
+                Portion::Percent(100.0)
+            ])
+            .is_ok()
+        );
+        assert!(rising(&[Portion::Percent(50.0), Portion::Percent(10.0)]).is_err());
+        assert!(rising(&[Portion::Count(5), Portion::Count(5)]).is_err());
     }
 
     #[test]

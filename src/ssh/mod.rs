@@ -47,10 +47,9 @@ pub use session::{SshChannel, SshSession};
 /// OpenSSH's configuration files: a crate of its own.
 pub use ssh_config_resolver as config;
 
-pub use settings::{
-    CONNECT_TIMEOUT, HostKeyPolicy, HostSettings, KEEPALIVE, LoginMethod, Overrides,
-};
+pub use settings::{CONNECT_TIMEOUT, HostSettings, KEEPALIVE, LoginMethod, Overrides};
 
+pub use crate::model::HostKeyPolicy;
 use crate::model::{Failure, FailureKind, Hop, Node, Passwords, Secret, Stage};
 use crate::ports::Transport;
 

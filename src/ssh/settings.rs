@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::config::{
     AddressFamily, AlgorithmList, HostKeyChecking, IdentityAgent, Proxy, Resolved,
 };
+use crate::model::HostKeyPolicy;
 
 /// The default for the longest that each phase of connecting may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -16,17 +17,6 @@ pub const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_MAX: u32 = 3;
 /// ssh_config's own RequiredRSASize.
 const RSA_SIZE: u32 = 1024;
-
-/// What is done with a host whose key is not in known_hosts. A revoked key is refused in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum HostKeyPolicy {
-    /// Unknown and changed keys are refused.
-    Strict,
-    /// Unknown keys are recorded and trusted from then on; changed ones are refused.
-    AcceptNew,
-    /// Every key is taken. Anyone on the route to the node can read everything.
-    Off,
-}
 
 /// A way to log in (RFC 4252, section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::super::error::InputError;
-use super::super::layers::{self, NodeSettings, RuntimeChoice};
+use super::super::layers::{self, NodeSettings};
 use super::super::names::{self, NAME_LIMIT};
 use super::super::native::{self, Origin};
 use super::ssh_args::SshArguments;
@@ -58,7 +58,7 @@ pub(super) fn read(
         jump: arguments.jump,
         proxy_command: arguments.proxy_command,
         ssh_options: (!arguments.options.is_empty()).then_some(arguments.options),
-        runtime: reader.checked(&["prepull_runtime"], str::parse::<RuntimeChoice>)?,
+        runtime: reader.checked(&["prepull_runtime"], layers::parse_runtime)?,
         endpoint: reader.checked(&["prepull_runtime_endpoint"], layers::parse_endpoint)?,
         become_root: reader.become_root()?,
         ..NodeSettings::default()

@@ -24,9 +24,9 @@ pub use pull_secrets::pull_secret;
 
 use super::draft::{Draft, Group, Mention};
 use super::error::{InputError, InventoryError, Position};
-use super::layers::{NodeSettings, RuntimeChoice};
+use super::layers::NodeSettings;
 use super::names;
-use crate::model::RuntimeKind;
+use crate::model::{AddressType, RuntimeChoice, RuntimeKind};
 use client::{Api, Refusal};
 
 /// What a page of the answer holds at most: as `kubectl` asks.
@@ -53,35 +53,6 @@ pub struct KubernetesQuery {
     pub ready_only: bool,
     /// Only nodes that are not cordoned.
     pub schedulable_only: bool,
-}
-
-/// The types of a node's addresses (core/v1 `NodeAddressType`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum AddressType {
-    /// `InternalIP`.
-    #[default]
-    InternalIp,
-    /// `ExternalIP`.
-    ExternalIp,
-    /// `Hostname`.
-    Hostname,
-    /// `InternalDNS`.
-    InternalDns,
-    /// `ExternalDNS`.
-    ExternalDns,
-}
-
-impl AddressType {
-    /// The word in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InternalIp => "InternalIP",
-            Self::ExternalIp => "ExternalIP",
-            Self::Hostname => "Hostname",
-            Self::InternalDns => "InternalDNS",
-            Self::ExternalDns => "ExternalDNS",
-        }
-    }
 }
 
 /// Asks the API for the nodes.
