@@ -528,7 +528,10 @@ fn a_preflight_says_what_will_not_work_before_anything_is_pulled() {
         [small, small, "not-run", late, "not-run", "not-run"]
     );
     let text = std::fs::read_to_string(&log).unwrap();
-    assert!(!text[before..].contains("/blobs/"), "something was pulled");
+    // containerd also looks for the manifest that does not exist among the blobs.
+    let absent = "/blobs/sha256:0000000000000000";
+    let pulled = |line: &str| line.contains("/blobs/") && !line.contains(absent);
+    assert!(!text[before..].lines().any(pulled), "something was pulled");
     assert_eq!(
         stopped.stderr.matches("warning").count(),
         0,
@@ -562,6 +565,79 @@ fn a_preflight_says_what_will_not_work_before_anything_is_pulled() {
     for node in &nodes[..6] {
         assert_eq!(left_on(&lab, node), "", "on {}", node.name);
     }
+}
+
+/// Whether a node can resolve, reach and trust the registry is asked from there, by its own runtime: one has no name
+/// server, one stands behind a dead proxy, one lacks the authority. The others pull, and nobody waits for the registry.
+#[test]
+fn a_nodes_own_way_to_the_registry_is_found_before_anything_is_pulled() {
+    let lab = fleet();
+    let nodes = "node-1:node-2:node-4:node-5:node-6";
+    let on = |node: &str, script: &str| succeed(&mut lab.on(node, &["sh", "-c", script]));
+    let restart = |node: &str, service: &str| {
+        for action in ["stop", "start"] {
+            succeed(&mut lab.command(&["service", node, service, action]));
+        }
+    };
+    let certificates = "/etc/containerd/certs.d/registry.lab:5000";
+    on(
+        "node-1",
+        "sed '/registry.lab/d' /etc/hosts >/tmp/hosts && cat /tmp/hosts >/etc/hosts",
+    );
+    on(
+        "node-2",
+        "echo HTTPS_PROXY=http://127.0.0.1:3128 >/etc/default/containerd",
+    );
+    restart("node-2", "containerd");
+    on("node-4", &format!("mv {certificates} /etc/containerd/away"));
+    let authority = lab.file("ca.crt");
+    let run = |arguments: &[&str]| {
+        let always = ["--limit", nodes, "--retries", "0"];
+        let login = ["--registry-user", "ci", "--registry-password-stdin"];
+        let (verb, rest) = arguments.split_first().unwrap();
+        let arguments = [&[*verb], &always[..], &login, rest, &[SMALL]].concat();
+        let mut command = command(&lab, &arguments);
+        command.env("SSL_CERT_FILE", &authority);
+        end(start(&mut command, &lab.password())).expect(1)
+    };
+    let probed = run(&["nodes", "--probe", "-o", "json"]).json();
+    let obstacles: HashMap<&str, Vec<&str>> = probed["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| {
+            let found = node["probe"]["obstacles"].as_array().unwrap();
+            let kinds = found.iter().map(|one| one["kind"].as_str().unwrap());
+            (node["name"].as_str().unwrap(), kinds.collect())
+        })
+        .collect();
+    let expected = [
+        ("node-1", vec!["registry-unavailable"]),
+        ("node-2", vec!["registry-unavailable"]),
+        ("node-4", vec!["tls-trust"]),
+        ("node-5", vec![]),
+        ("node-6", vec![]),
+    ];
+    assert_eq!(obstacles, HashMap::from(expected));
+
+    let pulled = run(&["pull", "--preflight"]);
+    for part in [
+        "registry-unavailable (preflight, the node's name server) on 1 node: node-1\n",
+        "registry-unavailable (preflight, the node's proxy) on 1 node: node-2\n",
+        "tls-trust (preflight) on 1 node: node-4\n",
+        "NOT READY: 2 of 5 nodes ok, 3 failed",
+    ] {
+        assert!(pulled.stdout.contains(part), "{part}\n{}", pulled.stdout);
+    }
+    assert!(
+        !pulled.stderr.contains("status=paused"),
+        "{}",
+        pulled.stderr
+    );
+    on("node-1", "echo '10.77.0.2 registry.lab' >>/etc/hosts");
+    on("node-2", "rm /etc/default/containerd");
+    restart("node-2", "containerd");
+    on("node-4", &format!("mv /etc/containerd/away {certificates}"));
 }
 
 /// Where in its visit each of five nodes loses its link, and what on the node waits there to be cut off.

@@ -392,6 +392,61 @@ fn what_arrived_is_what_the_registry_sent() {
     }
 }
 
+/// Two runs pull different images on the same nodes at the same time: each tells its own bytes, as the registry counts
+/// them.
+#[test]
+fn two_runs_on_the_same_nodes_count_their_own_bytes() {
+    let lab = fleet();
+    let images = ["mine", "theirs"].map(|name| {
+        let reference = format!("registry.lab:5000/team/{name}:v1");
+        let sizes = ["9M", if name == "mine" { "2M" } else { "7M" }];
+        succeed(&mut lab.command(&[&["push", reference.as_str()], &sizes[..]].concat()));
+        reference
+    });
+    let log = lab.state.join("logs/registry.registry.log");
+    let before = std::fs::read_to_string(&log).unwrap().len();
+    succeed(&mut lab.command(&["registry", "rate", "60mbit"]));
+    let nodes = good_nodes(&lab)
+        .into_iter()
+        .filter(|node| ["node-1", "node-2"].contains(&node.name.as_str()));
+    let nodes: Vec<Node> = nodes.collect();
+    let running = images.each_ref().map(|image| {
+        let arguments = ["--limit", "node-1:node-2", "-o", "jsonl", image];
+        start(&mut pull_command(&lab, &arguments), &lab.password())
+    });
+    let runs = running.map(|running| end(running).expect(0));
+    let text = std::fs::read_to_string(&log).unwrap();
+    for (name, run) in ["mine", "theirs"].iter().zip(&runs) {
+        let events: Vec<Value> = run
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        for node in &nodes {
+            let path = format!("/team/{name}/blobs/sha256:");
+            let sent: u64 = text[before..]
+                .lines()
+                .map(|line| line.split(' ').collect::<Vec<_>>())
+                .filter(|words| {
+                    words.len() > 9
+                        && (words[0], words[5]) == (&node.address, "\"GET")
+                        && words[6].contains(&path)
+                })
+                .map(|words| words[9].parse::<u64>().unwrap())
+                .filter(|bytes| *bytes > 50_000)
+                .sum();
+            let of_node = |event: &&Value| event["node"] == node.name.as_str();
+            let told = events.iter().filter(of_node);
+            let progress = told.clone().filter(|event| event["event"] == "progress");
+            let most = progress.filter_map(|event| event["bytes"].as_u64()).max();
+            assert!(most <= Some(sent), "{name} {}: {most:?} {sent}", node.name);
+            let finished = told.clone().find(|event| event["event"] == "finished");
+            let outcome = &finished.unwrap()["outcome"];
+            assert_eq!(outcome["arrived"], sent, "{name} {}", node.name);
+        }
+    }
+}
+
 #[test]
 fn an_interrupt_or_a_hang_up_cancels_the_pulls_and_leaves_nothing_behind() {
     let lab = fleet();

@@ -1,5 +1,6 @@
 //! Report files and event lines: against the published schemas, what CI systems accept, and a real browser.
-//! Needs what lab/install installs: chromium and its driver, xmllint, jq, python3-jsonschema.
+//! Needs what lab/install installs: chromium and its driver, xmllint, jq, promtool,
+//! python3-jsonschema.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test file: a panic is a failed test
 
@@ -16,6 +17,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use prepull::model::{
     CommandOutput, ExitStatus, Failure, FailureKind, Outcome, PlannedImage, Stage, StopReason, Work,
@@ -460,6 +462,35 @@ fn junit_files_are_what_ci_systems_accept() {
     assert_eq!(xpath("string(//testcase[@name='a']/system-out)"), "fine");
 }
 
+/// Prometheus' own parser and linter take the metrics of every sort of run. node_exporter's collector has the same parser.
+#[test]
+fn metrics_are_what_prometheus_reads() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("run.prom");
+    let check = |path: &Path| {
+        let mut promtool = Command::new("promtool");
+        promtool.args(["check", "metrics"]);
+        promtool.stdin(fs::File::open(path).unwrap());
+        let output = promtool.output();
+        output.expect("promtool is missing: apt-get install prometheus")
+    };
+    for run in every_sort() {
+        run.report(&path, ReportForm::Prometheus);
+        let output = check(&path);
+        let said = [text(&output.stdout), text(&output.stderr)].concat();
+        assert!(output.status.success() && said.is_empty(), "{said}");
+    }
+    // It is no oracle that takes everything.
+    for wrong in [
+        "a{b=\"c} 1\n",
+        "a 1\na 2\n",
+        "# TYPE a gauge\na{b=\"\\x\"} 1\n",
+    ] {
+        fs::write(&path, wrong).unwrap();
+        assert!(!check(&path).status.success(), "{wrong}");
+    }
+}
+
 #[test]
 fn the_examples_with_jq_do_what_the_document_says() {
     let folder = TempDir::new().unwrap();
@@ -507,6 +538,78 @@ fn the_examples_with_jq_do_what_the_document_says() {
     assert_eq!(said(progress).last().unwrap(), "300 of 300");
 }
 
+/// A time on the page of a run that took more than ten minutes and less than an hour.
+fn in_minutes(time: Duration) -> String {
+    let seconds = time.as_secs_f64().round() as u64;
+    format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
+/// The command is copied, times are round and of one form, headings have counts, and a window of 400 px shows all of it.
+#[test]
+fn the_page_is_legible_in_a_narrow_window_and_its_command_can_be_copied() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("run.html");
+    let run = runs::pull(60);
+    run.report(&path, ReportForm::Html);
+    let browser = Browser::start();
+    browser.open(&path, "");
+    // Where the clipboard is, and what is in it, is the browser's secret: what the page gives it is seen.
+    browser.run(
+        "Object.defineProperty(navigator, 'clipboard', {value: {writeText: (text) => { window.copied = text; }}})",
+    );
+    browser.click("#verdict button.copy");
+    let resume = run.result.info.resume.clone().unwrap();
+    assert_eq!(browser.run("return window.copied"), resume);
+    assert_eq!(browser.texts("#verdict button.copy"), ["Copied"]);
+    let headings = browser.texts("h2");
+    assert!(
+        headings.contains(&"Nodes (60)".to_string())
+            && headings
+                .iter()
+                .any(|text| text.starts_with("What is wrong (")),
+        "{headings:?}"
+    );
+    let chart = browser.texts("#chart text");
+    let mut seconds = Vec::new();
+    for label in &chart {
+        if let Some(number) = label.strip_suffix(" s") {
+            seconds.push(number.parse::<u32>().expect("a whole number"));
+        }
+    }
+    assert!(seconds.len() >= 3, "{chart:?}");
+    let step = seconds[1];
+    assert!([1, 2, 5, 10, 20, 30, 60, 120].contains(&step), "{chart:?}");
+    let even = seconds.windows(2).all(|pair| pair[1] - pair[0] == step);
+    assert!(even, "{chart:?}");
+    let times = browser.texts("#rows td[data-label=Time]");
+    assert!(times.iter().all(|time| time.ends_with(" s")), "{times:?}");
+    let axis = browser.texts(".axis span");
+    assert!(axis.iter().all(|label| label.ends_with(" s")), "{axis:?}");
+
+    for width in [400, 700, 1280] {
+        browser.resize(width, 900);
+        browser.open(&path, "");
+        browser.click("#rows button");
+        let wide = browser.run("return document.documentElement.scrollWidth");
+        assert!(wide.as_u64() <= Some(width), "{width}: {wide}");
+        // Nothing is cut off, runs over what is beside it, or is too small to read.
+        let bad = browser.run(
+            "const bad = [];
+            for (const one of document.querySelectorAll('h1, h2, h3, p, td, th, dt, dd, button, select, input, li, .axis span')) {
+                const box = one.getBoundingClientRect();
+                if (!box.width || one.closest('.unseen')) continue;
+                const scrolls = one.closest('.scroll') && innerWidth > 704;
+                if (!scrolls && (box.right > innerWidth + 1 || box.left < -1)) bad.push('outside: ' + one.outerHTML.slice(0, 200));
+                if (parseFloat(getComputedStyle(one).fontSize) < 12) bad.push('small: ' + one.outerHTML.slice(0, 200));
+            }
+            const labels = [...document.querySelectorAll('.axis span')].map((one) => one.getBoundingClientRect());
+            labels.forEach((box, place) => { if (place && labels[place - 1].right > box.left) bad.push('labels overlap'); });
+            return bad.join(' ')",
+        );
+        assert_eq!(bad, "", "{width}");
+    }
+}
+
 /// How much a page has asked for besides itself.
 const ASKED: &str = "return performance.getEntriesByType('resource').length";
 
@@ -535,7 +638,7 @@ fn what_nodes_say_is_text_in_the_page_and_nothing_leaves_it() {
     assert_eq!(browser.texts("#rows tr.more").len(), HOSTILE.len());
     assert_eq!(
         browser.run("return document.title"),
-        "NOT READY: prepull pull 2026-11-23T21-17-09Z-3f9c"
+        "NOT READY 0 of 4: prepull pull 2026-11-23T21-17-09Z-3f9c"
     );
     assert_eq!(browser.run("return document.querySelectorAll('img, iframe, object, script[src], link[href^=http]').length"), 0);
     assert_eq!(browser.run("return document.scripts.length"), 2);
@@ -564,7 +667,7 @@ fn what_nodes_say_is_text_in_the_page_and_nothing_leaves_it() {
     }
     assert_eq!(
         browser.run("return document.title"),
-        "NOT READY: prepull pull 2026-11-23T21-17-09Z-3f9c"
+        "NOT READY 0 of 4: prepull pull 2026-11-23T21-17-09Z-3f9c"
     );
     for sort in every_sort() {
         sort.report(&path, ReportForm::Html);
@@ -644,7 +747,7 @@ fn five_thousand_nodes_are_shown_searched_sorted_and_paged() {
         .unwrap();
     assert_eq!(
         browser.texts("#rows tr:first-child .number:nth-child(6)"),
-        [format!("{:.1} s", slowest.as_secs_f64())]
+        [in_minutes(slowest)]
     );
 
     // By words of a failure, by status, by cause; and by an address that somebody sends on.

@@ -254,6 +254,15 @@ def _enter(root):
     os.chdir("/")
 
 
+def _defaults(name):
+    """What /etc/default/NAME adds to a service's environment, as with Debian's units: a proxy, for example."""
+    try:
+        lines = _read("/etc/default", name).splitlines()
+    except OSError:
+        return {}
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
 def _look_after(wanted, logs):
     """Be the node's first process: run its services, stop one while /run/lab/NAME.stop exists, bury the dead.
 
@@ -270,7 +279,8 @@ def _look_after(wanted, logs):
                     running[name].send_signal(signal.SIGTERM)
             elif name not in running and not os.path.exists(f"/run/lab/{name}.ended"):
                 running[name] = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=logs[name], stderr=logs[name], env=environment, cwd="/",
+                    command, stdin=subprocess.DEVNULL, stdout=logs[name], stderr=logs[name], cwd="/",
+                    env={**environment, **_defaults(name)},
                     start_new_session=True, preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, signals))
                 _write(f"/run/lab/{name}.pid", f"{running[name].pid}\n")
         signal.sigwait(signals)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::cli::Format;
 use crate::model::text::{format_count, format_duration};
-use crate::model::{Image, Plan, PlannedImage, ProgressStyle, Work};
+use crate::model::{Image, Plan, PlannedImage, ProgressStyle};
 use crate::registry::{self, RegistryError};
 use crate::report;
 use crate::settings::{OutputSettings, RunSettings};
@@ -27,7 +27,8 @@ pub(super) async fn asked(settings: &RunSettings) -> Arc<Plan> {
     let began = Instant::now();
     let mut plan = Arc::clone(&settings.plan);
     let policy = &settings.plan.policy;
-    if let (Work::Pull(images), Some(_)) = (&settings.plan.work, policy.preflight) {
+    let images = settings.plan.work.planned();
+    if policy.preflight.is_some() && !images.is_empty() {
         let left = policy
             .deadline
             .map(|limit| limit.saturating_sub(settings.spent));

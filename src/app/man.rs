@@ -9,6 +9,8 @@ use clap_mangen::{Man, roff};
 use super::exit::Exit;
 use super::man_text;
 use crate::cli::Cli;
+use crate::inventory;
+use crate::model::text::escape_line;
 use crate::report;
 
 /// Prints the page of prepull, or of the command with this path.
@@ -21,13 +23,25 @@ pub(super) fn print(path: &[String]) -> Result<Exit> {
     for word in path {
         command = match command.find_subcommand(word) {
             Some(inner) => inner.clone(),
-            None => bail!(
-                "there is no command {word:?} to print a page of; `prepull man` is about all of them, `prepull man inventory` about the format of inventories"
-            ),
+            None => bail!("{}", unknown(&command, word)),
         };
     }
     report::print_stdout(&page(&command).context("cannot write the page")?)?;
     Ok(Exit::Success)
+}
+
+/// What to say of a command that does not exist.
+fn unknown(command: &Command, word: &str) -> String {
+    let mut known: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+    if command.get_name() == "prepull" {
+        known.push("inventory");
+    }
+    let hint = match (inventory::nearest(word, &known), known.is_empty()) {
+        (Some(meant), _) => format!("did you mean {meant:?}?"),
+        (None, false) => format!("there are pages of {}", known.join(", ")),
+        (None, true) => format!("{} has no commands of its own", command.get_name()),
+    };
+    format!("no manual page of {:?}: {hint}", escape_line(word))
 }
 
 /// All pages with their file names, such as `prepull-pull.1`: for packages.
@@ -158,6 +172,29 @@ mod tests {
         ] {
             assert!(pull.contains(part), "{part}: {pull}");
         }
-        assert!(print(&["pul".into()]).is_err());
+        let error = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+            print(&words).unwrap_err().to_string()
+        };
+        for (words, wanted) in [
+            (
+                &["pul"][..],
+                "no manual page of \"pul\": did you mean \"pull\"?",
+            ),
+            (
+                &["runs", "shwo"],
+                "no manual page of \"shwo\": did you mean \"show\"?",
+            ),
+            (
+                &["runs", "delete"],
+                "no manual page of \"delete\": there are pages of list, show, report",
+            ),
+            (
+                &["pull", "x"],
+                "no manual page of \"x\": pull has no commands of its own",
+            ),
+        ] {
+            assert_eq!(error(words), wanted);
+        }
     }
 }

@@ -73,6 +73,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             };
         }
     };
+    warn(defaults.warnings());
     if matches!(cli.command, Command::Config) {
         let shown = report::print_stdout(&defaults.table());
         return shown.map_or(Exit::Incomplete, |()| Exit::Success);

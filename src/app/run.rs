@@ -269,8 +269,8 @@ fn probe_reporters(
 ) -> Vec<Box<dyn Reporter>> {
     let layout = layout(output);
     let text = move |result: &RunResult| match format {
-        NodesFormat::Human => report::probed_table(result, false, layout),
-        NodesFormat::Wide => report::probed_table(result, true, layout),
+        NodesFormat::Human => report::probed_table(result, false, layout, report::terminal_width()),
+        NodesFormat::Wide => report::probed_table(result, true, layout, report::terminal_width()),
         NodesFormat::Yaml => report::probed_yaml(result),
         NodesFormat::Json => super::pretty(&report::probed_json(result)),
         NodesFormat::Name => report::fleet_names(&result.info.plan.fleet),

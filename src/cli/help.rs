@@ -19,73 +19,95 @@ Examples:
 pub(super) const MORE: &str = "\
 All options: --help. How inventories are written: prepull man inventory";
 
-pub(super) const PULL_SHORT: &str = "\
-Examples:
-  prepull pull -i nodes.yml registry.example:5000/team/app:v2
+/// A line of `-h`, by its option.
+macro_rules! line {
+    (inventory) => {
+        "  -i, --inventory FILE       nodes: YAML or INI as for Ansible, or a list\n"
+    };
+    (hosts) => {
+        "  -H, --hosts EXPR           nodes by name: 'ops@worker[01-40].example'\n"
+    };
+    (kube) => {
+        "      --kube                 ask the Kubernetes API for the nodes\n"
+    };
+    (selector) => {
+        "  -l, --selector LABELS      only Kubernetes nodes with these labels\n"
+    };
+    (limit) => {
+        "      --limit PATTERN        only these nodes or groups\n"
+    };
+    (exclude) => {
+        "      --exclude PATTERN      all but these\n"
+    };
+    (probe) => {
+        "      --probe                connect: system, runtime, free space, clock\n"
+    };
+    (user) => {
+        "  -u, --user NAME            log in to the nodes as this user\n"
+    };
+    (become) => {
+        "  -b, --become               become root there; -K asks for sudo's password\n"
+    };
+    (registry_user) => {
+        "      --registry-user NAME   log in to the registry; asks for the password\n"
+    };
+    (manifests) => {
+        "      --manifests FILE       the images that Kubernetes manifests name\n"
+    };
+    (preflight) => {
+        "      --preflight            ask all nodes first: runtime, room, registry\n"
+    };
+    (parallel) => {
+        "  -p, --parallel N           nodes at work at one time\n"
+    };
+    (waves) => {
+        "      --waves SIZES          go in waves, e.g. 1,10%,100%\n"
+    };
+    (dry_run) => {
+        "  -n, --dry-run              print the plan and connect to nothing\n"
+    };
+    (output) => {
+        "  -o, --output FORMAT        human, json or jsonl\n"
+    };
+    (output_of_nodes) => {
+        "  -o, --output FORMAT        human, wide, json, yaml or name\n"
+    };
+}
+
+/// The text of `-h`: examples, then the options that matter most.
+macro_rules! short {
+    ($examples:literal, $($option:ident)*) => {
+        concat!("Examples:\n", $examples, "\n", $(line!($option)),*)
+    };
+}
+
+pub(super) const PULL_SHORT: &str = short!(
+    "  prepull pull -i nodes.yml registry.example:5000/team/app:v2
   prepull pull --resume last           what the last pull left open
+",
+    inventory hosts limit user become registry_user preflight waves dry_run output
+);
 
-  -i, --inventory FILE       nodes: YAML or INI as for Ansible, or a list
-  -H, --hosts EXPR           nodes by name: 'ops@worker[01-40].example'
-      --limit PATTERN        only these nodes or groups
-  -u, --user NAME            log in to the nodes as this user
-  -b, --become               become root there; -K asks for sudo's password
-      --registry-user NAME   log in to the registry; asks for the password
-      --preflight            ask all nodes first: runtime, room, registry
-      --waves SIZES          go in waves, e.g. 1,10%,100%
-  -n, --dry-run              print the plan and connect to nothing
-  -o, --output FORMAT        human, json or jsonl
-";
-
-pub(super) const CHECK_SHORT: &str = "\
-Examples:
-  prepull check -i nodes.yml app:v2
+pub(super) const CHECK_SHORT: &str = short!(
+    "  prepull check -i nodes.yml app:v2
   prepull check -i nodes.yml --manifests deploy/ -o json
+",
+    inventory hosts limit exclude user become manifests parallel dry_run output
+);
 
-  -i, --inventory FILE       nodes: YAML or INI as for Ansible, or a list
-  -H, --hosts EXPR           nodes by name: 'ops@worker[01-40].example'
-      --limit PATTERN        only these nodes or groups
-      --exclude PATTERN      all but these
-  -u, --user NAME            log in to the nodes as this user
-  -b, --become               become root there; -K asks for sudo's password
-      --manifests FILE       the images that Kubernetes manifests name
-  -p, --parallel N           nodes at work at one time
-  -n, --dry-run              print the plan and connect to nothing
-  -o, --output FORMAT        human, json or jsonl
-";
-
-pub(super) const NODES_SHORT: &str = "\
-Examples:
-  prepull nodes -i nodes.yml --limit 'gpu:!gpu17'
+pub(super) const NODES_SHORT: &str = short!(
+    "  prepull nodes -i nodes.yml --limit 'gpu:!gpu17'
   prepull nodes -i nodes.yml --probe registry.example:5000/team/app:v2
+",
+    inventory hosts kube selector limit exclude probe user become output_of_nodes
+);
 
-  -i, --inventory FILE       nodes: YAML or INI as for Ansible, or a list
-  -H, --hosts EXPR           nodes by name: 'ops@worker[01-40].example'
-      --kube                 ask the Kubernetes API for the nodes
-  -l, --selector LABELS      only Kubernetes nodes with these labels
-      --limit PATTERN        only these nodes or groups
-      --exclude PATTERN      all but these
-      --probe                connect: system, runtime, free space, clock
-  -u, --user NAME            log in to the nodes as this user
-  -b, --become               become root there; -K asks for sudo's password
-  -o, --output FORMAT        human, wide, json, yaml or name
-";
-
-pub(super) const EXEC_SHORT: &str = "\
-Examples:
-  prepull exec -i nodes.yml -- df -h /var/lib/docker
+pub(super) const EXEC_SHORT: &str = short!(
+    "  prepull exec -i nodes.yml -- df -h /var/lib/docker
   prepull exec -i nodes.yml -b -- sh -c 'journalctl -u docker | tail -3'
-
-  -i, --inventory FILE       nodes: YAML or INI as for Ansible, or a list
-  -H, --hosts EXPR           nodes by name: 'ops@worker[01-40].example'
-      --limit PATTERN        only these nodes or groups
-      --exclude PATTERN      all but these
-  -u, --user NAME            log in to the nodes as this user
-  -b, --become               become root there; -K asks for sudo's password
-  -p, --parallel N           nodes at work at one time
-      --waves SIZES          go in waves, e.g. 1,10%,100%
-  -n, --dry-run              print the plan and connect to nothing
-  -o, --output FORMAT        human, json or jsonl
-";
+",
+    inventory hosts limit exclude user become parallel waves dry_run output
+);
 
 pub(super) const PULL: &str = "\
 Examples:

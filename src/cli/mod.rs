@@ -124,7 +124,7 @@ pub struct PullArgs {
     #[arg(long, help_heading = "Policy")]
     pub pin_digest: bool,
     /// Ask every node before any of them pulls: does its runtime answer, what is there, is there room, is its clock
-    /// right?
+    /// right, does its runtime reach the registry?
     ///
     /// The registry is asked once, from here, how large the images are. A node that is not ready fails, the others
     /// pull; with --max-failures 1 nothing is pulled unless every node is ready. --resume asks again only where
@@ -282,20 +282,28 @@ const SHOWN_WITHOUT_PROBE: [&str; 27] = [
 
 /// `prepull nodes`.
 #[derive(Debug, Args)]
-#[command(mut_args(|arg| match SHOWN_WITHOUT_PROBE.contains(&arg.get_id().as_str()) {
-    true => arg,
-    false => arg.requires("probe"),
+#[command(mut_args(|arg| match arg.get_id().as_str() {
+    // No node is sent a login.
+    "allow_disk_credentials" => arg.requires("probe").hide(true),
+    id if SHOWN_WITHOUT_PROBE.contains(&id) => arg,
+    _ => arg.requires("probe"),
 }.hide_short_help(true)))]
 pub struct NodesArgs {
     /// Images to look for on every node.
     #[arg(value_name = "IMAGE")]
     pub images: Vec<String>,
     /// Connect, and show what each node is and has: system, runtime and version, free space, clock, images.
+    ///
+    /// Where images are named: is there room for those that are missing, and can the node's runtime resolve, reach and
+    /// trust their registry? How large they are, the registry is asked from here; the login is for that alone.
     #[arg(long)]
     pub probe: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub reach: ReachArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub registry: RegistryArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub runtime: RuntimeArgs,

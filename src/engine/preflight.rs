@@ -48,13 +48,19 @@ pub(super) async fn ask<T: Transport>(
     session.close().await;
     match answer {
         Ok(facts) => {
-            for (item, answer) in due.iter().zip(judge(plan, due, &facts)) {
+            let images: Vec<&Image> = images.iter().collect();
+            let mut is_asked_again = false;
+            for (item, answer) in due.iter().zip(judge(plan, due, &images, &facts)) {
                 if let Some(result) = answer {
+                    let has_failed = result.is_err();
                     state.record_attempt(context, *item, result, began).await;
+                    is_asked_again |= has_failed && state.items[*item].is_open();
                 }
             }
             state.platform = Some((facts.os, facts.architecture));
-            state.mark_preflight_passed();
+            if !is_asked_again {
+                state.mark_preflight_passed();
+            }
         }
         Err(Interrupted::Cancelled) => {
             for item in due {
@@ -72,14 +78,30 @@ pub(super) async fn ask<T: Transport>(
     }
 }
 
-/// What the node's answer means for each item; nothing for what may be pulled.
-fn judge(plan: &Plan, due: &[usize], facts: &NodeFacts) -> Vec<Option<Result<Outcome, Failure>>> {
-    let mut answers: Vec<Option<Result<Outcome, Failure>>> = due
+/// Why a node could not pull the images of a probe that it does not hold, each reason once.
+pub(super) fn obstacles(plan: &Plan, facts: &NodeFacts) -> Vec<Failure> {
+    let images: Vec<&Image> = plan.work.planned().iter().map(|one| &one.image).collect();
+    let due: Vec<usize> = (0..images.len()).collect();
+    let mut found: Vec<Failure> = Vec::new();
+    for answer in judge(plan, &due, &images, facts).into_iter().flatten() {
+        found.extend(answer.err().filter(|failure| !found.contains(failure)));
+    }
+    found
+}
+
+/// What the node's answer means for each item, whose images are `images`; nothing for what may be pulled.
+fn judge(
+    plan: &Plan,
+    due: &[usize],
+    images: &[&Image],
+    facts: &NodeFacts,
+) -> Vec<Option<Result<Outcome, Failure>>> {
+    let mut answers: Vec<Option<Result<Outcome, Failure>>> = images
         .iter()
         .zip(&facts.images)
-        .map(|(item, held)| {
+        .map(|(image, held)| {
             let held = held.as_ref()?;
-            let wanted = plan.work.image(*item).and_then(Image::digest);
+            let wanted = image.digest();
             let is_it = wanted.is_none_or(|wanted| held.digest.as_deref() == Some(wanted))
                 && held.suits(plan.policy.platform.as_deref());
             (plan.policy.pull == PullWhen::Missing && is_it)
@@ -89,6 +111,14 @@ fn judge(plan: &Plan, due: &[usize], facts: &NodeFacts) -> Vec<Option<Result<Out
     if let Some(failure) = clock_trouble(facts) {
         fail(&mut answers, &failure);
         return answers;
+    }
+    for (image, answer) in images.iter().zip(&mut answers) {
+        let is_its = |(registry, _): &&(String, Failure)| registry == image.registry();
+        if answer.is_none()
+            && let Some((_, failure)) = facts.unusable_registries.iter().find(is_its)
+        {
+            *answer = Some(Err(failure.clone()));
+        }
     }
     let mut missing: Vec<&Manifest> = Vec::new();
     for (at, item) in due.iter().enumerate() {
@@ -239,6 +269,8 @@ mod tests {
             root: "/var/lib/containerd".into(),
             free,
             images,
+            unusable_registries: Vec::new(),
+            obstacles: Vec::new(),
         }
     }
 
@@ -268,10 +300,14 @@ mod tests {
         }
     }
 
+    fn images(plan: &Plan) -> Vec<&Image> {
+        plan.work.planned().iter().map(|one| &one.image).collect()
+    }
+
     /// One word for each answer.
     fn words(plan: &Plan, facts: &NodeFacts) -> Vec<String> {
         let due: Vec<usize> = (0..plan.work.items()).collect();
-        judge(plan, &due, facts)
+        judge(plan, &due, &images(plan), facts)
             .iter()
             .map(|answer| match answer {
                 None => "may pull".into(),
@@ -309,7 +345,7 @@ mod tests {
         ]);
         let facts = facts(None, vec![None, None]);
         assert_eq!(words(&plan, &facts), ["platform", "may pull"]);
-        let Some(Err(failure)) = judge(&plan, &[0], &facts).remove(0) else {
+        let Some(Err(failure)) = judge(&plan, &[0], &images(&plan), &facts).remove(0) else {
             panic!("it may pull");
         };
         assert_eq!(
@@ -326,6 +362,28 @@ mod tests {
         assert_eq!(words(&plan, &facts), ["node-setup"]);
         facts.clock.uncertainty = 3_400_000;
         assert_eq!(words(&plan, &facts), ["may pull"]);
+    }
+
+    #[test]
+    fn what_the_registry_is_to_the_node_counts_for_its_images_that_are_missing() {
+        let mut plan = plan(vec![None, None, None]);
+        let mut facts = facts(None, vec![held(), None, None]);
+        let unknown = Failure::new(
+            FailureKind::RegistryUnresolved,
+            Stage::Preflight,
+            "no such host",
+        );
+        facts.unusable_registries = vec![("reg.example".into(), unknown.clone())];
+        let unavailable = "registry-unavailable";
+        assert_eq!(words(&plan, &facts), ["present", unavailable, unavailable]);
+        facts.unusable_registries[0].0 = "other.example".into();
+        assert_eq!(words(&plan, &facts), ["present", "may pull", "may pull"]);
+        facts.unusable_registries[0].0 = "reg.example".into();
+        let Work::Pull(images) = plan.work else {
+            panic!("not a pull");
+        };
+        plan.work = Work::Probe(images);
+        assert_eq!(obstacles(&plan, &facts), [unknown], "each reason once");
     }
 
     #[test]

@@ -104,7 +104,8 @@ pub(super) fn decide(attempt: &FailedAttempt<'_>) -> Decision {
     }
     let mut at = now + jitter(policy, node, number, ceiling);
     let mut effect = RegistryEffect::None;
-    if let Some(view) = registry {
+    // What a preflight finds is the node's own way to the registry, which no other node should wait for.
+    if let Some(view) = registry.filter(|_| failure.stage != Stage::Preflight) {
         effect = registry_effect(policy, failure.kind, number, at - now, view.failures);
         let pause = match effect {
             RegistryEffect::Pause(length) => Some(now + length),

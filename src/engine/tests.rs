@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::{Finish, run};
 use crate::model::{
-    Backoff, CommandOutput, Credential, EventKind, ExitStatus, Failure, FailureKind, Fleet, Image,
-    Layer, LocalImage, LoginSource, Manifest, Node, Outcome, Plan, PlannedImage, Policy, Portion,
-    Preflight, RegistryLogin, RuntimeKind, Secret, Stage, StopReason, Work,
+    Attempt, Backoff, CommandOutput, Credential, EventKind, ExitStatus, Failure, FailureKind,
+    Fleet, Image, Layer, LocalImage, LoginSource, Manifest, Node, Outcome, Plan, PlannedImage,
+    Policy, Portion, Preflight, RegistryLogin, RuntimeKind, Secret, Stage, StopReason, Tries, Work,
 };
 use crate::node::scripted::{Dial, Peer, ScriptedRuntime, Step};
 use crate::ports::{CredentialSource, Runtime};
@@ -169,7 +169,20 @@ fn check(plan: &Plan, peer: &Peer, seen: &Seen) {
             );
             for (index, attempt) in record.attempts.iter().enumerate() {
                 assert_eq!(attempt.number as usize, index + 1);
+                assert!(
+                    attempt.elapsed <= record.elapsed,
+                    "{node}/{item} took less than attempt {index}: {record:?}"
+                );
             }
+            // What is shown as tries. A login that was refused and is renewed is tried once more.
+            let tries = Tries::of(plan.work.is_detached(), &record.attempts);
+            let is_refused = |attempt: &Attempt| {
+                let failure = attempt.failure.as_ref();
+                failure.is_some_and(|failure| failure.kind == FailureKind::RegistryAuth)
+            };
+            let refused = usize::from(record.attempts.iter().any(is_refused));
+            let most = plan.policy.retries as usize + 1 + refused;
+            assert!(tries <= most, "{node}/{item}: {tries} tries, {record:?}");
         }
     }
     assert!(
@@ -1255,6 +1268,62 @@ async fn nobody_pulls_before_every_node_was_asked() {
         )
     };
     assert_eq!(seen.facts.iter().filter(|fact| told(fact)).count(), 1);
+}
+
+/// Two nodes cannot reach the registry by their own fault: they fail before anything is pulled, and no other node waits
+/// for the registry.
+#[tokio::test(start_paused = true)]
+async fn a_preflight_asks_each_node_whether_it_reaches_the_registry() {
+    let peer = Peer::new();
+    for node in ["n1", "n2"] {
+        peer.node(node).finds_registry(
+            "registry-unavailable proxyconnect tcp: dial tcp 10.0.0.1:3128: connection refused",
+        );
+    }
+    peer.node("n3")
+        .finds_registry("tls-trust signed by unknown authority");
+    peer.node("n4").finds_registry("registry-auth no login");
+    let seen = run_all(&with_preflight(5, policy()), &peer).await;
+    let expected = ["failed", "failed", "failed", "pulled", "pulled"];
+    assert_eq!(seen.statuses(), expected);
+    for (node, kind) in [
+        (0, FailureKind::RegistryUnavailable),
+        (2, FailureKind::TlsTrust),
+    ] {
+        let Outcome::Failed(failure) = seen.outcome(node, 0) else {
+            unreachable!()
+        };
+        assert_eq!((failure.kind, failure.stage), (kind, Stage::Preflight));
+    }
+    let paused =
+        |(_, fact): &(Duration, EventKind)| matches!(fact, EventKind::RegistryPaused { .. });
+    assert!(!seen.facts.iter().any(paused));
+}
+
+/// A probe changes nothing; it says what would stop a pull.
+#[tokio::test(start_paused = true)]
+async fn a_probe_says_what_stands_in_the_way_of_the_images() {
+    let peer = Peer::new();
+    peer.node("n1").has_free(100);
+    peer.node("n2")
+        .finds_registry("registry-unavailable dial tcp: lookup reg.example: no such host");
+    peer.node("n3").has_free(100).image(APP, [Step::Present]);
+    let mut plan = with_preflight(4, policy());
+    let Work::Pull(images) = plan.work else {
+        unreachable!()
+    };
+    plan.work = Work::Probe(images);
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!(seen.statuses(), ["probed"; 4]);
+    let obstacles = |node| match seen.outcome(node, 0) {
+        Outcome::Probed(facts) => facts.obstacles.iter().map(|found| found.kind).collect(),
+        other => panic!("{other:?}"),
+    };
+    let found: Vec<Vec<FailureKind>> = (0..4).map(obstacles).collect();
+    let (full, away) = (FailureKind::DiskFull, FailureKind::RegistryUnavailable);
+    assert_eq!(found, [vec![full], vec![away], vec![], vec![]]);
+    assert!(!seen.outcome(0, 0).is_ok() && seen.outcome(2, 0).is_ok());
+    assert_eq!(peer.total().pulls, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -303,8 +303,10 @@ async fn try_item<T: Transport>(
         Work::Probe(images) => {
             begins(Stage::Probe);
             let runtime = context.runtime(state.runtime)?;
-            let asking = node::facts(session, node, runtime, images, cancel);
-            let facts = guarded(Stage::Probe, asking).await?;
+            let images: Vec<_> = images.iter().map(|one| one.image.clone()).collect();
+            let asking = node::facts(session, node, runtime, &images, cancel);
+            let mut facts = guarded(Stage::Probe, asking).await?;
+            facts.obstacles = preflight::obstacles(context.plan, &facts);
             Ok(Outcome::Probed(Box::new(facts)))
         }
         Work::Exec(argv) => {

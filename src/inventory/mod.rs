@@ -40,6 +40,7 @@ pub use manifests::{ManifestImages, NamedImage, images, images_in};
 pub use names::{check_host, check_user, parse_port};
 pub use native::Origin;
 pub use select::Selection;
+pub use suggest::nearest;
 
 use crate::model::Fleet;
 

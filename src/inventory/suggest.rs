@@ -45,7 +45,7 @@ pub(super) fn unknown_key(key: &str, known: &[&str]) -> InputError {
 }
 
 /// The known word that is at most a typing mistake away.
-pub(super) fn nearest<'a, 'b>(word: &str, known: &'a [&'b str]) -> Option<&'a &'b str> {
+pub fn nearest<'a, 'b>(word: &str, known: &'a [&'b str]) -> Option<&'a &'b str> {
     // A word much longer than any key is not a typing mistake, and costs time to compare.
     if word.len() > 64 {
         return None;

@@ -205,7 +205,8 @@ impl Header {
                 }
                 Work::Exec(command) => JournalWork::Exec(command.clone()),
                 Work::Probe(images) => {
-                    JournalWork::Probe(images.iter().map(ToString::to_string).collect())
+                    let names = images.iter().map(|one| one.image.to_string());
+                    JournalWork::Probe(names.collect())
                 }
             },
             nodes: plan.fleet.nodes().iter().map(node).collect(),

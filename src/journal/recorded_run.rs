@@ -135,14 +135,15 @@ impl RecordedRun {
             let image = |name: &String| name.parse().map_err(|error| format!("{error}"));
             names.iter().map(image).collect::<Result<Vec<_>, String>>()
         };
+        let planned = |names: &[String]| {
+            let plain = |image| PlannedImage { image, login: None };
+            Ok::<_, String>(images(names)?.into_iter().map(plain).collect())
+        };
         let work = match &self.header.work {
-            JournalWork::Pull(names) => {
-                let plain = |image| PlannedImage { image, login: None };
-                Work::Pull(images(names)?.into_iter().map(plain).collect())
-            }
+            JournalWork::Pull(names) => Work::Pull(planned(names)?),
             JournalWork::Check(names) => Work::Check(images(names)?),
             JournalWork::Exec(command) => Work::Exec(command.clone()),
-            JournalWork::Probe(names) => Work::Probe(images(names)?),
+            JournalWork::Probe(names) => Work::Probe(planned(names)?),
         };
         let nodes = self.header.nodes.iter().map(|node| Node {
             address: node.address.clone(),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::failure::Failure;
 use super::platform::is_platform;
 
 /// A node's answer to a probe. Every text is the node's: never trusted.
@@ -25,6 +26,12 @@ pub struct NodeFacts {
     pub free: Option<u64>,
     /// For each image asked about: as what the node holds it, if it does.
     pub images: Vec<Option<LocalImage>>,
+    /// The registries that the node's runtime cannot reach, resolve or trust.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unusable_registries: Vec<(String, Failure)>,
+    /// Why the node could not pull the images asked about that it does not hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub obstacles: Vec<Failure>,
 }
 
 impl NodeFacts {

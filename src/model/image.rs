@@ -60,6 +60,21 @@ impl Image {
         &self.text[..self.registry.len() + 1 + self.repository.len()]
     }
 
+    /// A manifest of the same repository that no registry has. To pull it shows whether the registry can be reached,
+    /// and brings nothing.
+    pub fn nonexistent(&self) -> Self {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let text = format!("{}@{digest}", self.name());
+        Self {
+            registry: self.registry.clone(),
+            repository: self.repository.clone(),
+            tag: None,
+            digest: Some(digest),
+            text,
+            exact: None,
+        }
+    }
+
     /// All of it, as [`fmt::Display`] writes it.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -80,7 +80,8 @@ impl Outcome {
     /// Whether this is what the operator wanted.
     pub fn is_ok(&self) -> bool {
         match self {
-            Self::Pulled(_) | Self::Present(_) | Self::Probed(_) => true,
+            Self::Pulled(_) | Self::Present(_) => true,
+            Self::Probed(facts) => facts.obstacles.is_empty(),
             Self::Ran(output) => output.success(),
             Self::Missing | Self::Failed(_) | Self::NotRun(_) => false,
         }

@@ -62,10 +62,18 @@ pub enum Work {
     /// Run this command: program and arguments, no shell.
     Exec(Vec<String>),
     /// Find out what the node is and has, and whether these images are there; change nothing.
-    Probe(Vec<Image>),
+    Probe(Vec<PlannedImage>),
 }
 
 impl Work {
+    /// The images that registries can be asked about before anything is done.
+    pub fn planned(&self) -> &[PlannedImage] {
+        match self {
+            Self::Pull(images) | Self::Probe(images) => images,
+            Self::Check(_) | Self::Exec(_) => &[],
+        }
+    }
+
     /// How many items each node has; every one of them ends with exactly one outcome.
     pub fn items(&self) -> usize {
         match self {
@@ -219,6 +227,12 @@ impl Default for Policy {
 pub struct Preflight {
     /// How large layers are expected to be once they are unpacked, against what is sent.
     pub unpack_factor: f64,
+}
+
+impl Default for Preflight {
+    fn default() -> Self {
+        Self { unpack_factor: 2.5 }
+    }
 }
 
 /// Exponential back-off with full jitter: before retry n (from 1) a pause between zero and

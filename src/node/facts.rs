@@ -5,17 +5,26 @@ use std::pin::pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::model::text::truncate_bytes;
-use crate::model::{ClockOffset, CommandOutput, Failure, Image, Node, NodeFacts, Stage};
-use crate::ports::{Runtime, Session};
+use crate::model::{
+    ClockOffset, CommandOutput, Failure, FailureKind, Image, Node, NodeFacts, Stage,
+};
+use crate::ports::{PullRequest, Runtime, Session};
 
-use super::conversation::{Conversation, NodeOutput};
+use super::conversation::{Answer, Conversation, NodeOutput};
 use super::request::{Action, Request};
 use super::{ANSWER_LIMIT, Interrupted};
 
 /// The longest word of a node about itself.
 const WORD: usize = 200;
 
-/// Asks the node about itself, its runtime, and which of the images it holds. Changes nothing.
+/// How long the runtime may take to find out that a manifest does not exist.
+const REGISTRY_LIMIT: Duration = Duration::from_secs(20);
+
+/// Asks the node about itself, its runtime, which of the images it holds, and whether their registries can be reached
+/// from there. Changes nothing.
+///
+/// Only the runtime itself knows its proxy, mirrors and authorities, so it is told to pull a manifest that does not
+/// exist: what comes back shows how far it got.
 ///
 /// # Errors
 /// Cancelled, or a [`Failure`] at stage start, probe or inspect.
@@ -32,6 +41,15 @@ pub async fn facts<S: Session>(
     commands.extend(runtime.describe(endpoint));
     commands.extend(images.iter().map(|image| runtime.inspect(image, endpoint)));
     let asked = commands.len();
+    let absent = one_of_each_registry(images);
+    for image in &absent {
+        commands.push(runtime.pull(&PullRequest {
+            image,
+            endpoint,
+            platform: None,
+            login: None,
+        })?);
+    }
     let request = Request::new(Action::Facts, commands);
     let start = Conversation::start(session, node, &request, Stage::Probe, cancel.as_mut());
     let mut protocol = start.await?;
@@ -43,7 +61,24 @@ pub async fn facts<S: Session>(
                 .await??,
         );
     }
-    protocol.finish().await;
+    let mut unusable_registries = Vec::new();
+    let mut has_ended = false;
+    for image in &absent {
+        let answer = protocol
+            .output(Some(REGISTRY_LIMIT), cancel.as_mut())
+            .await?;
+        // A call that took too long was ended, and answers nothing more.
+        has_ended = answer.is_err();
+        if let Some(failure) = why_unusable(runtime, image, answer) {
+            unusable_registries.push((image.registry().to_string(), failure));
+        }
+        if has_ended {
+            break;
+        }
+    }
+    if !has_ended {
+        protocol.finish().await;
+    }
     let [root, version, socket, held @ ..] = &answers[..] else {
         return Err(protocol.broken(&"an answer is missing").into());
     };
@@ -71,6 +106,42 @@ pub async fn facts<S: Session>(
         root,
         free,
         images,
+        unusable_registries,
+        obstacles: Vec::new(),
+    })
+}
+
+/// A manifest that does not exist for each registry, in the order of the images.
+fn one_of_each_registry(images: &[Image]) -> Vec<Image> {
+    let mut absent: Vec<Image> = Vec::new();
+    for image in images {
+        if absent
+            .iter()
+            .all(|known| known.registry() != image.registry())
+        {
+            absent.push(image.nonexistent());
+        }
+    }
+    absent
+}
+
+/// Why the registry cannot be used from the node. One that answers can be, whatever it answers.
+fn why_unusable(runtime: &dyn Runtime, image: &Image, answer: Answer) -> Option<Failure> {
+    let failure = match answer {
+        Ok(output) => runtime.read_pull(image, &output).err()?,
+        Err(late) => Failure {
+            kind: FailureKind::RegistryUnavailable,
+            detail: format!("no answer from {}: {}", image.registry(), late.detail),
+            ..late
+        },
+    };
+    let is_out_of_reach = matches!(
+        failure.kind,
+        FailureKind::RegistryUnavailable | FailureKind::RegistryUnresolved | FailureKind::TlsTrust
+    );
+    is_out_of_reach.then_some(Failure {
+        stage: Stage::Preflight,
+        ..failure
     })
 }
 

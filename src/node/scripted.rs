@@ -122,6 +122,8 @@ struct NodeState {
     has_changed_key: bool,
     /// Kilobytes for images.
     free: Option<u64>,
+    /// What its runtime says where a manifest does not exist.
+    registry: Option<String>,
     counts: Counts,
     dialled_at: Vec<Instant>,
     pulled_at: Vec<Instant>,
@@ -224,6 +226,11 @@ impl Script {
     /// So many kilobytes are free for images.
     pub fn has_free(self, kilobytes: u64) -> Self {
         self.with(|node| node.free = Some(kilobytes))
+    }
+
+    /// What its runtime says of the registry when a preflight or a probe asks: the kind's public name, then words.
+    pub fn finds_registry(self, said: &str) -> Self {
+        self.with(|node| node.registry = Some(said.to_string()))
     }
 
     /// Its first dials, in order; later ones succeed at once.
@@ -576,6 +583,12 @@ impl ScriptedChannel {
                             )
                     };
                     self.inspected(at, image, held);
+                }
+                // The manifest that does not exist, by which a registry is judged.
+                [_, "pull", image] if image.ends_with(&"0".repeat(64)) => {
+                    let said = self.peer.world().node(&self.node).registry.clone();
+                    let said = said.unwrap_or_else(|| "image-not-found as scripted".into());
+                    self.output(at, 1, b"", said.as_bytes());
                 }
                 [_, "root"] => self.output(at, 0, b"/var/lib/scripted\n", b""),
                 [_, "socket"] => self.output(at, 0, b"unix:///run/scripted.sock", b""),

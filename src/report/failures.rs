@@ -8,8 +8,8 @@ use super::RunResult;
 use super::format::escape_truncated;
 use super::groups::{Group, groups};
 use super::styled::Line;
+use crate::model::fold;
 use crate::model::text::format_count;
-use crate::model::{FailureKind, fold};
 
 /// How many characters the names of a group may take before "and N more".
 const NAMES: usize = 400;
@@ -24,7 +24,7 @@ pub(super) fn failures(result: &RunResult) -> Vec<Line> {
     let (listed, hidden) = groups.split_at(groups.len().min(GROUPS));
     let mut out = Vec::new();
     let is_same = |one: &Group, other: &Group| {
-        one.kind_word().is_some() && one.kind_word() == other.kind_word()
+        one.kind_word().is_some() && (one.kind_word(), one.part) == (other.kind_word(), other.part)
     };
     for paragraph in listed.chunk_by(is_same) {
         if !out.is_empty() {
@@ -34,7 +34,7 @@ pub(super) fn failures(result: &RunResult) -> Vec<Line> {
             [one] => alone(&mut out, result, one),
             several => together(&mut out, result, several),
         }
-        if let Some(advice) = paragraph[0].kind.map(FailureKind::advice) {
+        if let Some(advice) = paragraph[0].advice() {
             out.push(Line::new(2).text(format!("What next: {advice}")));
         }
     }

@@ -166,6 +166,8 @@ fn nothing_is_said_of_the_time_that_is_left_unless_it_is_known() {
     run.arrives(0, 9_000_000, None);
     assert!(!told(&run), "the image's size is not known");
     run.arrives(0, 9_000_000, Some(20_000_000));
+    assert!(!told(&run), "the first seconds are no pace");
+    run.at = 11 * SECOND;
     assert!(told(&run));
     run.at = 30 * SECOND;
     assert!(!told(&run), "nothing arrives");
@@ -215,6 +217,32 @@ fn the_time_that_is_left_is_not_rounded_up_to_twice_as_long() {
         let pace = run.frame(23, 79).remove(1);
         assert!(pace.ends_with(told), "{bytes}: {pace}");
     }
+}
+
+/// Twelve nodes of 80 MB look for their first layers for two seconds; then 12.5 MB a second arrive on all of them
+/// together. Whatever is said of the time that is left is near what it turns out to be.
+#[test]
+fn the_time_that_is_left_is_right_from_the_first_time_it_is_told() {
+    const SIZE: u64 = 80_000_000;
+    let mut run = Run::new(12, &[IMAGE]);
+    (0..12).for_each(|node| run.start(node));
+    let end = 2.0 + 12.0 * SIZE as f64 / 12.5e6;
+    let mut first = None;
+    for second in 0..79 {
+        run.at = second * SECOND;
+        let each = (f64::from(second) - 2.0).max(0.001) * 12.5e6 / 12.0;
+        for node in 0..12 {
+            run.arrives(node, each as u64, Some(SIZE));
+        }
+        let Some(left) = run.board.time_left(run.at) else {
+            continue;
+        };
+        first.get_or_insert(second);
+        let truth = end - f64::from(second);
+        let off = (left.as_secs_f64() - truth).abs();
+        assert!(off <= 2.0 + 0.3 * truth, "{second}: {left:?}, not {truth}");
+    }
+    assert_eq!(first, Some(10));
 }
 
 #[test]

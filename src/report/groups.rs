@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::RunResult;
 use super::cause::cause;
 use super::format::{escape_truncated, truncate_middle};
-use crate::model::{ExitStatus, Failure, FailureKind, Outcome, Plan, Stage};
+use crate::model::{ExitStatus, Failure, FailureKind, Outcome, Plan, Record, Stage};
 
 /// The longest example of a cause, in characters.
 const EXAMPLE: usize = 300;
@@ -18,6 +18,7 @@ struct Cause {
     stage: Option<Stage>,
     /// The image, where it is about one of several.
     image: Option<usize>,
+    part: Option<NodePart>,
     words: String,
 }
 
@@ -32,6 +33,10 @@ pub(super) struct Group {
     pub(super) example: String,
     /// The sort of the failure, if it is one.
     pub(super) kind: Option<FailureKind>,
+    /// Where it failed.
+    stage: Option<Stage>,
+    /// What of the node's own keeps it from the registry, where other nodes reach that one.
+    pub(super) part: Option<NodePart>,
     /// The nodes by number, each once, in the order in which it hit them.
     pub(super) nodes: Vec<usize>,
     /// Host keys: the fingerprints that each node's failure tells, the one that it offers first.
@@ -42,6 +47,58 @@ impl Group {
     /// The kind's public name, which several kinds may share.
     pub(super) fn kind_word(&self) -> Option<&'static str> {
         self.kind.map(FailureKind::as_str)
+    }
+
+    /// What to do next.
+    pub(super) fn advice(&self) -> Option<&'static str> {
+        match self.part {
+            Some(part) => Some(part.advice()),
+            None => self.kind.map(FailureKind::advice),
+        }
+    }
+}
+
+/// What a node has of its own between itself and a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum NodePart {
+    NameServer,
+    Proxy,
+}
+
+impl NodePart {
+    /// The part that failed, by the words of Go's `net` and `net/http`, in which all runtimes are written.
+    fn of(failure: &Failure) -> Option<Self> {
+        let is_about_a_registry = matches!(
+            failure.kind,
+            FailureKind::RegistryUnavailable | FailureKind::RegistryUnresolved
+        );
+        if !is_about_a_registry {
+            return None;
+        }
+        if failure.detail.contains("proxyconnect ") {
+            return Some(Self::Proxy);
+        }
+        let is_lookup = failure.kind == FailureKind::RegistryUnresolved
+            || failure.detail.contains("dial tcp: lookup ");
+        is_lookup.then_some(Self::NameServer)
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::NameServer => "the node's name server",
+            Self::Proxy => "the node's proxy",
+        }
+    }
+
+    fn advice(self) -> &'static str {
+        match self {
+            Self::NameServer => {
+                "Other nodes reach the registry: check /etc/resolv.conf and /etc/hosts on the node, and the name server that they lead to."
+            }
+            Self::Proxy => {
+                "Other nodes reach the registry: check the proxy that the node's runtime uses (HTTPS_PROXY and NO_PROXY of its service)."
+            }
+        }
     }
 }
 
@@ -55,6 +112,19 @@ pub(super) fn groups(result: &RunResult) -> Vec<Group> {
         }
     }
     let mut groups = causes.groups;
+    for group in &mut groups {
+        match group.part {
+            Some(part) if others_reach_it(result, group) => {
+                group.about = format!("{}, {}", group.about, part.as_str());
+                group.what = format!(
+                    "{} ({})",
+                    group.kind_word().unwrap_or_default(),
+                    group.about
+                );
+            }
+            _ => group.part = None,
+        }
+    }
     let word = Group::kind_word;
     let mut kinds: BTreeMap<_, usize> = BTreeMap::new();
     for group in &groups {
@@ -67,10 +137,35 @@ pub(super) fn groups(result: &RunResult) -> Vec<Group> {
             kind.is_none(),
             Reverse(kinds.get(&kind).copied()),
             kind,
+            group.part,
             Reverse(size),
         )
     });
     groups
+}
+
+/// Whether a registry answered any node outside this group. A run that its preflight stopped has asked all of them.
+fn others_reach_it(result: &RunResult, group: &Group) -> bool {
+    let was_reached = |record: &Record| match &record.outcome {
+        Outcome::Pulled(_) => true,
+        Outcome::Probed(facts) => facts.unusable_registries.is_empty(),
+        Outcome::NotRun(_) => group.stage == Some(Stage::Preflight),
+        Outcome::Failed(failure) => {
+            failure.stage == Stage::Pull
+                && matches!(
+                    failure.kind,
+                    FailureKind::RegistryAuth
+                        | FailureKind::RegistryAuthExpired
+                        | FailureKind::ImageNotFound
+                        | FailureKind::RateLimited
+                        | FailureKind::DiskFull
+                )
+        }
+        Outcome::Present(_) | Outcome::Missing | Outcome::Ran(_) => false,
+    };
+    let mut others =
+        (result.nodes.iter().enumerate()).filter(|(node, _)| !group.nodes.contains(node));
+    others.any(|(_, node)| node.items.iter().any(was_reached))
 }
 
 /// Causes with the nodes that they hit.
@@ -106,6 +201,7 @@ impl FailureGroups {
             kind: failure.kind.as_str().to_string(),
             stage: Some(failure.stage),
             image: Some(item).filter(|_| about_one),
+            part: NodePart::of(failure),
             words: normalised(&general, names.as_ref().map_or(&[], |names| &names[..])),
         };
         let image = key.image.and_then(|item| plan.work.image(item));
@@ -134,6 +230,7 @@ impl FailureGroups {
                     kind: "not run".into(),
                     stage: None,
                     image: None,
+                    part: None,
                     words: reason.to_string(),
                 };
                 self.add(node, cause, "not run".into(), reason.as_str(), None);
@@ -147,9 +244,13 @@ impl FailureGroups {
                     (how, None, String::new())
                 }
             },
-            Outcome::Pulled(_) | Outcome::Present(_) | Outcome::Ran(_) | Outcome::Probed(_) => {
+            Outcome::Probed(facts) => {
+                for failure in &facts.obstacles {
+                    self.failure(plan, node, item, failure);
+                }
                 return;
             }
+            Outcome::Pulled(_) | Outcome::Present(_) | Outcome::Ran(_) => return,
         };
         let what = match words.is_empty() {
             true => kind.clone(),
@@ -159,6 +260,7 @@ impl FailureGroups {
             kind,
             stage: None,
             image: about,
+            part: None,
             words,
         };
         self.add(node, cause, what, "", None);
@@ -172,6 +274,7 @@ impl FailureGroups {
         words: &str,
         kind: Option<FailureKind>,
     ) -> usize {
+        let (part, stage) = (cause.part, cause.stage);
         let place = *self.places.entry(cause).or_insert(self.groups.len());
         if place == self.groups.len() {
             self.groups.push(Group {
@@ -179,6 +282,8 @@ impl FailureGroups {
                 about: String::new(),
                 example: truncate_middle(words, EXAMPLE).into_owned(),
                 kind,
+                stage,
+                part,
                 nodes: Vec::new(),
                 fingerprints: Vec::new(),
             });

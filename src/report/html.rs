@@ -37,7 +37,7 @@ pub(super) fn page(result: &RunResult, timeline: Timeline) -> serde_json::Result
         .map(|group| {
             json!({
                 "what": group.what, "example": group.example, "nodes": group.nodes,
-                "advice": group.kind.map(|kind| kind.advice()),
+                "advice": group.advice(),
             })
         })
         .collect();

@@ -39,6 +39,13 @@ impl Meter {
         }
     }
 
+    /// Whether the rate is that of a whole window: pulls begin slowly, and what follows from their first seconds is wrong
+    /// by hours.
+    pub fn is_steady(&self, now: Duration) -> bool {
+        let first = self.told.front();
+        first.is_some_and(|(first, _)| now.saturating_sub(*first) >= WINDOW)
+    }
+
     /// How much a second arrived over the last seconds; `None` while that cannot be said yet.
     pub fn rate(&self, now: Duration) -> Option<u64> {
         let (first, _) = self.told.front()?;

@@ -52,6 +52,7 @@ pub use runs::{RunEntry, runs_table};
 pub use screen::Screen;
 pub use styled::Layout;
 pub use summary::write_summary;
+pub use table::width as terminal_width;
 
 /// What is known of a run before it starts.
 #[derive(Debug, Clone)]

@@ -6,14 +6,14 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::RunResult;
-use super::document::{counts, outcome_entry};
+use super::document::{counts, failure_entry, outcome_entry};
 use super::failures::failures;
 use super::format::escape_truncated;
 use super::styled::{Layout, Line};
 use super::table::{Column, table, width};
 use crate::model::node::PROXY_COMMAND;
 use crate::model::{
-    ClockOffset, Fleet, Node, NodeFacts, Outcome, Record, Work,
+    ClockOffset, Failure, FailureKind, Fleet, Node, NodeFacts, Outcome, Record, Work,
     text::{format_bytes, format_count},
 };
 
@@ -67,12 +67,12 @@ pub fn fleet_table(fleet: &Fleet, wide: bool) -> String {
 }
 
 /// What a probe found, as a table, after it what went wrong in full, and the count of good nodes last; `wide` as for
-/// [`fleet_table`].
-pub fn probed_table(result: &RunResult, wide: bool, layout: Layout) -> String {
+/// [`fleet_table`]. A table that is not wide has so many columns.
+pub fn probed_table(result: &RunResult, wide: bool, layout: Layout, columns: usize) -> String {
     let Work::Probe(images) = &result.info.plan.work else {
         return String::new();
     };
-    let mut columns = vec![
+    let mut shown = vec![
         column("NAME", 9, 8),
         column("SYSTEM", 5, 8),
         column("RUNTIME", 3, 12),
@@ -80,12 +80,11 @@ pub fn probed_table(result: &RunResult, wide: bool, layout: Layout) -> String {
         column("CLOCK", 7, 8),
     ];
     if !images.is_empty() {
-        columns.push(column("IMAGES", 8, 6));
+        shown.push(column("IMAGES", 8, 6));
     }
-    columns.extend([column("STATE", 4, 12), column("ENDPOINT", 2, 8)]);
+    shown.extend([column("STATE", 4, 12), column("ENDPOINT", 2, 8)]);
     if wide {
-        columns
-            .extend(["ADDRESS", "OS", "ROOT", "GROUPS", "LABELS"].map(|head| column(head, 1, 8)));
+        shown.extend(["ADDRESS", "OS", "ROOT", "GROUPS", "LABELS"].map(|head| column(head, 1, 8)));
     }
     let row = |(node, outcome): (&Node, &Outcome)| {
         let facts = match outcome {
@@ -106,11 +105,13 @@ pub fn probed_table(result: &RunResult, wide: bool, layout: Layout) -> String {
             row.push(of(&|facts| format!("{}/{}", facts.present(), images.len())));
         }
         row.push(match outcome {
-            Outcome::Failed(failure) => {
-                let words = failure.detail.trim().lines().next().unwrap_or_default();
-                format!("{} ({}): {words}", failure.kind.as_str(), failure.stage)
-            }
+            // What was said comes below the table: here it would take the room of the version.
+            Outcome::Failed(failure) => format!("{} ({})", failure.kind, failure.stage),
             Outcome::NotRun(reason) => format!("not run: {reason}"),
+            Outcome::Probed(facts) if !facts.obstacles.is_empty() => {
+                let words: Vec<&str> = facts.obstacles.iter().map(in_the_way).collect();
+                words.join(", ")
+            }
             _ => "ok".into(),
         });
         row.push(of(&|facts| facts.endpoint.clone().unwrap_or_default()));
@@ -125,7 +126,7 @@ pub fn probed_table(result: &RunResult, wide: bool, layout: Layout) -> String {
     let rows: Vec<Vec<String>> = outcomes(result)
         .map(|(node, record)| row((node, &record.outcome)))
         .collect();
-    let mut out = table(&columns, &rows, (!wide).then(width));
+    let mut out = table(&shown, &rows, (!wide).then_some(columns));
     let failures = failures(result);
     if !failures.is_empty() {
         out.push('\n');
@@ -137,6 +138,19 @@ pub fn probed_table(result: &RunResult, wide: bool, layout: Layout) -> String {
         out += &line.render(layout);
     }
     out
+}
+
+/// What stands in the way of the images, in a few words: the whole sentence comes below the table.
+fn in_the_way(obstacle: &Failure) -> &'static str {
+    match obstacle.kind {
+        FailureKind::DiskFull => "no room",
+        FailureKind::RegistryUnresolved => "cannot resolve registry",
+        FailureKind::RegistryUnavailable => "cannot reach registry",
+        FailureKind::TlsTrust => "does not trust registry",
+        FailureKind::Platform => "no image for its platform",
+        FailureKind::NodeSetup => "wrong clock",
+        other => other.as_str(),
+    }
 }
 
 /// "9 of 12 nodes ok, 3 failed".
@@ -342,14 +356,15 @@ fn probe_json(work: &Work, record: &Record) -> Value {
     let (Outcome::Probed(facts), Work::Probe(images)) = (&record.outcome, work) else {
         return json!({ "status": entry.status, "failure": entry.failure });
     };
-    let held = images.iter().zip(&facts.images).map(|(image, held)| {
+    let held = images.iter().zip(&facts.images).map(|(one, held)| {
         json!({
-            "image": image.to_string(), "present": held.is_some(),
+            "image": one.image.to_string(), "present": held.is_some(),
             "digest": held.as_ref().and_then(|held| held.digest.as_deref()),
         })
     });
+    let obstacles: Vec<_> = facts.obstacles.iter().map(failure_entry).collect();
     json!({
-        "status": entry.status,
+        "status": entry.status, "obstacles": obstacles,
         "os": facts.os, "architecture": facts.architecture, "system": facts.system,
         "runtime": facts.runtime, "endpoint": facts.endpoint,
         "root": facts.root, "free_bytes": facts.free,

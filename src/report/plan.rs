@@ -36,7 +36,9 @@ pub fn plan_text(plan: &Plan) -> String {
                 let _ = writeln!(out, "  {image} from {} ({login})", image.registry());
             }
         }
-        Work::Check(images) | Work::Probe(images) => {
+        // A probe has no plan that is shown.
+        Work::Probe(_) => {}
+        Work::Check(images) => {
             for image in images {
                 let _ = writeln!(out, "  {image}");
             }

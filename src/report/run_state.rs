@@ -350,7 +350,8 @@ impl RunState {
             return None;
         }
         if let (Some(bytes), Some(rate)) = (self.to_come(), self.rate(now)) {
-            return (rate > 0).then(|| Duration::from_secs(bytes / rate));
+            let is_known = rate > 0 && self.meter.is_steady(now);
+            return is_known.then(|| Duration::from_secs(bytes / rate));
         }
         // By the pace of nodes only once every place in the window was taken twice: then it is steady.
         let ended = tally.done + tally.failed;

@@ -238,7 +238,11 @@ fn registries(result: &RunResult) -> Vec<Line> {
             let (pulls, kinds) = registries.entry(image.registry()).or_default();
             *pulls += usize::from(matches!(record.outcome, Outcome::Pulled(_)));
             let failures = record.attempts.iter().filter_map(|a| a.failure.as_ref());
-            for failure in failures.filter(|failure| failure.stage == Stage::Pull) {
+            // A name that is not resolved is no registry's failure.
+            let is_its = |failure: &&Failure| {
+                failure.stage == Stage::Pull && failure.kind != FailureKind::RegistryUnresolved
+            };
+            for failure in failures.filter(is_its) {
                 *kinds.entry(failure.kind.as_str()).or_default() += 1;
             }
         }

@@ -346,6 +346,95 @@ fn causes_of_one_kind_stand_together_with_their_count_and_one_advice() {
     assert!(text.contains(&wanted), "{text}");
 }
 
+/// One node's broken name server or proxy is that node's, where others reach the registry; else it may be the registry's.
+#[test]
+fn a_nodes_own_way_to_the_registry_is_headed_as_the_nodes() {
+    let lookup = "Get \"https://reg.example/v2/\": dial tcp: lookup reg.example on 10.0.0.9:53: server misbehaving";
+    let proxy = "proxyconnect tcp: dial tcp 10.0.0.8:3128: connect: connection refused";
+    let own = |words: &str| vec![failed(FailureKind::RegistryUnavailable, words)];
+    let good = vec![Outcome::Pulled(held("sha256:aa"))];
+    let busy = own("503 Service Unavailable");
+    let mixed = result(pull(), vec![own(lookup), own(proxy), busy, good]);
+    let text = summary(&mixed);
+    for part in [
+        "registry-unavailable (pull) on 1 node: worker-3\n  503",
+        "registry-unavailable (pull, the node's name server) on 1 node: worker-1\n  Get",
+        "  What next: Other nodes reach the registry: check /etc/resolv.conf",
+        "registry-unavailable (pull, the node's proxy) on 1 node: worker-2\n  proxyconnect",
+        "  What next: Other nodes reach the registry: check the proxy",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    let all = summary(&result(pull(), vec![own(lookup), own(lookup)]));
+    assert!(
+        all.contains("registry-unavailable (pull) on 2 nodes: worker-1, worker-2\n"),
+        "{all}"
+    );
+    assert!(all.contains("  What next: Check the registry, "), "{all}");
+}
+
+/// What a probe found, for a terminal of this many columns.
+#[test]
+fn a_probe_says_no_room_and_shows_versions_in_full_where_there_is_room() {
+    let facts = |obstacles: Vec<Failure>| {
+        vec![Outcome::Probed(Box::new(NodeFacts {
+            os: "linux".into(),
+            architecture: "amd64".into(),
+            system: "Debian GNU/Linux 12 (bookworm)".into(),
+            clock: ClockOffset {
+                milliseconds: 1,
+                uncertainty: 2,
+            },
+            runtime: "containerd 1.7.24~ds1-6+deb12u1".into(),
+            endpoint: Some("unix:///run/containerd/containerd.sock".into()),
+            root: "/var/lib/containerd".into(),
+            free: Some(1_000_000),
+            images: vec![None],
+            unusable_registries: vec![],
+            obstacles,
+        }))]
+    };
+    let full = Failure::new(
+        FailureKind::DiskFull,
+        Stage::Preflight,
+        "1.0 MB are free in /var/lib/containerd, and 24.5 MB are needed",
+    );
+    let images = vec![PlannedImage {
+        image: image(),
+        login: None,
+    }];
+    let run = result(Work::Probe(images), vec![facts(vec![full]), facts(vec![])]);
+    let table = |columns| probed_table(&run, false, Layout::default(), columns);
+    let wide = table(200);
+    let rows: Vec<&str> = wide.lines().collect();
+    for part in ["no room", " 0/1 ", "containerd 1.7.24~ds1-6+deb12u1"] {
+        assert!(rows[1].contains(part), "{wide}");
+    }
+    assert!(rows[2].contains(" ok "), "{wide}");
+    let ending = "disk-full (preflight) on 1 node: worker-1\n  1.0 MB are free in /var/lib/containerd, and 24.5 MB are needed\n  \
+                  What next: Free space where the runtime keeps its images, then run the same command again.\n\n1 of 2 nodes ok, 1 failed\n";
+    assert!(wide.ends_with(ending), "{wide}");
+    // The version is worth more than the socket, which has another column's rank.
+    for columns in [80, 100] {
+        let table = table(columns);
+        assert!(
+            table
+                .lines()
+                .take(3)
+                .all(|row| row.chars().count() <= columns),
+            "{table}"
+        );
+        assert!(table.contains("containerd 1.7.24"), "{table}");
+    }
+    let json = probed_json(&run);
+    let probe = &json["nodes"][0]["probe"];
+    assert_eq!(probe["obstacles"][0]["kind"], "disk-full");
+    assert_eq!(
+        json["nodes"][1]["probe"]["obstacles"],
+        serde_json::json!([])
+    );
+}
+
 #[test]
 fn a_terminal_has_the_verdict_last_and_wrapped_words_but_whole_commands() {
     let words = "prepull check -i inventory.yml --known-hosts /etc/prepull/known_hosts app:v1";

@@ -33,6 +33,14 @@ impl Environment {
         self.variables.get(&OsString::from(name)).cloned()
     }
 
+    /// The names of the variables that begin so, sorted.
+    pub fn names_with(&self, prefix: &str) -> Vec<&str> {
+        let names = self.variables.keys().filter_map(|name| name.to_str());
+        let mut names: Vec<&str> = names.filter(|name| name.starts_with(prefix)).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// A path as typed, with a leading `~/` expanded as the shell would: shells leave `--option=~/file` alone. What
     /// belongs to ssh is looked for in the password database's home instead, as ssh does it: see `ssh::config`.
     pub fn path(&self, typed: &Path) -> PathBuf {

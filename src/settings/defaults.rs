@@ -2,6 +2,7 @@
 //!
 //! They take effect as clap's default values, so an option on the command line wins and no default conflicts with one.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -15,6 +16,7 @@ use nix::unistd::geteuid;
 use toml::de::{DeTable, DeValue};
 
 use super::Environment;
+use crate::inventory;
 use crate::model::text::escape_line;
 
 /// The commands whose options have defaults.
@@ -26,10 +28,9 @@ const COMMANDS: [&[&str]; 5] = [
     &["hosts", "scan"],
 ];
 /// Options that only the command line can say.
-const NO_DEFAULT: [&str; 8] = [
+const NO_DEFAULT: [&str; 7] = [
     "dry-run",
     "help",
-    "output",
     "probe",
     "registry-password-stdin",
     "resume",
@@ -62,6 +63,10 @@ const PROJECT: [&str; 22] = [
     "unpack-factor",
     "waves",
 ];
+/// The beginning of the variables' names.
+const PREFIX: &str = "PREPULL_";
+/// Variables with that beginning that set no default: completion scripts use this one.
+const NO_OPTION: &str = "PREPULL_COMPLETE";
 /// The project's file.
 const PROJECT_FILE: &str = "prepull.toml";
 /// The longest file that is read, in bytes.
@@ -83,6 +88,7 @@ struct Value {
 pub struct Defaults {
     values: Vec<Value>,
     files: Vec<PathBuf>,
+    warnings: Vec<String>,
 }
 
 impl Defaults {
@@ -102,6 +108,13 @@ impl Defaults {
                     false => vec![text.into_owned()],
                 };
                 found.add(cli, arg, texts, format!("${name}"))?;
+            }
+        }
+        let known: Vec<String> = options(cli).map(variable).collect();
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        for name in ambient.names_with(PREFIX) {
+            if name != NO_OPTION && !known.contains(&name) {
+                found.warnings.push(unknown_variable(name, &known));
             }
         }
         let home = ambient.variable("HOME").map(PathBuf::from);
@@ -154,10 +167,7 @@ impl Defaults {
         for (key, value) in &table {
             let (name, place) = (key.get_ref().as_ref(), place(key.span().start));
             let Some(arg) = options(cli).find(|arg| arg.get_long() == Some(name)) else {
-                let name = escape_line(name);
-                bail!(
-                    "{place}: no option --{name} has a default; `prepull pull --help` lists the options"
-                );
+                bail!("{place}: {}", unknown_key(cli, name));
             };
             if is_project && !PROJECT.contains(&name) {
                 bail!(
@@ -201,7 +211,14 @@ impl Defaults {
         }
         command.mut_args(|arg| {
             let is_it = |value: &&Value| arg.get_long() == Some(value.option.as_str());
-            match self.values.iter().find(is_it) {
+            // Not every command has every format of --output.
+            let suits = |value: &&Value| {
+                let possible = arg.get_possible_values();
+                let is_possible =
+                    |text: &String| possible.iter().any(|one| one.matches(text, true));
+                possible.is_empty() || value.texts.iter().all(is_possible)
+            };
+            match self.values.iter().find(is_it).filter(suits) {
                 Some(value) => {
                     let texts = value.texts.clone();
                     arg.default_values(texts)
@@ -220,7 +237,15 @@ impl Defaults {
         let is_used = |value: &&Value| {
             let id = value.option.replace('-', "_");
             let is_there = leaf.ids().any(|known| known.as_str() == id);
-            is_there && leaf.value_source(&id) == Some(ValueSource::DefaultValue)
+            // A format that this command does not have was left out.
+            let is_this = |texts: clap::parser::RawValues<'_>| {
+                texts
+                    .map(OsStr::to_os_string)
+                    .eq(value.texts.iter().map(OsString::from))
+            };
+            is_there
+                && leaf.value_source(&id) == Some(ValueSource::DefaultValue)
+                && leaf.get_raw(&id).is_some_and(is_this)
         };
         let used = self.values.iter().filter(is_used);
         used.flat_map(|value| {
@@ -231,6 +256,11 @@ impl Defaults {
             })
         })
         .collect()
+    }
+
+    /// Variables that look like defaults and are none.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// What `prepull config` prints: each value and where it came from, and the files that were read.
@@ -273,6 +303,32 @@ fn options(cli: &Command) -> impl Iterator<Item = &Arg> {
 fn variable(arg: &Arg) -> String {
     let long = arg.get_long().unwrap_or_default();
     format!("PREPULL_{}", long.replace('-', "_").to_ascii_uppercase())
+}
+
+fn unknown_variable(name: &str, known: &[&str]) -> String {
+    let hint = match inventory::nearest(name, known) {
+        Some(meant) => format!("; did you mean ${meant}?"),
+        None => {
+            "; the defaults are PREPULL_ and an option's long name, such as PREPULL_PARALLEL".into()
+        }
+    };
+    format!("${} sets no option{hint}", escape_line(name))
+}
+
+/// What is wrong with a key of a file.
+fn unknown_key(cli: &Command, name: &str) -> String {
+    let shown = escape_line(name);
+    if NO_DEFAULT.contains(&name) {
+        return format!("{shown} has no default: only the command line can say --{shown}");
+    }
+    let known: Vec<&str> = options(cli).filter_map(Arg::get_long).collect();
+    let plain = name.to_ascii_lowercase().replace('_', "-");
+    match inventory::nearest(&plain, &known) {
+        Some(meant) => format!("unknown key {shown:?}; did you mean {meant:?}?"),
+        None => format!(
+            "unknown key {shown:?}: keys are the long names of options, which `prepull pull --help` lists"
+        ),
+    }
 }
 
 fn takes_several(arg: &Arg) -> bool {
@@ -332,9 +388,18 @@ fn check(cli: &Command, arg: &Arg, text: &str) -> Result<(), String> {
                 .any(|known| known.get_long() == Some(long))
         })
     };
-    let Some(path) = COMMANDS.iter().find(has_it) else {
-        return Ok(());
-    };
+    // Right for one command is enough: not all of them have every format of --output.
+    let mut result = Ok(());
+    for path in COMMANDS.iter().filter(has_it) {
+        result = check_at(cli, path, long, text);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+fn check_at(cli: &Command, path: &[&str], long: &str, text: &str) -> Result<(), String> {
     let given = format!("--{long}={text}");
     let words = std::iter::once("prepull").chain(path.iter().copied());
     match cli
@@ -439,7 +504,31 @@ mod tests {
                 "\nparalel = 2\n",
                 "",
                 &[],
-                "~/.config/prepull/config.toml:2:1: no option --paralel has a default",
+                "~/.config/prepull/config.toml:2:1: unknown key \"paralel\"; did you mean \"parallel\"?",
+            ),
+            (
+                "# one\n  max_failure = 2\n",
+                "",
+                &[],
+                "config.toml:2:3: unknown key \"max_failure\"; did you mean \"max-failures\"?",
+            ),
+            (
+                "flavour = 2\n",
+                "",
+                &[],
+                "config.toml:1:1: unknown key \"flavour\": keys are the long names of options",
+            ),
+            (
+                "yes = true\n",
+                "",
+                &[],
+                "config.toml:1:1: yes has no default: only the command line can say --yes",
+            ),
+            (
+                "output = \"xml\"\n",
+                "",
+                &[],
+                "config.toml:1:1: invalid value 'xml' for '--output <FORMAT>'",
             ),
             (
                 "retries = = 2\n",
@@ -487,6 +576,49 @@ mod tests {
             let error = Home::new(user, project).error(variables);
             assert!(error.contains(wanted), "{wanted}\n{error}");
         }
+    }
+
+    #[test]
+    fn a_variable_that_sets_no_option_is_warned_of() {
+        let home = Home::new("", "");
+        let found = home.find(&[
+            ("PREPULL_PARALEL", "2"),
+            ("PREPULL_FLAVOUR", "2"),
+            ("PREPULL_COMPLETE", "bash"),
+            ("PREPULL_RETRIES", "2"),
+        ]);
+        assert_eq!(
+            found.unwrap().warnings(),
+            [
+                "$PREPULL_FLAVOUR sets no option; the defaults are PREPULL_ and an option's long name, such as PREPULL_PARALLEL",
+                "$PREPULL_PARALEL sets no option; did you mean $PREPULL_PARALLEL?",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_default_format_holds_for_the_commands_that_have_it() {
+        let output = |default: &str, words: &[&str]| {
+            let home = Home::new(&format!("output = {default:?}\n"), "");
+            let defaults = home.find(&[]).unwrap();
+            let words = [&["prepull"], words].concat();
+            let matches = defaults.apply(Cli::command()).try_get_matches_from(words);
+            let matches = matches.unwrap();
+            let (_, leaf) = matches.subcommand().unwrap();
+            let raw = leaf.get_raw("output").unwrap().next().unwrap();
+            let stated = defaults.as_arguments(&matches).join(" ");
+            (raw.to_string_lossy().into_owned(), stated)
+        };
+        let is = |format: &str, stated: &str| (format.to_string(), stated.to_string());
+        let pull = ["pull", "app:v1"];
+        assert_eq!(output("jsonl", &pull), is("jsonl", "--output=jsonl"));
+        assert_eq!(output("jsonl", &["nodes"]), is("human", ""));
+        assert_eq!(output("wide", &["nodes"]), is("wide", "--output=wide"));
+        assert_eq!(output("wide", &pull), is("human", ""));
+        assert_eq!(
+            output("json", &["pull", "app:v1", "-o", "human"]),
+            is("human", "")
+        );
     }
 
     #[test]

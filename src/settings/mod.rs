@@ -27,8 +27,8 @@ use crate::credentials::{self, LoginSources};
 use crate::inventory::{self, ManifestImages, SshConfigSource};
 use crate::model::text::escape_line;
 use crate::model::{
-    ColorChoice, Fleet, HostKeyPolicy, Image, Plan, PlannedImage, Preflight, ProgressStyle,
-    PullWhen, Secret, Work, pull_token,
+    ColorChoice, Credential, Fleet, HostKeyPolicy, Image, Plan, PlannedImage, Preflight,
+    ProgressStyle, PullWhen, Secret, Work, pull_token,
 };
 use fleet::{fleet, platform_fits};
 use logins::logins;
@@ -151,11 +151,7 @@ pub fn pull(
         policy.deadline.and_then(|limit| began.checked_add(limit)),
         ambient,
     )?;
-    let planned = images
-        .into_iter()
-        .zip(found.logins)
-        .map(|(image, login)| PlannedImage { image, login })
-        .collect();
+    let planned = with_logins(images, found.logins);
     policy.canary = policy::canary(args.course.policy.canary, fleet.nodes().len());
     let plan = Plan::new(fleet, Work::Pull(planned), policy);
     Ok(RunSettings {
@@ -165,6 +161,13 @@ pub fn pull(
         spent: known.duration_since(began),
         ..course(plan, &args.reach.ssh, &args.course, ambient)?
     })
+}
+
+fn with_logins(images: Vec<Image>, logins: Vec<Option<Credential>>) -> Vec<PlannedImage> {
+    let pairs = images.into_iter().zip(logins);
+    pairs
+        .map(|(image, login)| PlannedImage { image, login })
+        .collect()
 }
 
 /// `check`.
@@ -271,18 +274,40 @@ pub fn probe(
     ambient: &Environment,
     background: SshConfigSource<'_>,
 ) -> Result<RunSettings> {
+    let began = Instant::now();
+    one_reader_of_stdin(
+        &args.reach.fleet,
+        &[],
+        args.registry.registry_password_stdin,
+    )?;
     let images = given_images(&args.images, ambient)?;
-    let plan = Plan::new(
-        nodes(args, ambient, background)?,
-        Work::Probe(images),
-        policy::policy(&args.policy)?,
-    );
+    let mut policy = policy::policy(&args.policy)?;
+    policy.preflight = Some(Preflight::default());
+    let fleet = nodes(args, ambient, background)?;
+    let (planned, warnings) = match images.is_empty() {
+        // No registry is asked, so no login is looked for.
+        true => (Vec::new(), Vec::new()),
+        false => {
+            let until = policy.deadline.and_then(|limit| began.checked_add(limit));
+            let (_, found, _) = logins(
+                &args.registry,
+                &args.reach.fleet,
+                &images,
+                false,
+                until,
+                ambient,
+            )?;
+            (with_logins(images, found.logins), found.warnings)
+        }
+    };
+    let plan = Plan::new(fleet, Work::Probe(planned), policy);
     let output = OutputSettings {
         journal: false,
         ..output(&args.progress)
     };
     Ok(RunSettings {
         nodes: Some(args.output),
+        warnings,
         ..run(plan, &args.reach.ssh, false, output, ambient)?
     })
 }

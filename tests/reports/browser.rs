@@ -168,6 +168,14 @@ impl Browser {
         reference.as_str().unwrap().to_string()
     }
 
+    /// How large the page's window is, in its own pixels.
+    pub fn resize(&self, width: u64, height: u64) {
+        let metrics =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        let command = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics});
+        self.command("goog/cdp/execute", &command);
+    }
+
     /// Whether the operator's system is dark.
     pub fn dark(&self, dark: bool) {
         let value = if dark { "dark" } else { "light" };

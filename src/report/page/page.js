@@ -35,11 +35,39 @@
   };
 
   const count = (number, noun) => `${number.toLocaleString('en')} ${noun}${number === 1 ? '' : 's'}`;
-  const time = (seconds) => {
-    if (seconds < 100) return `${seconds.toFixed(1)} s`;
+  // All times of a page have one form, which the run's length decides: seconds, or hours:minutes:seconds.
+  const isLong = total >= 600000;
+  const clock = (seconds) => {
     const whole = Math.round(seconds);
-    const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
-    return h > 0 ? `${h} h ${m} min` : `${m} min ${s} s`;
+    const parts = [Math.floor(whole / 60) % 60, whole % 60];
+    if (total >= 3600000) parts.unshift(Math.floor(whole / 3600));
+    return parts.map((part, place) => (place ? String(part).padStart(2, '0') : part)).join(':');
+  };
+  const time = (seconds) => (isLong ? clock(seconds) : `${seconds.toFixed(1)} s`);
+  // Round times from 0 up to at most `end` seconds, no more than so many steps.
+  const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 21600, 43200, 86400];
+  const ticks = (end, most) => {
+    const step = STEPS.find((one) => end / one <= most) || 86400 * Math.ceil(end / most / 86400);
+    const digits = step < 0.1 ? 2 : step < 1 ? 1 : 0;
+    const label = (seconds) => (isLong ? clock(seconds) : `${seconds.toFixed(digits)} s`);
+    const number = Math.floor(end / step + 1e-9);
+    return { step, all: Array.from({ length: number + 1 }, (_, place) => [place * step, label(place * step)]) };
+  };
+  // A command, and a button that puts it into the clipboard.
+  const command = (text) => {
+    const code = make('code', {}, text);
+    const button = press('Copy', { class: 'copy', 'aria-label': 'copy the command' }, async () => {
+      try {
+        await navigator.clipboard.writeText(text);
+      } catch {
+        // Without the right to write there, the old way: what is selected is copied.
+        getSelection().selectAllChildren(code);
+        document.execCommand('copy');
+      }
+      button.textContent = 'Copied';
+      setTimeout(() => { button.textContent = 'Copy'; }, 2000);
+    });
+    return [code, ' ', button];
   };
   const size = (bytes) => {
     const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
@@ -97,7 +125,8 @@
     [run.arrived_unseen ? `arrived, not counted on ${count(run.arrived_unseen, 'node')}` : 'arrived', run.arrived, size],
   ].filter(([, value], place) => place < 3 || value);
   const slowest = nodes.reduce((a, b) => (b.seconds > a.seconds ? b : a));
-  document.title = `${ready ? 'READY' : 'NOT READY'}: prepull ${run.command} ${run.run}`;
+  document.title = `${ready ? 'READY' : 'NOT READY'} ${counts.ok} of ${counts.nodes}: prepull ${run.command} ${run.run}`;
+  const entitle = (id, text, number) => { byId(id).textContent = `${text} (${number.toLocaleString('en')})`; };
   byId('verdict').classList.toggle('bad', !ready);
   put(byId('verdict'),
     make('h1', {}, make('b', {}, ready ? 'Ready' : 'Not ready'), `: ${counts.ok.toLocaleString('en')} of ${count(counts.nodes, 'node')} ok`),
@@ -109,10 +138,11 @@
     make('dl', { class: 'tiles' }, ...tiles.map(([name, value, form]) =>
       make('div', {}, make('dt', {}, name), make('dd', {}, form ? form(value) : value.toLocaleString('en')))),
       slowest.seconds > 0 && make('div', {}, make('dt', {}, `slowest: ${slowest.name}`), make('dd', {}, time(slowest.seconds))) || ''),
-    !ready && data.resume ? make('p', {}, 'To go on with what is open, and only that: ', make('code', {}, data.resume)) : '');
+    !ready && data.resume ? make('p', {}, 'To go on with what is open, and only that: ', ...command(data.resume)) : '');
 
   if (run.disagreements) {
     byId('disagreements').hidden = false;
+    entitle('disagreements-title', 'Different digests', run.disagreements.length);
     put(byId('disagreements-list'), ...run.disagreements.map((one) => make('div', {},
       make('p', {}, make('code', {}, one.image)),
       make('ul', {}, ...one.digests.map(({ digest, nodes: number, names }) => make('li', {},
@@ -122,6 +152,11 @@
 
   // What is wrong, by cause.
   byId('failures').hidden = data.groups.length === 0;
+  entitle('failures-title', 'What is wrong', data.groups.length);
+  entitle('nodes-title', 'Nodes', nodes.length);
+  for (const option of byId('status').options) {
+    if (option.value) option.textContent += ` (${nodes.filter((node) => node.standing === option.value).length.toLocaleString('en')})`;
+  }
   put(byId('groups'), ...data.groups.map((group, number) => {
     // Groups of one kind stand together, and have the advice once.
     const next = data.groups[number + 1];
@@ -183,8 +218,11 @@
       const over = base.map((number, sample) => `${x(sample).toFixed(1)},${y(number).toFixed(1)}`);
       svg.append(draw('polygon', { class: kind, points: [...under, ...over.reverse()].join(' ') }));
     });
-    for (const [part, anchor] of [[0, 'start'], [0.25, 'middle'], [0.5, 'middle'], [0.75, 'middle'], [1, 'end']]) {
-      svg.append(draw('text', { x: x(part * SAMPLES), y: height - 5, 'text-anchor': anchor }, time((total / 1000) * part)));
+    for (const [seconds, label] of ticks(total / 1000, Math.max(2, Math.floor(width / 90))).all) {
+      const place = x(Math.min(1, seconds * 1000 / total) * SAMPLES);
+      const anchor = seconds === 0 ? 'start' : place > width - 30 ? 'end' : 'middle';
+      svg.append(draw('line', { class: 'grid', x1: place, x2: place, y1: height - bottom, y2: height - bottom + 4 }),
+        draw('text', { x: place, y: height - 5, 'text-anchor': anchor }, label));
     }
     const cursor = draw('line', { class: 'cursor', y1: 8, y2: height - bottom, visibility: 'hidden' });
     svg.append(cursor);
@@ -227,6 +265,18 @@
   const opened = new Set();
 
   const longest = Math.max(1, ...nodes.map((node) => node.end - node.begin));
+
+  // The labels above the bars; the bars have lines at the same places.
+  const axisOf = (end) => {
+    const { step, all } = ticks(end, 4);
+    byId('nodes').style.setProperty('--step', `${(step / end) * 100}%`);
+    return make('span', { class: 'axis' }, ...all.map(([seconds, label]) => {
+      const mark = make('span', {}, label);
+      mark.style.left = `${(seconds / end) * 100}%`;
+      if (seconds / end > 0.9) mark.classList.add('last');
+      return mark;
+    }));
+  };
 
   const bar = (node, own) => {
     const [zero, scale] = own ? [node.begin, longest] : [0, total];
@@ -278,9 +328,9 @@
       make('td', {}, node.runtime || ''),
       make('td', {}, make('span', { class: `pill ${node.standing}` }, node.word),
         node.kinds ? make('span', { class: 'small' }, node.kinds) : ''),
-      make('td', { class: 'number' }, String(node.attempts)),
-      make('td', { class: 'number' }, node.bytes ? size(node.bytes) : ''),
-      make('td', { class: 'number' }, time(node.seconds)),
+      make('td', { class: 'number', 'data-label': 'Attempts' }, String(node.attempts)),
+      make('td', { class: 'number', 'data-label': 'Arrived' }, node.bytes ? size(node.bytes) : ''),
+      make('td', { class: 'number', 'data-label': 'Time' }, time(node.seconds)),
       make('td', { class: 'times' }, bar(node, own)));
     if (!open) return [row];
     return [row, make('tr', { class: 'more' }, make('td', { colspan: COLUMNS.length + 1 }, ...node.outcomes.map(outcome)))];
@@ -313,8 +363,7 @@
       button.id = `sort-${column}`;
       const number = ['attempts', 'bytes', 'seconds'].includes(column);
       return make('th', { scope: 'col', 'aria-sort': sorted, class: number ? 'number' : '' }, button);
-    }), make('th', { scope: 'col', class: 'times' }, make('span', { class: 'axis' },
-      make('span', {}, '0 s'), make('span', {}, time((own ? longest : total) / 2000)), make('span', {}, time((own ? longest : total) / 1000)))));
+    }), make('th', { scope: 'col', class: 'times' }, axisOf((own ? longest : total) / 1000)));
     put(byId('rows'), ...found.slice((here - 1) * ROWS, here * ROWS).flatMap((node) => rows(node, own)));
     const turn = (text, to) => {
       const button = press(text, {}, () => go({ page: String(to) }));
