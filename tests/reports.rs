@@ -569,7 +569,9 @@ fn the_page_is_legible_in_a_narrow_window_and_its_command_can_be_copied() {
                 .any(|text| text.starts_with("What is wrong (")),
         "{headings:?}"
     );
-    let chart = browser.texts("#chart text");
+    let chart = browser
+        .run("return [...document.querySelectorAll('#chart text')].map((one) => one.textContent)");
+    let chart: Vec<String> = serde_json::from_value(chart).unwrap();
     let mut seconds = Vec::new();
     for label in &chart {
         if let Some(number) = label.strip_suffix(" s") {
