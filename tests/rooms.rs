@@ -41,8 +41,9 @@ fn allowed() -> BTreeMap<String, Vec<String>> {
 }
 
 /// Crates that only these rooms may use.
-const OWNED: [(&str, &[&str]); 5] = [
+const OWNED: [(&str, &[&str]); 6] = [
     ("hyper", &["registry", "inventory"]),
+    ("pull_through", &["registry"]),
     ("russh", &["ssh"]),
     ("indicatif", &["report"]),
     ("rpassword", &["credentials"]),

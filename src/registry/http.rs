@@ -1,4 +1,4 @@
-//! HTTP to a registry: whom to trust, the way through a proxy, logins and tokens, redirects, and limits on all of it.
+//! HTTP to registries: whom to trust, the way through a proxy, and limits on every answer.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::http::uri::{Authority, PathAndQuery, Scheme};
+use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -21,22 +21,16 @@ use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
-use serde::Deserialize;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::RegistryError;
-use super::challenge::{self, Challenge};
-use crate::model::{RegistryLogin, Secret, basic};
+use crate::model::Secret;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// For one answer, its body included.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// Manifests are kilobytes; registries refuse them beyond 4 MiB.
 const BODY_LIMIT: usize = 4 << 20;
-/// Requests for one answer: redirects, the login, pauses.
-const MOST_STEPS: usize = 8;
-/// The longest pause that a registry asks for and that is waited for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -47,7 +41,30 @@ pub(super) struct Http {
     authorities: RootCertStore,
     proxies: Matcher,
     clients: Mutex<HashMap<String, Dispatch>>,
-    hosts: Mutex<HashMap<String, Arc<FirstContact>>>,
+    /// Nothing where a host that failed is asked again.
+    hosts: Option<Mutex<HashMap<String, Arc<FirstContact>>>>,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted {
+    Manifest,
+    /// A blob from this byte on.
+    Blob(u64),
+    Token,
+}
+
+/// The body of an answer.
+pub(super) enum Body {
+    Whole(Bytes),
+    /// A blob's, which is left to be read.
+    Blob(Incoming),
+}
+
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Body,
 }
 
 /// What came of asking a host: nothing yet, an answer, or the reason to ask it no more. While the first question is
@@ -62,7 +79,16 @@ enum Dispatch {
 }
 
 impl Http {
+    /// A host that failed once is not asked again.
     pub(super) fn new(certificates: &Path) -> Self {
+        Self {
+            hosts: Some(Mutex::default()),
+            ..Self::patient(certificates)
+        }
+    }
+
+    /// A host that failed is asked again.
+    pub(super) fn patient(certificates: &Path) -> Self {
         let mut authorities = RootCertStore::empty();
         // Those of the machine, or of SSL_CERT_FILE; whichever cannot be read is not trusted.
         authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -71,20 +97,23 @@ impl Http {
             authorities,
             proxies: Matcher::from_env(),
             clients: Mutex::default(),
-            hosts: Mutex::default(),
+            hosts: None,
         }
     }
 
-    fn contact(&self, uri: &Uri) -> Arc<FirstContact> {
+    fn contact(&self, uri: &Uri) -> Option<Arc<FirstContact>> {
         let host = uri.authority().map_or("", Authority::as_str);
         let host = format!("{}://{host}", uri.scheme_str().unwrap_or_default());
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(hosts.entry(host).or_default())
+        let hosts = self.hosts.as_ref()?.lock();
+        let mut hosts = hosts.unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(hosts.entry(host).or_default()))
     }
 
-    /// The host is asked nothing more in this run.
-    async fn give_up(&self, uri: &Uri, why: RegistryError) -> RegistryError {
-        *self.contact(uri).lock().await = Some(Err(why.clone()));
+    /// The host is asked nothing more in this run, unless this client is patient.
+    pub(super) async fn give_up(&self, uri: &Uri, why: RegistryError) -> RegistryError {
+        if let Some(contact) = self.contact(uri) {
+            *contact.lock().await = Some(Err(why.clone()));
+        }
         why
     }
 
@@ -105,7 +134,7 @@ impl Http {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| RegistryError(format!("no TLS on this machine: {error}")))?
+            .map_err(|error| RegistryError::lasting(format!("no TLS on this machine: {error}")))?
             .with_root_certificates(authorities)
             .with_no_client_auth();
         let mut tcp = HttpConnector::new();
@@ -130,28 +159,30 @@ impl Http {
         })
     }
 
-    /// One request, one answer: its status, headers and body. With a form it is sent, not asked.
-    async fn ask(
+    /// One request, one answer. With a form it is sent, not asked.
+    pub(super) async fn ask(
         &self,
         uri: &Uri,
-        accept: &'static str,
+        wanted: Wanted,
         authorization: Option<&HeaderValue>,
         form: Option<Secret>,
-    ) -> Result<(StatusCode, HeaderMap, Bytes), RegistryError> {
-        let contact = self.contact(uri);
+    ) -> Result<Answer, RegistryError> {
+        let Some(contact) = self.contact(uri) else {
+            return self.exchange(uri, wanted, authorization, form).await;
+        };
         let mut first = contact.lock().await;
         match &*first {
             Some(Err(why)) => Err(why.clone()),
             Some(Ok(())) => {
                 drop(first);
-                let answer = self.exchange(uri, accept, authorization, form).await;
+                let answer = self.exchange(uri, wanted, authorization, form).await;
                 match answer {
                     Err(why) => Err(self.give_up(uri, why).await),
                     answer => answer,
                 }
             }
             None => {
-                let answer = self.exchange(uri, accept, authorization, form).await;
+                let answer = self.exchange(uri, wanted, authorization, form).await;
                 *first = Some(answer.as_ref().map(drop).map_err(Clone::clone));
                 answer
             }
@@ -161,15 +192,19 @@ impl Http {
     async fn exchange(
         &self,
         uri: &Uri,
-        accept: &'static str,
+        wanted: Wanted,
         authorization: Option<&HeaderValue>,
         form: Option<Secret>,
-    ) -> Result<(StatusCode, HeaderMap, Bytes), RegistryError> {
+    ) -> Result<Answer, RegistryError> {
         let host = uri.authority().map_or("", Authority::as_str);
         let program = concat!("prepull/", env!("CARGO_PKG_VERSION"));
-        let mut request = Request::get(uri)
-            .header(header::ACCEPT, accept)
-            .header(header::USER_AGENT, program);
+        let mut request = Request::get(uri).header(header::USER_AGENT, program);
+        request = match wanted {
+            Wanted::Manifest => request.header(header::ACCEPT, MANIFESTS),
+            Wanted::Token => request.header(header::ACCEPT, "application/json"),
+            Wanted::Blob(0) => request,
+            Wanted::Blob(from) => request.header(header::RANGE, format!("bytes={from}-")),
+        };
         let mut body = Bytes::new();
         if let Some(form) = form {
             let kind = "application/x-www-form-urlencoded";
@@ -183,7 +218,7 @@ impl Http {
         }
         let request = request
             .body(Full::new(body))
-            .map_err(|error| RegistryError(format!("cannot ask {host}: {error}")))?;
+            .map_err(|error| RegistryError::lasting(format!("cannot ask {host}: {error}")))?;
         let answering = match self.client(uri)? {
             Dispatch::Direct(client) => client.request(request),
             Dispatch::Proxied(client) => client.request(request),
@@ -192,14 +227,24 @@ impl Http {
             let response: Response<Incoming> =
                 answering.await.map_err(|error| unreached(host, &error))?;
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, BODY_LIMIT).collect().await;
-            let body = body
-                .map_err(|error| RegistryError(format!("{host} broke off its answer: {error}")))?;
-            Ok((head.status, head.headers, body.to_bytes()))
+            let body = if head.status.is_success() && matches!(wanted, Wanted::Blob(_)) {
+                Body::Blob(body)
+            } else {
+                let body = Limited::new(body, BODY_LIMIT).collect().await;
+                let body = body.map_err(|error| {
+                    RegistryError::passing(format!("{host} broke off its answer: {error}"))
+                })?;
+                Body::Whole(body.to_bytes())
+            };
+            Ok(Answer {
+                status: head.status,
+                headers: head.headers,
+                body,
+            })
         };
         timeout(ANSWER_LIMIT, reading).await.unwrap_or_else(|_| {
             let seconds = ANSWER_LIMIT.as_secs();
-            Err(RegistryError(format!(
+            Err(RegistryError::passing(format!(
                 "{host} did not answer within {seconds} s"
             )))
         })
@@ -233,246 +278,16 @@ fn unreached(host: &str, error: &hyper_util::client::legacy::Error) -> RegistryE
     } else {
         String::new()
     };
-    RegistryError(format!("cannot reach {host} from here: {cause}{next}"))
-}
-
-/// Questions about one repository.
-pub(super) struct RegistryClient<'a> {
-    http: &'a Http,
-    base: String,
-    login: Option<&'a RegistryLogin>,
-    host: String,
-    /// What this host wants to see, once it said so.
-    authorization: Option<(Authority, HeaderValue)>,
-}
-
-impl<'a> RegistryClient<'a> {
-    pub(super) fn new(
-        http: &'a Http,
-        registry: &str,
-        repository: &str,
-        login: Option<&'a RegistryLogin>,
-    ) -> Self {
-        let host = match registry {
-            "docker.io" => "registry-1.docker.io",
-            other => other,
-        };
-        Self {
-            http,
-            base: format!("{host}/v2/{repository}/manifests/"),
-            login,
-            host: host.to_string(),
-            authorization: None,
-        }
+    let why = format!("cannot reach {host} from here: {cause}{next}");
+    match next.is_empty() {
+        true => RegistryError::passing(why),
+        false => RegistryError::lasting(why),
     }
-
-    /// The manifest or index under a tag or digest.
-    pub(super) async fn manifest(&mut self, reference: &str) -> Result<Bytes, RegistryError> {
-        let address = format!("{}{reference}", self.base);
-        match self.follow(uri(&format!("https://{address}"))?).await {
-            // As docker does: a registry on this machine may do without TLS.
-            Err(_) if is_here(&self.host) => self.follow(uri(&format!("http://{address}"))?).await,
-            answer => answer,
-        }
-    }
-
-    async fn follow(&mut self, mut uri: Uri) -> Result<Bytes, RegistryError> {
-        let mut is_login_told = false;
-        for _ in 0..MOST_STEPS {
-            let shown = self
-                .authorization
-                .as_ref()
-                .filter(|(host, _)| Some(host) == uri.authority());
-            let shown = shown.map(|(_, value)| value);
-            let (status, headers, body) = self.http.ask(&uri, MANIFESTS, shown, None).await?;
-            let host = uri.authority().map_or("", Authority::as_str);
-            match status {
-                StatusCode::OK => return Ok(body),
-                StatusCode::UNAUTHORIZED if !is_login_told => {
-                    let value = self.prove(&uri, &headers).await?;
-                    self.authorization = uri.authority().cloned().zip(Some(value));
-                    is_login_told = true;
-                }
-                status if status.is_redirection() => {
-                    uri = next(&uri, &headers).ok_or_else(|| {
-                        RegistryError(format!("{host} sends us nowhere ({status})"))
-                    })?;
-                    is_login_told = false;
-                }
-                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                    match pause(&headers) {
-                        Some(pause) if pause <= LONGEST_PAUSE => sleep(pause).await,
-                        Some(pause) => {
-                            let pause = humantime::format_duration(pause);
-                            let why = RegistryError(format!(
-                                "{host} answers {status} and wants to be left alone for {pause}"
-                            ));
-                            return Err(self.http.give_up(&uri, why).await);
-                        }
-                        None => {
-                            let why = RegistryError(format!("{host} answers {status}"));
-                            return Err(self.http.give_up(&uri, why).await);
-                        }
-                    }
-                }
-                status => return Err(RegistryError(format!("{host} answers {status}"))),
-            }
-        }
-        Err(RegistryError(format!(
-            "no answer after {MOST_STEPS} requests"
-        )))
-    }
-
-    /// What to show to a host that wants to know who asks.
-    async fn prove(&self, uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, RegistryError> {
-        let host = uri.authority().map_or("", Authority::as_str);
-        // A login is for the host that the operator named, not for one that it sends us to.
-        let login = self.login.filter(|_| host == self.host);
-        let wanted = headers.get_all(header::WWW_AUTHENTICATE).iter();
-        let mut challenges = wanted.filter_map(|value| challenge::read(value.to_str().ok()?));
-        let challenge = challenges.next().ok_or_else(|| {
-            RegistryError(format!(
-                "{host} wants a login of a kind that is not known here"
-            ))
-        })?;
-        match (challenge, login) {
-            (_, Some(RegistryLogin::RegistryToken(token))) => sensitive("Bearer", token.expose()),
-            (Challenge::Basic, Some(RegistryLogin::Password { username, password })) => {
-                sensitive("Basic", basic(username, password.expose()).expose())
-            }
-            (Challenge::Basic, _) => Err(RegistryError(format!(
-                "{host} wants a login, and none was given"
-            ))),
-            (
-                Challenge::Bearer {
-                    realm,
-                    service,
-                    scope,
-                },
-                login,
-            ) => {
-                let wanted = [("service", service.as_deref()), ("scope", scope.as_deref())];
-                self.token(uri, &realm, &wanted, login).await
-            }
-        }
-    }
-
-    /// Gets a token: with a password in the header, with a log-in's token in a form, else as anybody.
-    async fn token(
-        &self,
-        from: &Uri,
-        realm: &str,
-        wanted: &[(&str, Option<&str>)],
-        login: Option<&RegistryLogin>,
-    ) -> Result<HeaderValue, RegistryError> {
-        let at = uri(realm)?;
-        // As docker and containerd, whatever host the registry names; without TLS only on this machine.
-        let stays_here = from.scheme() == Some(&Scheme::HTTP)
-            && is_here(at.authority().map_or("", Authority::as_str));
-        let is_safe = at.scheme() == Some(&Scheme::HTTPS) || stays_here;
-        let mut query = form(wanted);
-        if !query.is_empty() {
-            query.insert(0, if realm.contains('?') { '&' } else { '?' });
-        }
-        let with_query = uri(&format!("{realm}{query}"))?;
-        let json = "application/json";
-        let asking = match login.filter(|_| is_safe) {
-            Some(RegistryLogin::IdentityToken { token, .. }) => {
-                let token = std::str::from_utf8(token.expose()).ok();
-                let grant = [
-                    ("grant_type", Some("refresh_token")),
-                    ("client_id", Some("prepull")),
-                    ("refresh_token", token),
-                ];
-                let form = Secret::new(form(&[&grant, wanted].concat()));
-                self.http.ask(&at, json, None, Some(form)).await?
-            }
-            Some(RegistryLogin::Password { username, password }) => {
-                let basic = sensitive("Basic", basic(username, password.expose()).expose())?;
-                self.http.ask(&with_query, json, Some(&basic), None).await?
-            }
-            Some(RegistryLogin::RegistryToken(_)) | None => {
-                self.http.ask(&with_query, json, None, None).await?
-            }
-        };
-        let host = at.authority().map_or("", Authority::as_str);
-        let (status, _, body) = asking;
-        if status != StatusCode::OK {
-            return Err(RegistryError(format!(
-                "{host} gives no token: it answers {status}"
-            )));
-        }
-        let token = serde_json::from_slice::<Token>(&body).ok();
-        let token = token.and_then(|answer| answer.token.or(answer.access_token));
-        let token = token.map(Secret::new);
-        let token = token.ok_or_else(|| RegistryError(format!("{host} answers no token")))?;
-        sensitive("Bearer", token.expose())
-    }
-}
-
-#[derive(Deserialize)]
-struct Token {
-    token: Option<String>,
-    access_token: Option<String>,
-}
-
-fn sensitive(scheme: &str, secret: &[u8]) -> Result<HeaderValue, RegistryError> {
-    let bytes = [scheme.as_bytes(), b" ", secret].concat();
-    let mut value = HeaderValue::from_bytes(&bytes)
-        .map_err(|_| RegistryError("the login cannot be sent in a header".into()))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-fn uri(text: &str) -> Result<Uri, RegistryError> {
-    text.parse()
-        .map_err(|error| RegistryError(format!("cannot ask at {text}: {error}")))
-}
-
-/// Where a redirect leads.
-fn next(from: &Uri, headers: &HeaderMap) -> Option<Uri> {
-    let location = headers.get(header::LOCATION)?.to_str().ok()?;
-    let to: Uri = location.parse().ok()?;
-    if to.authority().is_some() {
-        let is_worse = from.scheme() == Some(&Scheme::HTTPS) && to.scheme() != Some(&Scheme::HTTPS);
-        return (!is_worse).then_some(to);
-    }
-    let mut parts = from.clone().into_parts();
-    parts.path_and_query = Some(PathAndQuery::try_from(location).ok()?);
-    Uri::from_parts(parts).ok()
-}
-
-/// `Retry-After` in seconds; as a date it is not understood.
-fn pause(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    seconds.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// `name=value&...`, with everything but letters, digits and a few signs as `%XX`.
-fn form(fields: &[(&str, Option<&str>)]) -> String {
-    let mut text = String::new();
-    for (name, value) in fields {
-        let Some(value) = value else { continue };
-        if !text.is_empty() {
-            text.push('&');
-        }
-        text.push_str(name);
-        text.push('=');
-        for byte in value.bytes() {
-            match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                    text.push(char::from(byte))
-                }
-                other => text.push_str(&format!("%{other:02X}")),
-            }
-        }
-    }
-    text
 }
 
 /// Whether a host and port are on this machine, where docker and containerd need no TLS. As with containerd, a name
 /// other than `localhost` is not: its name server may lead it anywhere.
-fn is_here(host: &str) -> bool {
+pub(super) fn is_here(host: &str) -> bool {
     let has_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     let name = match host.rsplit_once(':') {
         Some((name, port)) if has_port(port) && !name.ends_with(':') => name,

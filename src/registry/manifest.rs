@@ -63,7 +63,7 @@ struct Platform {
 
 pub(super) fn read(json: &[u8]) -> Result<Answer, RegistryError> {
     let document: Document = serde_json::from_slice(json)
-        .map_err(|error| RegistryError(format!("it answered no manifest ({error})")))?;
+        .map_err(|error| RegistryError::lasting(format!("it answered no manifest ({error})")))?;
     match document {
         Document {
             manifests: Some(manifests),
@@ -90,8 +90,8 @@ pub(super) fn read(json: &[u8]) -> Result<Answer, RegistryError> {
                 })
                 .collect(),
         )),
-        Document { .. } => Err(RegistryError(
-            "it answered a manifest without sizes: an image of a format before docker 1.10".into(),
+        Document { .. } => Err(RegistryError::lasting(
+            "it answered a manifest without sizes: an image of a format before docker 1.10",
         )),
     }
 }

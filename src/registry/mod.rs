@@ -1,8 +1,11 @@
-//! Asks registries, from the operator's machine, what images are made of: the OCI distribution protocol, reading only.
+//! Asks registries, from the operator's machine, what images are made of, and fetches images from them: the OCI distribution
+//! protocol, reading only.
 
 mod challenge;
+mod client;
 mod http;
 mod manifest;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +17,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::model::text::format_duration;
 use crate::model::{Image, Manifest, PlannedImage};
-use http::{Http, RegistryClient};
+use client::RegistryClient;
+use http::Http;
+pub use source::{Registries, RegistrySource};
 
 /// How many images are asked about at one time.
 const AT_ONE_TIME: usize = 4;
@@ -24,8 +29,31 @@ pub const DOCKER_CERTIFICATES: &str = "/etc/docker/certs.d";
 
 /// Why a registry did not tell, as a sentence for the operator.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-#[error("{0}")]
-pub struct RegistryError(String);
+#[error("{why}")]
+pub struct RegistryError {
+    why: String,
+    is_temporary: bool,
+}
+
+impl RegistryError {
+    /// Asking again does not help.
+    fn lasting(why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self {
+            why,
+            is_temporary: false,
+        }
+    }
+
+    /// It may pass.
+    fn passing(why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self {
+            why,
+            is_temporary: true,
+        }
+    }
+}
 
 /// What each image is made of, in their order, as far as that is known within `limit`. A host that cannot be reached,
 /// is silent or wants to be left alone is not asked again for the next image. `certificates` is [`DOCKER_CERTIFICATES`]
@@ -44,7 +72,7 @@ pub async fn contents(
             asked.await.unwrap_or_else(|_| {
                 let (registry, limit) = (planned.image.registry(), format_duration(limit));
                 let why = format!("{registry} did not tell within {limit}");
-                Err(RegistryError(why))
+                Err(RegistryError::passing(why))
             })
         })
         .buffered(AT_ONE_TIME)

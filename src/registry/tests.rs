@@ -1,4 +1,4 @@
-//! The client against a scripted registry on this machine, without TLS.
+//! The client against a scripted registry on this machine, without TLS. `tests/pull_through.rs` has a real one.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::contents;
+use futures::TryStreamExt as _;
+use pull_through::{Digest, Reference, Source as _, SourceError};
+
+use super::{Registries, RegistrySource, contents};
 use crate::model::{Credential, LoginSource, Manifest, PlannedImage, RegistryLogin, Secret};
 
 const IMAGE: &str = r#"{"schemaVersion":2,"config":{"digest":"sha256:c","size":9},
@@ -63,7 +66,12 @@ async fn answer(mut stream: TcpStream, script: Arc<Script>, asked: Asked) {
     asked.lock().unwrap().push(shown);
     let times = asked.lock().unwrap().len();
     let missing = ("404 Not Found", String::new(), "");
-    let mut found = script.get(&(path, login)).unwrap_or(&missing);
+    let range = request
+        .lines()
+        .find_map(|line| line.strip_prefix("range: "));
+    let part = format!("{path} {}", range.unwrap_or_default());
+    let found = script.get(&(&*part, login));
+    let mut found = found.or(script.get(&(path, login))).unwrap_or(&missing);
     if times > 1 && found.0.starts_with("429") {
         found = &script[&("again", None)];
     }
@@ -408,4 +416,140 @@ async fn a_login_goes_to_a_token_service_without_tls_on_this_machine_only() {
     .await;
     assert_eq!(ask(&host, Some("pw"), None).await.unwrap().len(), 1);
     assert_eq!(asked.lock().unwrap()[1], "/token -");
+}
+
+fn source(host: &str, password: Option<&str>, mirrors: &[String]) -> RegistrySource {
+    let login = password.map(|password| RegistryLogin::Password {
+        username: "ci".into(),
+        password: Secret::new(password),
+    });
+    let image = format!("{host}/team/app:v1").parse().unwrap();
+    Registries::new(Path::new("/nonexistent")).source(&image, login, mirrors)
+}
+
+/// A blob from this byte on.
+async fn blob(source: &RegistrySource, digest: &Digest, from: u64) -> Result<String, SourceError> {
+    let chunks = source.blob(digest, from).await?;
+    let bytes: Vec<bytes::Bytes> = chunks.try_collect().await?;
+    Ok(String::from_utf8(bytes.concat()).unwrap())
+}
+
+#[tokio::test]
+async fn a_source_reads_blobs_from_any_byte_with_a_token_and_through_redirects() {
+    let digest = Digest::of(b"0123456789");
+    let path: &str = format!("/v2/team/app/blobs/{digest}").leak();
+    let (store, asked_there) = registry(|_| {
+        let part = "Content-Range: bytes 4-9/10\r\n".to_string();
+        let other = "Content-Range: bytes 8-9/10\r\n".to_string();
+        Script::from([
+            (("/stored", None), ok("0123456789")),
+            (
+                ("/stored bytes=4-", None),
+                ("206 Partial Content", part, "456789"),
+            ),
+            (("/stored bytes=5-", None), ok("0123456789")),
+            (
+                ("/stored bytes=6-", None),
+                ("206 Partial Content", other, "89"),
+            ),
+        ])
+    })
+    .await;
+    let (host, asked) = registry(|host| {
+        let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{host}/token\"\r\n");
+        let location = format!("Location: http://{store}/stored\r\n");
+        let moved = ("307 Temporary Redirect", location, "");
+        Script::from([
+            ((path, None), ("401 Unauthorized", challenge, "{}")),
+            (("/token", Some(BASIC)), ok(r#"{"token":"t0k"}"#)),
+            ((path, Some("Bearer t0k")), moved),
+            (("/v2/team/app/manifests/v1", Some("Bearer t0k")), ok(IMAGE)),
+        ])
+    })
+    .await;
+    let source = source(&host, Some("pw"), &[]);
+    for (from, rest) in [(0, "0123456789"), (4, "456789"), (5, "56789")] {
+        assert_eq!(
+            blob(&source, &digest, from).await.unwrap(),
+            rest,
+            "from {from}"
+        );
+    }
+    let error = blob(&source, &digest, 6).await.unwrap_err();
+    assert!(error.message.contains("bytes 8-9/10"), "{error}");
+    let tag = Reference::Tag("v1".into());
+    assert_eq!(source.manifest(&tag).await.unwrap(), IMAGE);
+    // The token was bought once, and the store never saw it.
+    let tokens = asked
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|one| one.starts_with("/token"))
+        .count();
+    assert_eq!(tokens, 1);
+    assert!(
+        asked_there
+            .lock()
+            .unwrap()
+            .iter()
+            .all(|one| one == "/stored -")
+    );
+}
+
+#[tokio::test]
+async fn mirrors_are_asked_first_without_the_login_and_the_registry_for_what_they_lack() {
+    let digest = Digest::of(b"blob");
+    let blob_path = format!("/v2/team/app/blobs/{digest}");
+    let (host, asked) = registry(|_| {
+        let challenge = "WWW-Authenticate: Basic realm=\"lab\"\r\n".to_string();
+        let path: &str = blob_path.clone().leak();
+        Script::from([
+            ((path, None), ("401 Unauthorized", challenge, "")),
+            ((path, Some(BASIC)), ok("blob")),
+        ])
+    })
+    .await;
+    let ns = format!("?ns={}", host.replace(':', "%3A"));
+    let (mirror, asked_there) = registry(|_| {
+        let path: &str = format!("/v2/team/app/manifests/v1{ns}").leak();
+        Script::from([((path, None), ok(IMAGE))])
+    })
+    .await;
+    let down = "127.0.0.1:1".to_string();
+    let source = source(&host, Some("pw"), &[down, mirror]);
+    let tag = Reference::Tag("v1".into());
+    assert_eq!(source.manifest(&tag).await.unwrap(), IMAGE);
+    assert!(asked.lock().unwrap().is_empty());
+    assert_eq!(blob(&source, &digest, 0).await.unwrap(), "blob");
+    let there = [
+        format!("/v2/team/app/manifests/v1{ns} -"),
+        format!("{blob_path}{ns} -"),
+    ];
+    assert_eq!(*asked_there.lock().unwrap(), there);
+}
+
+#[tokio::test]
+async fn a_source_tells_what_may_pass_from_what_does_not_and_asks_a_host_again() {
+    let digest = Digest::of(b"blob");
+    let (host, _) = registry(|_| {
+        let busy = ("503 Service Unavailable", String::new(), "");
+        let broken = ("200 OK", String::new(), "");
+        let path: &str = format!("/v2/team/app/blobs/{digest}").leak();
+        Script::from([
+            (("/v2/team/app/manifests/busy", None), busy),
+            (("/v2/team/app/manifests/v1", None), ok(IMAGE)),
+            ((path, None), broken),
+        ])
+    })
+    .await;
+    let here = source(&host, None, &[]);
+    let manifest = async |source: &RegistrySource, tag: &str| {
+        source.manifest(&Reference::Tag(tag.into())).await
+    };
+    assert!(manifest(&here, "busy").await.unwrap_err().is_temporary);
+    assert!(!manifest(&here, "missing").await.unwrap_err().is_temporary);
+    assert_eq!(manifest(&here, "v1").await.unwrap(), IMAGE);
+    let away = source("127.0.0.1:1", None, &[]);
+    assert!(manifest(&away, "v1").await.unwrap_err().is_temporary);
+    assert_eq!(blob(&here, &digest, 0).await.unwrap(), "");
 }
