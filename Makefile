@@ -1,5 +1,5 @@
 # The two commands of the README. Both need Debian 12 (or like it), root and Rust, and set up everything else themselves.
-.PHONY: demo test check deny advisories sbom generated package static
+.PHONY: demo test check deny advisories sbom generated book pictures package static
 
 # Starts four real nodes, pulls a private image of 80 MB onto each, shows it, and takes the nodes down.
 demo:
@@ -46,6 +46,16 @@ sbom:
 # Manual pages and completions in docs/, after a change of the options.
 generated:
 	UPDATE=1 cargo test --locked --test generated
+
+# The documentation as a book with search, in target/book/html, its links checked. The first time it builds mdBook.
+book:
+	lab/book
+
+# The recording and the screenshots of the README, from a real run on the lab.
+pictures:
+	lab/install
+	cargo build --locked
+	lab/lab run 6 -- lab/pictures
 
 # A Debian package in target/debian.
 package:

@@ -275,21 +275,58 @@ fn every_make_target_in_the_documents_is_there() {
     assert!(named > 2);
 }
 
+/// The names of a document's headings in links, as GitHub and mdBook make them.
+fn anchors(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap();
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let anchor = |line: &str| -> String {
+        let heading = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+        heading
+            .chars()
+            .filter(kept)
+            .collect::<String>()
+            .replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
+fn decisions() -> Vec<PathBuf> {
+    let entries = fs::read_dir(data_dir().join("docs/decisions")).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
 #[test]
 fn links_between_the_documents_lead_somewhere() {
-    for path in documents()
-        .into_iter()
-        .chain([data_dir().join("CONTRIBUTING.md")])
-    {
+    let others = ["CONTRIBUTING.md", "lab/README.md", "benches/README.md"];
+    let others = others.map(|name| data_dir().join(name));
+    let all = documents().into_iter().chain(decisions()).chain(others);
+    let mut followed = 0;
+    for path in all {
         let text = fs::read_to_string(&path).unwrap();
         for piece in text.split("](").skip(1) {
-            let target = piece.split([')', '#']).next().unwrap();
-            if !target.is_empty() && !target.contains("://") {
-                let there = path.parent().unwrap().join(target);
-                assert!(there.exists(), "{}: {target}", path.display());
+            let link = piece.split(')').next().unwrap();
+            if link.contains("://") {
+                continue;
             }
+            let (target, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let there = match target {
+                "" => path.clone(),
+                target => path.parent().unwrap().join(target),
+            };
+            assert!(there.exists(), "{}: {link}", path.display());
+            if there.extension().is_some_and(|ending| ending == "md") && !anchor.is_empty() {
+                let known = anchors(&there);
+                assert!(
+                    known.iter().any(|one| one == anchor),
+                    "{}: {link}: {known:?}",
+                    path.display()
+                );
+            }
+            followed += 1;
         }
     }
+    assert!(followed > 100, "{followed} links");
 }
 
 #[test]
