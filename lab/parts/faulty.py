@@ -1,4 +1,4 @@
-"""A registry with one fault, in front of the real one. Runs on the registry's machine, on its port and with its certificate.
+"""A registry with one fault (or one peculiarity, a token service), in front of the real one. Runs on the registry's machine, on its port and with its certificate.
 
 Called with KIND or KIND:COUNT: the fault is shown so many times, or for ever.
 """
@@ -6,6 +6,7 @@ Called with KIND or KIND:COUNT: the fault is shown so many times, or for ever.
 import http.client
 import http.server
 import os
+import secrets
 import socket
 import ssl
 import struct
@@ -20,7 +21,9 @@ ETC = "/etc/docker/registry/"
 MANIFESTS = ("429", "500")
 BLOBS = ("reset", "truncate", "corrupt", "stall")
 CERTIFICATES = ("expired", "wrong-ca")
-KINDS = MANIFESTS + BLOBS + CERTIFICATES
+# Logins are taken by a token service alone, as at Docker Hub.
+TOKEN = "token"
+KINDS = MANIFESTS + BLOBS + CERTIFICATES + (TOKEN,)
 
 
 class Fault:
@@ -30,6 +33,7 @@ class Fault:
         self.kind, _, count = text.partition(":")
         self.left = int(count) if count else 10**9
         self.lock = threading.Lock()
+        self.tokens = {}
 
     def strikes(self, path, size):
         """Whether this request is hit. Only big blobs are: layers, not configurations."""
@@ -52,6 +56,13 @@ class Front(http.server.BaseHTTPRequestHandler):
         """GET and HEAD alike."""
         context = ssl._create_unverified_context()  # the real registry, on this machine
         upstream = http.client.HTTPSConnection(*UPSTREAM, context=context, timeout=60)
+        if self.fault.kind == TOKEN:
+            if self.path.startswith("/token?"):
+                return self.give_token(upstream)
+            login = self.fault.tokens.get((self.headers["Authorization"] or "").removeprefix("Bearer "))
+            if not login:
+                return self.challenge()
+            self.headers.replace_header("Authorization", login)
         # One by one: a client may say in several Accept headers what it takes.
         upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
@@ -80,16 +91,37 @@ class Front(http.server.BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.end_headers()
 
+    def give_token(self, upstream):
+        """A token for a login that the real registry takes, or for nobody."""
+        time.sleep(1)  # so that a test sees who asks
+        token, login = secrets.token_urlsafe(24), self.headers["Authorization"]
+        if login:
+            upstream.request("GET", "/v2/", headers={"Authorization": login})
+            if upstream.getresponse().status != 200:
+                return self.say(401, {"Content-Type": "application/json"}, b'{"details":"incorrect username or password"}')
+        self.fault.tokens[token] = login
+        self.say(200, {"Content-Type": "application/json"}, b'{"token": "%s", "expires_in": 300}\n' % token.encode())
+
+    def challenge(self):
+        """Sends the client to the token service; says that nobody's token is not enough."""
+        more = ',error="insufficient_scope"' if self.headers["Authorization"] else ""
+        self.say(401, {"WWW-Authenticate": f'Bearer realm="https://registry.lab:5000/token",service="lab"{more}',
+                       "Content-Type": "application/json"}, b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}\n')
+
+    def say(self, status, headers, body):
+        """A whole answer."""
+        self.send_response_only(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
     def refuse(self):
         """An error as registries write it."""
         code = {"429": "TOOMANYREQUESTS", "500": "UNKNOWN"}[self.fault.kind]
         body = b'{"errors":[{"code":"%s","message":"as the lab wants it"}]}\n' % code.encode()
-        self.send_response_only(int(self.fault.kind))
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
+        self.say(int(self.fault.kind), {"Content-Type": "application/json"}, body)
 
     def spoil(self, answer, size):
         """The first half of a layer, and then the fault."""

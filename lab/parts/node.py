@@ -19,14 +19,26 @@ from .kernel import bind, mount, run
 LAB = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 CRICTL = os.path.join(LAB, "crictl/target/debug/crictl")
 DATA = {"docker": "/var/lib/docker", "containerd": "/var/lib/containerd", "ctr": "/var/lib/containerd",
-        "podman": "/var/lib/containers", "registry": "/var/lib/docker-registry"}
+        "podman": "/var/lib/containers", "rootless": "/home/ops/.local/share/containers", "registry": "/var/lib/docker-registry",
+        **{name: layout.data for name, layout in plan.LAYOUTS.items()}}
 # Folders that start empty on a node, whatever the machine has in them.
 EMPTY = {"root": 0o700, "home": 0o755, "tmp": 0o1777, "var/tmp": 0o1777, "var/log": 0o755, "etc/ssh": 0o755,
          "etc/docker": 0o755, "etc/containerd": 0o755, "etc/sudoers.d": 0o750, "var/lib/docker": 0o711,
          "var/lib/containerd": 0o711, "var/lib/containers": 0o711, "var/lib/docker-registry": 0o755}
 CLIENTS = ("docker", "dockerd", "docker-init", "docker-proxy", "crictl", "ctr", "containerd", "nerdctl", "podman")
 KEEPS = {"docker": ("docker", "dockerd", "docker-init", "docker-proxy", "ctr", "containerd"),
-         "containerd": ("ctr", "containerd"), "ctr": ("ctr", "containerd"), "podman": ("podman",), "none": (), "registry": ()}
+         "containerd": ("ctr", "containerd"), "ctr": ("ctr", "containerd"), "podman": ("podman",), "rootless": ("podman",)}
+# What a distribution of Kubernetes brings along, where no PATH leads.
+HIDDEN = "/usr/libexec/lab"
+# Hands a distribution's own clients on to those, with its socket as the default.
+PROGRAM = """#!/bin/sh
+[ $# -gt 0 ] && tool=$1 && shift
+case $tool in {clients}) ;; *) echo "{program}: unknown command \\"$tool\\"" >&2; exit 1 ;; esac
+export CONTAINERD_ADDRESS="${{CONTAINERD_ADDRESS:-{socket}}}" CONTAINERD_NAMESPACE="${{CONTAINERD_NAMESPACE:-k8s.io}}"
+export CONTAINER_RUNTIME_ENDPOINT="${{CONTAINER_RUNTIME_ENDPOINT:-unix://{socket}}}"
+export IMAGE_SERVICE_ENDPOINT="$CONTAINER_RUNTIME_ENDPOINT"
+exec {hidden}/$tool "$@"
+"""
 
 
 def start(node, state, disk=None):
@@ -81,8 +93,8 @@ def _build(node, state, home, is_new):
     root = _mount_disk(node, home)
     if is_new:
         _write_files(node, state, root)
-    if node.runtime == "containerd":
-        bind(CRICTL, root + "/usr/local/bin/crictl")
+    for source, target in tools(node):
+        bind(source, root + target)
     logs = {name: os.open(os.path.join(state, "logs", f"{node.name}.{name}.log"), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
             for name in services(node)}
     kernel.unshare(kernel.NEW_PIDS)
@@ -94,6 +106,16 @@ def _build(node, state, home, is_new):
         finally:
             os._exit(1)
     return first
+
+
+def tools(node):
+    """Programs that a node has beside those of the machine: each with its place there."""
+    if node.runtime == "containerd":
+        return [(CRICTL, "/usr/local/bin/crictl")]
+    if node.runtime not in plan.LAYOUTS:
+        return []
+    folder = "/var/lib/rancher/rke2/bin" if node.runtime == "rke2" else HIDDEN
+    return [(CRICTL, folder + "/crictl"), *((shutil.which(name), f"{folder}/{name}") for name in ("ctr", "containerd"))]
 
 
 def _connect(node):
@@ -134,8 +156,20 @@ def _mount_disk(node, home):
     # What this node alone has on its disk, so that tests can search it without reading the machine's files.
     bind(os.path.join(home, "disk"), root + "/run/lab/disk", "-r")
     if node.runtime in DATA:
+        os.makedirs(root + DATA[node.runtime], exist_ok=True)
         bind(os.path.join(home, "data"), root + DATA[node.runtime])
+    if node.runtime == "rootless":
+        # What logind makes for a session; and root's own store, for one who becomes root.
+        _give_ops(root, "/run/user/2000", 0o700)
+        os.makedirs(root + DATA["podman"], exist_ok=True)
+        mount("tmpfs", root + DATA["podman"], "mode=711,size=512m")
     return root
+
+
+def _give_ops(root, folder, mode):
+    os.makedirs(root + folder, exist_ok=True)
+    os.chmod(root + folder, mode)
+    os.chown(root + folder, 2000, 2000)
 
 
 def _write(path, text, mode=0o644, owner=0):
@@ -162,7 +196,7 @@ def _write_files(node, state, root):
     for folder in ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"):
         for name in CLIENTS:
             # Nodes have the distribution's own programs: one from /usr/local is on this machine only.
-            if name not in KEEPS[node.runtime] or folder.startswith("/usr/local"):
+            if name not in KEEPS.get(node.runtime, ()) or folder.startswith("/usr/local"):
                 if os.path.lexists(path := f"{root}{folder}/{name}"):
                     os.unlink(path)
     _write(root + "/etc/hostname", node.name + "\n")
@@ -175,22 +209,41 @@ def _write_files(node, state, root):
     authority = _read(state, "ca.crt")
     if node.runtime == "docker":
         _write(f"{root}/etc/docker/certs.d/{plan.REGISTRY}/ca.crt", authority)
-    elif node.runtime == "podman":
+    elif node.runtime in ("podman", "rootless"):
         _write(f"{root}/etc/containers/certs.d/{plan.REGISTRY}/ca.crt", authority)
     elif node.runtime in ("containerd", "ctr"):
-        folder = f"{root}/etc/containerd/certs.d/{plan.REGISTRY}"
-        _write(folder + "/ca.crt", authority)
-        # The authority stands beside the server, not in a [host] of its own: a [host] that answers 404 makes
-        # containerd ask the server again, which would then not be trusted.
-        _write(folder + "/hosts.toml", f'server = "https://{plan.REGISTRY}"\n'
-               f'ca = "/etc/containerd/certs.d/{plan.REGISTRY}/ca.crt"\n')
-        _write(root + "/etc/containerd/config.toml", 'version = 2\n'
-               '[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = "/etc/containerd/certs.d"\n'
-               '[plugins."io.containerd.internal.v1.opt"]\n  path = "/var/lib/containerd/opt"\n')
-        if os.path.lexists(root + "/etc/crictl.yaml"):
-            os.unlink(root + "/etc/crictl.yaml")
-    if node.runtime == "containerd":
-        _write(root + "/usr/local/bin/crictl", "")
+        _write_containerd(root, authority, "/etc/containerd", DATA[node.runtime])
+    elif node.runtime in plan.LAYOUTS:
+        _write_layout(node, root, authority)
+    for _, target in tools(node):
+        _write(root + target, "")
+
+
+def _write_containerd(root, authority, config, data, more=""):
+    folder = f"{config}/certs.d/{plan.REGISTRY}"
+    _write(f"{root}{folder}/ca.crt", authority)
+    # The authority stands beside the server, not in a [host] of its own: a [host] that answers 404 makes
+    # containerd ask the server again, which would then not be trusted.
+    _write(f"{root}{folder}/hosts.toml", f'server = "https://{plan.REGISTRY}"\nca = "{folder}/ca.crt"\n')
+    _write(f"{root}{config}/config.toml", f'version = 2\n{more}'
+           f'[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = "{config}/certs.d"\n'
+           f'[plugins."io.containerd.internal.v1.opt"]\n  path = "{data}/opt"\n')
+    if os.path.lexists(root + "/etc/crictl.yaml"):
+        os.unlink(root + "/etc/crictl.yaml")
+
+
+def _write_layout(node, root, authority):
+    """A distribution of Kubernetes around the real containerd."""
+    layout = plan.LAYOUTS[node.runtime]
+    place = (f'root = "{layout.data}"\nstate = "{os.path.dirname(layout.socket)}/state"\n'
+             f'[grpc]\n  address = "{layout.socket}"\n')
+    _write_containerd(root, authority, layout.config, layout.data, place)
+    os.makedirs(root + layout.kubelet, exist_ok=True)
+    if layout.program:
+        _write(root + layout.program, PROGRAM.format(clients="|".join(layout.clients), program=os.path.basename(layout.program),
+                                                     socket=layout.socket, hidden=HIDDEN), 0o755)
+    else:
+        _write(f"{root}{os.path.dirname(layout.config)}/crictl.yaml", f"runtime-endpoint: unix://{layout.socket}\n")
 
 
 def _write_accounts(node, state, root):
@@ -199,8 +252,9 @@ def _write_accounts(node, state, root):
         run("ssh-keygen", "-q", "-t", kind, *bits, "-N", "", "-C", node.name, "-f", f"{root}/etc/ssh/ssh_host_{kind}_key")
     _write(root + "/var/log/lastlog", "")
     root_login = "prohibit-password" if node.user == "root" else "no"
+    session = "SetEnv XDG_RUNTIME_DIR=/run/user/2000\n" if node.runtime == "rootless" else ""
     _write(root + "/etc/ssh/sshd_config", f"PermitRootLogin {root_login}\nPasswordAuthentication yes\nUsePAM no\n"
-           "PrintMotd no\nSubsystem sftp internal-sftp\n")
+           f"PrintMotd no\nSubsystem sftp internal-sftp\n{session}")
     for name, home, number in (("root", "/root", 0), ("ops", "/home/ops", 2000)):
         for skeleton in glob.glob("/etc/skel/.*"):
             _write(f"{root}{home}/{os.path.basename(skeleton)}", _read(skeleton), owner=number)
@@ -213,6 +267,11 @@ def _write_accounts(node, state, root):
     _append(root + "/etc/group", "ops:x:2000:")
     password = run("openssl", "passwd", "-6", "-stdin", text=_read(state, "ops-password")).strip()
     _append(root + "/etc/shadow", f"ops:{password}:19000:0:99999:7:::")
+    if node.runtime == "rootless":
+        for name in ("subuid", "subgid"):
+            _write(f"{root}/etc/{name}", "ops:100000:65536\n")
+        for folder in (".local", ".local/share", ".local/share/containers"):
+            _give_ops(root, f"/home/ops/{folder}", 0o700)
     if node.user == "ops":
         _write(root + "/etc/sudoers.d/ops", "ops ALL=(ALL:ALL) NOPASSWD: ALL\n", 0o440)
 
@@ -242,6 +301,8 @@ def services(node):
                             "--storage-driver=overlay2", "--exec-opt=native.cgroupdriver=cgroupfs"]
     elif node.runtime in ("containerd", "ctr"):
         found["containerd"] = ["containerd"]
+    elif layout := plan.LAYOUTS.get(node.runtime):
+        found["containerd"] = [tools(node)[-1][1], "--config", layout.config + "/config.toml"]
     return found
 
 

@@ -12,8 +12,8 @@ REGISTRY = "registry.lab:5000"
 
 @dataclass
 class Node:
-    """One machine of the lab. `runtime` is docker, containerd, ctr (containerd without crictl), podman, none, or registry
-    for the registry's own machine."""
+    """One machine of the lab. `runtime` is docker, containerd, ctr (containerd without crictl), podman, rootless (podman
+    for a user without any rights), one of LAYOUTS, none, or registry for the registry's own machine."""
 
     name: str
     address: str
@@ -21,7 +21,32 @@ class Node:
     runtime: str
 
 
-EXTRA = {"bare": ("10.77.2.1", "none"), "ctr": ("10.77.2.2", "ctr"), "podman": ("10.77.2.3", "podman")}
+@dataclass
+class Layout:
+    """Where a distribution of Kubernetes keeps its containerd, and the program that has containerd's clients inside."""
+
+    socket: str
+    data: str
+    config: str
+    kubelet: str
+    program: str
+    clients: tuple
+
+
+LAYOUTS = {
+    "k3s": Layout("/run/k3s/containerd/containerd.sock", "/var/lib/rancher/k3s/agent/containerd",
+                  "/var/lib/rancher/k3s/agent/etc/containerd", "/var/lib/kubelet", "/usr/local/bin/k3s", ("crictl", "ctr")),
+    # RKE2 has no such program: its clients lie in a folder that is in no PATH.
+    "rke2": Layout("/run/k3s/containerd/containerd.sock", "/var/lib/rancher/rke2/agent/containerd",
+                   "/var/lib/rancher/rke2/agent/etc/containerd", "/var/lib/kubelet", "", ()),
+    "k0s": Layout("/run/k0s/containerd.sock", "/var/lib/k0s/containerd", "/etc/containerd", "/var/lib/k0s/kubelet",
+                  "/usr/local/bin/k0s", ("ctr",)),
+    "microk8s": Layout("/var/snap/microk8s/common/run/containerd.sock", "/var/snap/microk8s/common/var/lib/containerd",
+                       "/var/snap/microk8s/current/args", "/var/snap/microk8s/common/var/lib/kubelet", "/snap/bin/microk8s", ("ctr",)),
+}
+EXTRA = {"bare": ("10.77.2.1", "root"), "ctr": ("10.77.2.2", "root"), "podman": ("10.77.2.3", "root"),
+         "rootless": ("10.77.2.4", "ops"), "k3s": ("10.77.2.5", "root"), "rke2": ("10.77.2.6", "ops"),
+         "k0s": ("10.77.2.7", "root"), "microk8s": ("10.77.2.8", "ops")}
 
 
 def fleet(count, extra):
@@ -32,8 +57,8 @@ def fleet(count, extra):
         user = "ops" if number in (3, 4) else "root"
         nodes.append(Node(f"node-{number}", f"10.77.1.{number}", user, runtime))
     for name in extra:
-        address, runtime = EXTRA[name]
-        nodes.append(Node(f"node-{name}", address, "root", runtime))
+        address, user = EXTRA[name]
+        nodes.append(Node(f"node-{name}", address, user, "none" if name == "bare" else name))
     return nodes
 
 
@@ -50,14 +75,15 @@ def hosts(nodes):
 
 
 def _entry(node):
-    become = ", become: true" if node.user != "root" else ""
+    become = ", become: true" if node.user != "root" and node.runtime != "rootless" else ""
     return f"      - {{name: {node.name}, address: {node.address}, user: {node.user}{become}}}"
 
 
 def inventory(state, nodes):
     """prepull's own YAML. All groups but docker's leave the runtime to prepull's probe."""
     lines = ["defaults:", f"  identity: {json.dumps(os.path.join(state, 'id_ed25519'))}", "groups:"]
-    for runtime, setting in (("docker", "    runtime: docker\n"), ("containerd", ""), ("ctr", ""), ("podman", "")):
+    for runtime in ("docker", "containerd", *EXTRA):
+        setting = "    runtime: docker\n" if runtime == "docker" else ""
         members = [_entry(node) for node in nodes if node.runtime == runtime]
         if members:
             lines.append(f"  {runtime}:\n{setting}    nodes:")

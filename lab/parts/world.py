@@ -218,10 +218,12 @@ def is_up(state, machine, first):
             return _docker_answers(f"{inside}/docker.sock")
         if machine.runtime == "ctr":
             return os.path.exists(f"{inside}/containerd/containerd.sock")
-        if machine.runtime == "containerd":
-            return os.path.exists(f"{inside}/containerd/containerd.sock") and subprocess.run(
-                ["nsenter", "-t", str(first), "-m", "crictl", "images", "-q"], capture_output=True, timeout=20,
-                check=False).returncode == 0
+        if machine.runtime == "containerd" or machine.runtime in plan.LAYOUTS:
+            layout = plan.LAYOUTS.get(machine.runtime)
+            socket_path = layout.socket if layout else "/run/containerd/containerd.sock"
+            return os.path.exists(f"/proc/{first}/root{socket_path}") and subprocess.run(
+                ["nsenter", "-t", str(first), "-m", node.tools(machine)[0][1], "images", "-q"], capture_output=True,
+                timeout=20, check=False, env={"CONTAINER_RUNTIME_ENDPOINT": f"unix://{socket_path}"}).returncode == 0
     except OSError:
         return False
     return True
