@@ -276,6 +276,125 @@ fn messages_of_other_versions_get_their_kind() {
     assert!(wrong.is_empty(), "{}\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// What crictl passed on in a message of the table; the causes of containerd and of containers/image are also those of
+/// their other clients.
+fn passed_on(text: &str) -> Option<String> {
+    let message = text
+        .rsplit_once("msg=\"pulling image: rpc error: code = ")?
+        .1;
+    let (_, message) = message.split_once(" desc = ")?;
+    let message = message.split("\\n").next()?.strip_suffix('"')?;
+    (!message.contains("\\\\")).then(|| message.replace("\\\"", "\""))
+}
+
+/// A message of the table as nerdctl, ctr and podman print it, for an image of this name.
+fn wrapped(text: &str, name: &str) -> Vec<(RuntimeKind, String)> {
+    let Some(message) = passed_on(text) else {
+        return Vec::new();
+    };
+    let message = message.replace("reg.example/team/app", name);
+    let message = message.replace("reg.example", name.split('/').next().unwrap());
+    if let Some(rest) = message.strip_prefix("failed to pull and unpack image \"") {
+        let Some((_, cause)) = rest.split_once("\": ") else {
+            return Vec::new();
+        };
+        let quoted = cause.replace('"', "\\\"");
+        return vec![
+            (RuntimeKind::Ctr, format!("ctr: {cause}")),
+            (
+                RuntimeKind::Ctr,
+                format!(
+                    "time=\"2026-11-27T13:00:00Z\" level=warning msg=\"DEPRECATION: x\"\nctr: {cause}"
+                ),
+            ),
+            (RuntimeKind::Nerdctl, format!("FATA[0012] {cause}")),
+            (
+                RuntimeKind::Nerdctl,
+                format!(
+                    "time=\"2026-11-27T13:00:00Z\" level=info msg=\"trying next host\" error=\"x\" host={name}\ntime=\"2026-11-27T13:00:00Z\" level=fatal msg=\"{quoted}\""
+                ),
+            ),
+            (
+                RuntimeKind::Crictl,
+                format!("ERRO[0003] pulling image: rpc error: code = Unknown desc = {message}"),
+            ),
+        ];
+    }
+    let image_err = "unable to pull image or OCI artifact: pull image err: ";
+    let cause = message.strip_prefix(image_err).unwrap_or(&message);
+    if ![
+        "initializing source ",
+        "copying system image",
+        "writing blob",
+        "reading ",
+    ]
+    .iter()
+    .any(|start| cause.starts_with(start))
+    {
+        return Vec::new();
+    }
+    let cause = cause.split("; artifact err").next().unwrap();
+    let trying = format!(
+        "Trying to pull {name}:v1...\nGetting image source signatures\nCopying blob sha256:aa\n"
+    );
+    vec![
+        (RuntimeKind::Podman, format!("Error: {cause}")),
+        (RuntimeKind::Podman, format!("{trying}Error: {cause}")),
+        (
+            RuntimeKind::Podman,
+            format!("{trying}Error: unable to copy from source docker://{name}:v1: {cause}"),
+        ),
+        (
+            RuntimeKind::Docker,
+            format!(
+                "Emulate Docker CLI using podman. Create /etc/containers/nodocker to quiet msg.\n{trying}Error: {cause}"
+            ),
+        ),
+    ]
+}
+
+#[test]
+fn a_cause_is_the_same_in_every_clients_wrapping_and_of_every_registry() {
+    let table = rows(&fixtures().join("runtime-messages.tsv"), 5);
+    let (mut tried, mut wrong) = (0, BTreeSet::new());
+    for name in [
+        "reg.example/team/app",
+        "registry-1.docker.io/library/nginx",
+        "10.1.2.3:5000/a/b_c/d.e",
+        "localhost:5000/forbidden/unauthorized",
+        "eof.example/timeout/not-found",
+        "[fd00::7]:5000/x",
+    ] {
+        let image: Image = format!("{name}:v1").parse().unwrap();
+        for row in &table {
+            for (kind, text) in wrapped(&row[4], name) {
+                tried += 1;
+                let output = CommandOutput {
+                    exit: ExitStatus::Code(if kind == RuntimeKind::Podman { 125 } else { 1 }),
+                    stdout: Vec::new(),
+                    stderr: text.clone().into_bytes(),
+                    truncated: false,
+                };
+                let failure = of_kind(kind).read_pull(&image, &output).unwrap_err();
+                if failure.kind.as_str() != row[2] {
+                    wrong.insert(format!(
+                        "{kind}: {}, expected {}: {text}",
+                        failure.kind, row[2]
+                    ));
+                }
+            }
+        }
+    }
+    assert!(tried > 2500, "only {tried}");
+    let wrong: Vec<String> = wrong.into_iter().collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {tried}\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+
 #[test]
 fn an_exit_without_an_error_is_left_to_the_inspection_and_a_signal_is_a_failure() {
     let image: Image = "reg.example/team/app:v1".parse().unwrap();
