@@ -150,6 +150,8 @@ pub struct PullRequest<'a> {
 pub struct Description {
     /// Its name and version, e.g. `containerd 1.7.24`.
     pub runtime: String,
+    /// The program that prepull calls for it, e.g. `k3s crictl`.
+    pub client: String,
     /// Its socket, where its client tells.
     pub endpoint: Option<String>,
 }
@@ -177,7 +179,7 @@ pub trait Runtime: Send + Sync {
     /// A [`Failure`] at stage probe: runtime-missing, runtime-down, privilege, node-setup.
     fn check_alive(&self, output: &CommandOutput) -> Result<String, Failure>;
 
-    /// Asks for what [`Runtime::read_description`] reads: the version, and the socket.
+    /// Asks for what [`Runtime::read_description`] reads: the version, and the client with its socket.
     fn describe<'a>(&self, endpoint: Option<&'a str>) -> [NodeCommand<'a>; 2];
 
     /// Reads the answers to [`Runtime::data_dir`] and [`Runtime::describe`].

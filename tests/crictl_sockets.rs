@@ -150,12 +150,15 @@ fn the_socket_that_was_found_is_told() {
     let [_, socket] = runtime.describe(None);
     assert_eq!(
         said(root.path(), &socket, &[]),
-        (0, "unix:///run/k0s/containerd.sock".to_string())
+        (
+            0,
+            "client crictl\nunix:///run/k0s/containerd.sock".to_string()
+        )
     );
     let (root, _sockets) = node(&[]);
     assert_eq!(
         said(root.path(), &socket, &[]).1,
-        "endpoint= image= config= config --get runtime-endpoint"
+        "client crictl\nendpoint= image= config= config --get runtime-endpoint"
     );
 }
 
@@ -184,6 +187,15 @@ fn k3s_stands_in_for_a_crictl_that_is_not_there() {
         asked,
         (0, "endpoint= image= config= crictl images -q".to_string())
     );
+    let own = of_kind(RuntimeKind::Crictl).version(Some("unix:///run/own.sock"));
+    let environment = [("CONTAINER_RUNTIME_ENDPOINT", "unix:///run/own.sock")];
+    assert_eq!(
+        said(root.path(), &own, &environment).1,
+        "endpoint=unix:///run/own.sock image= config= crictl images -q"
+    );
+    let [_, client] = of_kind(RuntimeKind::Crictl).describe(None);
+    let told = said(root.path(), &client, &[]).1;
+    assert!(told.starts_with("client k3s crictl\n"), "{told}");
 }
 
 #[test]
@@ -201,7 +213,7 @@ fn an_image_with_a_hostile_name_stays_an_argument() {
 #[test]
 fn an_endpoint_that_was_asked_for_is_used_as_it_is() {
     let command = of_kind(RuntimeKind::Crictl).version(Some("unix:///run/own.sock"));
-    assert_eq!(command.argv, ["crictl", "images", "-q"]);
+    assert_eq!(command.argv[3..], ["crictl", "images", "-q"]);
     assert!(
         command
             .environment

@@ -265,6 +265,7 @@ mod tests {
                 uncertainty: 5,
             },
             runtime: "containerd 2".into(),
+            client: "docker".into(),
             endpoint: None,
             root: "/var/lib/containerd".into(),
             free,

@@ -18,6 +18,9 @@ pub struct NodeFacts {
     pub clock: ClockOffset,
     /// The runtime and its version, e.g. `containerd 1.7.24`.
     pub runtime: String,
+    /// The program that is called for it, e.g. `k3s crictl`.
+    #[serde(default)]
+    pub client: String,
     /// The runtime's socket, where its client tells.
     pub endpoint: Option<String>,
     /// Where images live.

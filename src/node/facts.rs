@@ -102,6 +102,7 @@ pub async fn facts<S: Session>(
         system,
         clock,
         runtime: description.runtime,
+        client: description.client,
         endpoint: node.endpoint.clone().or(description.endpoint),
         root,
         free,

@@ -20,6 +20,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::text::truncate_bytes;
 use crate::model::{
     CommandOutput, ExecOutput, Failure, FailureKind, Image, Layer, LocalImage, Node, Outcome,
     PullWhen, RuntimeKind, Spool, Stage,
@@ -94,6 +95,8 @@ pub struct PullJob<'a> {
 
 /// How long a question to a runtime, or the start of our program, may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// How much of its words is shown of a client that says less than another, in bytes.
+const OTHER_CLIENT: usize = 300;
 /// How long a node may wait for another pull of the same image where a pull has no limit.
 const TURN_LIMIT: Duration = Duration::from_secs(3600);
 /// How long output is waited for once the operator's command has ended: something it left running in
@@ -359,59 +362,60 @@ async fn one_command<S: Session>(
     Ok((output, protocol.spooled))
 }
 
-/// The first runtime that answered, else the failure that tells most.
+/// The first runtime that answered, else the failure that tells most, with what the other clients said.
 fn choose(
     asked: &[&dyn Runtime],
     answers: Vec<Result<RuntimeKind, Failure>>,
 ) -> Result<RuntimeKind, Failure> {
-    let is_there = |failure: &Failure| failure.kind != FailureKind::RuntimeMissing;
-    let mut telling: Option<Failure> = None;
-    let mut unused = Vec::new();
+    let (mut failed, mut missing, mut unused) = (Vec::new(), Vec::new(), None);
     for (runtime, answer) in asked.iter().zip(answers) {
         match answer {
-            Ok(kind) if runtime.is_fallback() && telling.as_ref().is_some_and(is_there) => {
-                unused.push(kind);
+            Ok(kind) if runtime.is_fallback() && !failed.is_empty() => {
+                unused = unused.or(Some(kind));
             }
             Ok(kind) => return Ok(kind),
-            Err(failure) => {
-                let weight = |failure: &Failure| match failure.kind {
-                    FailureKind::RuntimeMissing => 0,
-                    FailureKind::Privilege => 2,
-                    _ => 1,
-                };
-                if telling
-                    .as_ref()
-                    .is_none_or(|old| weight(&failure) > weight(old))
-                {
-                    telling = Some(failure);
-                }
-            }
+            Err(failure) if failure.kind == FailureKind::RuntimeMissing => missing.push(failure),
+            Err(failure) => failed.push((runtime.kind(), failure)),
         }
     }
-    match telling {
-        Some(mut failure) if is_there(&failure) => {
-            if let Some(kind) = unused.first() {
-                failure.detail.push_str(&format!(
-                    "; {kind} is here too, but is taken by itself only where no other client is installed: --runtime {kind} takes it"
-                ));
+    let is_refusal = |(_, failure): &(_, Failure)| failure.kind == FailureKind::Privilege;
+    let telling = failed.iter().position(is_refusal).unwrap_or_default();
+    if failed.is_empty() {
+        let names: Vec<&str> = asked.iter().map(|r| r.kind().as_str()).collect();
+        let names = match names.as_slice() {
+            [first @ .., last] if !first.is_empty() => {
+                format!("{} and {last}", first.join(", "))
             }
-            Err(failure)
+            all => all.join(""),
+        };
+        let mut detail = format!("looked for {names} and found none");
+        // After "command not found": sockets without a client.
+        let more = missing.iter().find_map(|f| f.detail.split_once("; "));
+        if let Some((_, sockets)) = more {
+            detail.push_str(&format!("; {sockets}"));
         }
-        _ => {
-            let names: Vec<&str> = asked.iter().map(|r| r.kind().as_str()).collect();
-            let names = match names.as_slice() {
-                [first @ .., last] if !first.is_empty() => {
-                    format!("{} and {last}", first.join(", "))
-                }
-                all => all.join(""),
-            };
-            Err(Failure::new(
-                FailureKind::RuntimeMissing,
-                Stage::Probe,
-                format!("looked for {names} and found none"),
-            ))
-        }
+        return Err(Failure::new(
+            FailureKind::RuntimeMissing,
+            Stage::Probe,
+            detail,
+        ));
     }
+    let (first, mut failure) = failed.remove(telling);
+    if asked.len() > 1 {
+        failure.detail = format!("{first} is here, but {}", failure.detail);
+    }
+    for (kind, other) in failed {
+        let detail = truncate_bytes(other.detail.as_bytes(), OTHER_CLIENT);
+        failure
+            .detail
+            .push_str(&format!("; {kind} is here, but {detail}"));
+    }
+    if let Some(kind) = unused {
+        failure.detail.push_str(&format!(
+            "; {kind} is here too, but is taken by itself only where no other client is installed: --runtime {kind} takes it"
+        ));
+    }
+    Err(failure)
 }
 
 /// Refuses an image whose digest or platform is not the one that was asked for.

@@ -816,6 +816,7 @@ impl Runtime for ScriptedRuntime {
         self.check_alive(version)?;
         Ok(Description {
             runtime: format!("{} {}", self.0, text(version)),
+            client: self.0.to_string(),
             endpoint: Some(text(socket)),
         })
     }

@@ -216,7 +216,9 @@ fn podman_is_taken_only_where_no_other_client_is_there() {
         let failure = answer(kind).unwrap_err();
         assert_eq!(failure.kind, kind);
         assert!(
-            failure.detail.starts_with("as it is; podman is here too"),
+            failure
+                .detail
+                .starts_with("docker is here, but as it is; podman is here too"),
             "{failure}"
         );
         assert!(
@@ -224,6 +226,30 @@ fn podman_is_taken_only_where_no_other_client_is_there() {
             "{failure}"
         );
     }
+}
+
+#[test]
+fn a_probe_that_fails_says_of_each_client_what_is_the_matter_with_it() {
+    let asked: [&dyn Runtime; 3] = [&CRICTL, &DOCKER, &ScriptedRuntime(RuntimeKind::Ctr)];
+    let failed = |kind, detail: &str| Err(Failure::new(kind, Stage::Probe, detail));
+    let choose = |answers| super::choose(&asked, answers).unwrap_err().detail;
+    assert_eq!(
+        choose(vec![
+            failed(FailureKind::RuntimeAbsent, "no socket"),
+            failed(FailureKind::Privilege, "permission denied"),
+            failed(FailureKind::RuntimeMissing, "ctr: command not found"),
+        ]),
+        "docker is here, but permission denied; crictl is here, but no socket"
+    );
+    let missing = |detail| failed(FailureKind::RuntimeMissing, detail);
+    assert_eq!(
+        choose(vec![
+            missing("crictl: not found"),
+            missing("docker: command not found"),
+            missing("ctr: command not found; /run/a.sock is here, but no client for it"),
+        ]),
+        "looked for crictl, docker and ctr and found none; /run/a.sock is here, but no client for it"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,7 +275,10 @@ async fn a_probe_prefers_crictl_and_tells_the_most_when_nothing_answers() {
         (failure.kind, failure.stage),
         (FailureKind::RuntimeDown, Stage::Probe)
     );
-    assert_eq!(failure.detail, "did not answer within 60 s");
+    assert_eq!(
+        failure.detail,
+        "crictl is here, but did not answer within 60 s"
+    );
 }
 
 #[tokio::test(start_paused = true)]

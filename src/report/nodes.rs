@@ -76,6 +76,7 @@ pub fn probed_table(result: &RunResult, wide: bool, layout: Layout, columns: usi
         column("NAME", 9, 8),
         column("SYSTEM", 5, 8),
         column("RUNTIME", 3, 12),
+        column("CLIENT", 2, 8),
         column("FREE", 8, 8),
         column("CLOCK", 7, 8),
     ];
@@ -98,6 +99,7 @@ pub fn probed_table(result: &RunResult, wide: bool, layout: Layout, columns: usi
             node.name.clone(),
             of(&|facts| format!("{}/{}", facts.os, facts.architecture)),
             of(&|facts| facts.runtime.clone()),
+            of(&|facts| facts.client.clone()),
             of(&|facts| facts.free.map(format_bytes).unwrap_or_default()),
             of(&|facts| clock(facts.clock)),
         ];
@@ -350,6 +352,12 @@ fn node_json(node: &Node) -> Value {
     })
 }
 
+/// The socket's path, where an endpoint names one.
+fn socket(endpoint: &str) -> Option<&str> {
+    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    path.starts_with('/').then_some(path)
+}
+
 /// What was found, or why nothing was.
 fn probe_json(work: &Work, record: &Record) -> Value {
     let entry = outcome_entry(work, 0, record, usize::MAX);
@@ -366,7 +374,8 @@ fn probe_json(work: &Work, record: &Record) -> Value {
     json!({
         "status": entry.status, "obstacles": obstacles,
         "os": facts.os, "architecture": facts.architecture, "system": facts.system,
-        "runtime": facts.runtime, "endpoint": facts.endpoint,
+        "runtime": facts.runtime, "client": facts.client, "endpoint": facts.endpoint,
+        "socket": facts.endpoint.as_deref().and_then(socket),
         "root": facts.root, "free_bytes": facts.free,
         "clock": {
             "offset_milliseconds": facts.clock.milliseconds,

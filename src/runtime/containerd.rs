@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::kubelet::{UNSEEN, with_kubelet};
 use super::rules::Rule;
 use super::{ErrorLines, crictl, explain, output};
 use crate::model::{CommandOutput, Failure, FailureKind, Image, RuntimeKind, Stage, text};
@@ -12,11 +13,24 @@ use crate::ports::{Description, NodeCommand};
 ///
 /// A node with a kubelet is known by the namespace that the CRI uses, or by the kubelet's folder. The sockets of
 /// distributions of Kubernetes come first, as for crictl; k3s, k0s and microk8s have a `ctr` of their own inside.
-const ENVIRONMENT: &str = r#"client=
+const ENVIRONMENT: &str = with_kubelet!(
+    r#"client=
 for name in "$0" "k3s $0" "k0s $0" "microk8s $0"; do
     command -v "${name%% *}" >/dev/null && client=$name && break
 done
-[ -n "$client" ] || { echo "$0: command not found" >&2; exit 127; }
+if [ -z "$client" ]; then
+    echo "$0: command not found" >&2
+    for socket in /run/k3s/containerd/containerd.sock /run/k0s/containerd.sock /var/snap/microk8s/common/run/containerd.sock \
+        /run/containerd/containerd.sock /run/crio/crio.sock /run/docker.sock; do
+        case $socket in
+            */docker.sock) needs=docker ;;
+            */crio.sock) needs='crictl or podman' ;;
+            *) needs='crictl, nerdctl or ctr' ;;
+        esac
+        [ ! -S "$socket" ] || echo "$socket is here, but no client for it ($needs)" >&2
+    done
+    exit 127
+fi
 certs=/etc/containerd/certs.d
 if [ -z "${CONTAINERD_ADDRESS-}" ]; then
     for socket in /run/k3s/containerd/containerd.sock /run/k0s/containerd.sock \
@@ -35,13 +49,38 @@ kubelet=
 for folder in /var/lib/kubelet /var/lib/k0s/kubelet /var/snap/microk8s/common/var/lib/kubelet; do
     [ ! -d "$folder" ] || kubelet=yes
 done
+! kubelet_runs || kubelet=runs
 if [ -z "${CONTAINERD_NAMESPACE-}" ]; then
     [ -n "$kubelet" ] || case $($client namespace ls -q 2>/dev/null) in *k8s.io*) kubelet=yes ;; esac
     export CONTAINERD_NAMESPACE="${kubelet:+k8s.io}"
     export CONTAINERD_NAMESPACE="${CONTAINERD_NAMESPACE:-default}"
 fi
-export client certs kubelet
-exec "$@""#;
+unseen=
+if [ "$kubelet" = runs ]; then
+    if [ "$CONTAINERD_NAMESPACE" != k8s.io ]; then
+        unseen="namespace $CONTAINERD_NAMESPACE: leave the namespace of the endpoint out"
+    elif [ "${client##* }" = ctr ] && ! $client --connect-timeout 5s plugins ls id==cri | grep -q ' ok *$'; then
+        unseen="the containerd at $CONTAINERD_ADDRESS, which has no CRI plugin: name the socket of the kubelet's with --runtime-endpoint"
+    fi
+fi
+export client certs unseen
+exec "$@""#
+);
+
+/// A script that ends where the kubelet would not see the image that it is about.
+macro_rules! if_seen {
+    ($script:expr) => {
+        concat!(
+            r#"if [ -n "$unseen" ]; then
+    echo "the kubelet on this node does not see $unseen" >&2
+    exit 1
+fi
+"#,
+            $script
+        )
+    };
+}
+pub(super) use if_seen;
 
 /// A command with that environment. An endpoint is a socket's path to these clients, and may end in [`NAMESPACE`] and a
 /// name.
@@ -71,9 +110,11 @@ pub(super) fn command<'a>(
 /// How an endpoint chooses a namespace: `unix:///run/containerd/containerd.sock?namespace=build`.
 const NAMESPACE: &str = "?namespace=";
 
-/// Says which socket and namespace are used.
+/// Says which client, socket and namespace are used.
 pub(super) fn socket(client: RuntimeKind, endpoint: Option<&str>) -> NodeCommand<'_> {
-    let say = r#"echo "unix://$CONTAINERD_ADDRESS $CONTAINERD_NAMESPACE $kubelet""#;
+    let say = r#"echo "client $client"
+        echo "unix://$CONTAINERD_ADDRESS"
+        echo "namespace $CONTAINERD_NAMESPACE${unseen:+, which the kubelet does not see}""#;
     command(client, endpoint, &["sh", "-c", say])
 }
 
@@ -84,21 +125,20 @@ pub(super) fn description(
     socket: &CommandOutput,
 ) -> Description {
     let said = output::lines(&socket.stdout);
-    let mut words = said.first().map_or("", String::as_str).split(' ');
-    let mut word = || {
-        words
-            .next()
-            .map(|word| text::truncate_bytes(word.as_bytes(), 200))
-    };
-    let endpoint = word().filter(|socket| socket.contains("://"));
-    let mut runtime = format!("{version} by {client}");
-    if let Some(namespace) = word() {
-        runtime.push_str(&format!(", namespace {namespace}"));
-        if namespace != "k8s.io" && word().is_some() {
-            runtime.push_str(", which the kubelet does not see");
+    let namespace = said.iter().find(|line| line.starts_with("namespace "));
+    let (client, endpoint) = output::client_and_socket(socket, client.as_str());
+    let runtime = match namespace {
+        Some(namespace) => {
+            let namespace = text::truncate_bytes(namespace.as_bytes(), 200);
+            format!("{version}, {namespace}")
         }
+        None => version,
+    };
+    Description {
+        runtime,
+        client,
+        endpoint,
     }
-    Description { runtime, endpoint }
 }
 
 /// The platform in an index's entry or an image's configuration, as `linux/arm64/v8`. That of an attestation is
@@ -122,6 +162,7 @@ pub(super) const DATA_DIR: &str = r#"$client plugins ls -d id==content |
 
 /// What only these clients say.
 const RULES: &[Rule] = &[
+    UNSEEN,
     Rule(
         FailureKind::NodeSetup,
         &[

@@ -60,9 +60,9 @@ pub(super) const RULES: &[Rule] = &[
 /// Asked last.
 pub(super) const LAST_RULES: &[Rule] = &[Rule(NodeSetup, &["code = unimplemented"])];
 
-/// Runs crictl where no endpoint was named. Its arguments stay arguments.
+/// Runs crictl. Its arguments stay arguments.
 ///
-/// crictl looks for its configuration in /etc and beside itself, and then tries the sockets of containerd, CRI-O and
+/// Where no endpoint was named, crictl looks for its configuration in /etc and beside itself, and then tries the sockets of containerd, CRI-O and
 /// cri-dockerd. Where a distribution of Kubernetes keeps its own containerd, or the kubelet is joined to docker, that
 /// finds nothing, or a containerd that the kubelet does not use: their sockets come first, in the order in which they
 /// exclude each other. RKE2 writes a configuration of its own, and k3s has a crictl inside that knows its socket
@@ -70,13 +70,13 @@ pub(super) const LAST_RULES: &[Rule] = &[Rule(NodeSetup, &["code = unimplemented
 ///
 /// A default socket that exists and that this user may not use is named as well, unless another one may be used: crictl
 /// would try each of its defaults for seconds, and report only that the last one does not exist.
-const FIND: &str = r#"if ! command -v "$0" >/dev/null; then
-    command -v k3s >/dev/null && exec k3s "$0" "$@"
-    echo "$0: not found" >&2
-    exit 127
+const FIND: &str = r#"client=$0
+if ! command -v "$client" >/dev/null; then
+    command -v k3s >/dev/null || { echo "$0: not found" >&2; exit 127; }
+    client="k3s $0"
 fi
 if [ -z "${CONTAINER_RUNTIME_ENDPOINT-}${IMAGE_SERVICE_ENDPOINT-}${CRI_CONFIG_FILE-}" ] &&
-    ! [ -e /etc/crictl.yaml ] && ! [ -e "$(command -v "$0").yaml" ]; then
+    ! [ -e /etc/crictl.yaml ] && ! [ -e "$(command -v "${client%% *}").yaml" ]; then
     CRI_CONFIG_FILE=/var/lib/rancher/rke2/agent/etc/crictl.yaml
     if [ -e "$CRI_CONFIG_FILE" ]; then
         export CRI_CONFIG_FILE
@@ -102,27 +102,25 @@ if [ -z "${CONTAINER_RUNTIME_ENDPOINT-}${IMAGE_SERVICE_ENDPOINT-}${CRI_CONFIG_FI
         fi
     fi
 fi
-if [ "$1" = config ] && [ -n "${CONTAINER_RUNTIME_ENDPOINT-}" ]; then
-    echo "$CONTAINER_RUNTIME_ENDPOINT"
-    exit
+if [ "$1" = config ]; then
+    echo "client $client"
+    [ -z "${CONTAINER_RUNTIME_ENDPOINT-}" ] || { echo "$CONTAINER_RUNTIME_ENDPOINT"; exit; }
 fi
-exec "$0" "$@""#;
+exec $client "$@""#;
 
 impl Crictl {
     /// The endpoint goes by environment. `CONTAINER_RUNTIME_ENDPOINT` alone would lose against an
     /// `image-endpoint` in the node's crictl.yaml, and images are what we ask for.
     fn command<'a>(endpoint: Option<&'a str>, arguments: &[&'a str]) -> NodeCommand<'a> {
-        let (start, environment): (&[&str], _) = match endpoint {
-            None => (&["sh", "-c", FIND, "crictl"], Vec::new()),
-            Some(endpoint) => (
-                &["crictl"],
+        let mut environment = Vec::new();
+        if let Some(endpoint) = endpoint {
+            environment.extend(
                 ["CONTAINER_RUNTIME_ENDPOINT", "IMAGE_SERVICE_ENDPOINT"]
-                    .map(|variable| (variable, endpoint))
-                    .to_vec(),
-            ),
-        };
+                    .map(|variable| (variable, endpoint)),
+            );
+        }
         NodeCommand {
-            argv: [start, arguments].concat(),
+            argv: [&["sh", "-c", FIND, "crictl"], arguments].concat(),
             environment,
             secret: None,
             stdin: b"",
@@ -196,12 +194,10 @@ impl Runtime for Crictl {
             let detail = output::detail(&said);
             return Err(Failure::new(FailureKind::Unknown, Stage::Probe, detail));
         };
-        let is_socket = |line: &String| configured.success() && line.contains('/');
-        let configured = output::lines(&configured.stdout)
-            .into_iter()
-            .find(is_socket);
+        let (client, configured) = output::client_and_socket(configured, "crictl");
         Ok(Description {
             runtime: format!("{name} {version}"),
+            client,
             endpoint: configured.or_else(|| containerd_socket(info)),
         })
     }
@@ -438,7 +434,7 @@ mod tests {
                 login: Some(&login),
             })
             .unwrap();
-        assert_eq!(command.argv, ["crictl", "pull", "reg.example/app:v1"]);
+        assert_eq!(command.argv[3..], ["crictl", "pull", "reg.example/app:v1"]);
         assert_eq!(
             command.environment,
             [
@@ -647,7 +643,7 @@ mod tests {
             "",
         );
         let silent = output(1, "", "");
-        let configured = output(0, "unix:///run/crio/crio.sock\n", "");
+        let configured = output(0, "client crictl\nunix:///run/crio/crio.sock\n", "");
         for (info, configured, expected) in [
             (&info, &configured, Some("unix:///run/crio/crio.sock")),
             (
@@ -666,6 +662,7 @@ mod tests {
                 Crictl.read_description([info, &version, configured]),
                 Ok(Description {
                     runtime: "containerd 1.6.20".into(),
+                    client: "crictl".into(),
                     endpoint: expected.map(String::from),
                 })
             );

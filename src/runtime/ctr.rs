@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use super::containerd::if_seen;
 use super::{containerd, output};
 use crate::model::{
     CommandOutput, Failure, FailureKind, Image, LocalImage, RegistryLogin, RuntimeKind, Secret,
@@ -19,7 +20,8 @@ const KIND: RuntimeKind = RuntimeKind::Ctr;
 
 /// Prints what is held under the name `$1`: ctr's line of it, and each manifest that it may stand for. Images whose
 /// layers came but were not unpacked are not counted: ctr 1.6 leaves such a name behind when unpacking fails.
-const INSPECT: &str = r#"held=$($client images ls "name==$1") || exit
+const INSPECT: &str = if_seen!(
+    r#"held=$($client images ls "name==$1") || exit
 row=$(printf '%s\n' "$held" | sed 1d)
 status=$($client images check "name==$1" 2>/dev/null | sed '1d; s/ *$//')
 case $row/$status in
@@ -33,16 +35,64 @@ case $manifest in *'"manifests"'*) ;; *) exit 0 ;; esac
 blobs=$($client content ls -q) || exit
 for digest in $(printf '%s\n' "$manifest" | grep -o 'sha256:[0-9a-f]\{64\}' | head -n 64); do
     case $blobs in *"$digest"*) printf 'manifest %s\n%s\n' "$digest" "$($client content get "$digest")" ;; esac
-done"#;
+done"#
+);
 
-/// Pulls. ctr prints its progress from the start on, and nothing in it is needed.
+/// Pulls. ctr prints its progress from the start on, and nothing in it is needed. For a kubelet the image gets the name
+/// with its digest too, as the CRI gives it.
 ///
 /// A login becomes a header in a `hosts.toml` of our own (decision 20), which otherwise says what the node's says of
 /// the registry: only hosts with the registry's own name get the header. The folders are those of `hostPaths` in
 /// containerd's
 /// `remotes/docker/config`. Without a table `host`, containerd 1.6 does not take the file.
-const PULL: &str = r#"registry=$1
-shift
+///
+/// ctr before 2.0 does not show that header to a token service: there curl, which reads the login from its standard input,
+/// exchanges it for a token first.
+const PULL: &str = if_seen!(
+    r#"registry=$1
+repository=$2
+shift 2
+ask() { curl -sS -g -m 30 ${cacert:+--cacert "$cacert"} "$@" | tr -d '\r'; }
+challenged() {
+    printf '%s\n' "$challenge" |
+        sed -n "s/^[Ww][Ww][Ww]-[Aa]uthenticate: *[Bb]earer *.*$1=\"\([^\"]*\)\".*/\1/p" | head -n 1
+}
+exchange_login() {
+    read -r login <"$PREPULL_LOGIN/authorization"
+    case "$login $($client --version)" in
+        Basic\ *containerd\ 1.* | Basic\ *containerd\ v1.*) command -v curl >/dev/null || return 0 ;;
+        *) return 0 ;;
+    esac
+    cacert=
+    own=$(
+        for file in ${from:+"$from"/*.crt}; do [ ! -f "$file" ] || echo "$file"; done
+        [ -z "$from" ] || sed -n 's/^ *ca *= *\[\{0,1\} *"\([^"]*\)".*/\1/p' "$from/hosts.toml" 2>/dev/null
+    )
+    if [ -n "$own" ]; then
+        cacert=$PREPULL_LOGIN/ca.pem
+        for file in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem /etc/ssl/cert.pem; do
+            [ ! -f "$file" ] || { cat "$file"; break; }
+        done >"$cacert"
+        printf '%s\n' "$own" | (cd "$from" && while IFS= read -r file; do cat "$file"; echo; done) >>"$cacert"
+    fi
+    host=$registry
+    [ "$host" != docker.io ] || host=registry-1.docker.io
+    challenge=$(ask -o /dev/null -D - "https://$host/v2/" 2>/dev/null)
+    realm=$(challenged realm)
+    case $realm in https://*) ;; *) return 0 ;; esac
+    answer=$(printf 'header = "Authorization: %s"\n' "$login" |
+        ask -K - -G -w '\n%{http_code}' --data-urlencode "service=$(challenged service)" \
+            --data-urlencode "scope=repository:$repository:pull" "$realm" 2>"$PREPULL_LOGIN/said" | tr '\n' ' ')
+    token=$(printf '%s\n' "$answer" | sed -n 's/.*"\(access_\)\{0,1\}token" *: *"\([^"]*\)".*/\2/p')
+    case ${answer##* }/$token in
+        200/*[!A-Za-z0-9._~+/=-]* | 200/) said='sent no token' ;;
+        200/*) printf 'Bearer %s\n' "$token" >"$PREPULL_LOGIN/authorization"; return ;;
+        000/*) said="did not answer: $(cat "$PREPULL_LOGIN/said")" ;;
+        *) said="refused the login: http status ${answer##* }" ;;
+    esac
+    echo "ctr: the token service $realm $said" >&2
+    exit 1
+}
 hosts=
 [ ! -d "$certs" ] || hosts=$certs
 if [ -n "${PREPULL_LOGIN-}" ]; then
@@ -52,6 +102,7 @@ if [ -n "${PREPULL_LOGIN-}" ]; then
     for name in "$escaped" "$registry" _default; do
         [ -d "$certs/$name" ] && from=$certs/$name && break
     done
+    exchange_login
     mkdir -p "$hosts/$registry" || exit
     for entry in "$certs"/*; do
         case ${entry##*/} in "$escaped" | "$registry" | \*) ;; *) ln -s "$entry" "$hosts/" ;; esac
@@ -110,7 +161,13 @@ if [ -n "${PREPULL_LOGIN-}" ]; then
             if (!has_hosts) print "[host]"
         }' >"$hosts/$registry/hosts.toml" || exit
 fi
-exec $client images pull ${hosts:+--hosts-dir "$hosts"} "$@" >/dev/null"#;
+$client images pull ${hosts:+--hosts-dir "$hosts"} "$@" >/dev/null || exit
+[ "$CONTAINERD_NAMESPACE" = k8s.io ] || exit 0
+while [ $# -gt 1 ]; do shift; done
+digest=$($client images ls "name==$1" | grep -o 'sha256:[0-9a-f]\{64\}' | tail -n 1)
+case $1 in *@*) ;; *) $client images tag --force "$1" "$registry/$repository@$digest" >/dev/null 2>&1 ;; esac
+exit 0"#
+);
 
 impl Runtime for Ctr {
     fn kind(&self) -> RuntimeKind {
@@ -191,7 +248,8 @@ impl Runtime for Ctr {
     }
 
     fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
-        let mut argv = vec!["sh", "-c", PULL, "ctr", request.image.registry()];
+        let (registry, repository) = (request.image.registry(), request.image.repository());
+        let mut argv = vec!["sh", "-c", PULL, "ctr", registry, repository];
         if let Some(platform) = request.platform {
             argv.extend(["--platform", platform]);
         }
@@ -216,10 +274,11 @@ impl Runtime for Ctr {
             return Ok(());
         }
         let mut failure = containerd::failure(KIND, Stage::Pull, Some(image), output);
-        let said = &failure.detail;
+        // Not the failure's detail: what follows "authorization:" is blanked there.
+        let said = String::from_utf8_lossy(&output.stderr);
         if said.contains("insufficient_scope") || said.contains("anonymous token") {
             failure.detail.push_str(
-                "; ctr before containerd 2 does not show a login to a registry's token service: use crictl, nerdctl, or a registry token in --auth-file",
+                "; ctr before containerd 2 does not show a login to a registry's token service by itself: install curl on the node, or use crictl, nerdctl, or a registry token in --auth-file",
             );
         }
         Err(failure)
@@ -342,11 +401,12 @@ mod tests {
             command.environment,
             [("CONTAINERD_ADDRESS", "/run/own.sock")]
         );
-        let last = &command.argv[command.argv.len() - 4..];
+        let last = &command.argv[command.argv.len() - 5..];
         assert_eq!(
             last,
             [
                 image.registry(),
+                image.repository(),
                 "--platform",
                 "linux/arm64",
                 image.as_str()

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::kubelet::{UNSEEN, if_seen};
 use super::rules::{DAEMON_GONE, HELD_BY_ANOTHER, MALFORMED, Rule};
 use super::{ErrorLines, digests, docker_api, explain, output};
 use crate::model::FailureKind::{
@@ -24,6 +25,7 @@ pub struct Docker;
 
 /// What only docker's client and daemon say; the shared causes are in [`super::rules`].
 const RULES: &[Rule] = &[
+    UNSEEN,
     Rule(
         RuntimeAbsent,
         &[
@@ -111,13 +113,22 @@ pub(super) const INSPECT: &[&str] = &[
 /// How `docker image inspect` says that an image is not there; podman's stand-in says the last.
 const ABSENT: [&str; 3] = ["no such image", "no such object", "image not known"];
 
+/// Calls docker where the kubelet sees its images.
+const IF_SEEN: &[&str] = &["sh", "-c", if_seen!(r#"exec "$0" "$@""#)];
+
+/// Asks docker, or podman in its place, where its files are.
+const DATA_DIR: &str = r#""$0" "$@" 'docker {{.DockerRootDir}}' || { echo; "$0" "$@" 'storage {{.Store.GraphRoot}}'; }"#;
+
 /// Docker Hub's key in docker's `config.json`.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 
 impl Docker {
-    fn command<'a>(endpoint: Option<&'a str>, arguments: &[&'a str]) -> NodeCommand<'a> {
-        let mut argv = Vec::with_capacity(3 + arguments.len());
-        argv.push("docker");
+    fn command<'a>(
+        start: &[&'a str],
+        endpoint: Option<&'a str>,
+        arguments: &[&'a str],
+    ) -> NodeCommand<'a> {
+        let mut argv = [start, &["docker"]].concat();
         if let Some(endpoint) = endpoint {
             argv.extend(["-H", endpoint]);
         }
@@ -164,7 +175,7 @@ impl Runtime for Docker {
     }
 
     fn version<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
-        Self::command(endpoint, &["version", "--format", "{{json .}}"])
+        Self::command(&[], endpoint, &["version", "--format", "{{json .}}"])
     }
 
     fn check_alive(&self, output: &CommandOutput) -> Result<String, Failure> {
@@ -178,24 +189,26 @@ impl Runtime for Docker {
             "--format",
             "{{.Endpoints.docker.Host}}",
         ];
-        [self.version(endpoint), Self::command(endpoint, &socket)]
+        [
+            self.version(endpoint),
+            Self::command(&[], endpoint, &socket),
+        ]
     }
 
     fn read_description(
         &self,
         [_, version, socket]: [&CommandOutput; 3],
     ) -> Result<Description, Failure> {
-        let endpoint = output::lines(&socket.stdout)
-            .into_iter()
-            .find(|line| socket.success() && line.contains("://"));
+        let (client, endpoint) = output::client_and_socket(socket, "docker");
         Ok(Description {
             runtime: self.check_alive(version)?,
+            client,
             endpoint,
         })
     }
 
     fn inspect<'a>(&self, image: &'a Image, endpoint: Option<&'a str>) -> NodeCommand<'a> {
-        Self::command(endpoint, &[INSPECT, &[image.exact()]].concat())
+        Self::command(IF_SEEN, endpoint, &[INSPECT, &[image.exact()]].concat())
     }
 
     fn read_inspect(
@@ -208,7 +221,7 @@ impl Runtime for Docker {
     }
 
     fn data_dir<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
-        Self::command(endpoint, &["info", "--format", "docker {{.DockerRootDir}}"])
+        Self::command(&["sh", "-c", DATA_DIR], endpoint, &["info", "--format"])
     }
 
     fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
@@ -222,7 +235,7 @@ impl Runtime for Docker {
             // CLI 28 asks for a login when the registry refuses the one it has, and waits for ever on
             // /dev/null or a closed input; at an empty line on a pipe it gives up at once.
             stdin: b"\n",
-            ..Self::command(request.endpoint, &arguments)
+            ..Self::command(IF_SEEN, request.endpoint, &arguments)
         })
     }
 
@@ -230,7 +243,7 @@ impl Runtime for Docker {
         let asked = docker_api::request(request, server_of(request.image))?;
         Some(NodeCommand {
             secret: Some(SecretDelivery::Input(asked)),
-            ..Self::command(request.endpoint, &["system", "dial-stdio"])
+            ..Self::command(IF_SEEN, request.endpoint, &["system", "dial-stdio"])
         })
     }
 
@@ -553,7 +566,7 @@ mod tests {
             })
             .unwrap();
         assert_eq!(
-            command.argv,
+            command.argv[3..],
             [
                 "docker",
                 "-H",
@@ -570,7 +583,7 @@ mod tests {
         let digest = format!("sha256:{}", "a".repeat(64));
         let pinned = image(&format!("reg.example/app:v1@{digest}"));
         assert_eq!(
-            Docker.inspect(&pinned, None).argv,
+            Docker.inspect(&pinned, None).argv[3..],
             [
                 "docker",
                 "image",
@@ -800,6 +813,7 @@ mod tests {
                 Docker.read_description([&root, &version, socket]),
                 Ok(Description {
                     runtime: "docker 28.2.2".into(),
+                    client: "docker".into(),
                     endpoint: expected,
                 })
             );

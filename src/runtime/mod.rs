@@ -12,6 +12,7 @@ mod ctr;
 mod digests;
 mod docker;
 mod docker_api;
+mod kubelet;
 mod mask;
 mod nerdctl;
 mod output;

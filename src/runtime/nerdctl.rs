@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use super::containerd::if_seen;
 use super::{containerd, docker, output};
 use crate::model::{
     CommandOutput, Failure, FailureKind, Image, LocalImage, RuntimeKind, Stage, text,
@@ -17,8 +18,10 @@ pub struct Nerdctl;
 const KIND: RuntimeKind = RuntimeKind::Nerdctl;
 
 /// nerdctl 2 exits with 0 and prints nothing for an image that is not there.
-const INSPECT: &str = r#"held=$(nerdctl image inspect --mode native "$1") || exit
-case $held in *'"Target"'*) printf '%s\n' "$held" ;; *) echo "no such image: $1" >&2; exit 1 ;; esac"#;
+const INSPECT: &str = if_seen!(
+    r#"held=$(nerdctl image inspect --mode native "$1") || exit
+case $held in *'"Target"'*) printf '%s\n' "$held" ;; *) echo "no such image: $1" >&2; exit 1 ;; esac"#
+);
 
 impl Runtime for Nerdctl {
     fn kind(&self) -> RuntimeKind {
@@ -117,7 +120,7 @@ impl Runtime for Nerdctl {
 
     fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
         // Its progress begins before it has read the login, which is removed at the first word of a client.
-        let pull = r#"exec nerdctl pull "$@" >/dev/null"#;
+        let pull = if_seen!(r#"exec nerdctl pull "$@" >/dev/null"#);
         let mut argv = vec!["sh", "-c", pull, "nerdctl"];
         if let Some(platform) = request.platform {
             argv.extend(["--platform", platform]);

@@ -1,5 +1,6 @@
 //! Picks the telling lines out of what a command printed, and makes them fit to be shown.
 
+use crate::model::CommandOutput;
 use crate::model::redact::redact;
 use crate::model::text::truncate_bytes;
 
@@ -23,6 +24,20 @@ pub(super) fn lines(bytes: &[u8]) -> Vec<String> {
         .map(|line| without_shell(without_colours(line).trim_end()).to_string())
         .filter(|line| !line.is_empty() && !SUDO_WARNINGS.iter().any(|w| line.starts_with(w)))
         .collect()
+}
+
+/// Reads which client is called and its socket: lines `client WORDS` and `SCHEME://PATH`. `client` where none is named.
+pub(super) fn client_and_socket(output: &CommandOutput, client: &str) -> (String, Option<String>) {
+    let lines = lines(&output.stdout);
+    let fit = |text: &str| truncate_bytes(text.as_bytes(), 200);
+    let named = lines.iter().find_map(|line| line.strip_prefix("client "));
+    let socket = lines
+        .iter()
+        .find(|line| output.success() && line.contains('/'));
+    (
+        fit(named.unwrap_or(client)),
+        socket.map(|socket| fit(socket)),
+    )
 }
 
 /// Whether a line reports something that the client could live with (an unreadable config.json, for one): shown,

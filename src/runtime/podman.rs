@@ -1,6 +1,7 @@
 //! podman: no daemon, rootful or rootless, through its own client. It speaks as docker's does, and is read as that is.
 
 use super::docker::{self, INSPECT};
+use super::kubelet::if_seen;
 use crate::model::{
     CommandOutput, Failure, FailureKind, Image, LocalImage, RegistryLogin, RuntimeKind, Stage,
 };
@@ -10,21 +11,45 @@ use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDeliver
 #[derive(Debug, Clone, Copy)]
 pub struct Podman;
 
+/// Calls podman with the store of CRI-O, which may have another one in its configuration: where crictl is missing, podman
+/// is what puts images there.
+macro_rules! podman {
+    () => {
+        r#"root=
+driver=
+if [ -S /run/crio/crio.sock ] && [ "$(id -u)" = 0 ]; then
+    for file in /etc/crio/crio.conf /etc/crio/crio.conf.d/*; do
+        [ -f "$file" ] || continue
+        own=$(sed -n 's/^ *root *= *"\(.*\)".*/\1/p' "$file")
+        root=${own:-$root}
+        own=$(sed -n 's/^ *storage_driver *= *"\(.*\)".*/\1/p' "$file")
+        driver=${own:-$driver}
+    done
+fi
+exec "$0" ${root:+--root "$root"} ${driver:+--storage-driver "$driver"} "$@""#
+    };
+}
+
+const PLAIN: &str = podman!();
+
+/// Calls podman where the kubelet sees its images.
+const SEEN: &str = if_seen!(podman!());
+
 /// Hands podman its login as a file of its own, before which none of the node's counts (containers-auth.json(5)): a
-/// login that
-/// `podman login` left there might be another one.
-const WITH_LOGIN: &str = r#"REGISTRY_AUTH_FILE=$PREPULL_LOGIN/auth.json
-export REGISTRY_AUTH_FILE
-exec "$0" "$@""#;
+/// login that `podman login` left there might be another one.
+const WITH_LOGIN: &str = if_seen!(concat!(
+    "export REGISTRY_AUTH_FILE=\"$PREPULL_LOGIN/auth.json\"\n",
+    podman!()
+));
 
 impl Podman {
     /// An endpoint is that of podman's own service, which is asked as from another machine.
     fn command<'a>(
-        start: &[&'a str],
+        script: &'a str,
         endpoint: Option<&'a str>,
         arguments: &[&'a str],
     ) -> NodeCommand<'a> {
-        let mut argv = [start, &["podman"]].concat();
+        let mut argv = vec!["sh", "-c", script, "podman"];
         if let Some(endpoint) = endpoint {
             argv.extend(["--url", endpoint]);
         }
@@ -44,7 +69,7 @@ impl Runtime for Podman {
     }
 
     fn version<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
-        Self::command(&[], endpoint, &["version", "--format", "{{json .}}"])
+        Self::command(PLAIN, endpoint, &["version", "--format", "{{json .}}"])
     }
 
     fn check_alive(&self, output: &CommandOutput) -> Result<String, Failure> {
@@ -61,12 +86,13 @@ impl Runtime for Podman {
     ) -> Result<Description, Failure> {
         Ok(Description {
             runtime: self.check_alive(version)?,
+            client: self.kind().to_string(),
             endpoint: None,
         })
     }
 
     fn inspect<'a>(&self, image: &'a Image, endpoint: Option<&'a str>) -> NodeCommand<'a> {
-        Self::command(&[], endpoint, &[INSPECT, &[image.exact()]].concat())
+        Self::command(SEEN, endpoint, &[INSPECT, &[image.exact()]].concat())
     }
 
     fn read_inspect(
@@ -84,7 +110,7 @@ impl Runtime for Podman {
 
     fn data_dir<'a>(&self, endpoint: Option<&'a str>) -> NodeCommand<'a> {
         let format = "storage {{.Store.GraphRoot}}";
-        Self::command(&[], endpoint, &["info", "--format", format])
+        Self::command(PLAIN, endpoint, &["info", "--format", format])
     }
 
     fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
@@ -94,7 +120,7 @@ impl Runtime for Podman {
         }
         arguments.push(request.image.exact());
         let Some(login) = request.login else {
-            return Ok(Self::command(&[], request.endpoint, &arguments));
+            return Ok(Self::command(SEEN, request.endpoint, &arguments));
         };
         if let RegistryLogin::RegistryToken(_) = login {
             return Err(Failure::new(
@@ -109,7 +135,7 @@ impl Runtime for Podman {
                 file: "auth.json",
                 content: docker::config_json(request.image, login)?,
             }),
-            ..Self::command(&["sh", "-c", WITH_LOGIN], request.endpoint, &arguments)
+            ..Self::command(WITH_LOGIN, request.endpoint, &arguments)
         })
     }
 
@@ -181,13 +207,10 @@ mod tests {
     }
 
     #[test]
-    fn without_a_login_podman_is_called_as_it_is() {
-        let image = image();
-        let command = pull(&image, None).unwrap();
-        assert_eq!(command.argv[0], "podman");
+    fn an_endpoint_is_a_service_of_podmans() {
         let asked = Podman.version(Some("unix:///run/podman/podman.sock"));
         assert_eq!(
-            asked.argv,
+            asked.argv[3..],
             [
                 "podman",
                 "--url",

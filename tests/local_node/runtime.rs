@@ -70,6 +70,7 @@ impl Runtime for FakeRuntime {
         self.check_alive(version)?;
         let version = String::from_utf8_lossy(&version.stdout);
         Ok(Description {
+            client: String::new(),
             runtime: format!("{} {}", self.kind, version.trim()),
             endpoint: None,
         })

@@ -199,6 +199,17 @@ pub fn left_on(lab: &Lab, node: &Node) -> String {
     succeed(&mut lab.on(&node.name, &["sh", "-c", &script]))
 }
 
+/// Starts a program of this name that does nothing; returns its number on the node.
+pub fn pretend(lab: &Lab, node: &str, name: &str) -> String {
+    let script = r#"mkdir -p /run/lab/bin
+        ln -sf "$(command -v sleep)" "/run/lab/bin/$0"
+        setsid "/run/lab/bin/$0" 900 </dev/null >/dev/null 2>&1 &
+        until [ "$(cat /proc/$!/comm)" = "$0" ]; do sleep 0.05; done
+        echo $!"#;
+    let started = succeed(&mut lab.on(node, &["timeout", "20", "sh", "-c", script, name]));
+    started.trim().to_string()
+}
+
 /// The kinds of all final failures, once each.
 pub fn kinds(document: &Value) -> HashSet<String> {
     let nodes = document["nodes"].as_array().unwrap();
