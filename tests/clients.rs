@@ -106,7 +106,9 @@ fn only_what_the_kubelet_sees_is_pulled() {
         endpoint,
     ];
     let other = prepull(&lab, &other).expect(0).json();
-    let said = other["nodes"][0]["probe"]["runtime"].as_str().unwrap();
+    let probe = &other["nodes"][0]["probe"];
+    assert_eq!(probe["socket"], "/run/containerd/containerd.sock");
+    let said = probe["runtime"].as_str().unwrap();
     assert!(
         said.ends_with(", namespace build, which the kubelet does not see"),
         "{said}"

@@ -355,6 +355,7 @@ fn node_json(node: &Node) -> Value {
 /// The socket's path, where an endpoint names one.
 fn socket(endpoint: &str) -> Option<&str> {
     let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    let (path, _namespace) = path.split_once('?').unwrap_or((path, ""));
     path.starts_with('/').then_some(path)
 }
 

@@ -386,6 +386,7 @@ fn a_probe_says_no_room_and_shows_versions_in_full_where_there_is_room() {
                 uncertainty: 2,
             },
             runtime: "containerd 1.7.24~ds1-6+deb12u1".into(),
+            client: "docker".into(),
             endpoint: Some("unix:///run/containerd/containerd.sock".into()),
             root: "/var/lib/containerd".into(),
             free: Some(1_000_000),
