@@ -1,17 +1,21 @@
 //! The upload limit: bytes per second over all connections, shared fairly between nodes.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 /// Time that was not used counts for this long, so that timers that fire late do not cost rate.
 const CREDIT: Duration = Duration::from_millis(50);
+/// Bytes that a node may send before it is another node's turn.
+const PART: usize = 64 << 10;
 
-/// Hands out times to send at. Each node waits for one time only (`turn`), so nodes that want to send take turns, chunk
-/// by chunk, however many connections each of them has.
+/// Hands out times to send at. Each node waits for one time only (`turn`), and both locks are fair, so nodes that want to
+/// send take turns, part by part, however many connections each of them has.
 pub(crate) struct UploadLimit {
     rate: Option<u64>,
+    /// When the next part may be sent. Whoever waits for that time holds the lock and moves the time on only once it has
+    /// come, so that a wait that is dropped costs nothing.
     next: Mutex<Option<Instant>>,
 }
 
@@ -25,29 +29,32 @@ impl UploadLimit {
     }
 
     /// Returns when these bytes may be sent.
-    pub(crate) async fn wait(&self, turn: &tokio::sync::Mutex<()>, bytes: usize) {
+    pub(crate) async fn wait(&self, turn: &Mutex<()>, bytes: usize) {
         let Some(rate) = self.rate else { return };
         let _turn = turn.lock().await;
-        let now = Instant::now();
-        let start = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = bytes;
+        while left > 0 {
+            let part = left.min(PART);
+            let mut next = self.next.lock().await;
+            let now = Instant::now();
             let earliest = now.checked_sub(CREDIT).unwrap_or(now);
             let start = next.map_or(now, |next| next.max(earliest));
-            let takes = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
+            sleep_until(start).await;
+            let takes = Duration::from_secs_f64(part as f64 / rate.max(1) as f64);
             *next = Some(start + takes);
-            start
-        };
-        sleep_until(start).await;
+            left -= part;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt as _;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    const CHUNK: usize = 64 << 10;
+    const CHUNK: usize = PART;
 
     /// Bytes that each node sent in ten seconds, with so many connections each.
     async fn sent(rate: u64, connections: &[usize]) -> Vec<u64> {
@@ -55,7 +62,7 @@ mod tests {
         let mut nodes = Vec::new();
         let mut tasks = Vec::new();
         for count in connections {
-            let node = Arc::new((tokio::sync::Mutex::new(()), AtomicU64::new(0)));
+            let node = Arc::new((Mutex::new(()), AtomicU64::new(0)));
             nodes.push(Arc::clone(&node));
             for _ in 0..*count {
                 let (limit, node) = (Arc::clone(&limit), Arc::clone(&node));
@@ -91,7 +98,7 @@ mod tests {
         let alone = sent(rate, &[1]).await;
         assert!(alone[0].abs_diff(rate * 10) < rate / 5, "{alone:?}");
         let limit = UploadLimit::new(Some(1 << 20));
-        let turn = tokio::sync::Mutex::new(());
+        let turn = Mutex::new(());
         limit.wait(&turn, 1).await;
         tokio::time::advance(Duration::from_secs(60)).await;
         let began = Instant::now();
@@ -102,9 +109,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn requests_that_are_dropped_while_they_wait_cost_no_time() {
+        let limit = UploadLimit::new(Some(CHUNK as u64));
+        let [hanging_up, other] = [(); 2].map(|()| Mutex::new(()));
+        limit.wait(&hanging_up, CHUNK).await;
+        for _ in 0..100 {
+            let waited = limit.wait(&hanging_up, CHUNK).now_or_never();
+            assert!(waited.is_none(), "the first part takes a second");
+        }
+        let began = Instant::now();
+        limit.wait(&other, CHUNK).await;
+        assert!(
+            began.elapsed() < Duration::from_millis(1100),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_manifest_takes_its_turns_as_a_layer_does() {
+        let limit = Arc::new(UploadLimit::new(Some(CHUNK as u64)));
+        let large = Arc::clone(&limit);
+        let sending = tokio::spawn(async move { large.wait(&Mutex::new(()), 64 * CHUNK).await });
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let (turn, began) = (Mutex::new(()), Instant::now());
+        limit.wait(&turn, CHUNK).await;
+        assert!(
+            began.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            began.elapsed()
+        );
+        sending.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn without_a_rate_nothing_waits() {
         let limit = UploadLimit::new(None);
-        let turn = tokio::sync::Mutex::new(());
+        let turn = Mutex::new(());
         let _held = turn.lock().await;
         limit.wait(&turn, usize::MAX).await;
     }
