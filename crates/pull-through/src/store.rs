@@ -4,15 +4,17 @@
 //! been compared with its digest in this process, so that a crash, a full disk or a torn write costs a fetch and no more.
 //! Processes share the directory through locks on the files: exclusive while a file grows, shared while a process needs it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{
-    DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use nix::fcntl::OFlag;
+use nix::unistd::geteuid;
 
 use crate::manifest::MOST_BYTES;
 use crate::{Digest, Error};
@@ -25,7 +27,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the cache in this directory, which is made where it is missing (mode 0700). Whenever something is added,
+    /// Opens the cache in this directory, which is made where it is missing (mode 0700). It must belong to this user and
+    /// not be a link: what is written here would end up in files of another's choice. Whenever something is added,
     /// what was used longest ago goes until the rest has at most `most` bytes. What a running process needs stays,
     /// even beyond that size.
     pub fn open(directory: &Path, most: u64) -> Result<Self, Error> {
@@ -39,11 +42,7 @@ impl Store {
                 .recursive(true)
                 .create(part)
                 .map_err(Error::cache("create", part))?;
-            let found = fs::metadata(part).map_err(Error::cache("read", part))?;
-            if found.permissions().mode() & 0o077 != 0 {
-                fs::set_permissions(part, Permissions::from_mode(0o700))
-                    .map_err(Error::cache("make private", part))?;
-            }
+            take_over(part).map_err(Error::cache("use as a cache", part))?;
         }
         Ok(store)
     }
@@ -57,7 +56,7 @@ impl Store {
         let path = self.path(digest);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600);
-        let file = options.open(&path).map_err(Error::cache("open", &path))?;
+        let file = open_own(&mut options, &path).map_err(Error::cache("open", &path))?;
         // Only the order in which files go depends on it.
         let _ = file.set_modified(SystemTime::now());
         Ok(file)
@@ -65,7 +64,7 @@ impl Store {
 
     /// A manifest, if it is here and whole.
     pub(crate) fn manifest(&self, digest: &Digest) -> Option<Bytes> {
-        let file = File::open(self.path(digest)).ok()?;
+        let file = open_own(OpenOptions::new().read(true), &self.path(digest)).ok()?;
         let mut bytes = Vec::new();
         let most = MOST_BYTES as u64;
         (&file).take(most).read_to_end(&mut bytes).ok()?;
@@ -96,7 +95,8 @@ impl Store {
         let entries = entries.map_err(Error::cache("list", &self.directory))?;
         let mut files = Vec::new();
         for entry in entries.flatten() {
-            if let Ok(found) = entry.metadata() {
+            // Links are not followed.
+            if let Ok(found) = entry.metadata().and_then(own_file) {
                 let used = found.modified().unwrap_or(SystemTime::UNIX_EPOCH);
                 files.push((used, found.len(), entry.path()));
             }
@@ -115,8 +115,52 @@ impl Store {
     }
 }
 
+/// Makes a directory of this user private. Nothing is done to another's, nor to what a link leads to.
+fn take_over(path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.is_symlink() {
+        let problem = "it is a symbolic link; give the directory that it leads to";
+        return Err(io::Error::other(problem));
+    }
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY;
+    let mut options = OpenOptions::new();
+    let directory = options.read(true).custom_flags(flags.bits()).open(path)?;
+    let found = directory.metadata()?;
+    let (owner, user) = (found.uid(), geteuid().as_raw());
+    if owner != user {
+        let problem = format!("it belongs to user {owner}, and this is user {user}");
+        return Err(io::Error::other(problem));
+    }
+    match found.permissions().mode() & 0o077 {
+        0 => Ok(()),
+        _ => directory.set_permissions(Permissions::from_mode(0o700)),
+    }
+}
+
+/// Opens a file of the cache. Another user may have put something else there while the directory was still open to all.
+fn open_own(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let opened = options.custom_flags(flags.bits()).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        Some(number) if number == nix::errno::Errno::ELOOP as i32 => {
+            io::Error::other("it is a symbolic link; remove it")
+        }
+        _ => error,
+    })?;
+    own_file(file.metadata()?)?;
+    Ok(file)
+}
+
+fn own_file(found: Metadata) -> io::Result<Metadata> {
+    match found.is_file() && found.uid() == geteuid().as_raw() {
+        true => Ok(found),
+        false => Err(io::Error::other(
+            "it is not a regular file of this user; remove it",
+        )),
+    }
+}
+
 fn remove_unused(path: &Path) -> io::Result<bool> {
-    let file = File::open(path)?;
+    let file = open_own(OpenOptions::new().read(true), path)?;
     match file.try_lock() {
         Ok(()) => fs::remove_file(path).map(|()| true),
         Err(TryLockError::WouldBlock) => Ok(false),
@@ -127,6 +171,7 @@ fn remove_unused(path: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
     use std::time::Duration;
 
     fn names(store: &Store) -> Vec<String> {
@@ -162,6 +207,80 @@ mod tests {
         fs::write(&file, "").unwrap();
         let error = Store::open(&file, 100).unwrap_err().to_string();
         assert!(error.contains(file.to_str().unwrap()), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_is_a_link_or_of_another_user_is_refused_and_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (elsewhere, link) = (folder.path().join("elsewhere"), folder.path().join("link"));
+        fs::create_dir(&elsewhere).unwrap();
+        fs::set_permissions(&elsewhere, Permissions::from_mode(0o755)).unwrap();
+        symlink(&elsewhere, &link).unwrap();
+        let cache = folder.path().join("cache");
+        fs::create_dir(&cache).unwrap();
+        symlink(&elsewhere, cache.join("sha256")).unwrap();
+        for (given, named) in [(&link, &link), (&cache, &cache.join("sha256"))] {
+            let error = Store::open(given, 100).unwrap_err().to_string();
+            let names = error.contains(&format!("{}: it is a symbolic link", named.display()));
+            assert!(names, "{error}");
+        }
+        let mode = fs::metadata(&elsewhere).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o755);
+        assert!(fs::read_dir(&elsewhere).unwrap().next().is_none());
+        // Of another user. Root makes one; for others the root directory is one.
+        let (others, owner) = match geteuid().is_root() {
+            true => {
+                let others = folder.path().join("others");
+                fs::create_dir(&others).unwrap();
+                std::os::unix::fs::chown(&others, Some(12345), None).unwrap();
+                (others, 12345)
+            }
+            false => ("/".into(), 0),
+        };
+        let error = Store::open(&others, 100).unwrap_err().to_string();
+        assert!(error.contains(others.to_str().unwrap()), "{error}");
+        let names = error.contains(&format!("it belongs to user {owner}, "));
+        assert!(names, "{error}");
+    }
+
+    #[test]
+    fn what_is_not_a_file_of_this_user_is_neither_read_nor_written_nor_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("cache"), 0).unwrap();
+        let (target, digest) = (folder.path().join("target"), Digest::of(b"whole"));
+        fs::write(&target, "whole").unwrap();
+        let path = store.path(&digest);
+        let refused = |why: &str| {
+            assert_eq!(store.manifest(&digest), None);
+            for result in [
+                store.file(&digest).map(|_| ()),
+                store.keep_manifest(&digest, b"changed"),
+            ] {
+                let error = result.unwrap_err().to_string();
+                let is_told = error.contains(path.to_str().unwrap()) && error.contains(why);
+                assert!(is_told, "{error}");
+            }
+            store.make_room(100).unwrap();
+            assert!(fs::symlink_metadata(&path).is_ok(), "it was removed");
+        };
+        symlink(&target, &path).unwrap();
+        refused("it is a symbolic link");
+        assert_eq!(fs::read(&target).unwrap(), b"whole");
+        // A new file would have been made.
+        fs::remove_file(&path).unwrap();
+        symlink(folder.path().join("new"), &path).unwrap();
+        refused("it is a symbolic link");
+        assert!(!folder.path().join("new").exists());
+        // Nobody ever writes to it, or reads from it.
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        refused("it is not a regular file of this user");
+        fs::remove_file(&path).unwrap();
+        if geteuid().is_root() {
+            fs::write(&path, "whole").unwrap();
+            std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+            refused("it is not a regular file of this user");
+        }
     }
 
     #[test]
