@@ -40,7 +40,8 @@ pub(crate) struct Blob {
 }
 
 struct Progress {
-    /// Bytes that may be passed on. The last byte is among them only when the digest fits.
+    /// Bytes that may be passed on: all but the last while they arrive, and that too once the digest fits. Of a blob that
+    /// is read in place it is none before.
     ready: u64,
     failed: Option<Error>,
 }
@@ -329,6 +330,10 @@ impl Filling {
     /// So many bytes more are in the file and in the hash.
     fn advance(&mut self, length: u64) {
         self.hashed += length;
+        if self.local.is_some() {
+            // The file may be any file: nobody has checked yet that a registry would have given it out.
+            return;
+        }
         let ready = self.hashed.min(self.size.saturating_sub(1));
         self.progress.send_modify(|progress| progress.ready = ready);
     }

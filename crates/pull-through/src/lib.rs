@@ -14,7 +14,7 @@ mod store;
 mod through;
 
 pub use access::{Access, Usage};
-pub use archive::Archive;
+pub use archive::{Archive, Form};
 pub use digest::{Digest, InvalidDigest, Reference};
 pub use error::{ConnectionError, Error};
 pub use manifest::{Blob, Platform};

@@ -1,17 +1,18 @@
 //! Files by name, in a directory or in a tar that is read where it lies.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use nix::fcntl::OFlag;
 use tar::EntryType;
 
-use crate::LocalBlob;
 use crate::manifest::MOST_BYTES;
+use crate::{Digest, LocalBlob};
 
 /// Links in a row; archives have one.
 const MOST_LINKS: usize = 8;
@@ -40,9 +41,19 @@ pub(super) enum Place {
 
 impl Files {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        if file.metadata()?.is_dir() {
+        let file = opened(path, OFlag::empty())?;
+        let found = file.metadata()?;
+        if found.is_dir() {
+            for part in ["blobs", "blobs/sha256"] {
+                let is_link = fs::symlink_metadata(path.join(part)).is_ok_and(|it| it.is_symlink());
+                if is_link {
+                    return Err(io::Error::other(format!("{part} in it is a symbolic link")));
+                }
+            }
             return Ok(Self::Directory(path.to_path_buf()));
+        }
+        if !found.is_file() {
+            return Err(io::Error::other("it is neither a file nor a directory"));
         }
         let mut start = [0; 6];
         let read = file.read_at(&mut start, 0)?;
@@ -58,18 +69,14 @@ impl Files {
         Ok(Self::Tar { file, places })
     }
 
-    /// Where a file lies. In a directory only names of the OCI layout are asked for, which cannot lead out of it.
+    pub(super) fn is_directory(&self) -> bool {
+        matches!(self, Self::Directory(_))
+    }
+
+    /// Where a file lies.
     pub(super) fn find(&self, name: &str) -> Option<LocalBlob> {
         match self {
-            Self::Directory(directory) => {
-                let file = File::open(directory.join(name)).ok()?;
-                let found = file.metadata().ok().filter(|found| found.is_file())?;
-                Some(LocalBlob {
-                    file: Arc::new(file),
-                    offset: 0,
-                    size: found.len(),
-                })
-            }
+            Self::Directory(directory) => in_layout(directory, name).ok(),
             Self::Tar { file, places } => {
                 let mut place = places.get(plain(name).as_str())?;
                 for _ in 0..MOST_LINKS {
@@ -91,8 +98,50 @@ impl Files {
 
     /// A small file as a whole.
     pub(super) fn read(&self, name: &str) -> io::Result<Option<Bytes>> {
-        self.find(name).map(|found| whole(&found)).transpose()
+        let found = match self {
+            Self::Directory(directory) => match in_layout(directory, name) {
+                Ok(found) => Some(found),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            },
+            Self::Tar { .. } => self.find(name),
+        };
+        found.map(|found| whole(&found)).transpose()
     }
+}
+
+/// A file of an OCI layout. Whoever made the directory chose its content, so that other names, links, devices and pipes
+/// are not opened: they could give out any file of this machine.
+fn in_layout(directory: &Path, name: &str) -> io::Result<LocalBlob> {
+    let is_blob = |hex: &str| format!("sha256:{hex}").parse::<Digest>().is_ok();
+    let is_of_layout = match name.strip_prefix("blobs/sha256/") {
+        Some(hex) => is_blob(hex),
+        None => name == "index.json",
+    };
+    if !is_of_layout {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let path = directory.join(name);
+    if fs::symlink_metadata(&path)?.is_symlink() {
+        return Err(io::Error::other("it is a symbolic link"));
+    }
+    let file = opened(&path, OFlag::O_NOFOLLOW)?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    Ok(LocalBlob {
+        file: Arc::new(file),
+        offset: 0,
+        size: found.len(),
+    })
+}
+
+/// Opens a file to read it, without waiting for the other end of a pipe.
+fn opened(path: &Path, flags: OFlag) -> io::Result<File> {
+    let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(flags.bits()).open(path)
 }
 
 /// The bytes of a manifest or configuration.

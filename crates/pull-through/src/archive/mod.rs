@@ -30,10 +30,31 @@ struct Entry {
     names: Vec<String>,
 }
 
+/// What an archive is taken for. Whoever wrote it chose its names and links, so one form is never read as another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A directory with an OCI layout (`oci:DIR`).
+    OciDirectory,
+    /// A tar of an OCI layout (`oci-archive:FILE`).
+    OciArchive,
+    /// A tar as `docker save` writes it (`docker-archive:FILE`).
+    DockerArchive,
+}
+
 impl Archive {
-    /// Opens a directory with an OCI layout, a tar of one, or an archive of `docker save`, whichever it is. This reads
-    /// the whole table of a tar, and compressed layers: call it where blocking is fine.
+    /// Opens an archive of this form. This reads the whole table of a tar, and compressed layers: call it where blocking
+    /// is fine.
+    pub fn open_as(path: &Path, form: Form) -> Result<Self, SourceError> {
+        Self::read_from(path, Some(form))
+    }
+
+    /// Opens a directory with an OCI layout, a tar of one, or a tar of `docker save`, whichever it is. This reads the
+    /// whole table of a tar, and compressed layers: call it where blocking is fine.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
+        Self::read_from(path, None)
+    }
+
+    fn read_from(path: &Path, form: Option<Form>) -> Result<Self, SourceError> {
         let path_shown = path.display().to_string();
         let trouble = |problem: String| {
             SourceError::permanent(format!("cannot read images from {path_shown}: {problem}"))
@@ -44,16 +65,38 @@ impl Archive {
                 .read(name)
                 .map_err(|error| trouble(format!("{name}: {error}")))
         };
+        match (form, files.is_directory()) {
+            (Some(Form::OciDirectory), false) => {
+                return Err(trouble(
+                    "it is a file, not a directory with an OCI layout".into(),
+                ));
+            }
+            (Some(Form::OciArchive | Form::DockerArchive), true) => {
+                return Err(trouble("it is a directory, not a tar".into()));
+            }
+            _ => {}
+        }
+        let (index, list) = (read("index.json")?, read("manifest.json")?);
         let mut made = Made::default();
-        // Docker 25 and later write both; the OCI layout has the manifests as well.
-        let entries = if let Some(index) = read("index.json")? {
-            oci::read(&index).map_err(&trouble)?
-        } else if let Some(list) = read("manifest.json")? {
-            made = docker::read(&list, &files).map_err(&trouble)?;
-            std::mem::take(&mut made.entries)
-        } else {
-            let problem = "it has neither index.json (OCI layout) nor manifest.json (docker save)";
-            return Err(trouble(problem.into()));
+        let entries = match (form, index, list) {
+            (Some(Form::DockerArchive), _, None) => {
+                let problem = "it has no manifest.json, which docker save writes";
+                return Err(trouble(problem.into()));
+            }
+            // Docker 25 and later write both; the OCI layout has the manifests as well.
+            (_, Some(index), _) => oci::read(&index).map_err(&trouble)?,
+            (None | Some(Form::DockerArchive), None, Some(list)) => {
+                made = docker::read(&list, &files).map_err(&trouble)?;
+                std::mem::take(&mut made.entries)
+            }
+            (Some(_), None, _) => {
+                let problem = "it has no index.json, which an OCI layout has";
+                return Err(trouble(problem.into()));
+            }
+            (None, None, None) => {
+                let problem = "it has neither index.json (OCI layout) nor manifest.json, which only a tar of docker save has";
+                return Err(trouble(problem.into()));
+            }
         };
         Ok(Self {
             path: path.display().to_string(),
@@ -102,9 +145,16 @@ impl Archive {
             return Ok(made.clone());
         }
         let found = self.local(digest).ok_or_else(|| self.missing(digest))?;
-        whole(&found).map_err(|error| {
-            SourceError::permanent(format!("cannot read {digest} in {}: {error}", self.path))
-        })
+        let path = &self.path;
+        let bytes = whole(&found).map_err(|error| {
+            SourceError::permanent(format!("cannot read {digest} in {path}: {error}"))
+        })?;
+        let got = Digest::of(&bytes);
+        if got != *digest {
+            let message = format!("{path} is damaged: what it has as {digest} is {got}");
+            return Err(SourceError::permanent(message));
+        }
+        Ok(bytes)
     }
 
     fn missing(&self, digest: &Digest) -> SourceError {

@@ -1,8 +1,11 @@
 //! Archives as their programs write them, and damaged ones.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use tar::{Builder, EntryType, Header};
 
 use super::*;
@@ -249,4 +252,128 @@ fn what_is_not_an_archive_is_refused_with_what_to_do() {
     link(&mut tar, "a", "index.json", EntryType::Link);
     written(folder.path(), tar);
     refused("neither index.json");
+}
+
+/// Files in a directory.
+fn laid_out(folder: &Path, files: &[(String, Vec<u8>)]) {
+    for (name, bytes) in files {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_directory_is_never_read_as_an_archive_of_docker() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    fs::write(&secret, "secret").unwrap();
+    let config = format!(
+        r#"{{"rootfs":{{"diff_ids":["{}"]}}}}"#,
+        Digest::of(b"secret")
+    );
+    let directory = folder.path().join("image");
+    for named in [secret.to_str().unwrap(), "../secret", "link"] {
+        let list = format!(r#"[{{"Config":"c","Layers":["{named}"]}}]"#);
+        laid_out(
+            &directory,
+            &[
+                ("c".into(), config.clone().into_bytes()),
+                ("manifest.json".into(), list.into_bytes()),
+            ],
+        );
+        let _ = symlink(&secret, directory.join("link"));
+        for opened in [
+            Archive::open(&directory),
+            Archive::open_as(&directory, Form::OciDirectory),
+            Archive::open_as(&directory, Form::DockerArchive),
+        ] {
+            let error = opened.unwrap_err().to_string();
+            assert!(error.contains("image: it "), "{named}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_regular_files_of_an_oci_directory_are_opened_and_no_links() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("layout");
+    laid_out(&directory, &layout(""));
+    let (link, pipe) = (Digest::of(b"link"), Digest::of(b"pipe"));
+    let blobs = directory.join("blobs/sha256");
+    fs::write(folder.path().join("secret"), "link").unwrap();
+    symlink(folder.path().join("secret"), blobs.join(link.hex())).unwrap();
+    // Nobody ever writes to it.
+    mkfifo(&blobs.join(pipe.hex()), Mode::S_IRWXU).unwrap();
+    let archive = Archive::open(&directory).unwrap();
+    assert_eq!(blob(&archive, &Digest::of(b"a layer")), "a layer");
+    assert!(archive.local(&link).is_none());
+    assert!(archive.local(&pipe).is_none());
+    for digest in [link, pipe] {
+        let read = archive.manifest(&Reference::Digest(digest)).await;
+        assert!(read.is_err(), "{digest}");
+    }
+    // A manifest that is not what its name says.
+    let (wrong, name) = (Digest::of(b"wrong"), Reference::Tag("any".into()));
+    fs::write(blobs.join(wrong.hex()), "secret").unwrap();
+    let index = format!(r#"{{"manifests":[{{"digest":"{wrong}"}}]}}"#);
+    fs::write(directory.join("index.json"), index).unwrap();
+    let archive = Archive::open(&directory).unwrap();
+    let error = archive.manifest(&name).await.unwrap_err().to_string();
+    assert!(error.contains("layout is damaged"), "{error}");
+    let refused = |why: &str| {
+        let error = Archive::open(&directory).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    };
+    fs::rename(directory.join("index.json"), directory.join("index")).unwrap();
+    symlink("index", directory.join("index.json")).unwrap();
+    refused("index.json: it is a symbolic link");
+    fs::remove_file(directory.join("index.json")).unwrap();
+    mkfifo(&directory.join("index.json"), Mode::S_IRWXU).unwrap();
+    refused("index.json: it is not a regular file");
+    fs::rename(directory.join("blobs"), folder.path().join("blobs")).unwrap();
+    symlink("../blobs", directory.join("blobs")).unwrap();
+    refused("blobs in it is a symbolic link");
+    let pipe = folder.path().join("pipe");
+    mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    let error = Archive::open(&pipe).unwrap_err().to_string();
+    assert!(error.contains("neither a file nor a directory"), "{error}");
+}
+
+#[test]
+fn an_archive_is_read_as_the_form_that_is_meant_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = layout("");
+    let directory = folder.path().join("layout");
+    laid_out(&directory, &files);
+    let tar_of = |name: &str, files: &[(String, Vec<u8>)]| {
+        let mut tar = Builder::new(Vec::new());
+        for (name, bytes) in files {
+            add(&mut tar, name, bytes);
+        }
+        let path = folder.path().join(name);
+        fs::write(&path, tar.into_inner().unwrap()).unwrap();
+        path
+    };
+    let docker = |list: &str| ("manifest.json".to_string(), list.as_bytes().to_vec());
+    let oci = tar_of("oci.tar", &files);
+    let old = tar_of("old.tar", &[docker("[]")]);
+    let both = tar_of("both.tar", &[files, vec![docker("[]")]].concat());
+    let forms = [Form::OciDirectory, Form::OciArchive, Form::DockerArchive];
+    for (path, wanted) in [
+        (&directory, [true, false, false]),
+        (&oci, [false, true, false]),
+        (&old, [false, false, true]),
+        // Docker 25 and later.
+        (&both, [false, true, true]),
+    ] {
+        let opened = forms.map(|form| Archive::open_as(path, form).is_ok());
+        assert_eq!(opened, wanted, "{}", path.display());
+        assert!(Archive::open(path).is_ok());
+    }
+    let error = Archive::open_as(&old, Form::OciArchive).unwrap_err();
+    assert!(
+        error.message.contains("old.tar: it has no index.json"),
+        "{error}"
+    );
 }
