@@ -1,14 +1,15 @@
 //! Who may read, and how much each reader got.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::HeaderValue;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
 
 use crate::Error;
 
@@ -19,7 +20,10 @@ pub struct Access {
     expected: [u8; 32],
     /// One request to the upload limit at a time, so that a node with many connections gets no more than another.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Connections that have shown the login.
     pub(crate) connections: AtomicUsize,
+    /// Those that have not, oldest first. One that is pushed out is notified.
+    pub(crate) strangers: Mutex<VecDeque<Arc<Notify>>>,
     requests: AtomicU64,
     refused: AtomicU64,
     sent: AtomicU64,
@@ -45,6 +49,7 @@ impl Access {
             expected: Sha256::digest(login).into(),
             turn: tokio::sync::Mutex::default(),
             connections: AtomicUsize::new(0),
+            strangers: Mutex::default(),
             requests: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             sent: AtomicU64::new(0),

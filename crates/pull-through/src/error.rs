@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::{Digest, SourceError};
 
@@ -70,6 +71,12 @@ pub enum ConnectionError {
     /// The node has as many connections as it may have.
     #[error("the node opened more than {0} connections at a time")]
     TooMany(usize),
+    /// The client did not show the node's login in time.
+    #[error("the client did not log in within {} s", .0.as_secs())]
+    NoLogin(Duration),
+    /// Newer connections took the place of this one.
+    #[error("more than {0} connections at a time had not logged in, and this was the oldest")]
+    PushedOut(usize),
     /// What the client sent was not HTTP, or it went away.
     #[error("{0}")]
     Http(#[from] hyper::Error),

@@ -1,12 +1,14 @@
 //! The distribution API over one connection: `/v2/`, manifests and blobs, to be read only.
 
-use std::convert::Infallible;
+use std::error::Error as _;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::{Either, select};
 use futures::stream;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -18,6 +20,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::range::{self, Unsatisfiable};
 use crate::through::Found;
@@ -25,11 +29,15 @@ use crate::{Access, ConnectionError, Digest, Error, PullThrough};
 
 /// How long a client may take for a request's head, and how long it may be silent between requests.
 const HEAD_LIMIT: Duration = Duration::from_secs(60);
+/// How long a client may take until it has shown the login.
+const LOGIN_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of a request's head, and of what waits to be written beside one chunk.
 const BUFFER: usize = 16 << 10;
 const MOST_HEADERS: usize = 64;
 /// Runtimes use a handful. Together with what a connection buffers this bounds a node's memory here.
 const MOST_CONNECTIONS: usize = 32;
+/// Connections that have not shown the login, beside those: anyone on the node can open them.
+const MOST_STRANGERS: usize = 16;
 
 type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
@@ -41,10 +49,20 @@ pub(crate) async fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let _place = Place::take(&access).ok_or(ConnectionError::TooMany(MOST_CONNECTIONS))?;
+    let guest = Arc::new(Guest::new(access));
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
-        let (through, access) = (through.clone(), Arc::clone(&access));
-        async move { Ok::<_, Infallible>(answer(&through, &access, &request).await) }
+        let (through, guest) = (through.clone(), Arc::clone(&guest));
+        async move {
+            let login = request.headers().get(header::AUTHORIZATION);
+            if !guest.access.allows(login) {
+                let builder = Response::builder()
+                    .status(StatusCode::UNAUTHORIZED)
+                    .header(header::WWW_AUTHENTICATE, "Basic realm=\"prepull\"");
+                return Ok(error(builder, "UNAUTHORIZED", "a login is required"));
+            }
+            guest.enter()?;
+            Ok::<_, ConnectionError>(answer(&through, &guest.access, &request).await)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -52,33 +70,90 @@ where
         .max_buf_size(BUFFER)
         .max_headers(MOST_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
-    Ok(connection.await?)
+    let mut connection = pin!(connection);
+    let pushed_out = pin!(timeout(LOGIN_LIMIT, guest.pushed_out.notified()));
+    let ended = match select(connection.as_mut(), pushed_out).await {
+        Either::Left((ended, _)) => ended,
+        Either::Right(_) if guest.has_entered() => connection.await,
+        Either::Right((Ok(()), _)) => return Err(ConnectionError::PushedOut(MOST_STRANGERS)),
+        Either::Right((Err(_), _)) => return Err(ConnectionError::NoLogin(LOGIN_LIMIT)),
+    };
+    ended.map_err(|error| {
+        match error
+            .source()
+            .map(<dyn std::error::Error>::is::<ConnectionError>)
+        {
+            // Nothing else in the service fails.
+            Some(true) => ConnectionError::TooMany(MOST_CONNECTIONS),
+            _ => error.into(),
+        }
+    })
 }
 
-/// One of a node's connections.
-struct Place<'a>(&'a Access);
+/// One of a node's connections: a stranger's until it has shown the login.
+struct Guest {
+    access: Arc<Access>,
+    has_entered: AtomicBool,
+    pushed_out: Arc<Notify>,
+}
 
-impl<'a> Place<'a> {
-    fn take(access: &'a Access) -> Option<Self> {
-        let place = Self(access);
-        let others = access.connections.fetch_add(1, Ordering::Relaxed);
-        (others < MOST_CONNECTIONS).then_some(place)
+impl Guest {
+    /// A new stranger. It takes the place of the oldest where there are too many: a client with the login shows it at
+    /// once, so those that stay are rarely such.
+    fn new(access: Arc<Access>) -> Self {
+        let pushed_out = Arc::new(Notify::new());
+        let mut strangers = access
+            .strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if strangers.len() >= MOST_STRANGERS
+            && let Some(oldest) = strangers.pop_front()
+        {
+            oldest.notify_one();
+        }
+        strangers.push_back(Arc::clone(&pushed_out));
+        drop(strangers);
+        Self {
+            access,
+            has_entered: AtomicBool::new(false),
+            pushed_out,
+        }
+    }
+
+    fn has_entered(&self) -> bool {
+        self.has_entered.load(Ordering::Relaxed)
+    }
+
+    /// The login was shown.
+    fn enter(&self) -> Result<(), ConnectionError> {
+        if self.has_entered.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.forget_stranger();
+        let others = self.access.connections.fetch_add(1, Ordering::Relaxed);
+        match others < MOST_CONNECTIONS {
+            true => Ok(()),
+            false => Err(ConnectionError::TooMany(MOST_CONNECTIONS)),
+        }
+    }
+
+    fn forget_stranger(&self) {
+        let strangers = self.access.strangers.lock();
+        let mut strangers = strangers.unwrap_or_else(PoisonError::into_inner);
+        strangers.retain(|other| !Arc::ptr_eq(other, &self.pushed_out));
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Guest {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.forget_stranger();
+        if self.has_entered() {
+            self.access.connections.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 async fn answer<B>(through: &PullThrough, access: &Arc<Access>, request: &Request<B>) -> Answer {
-    if !access.allows(request.headers().get(header::AUTHORIZATION)) {
-        let builder = Response::builder()
-            .status(StatusCode::UNAUTHORIZED)
-            .header(header::WWW_AUTHENTICATE, "Basic realm=\"prepull\"");
-        return error(builder, "UNAUTHORIZED", "a login is required");
-    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let builder = Response::builder()
             .status(StatusCode::METHOD_NOT_ALLOWED)

@@ -1,6 +1,6 @@
 //! The images of a run, and what of them may be read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,8 @@ use crate::{Access, ConnectionError, Digest, Error, Platform, Reference, Source,
 const FETCHES: usize = 6;
 /// Tries for a manifest.
 const TRIES: u32 = 4;
-/// More manifests in an index, and in the indexes in it, are not looked at for the blobs that they name.
+/// An index, and the indexes in it, may name so many manifests. Those beyond are not looked at for the blobs that they
+/// name, and [`PullThrough::contents`] fails.
 const MOST_MANIFESTS: usize = 256;
 
 /// A read-only registry of the images that were added to it. Cheap to clone: all clones are one.
@@ -152,7 +153,8 @@ impl PullThrough {
     }
 
     /// What an image is made of, for each platform that `is_wanted` accepts. Manifests are fetched where need be. An
-    /// image without an index has one manifest, which is always among them.
+    /// image without an index has one manifest, which is always among them. A manifest that is named several times is
+    /// there once.
     pub async fn contents(
         &self,
         image: &Image,
@@ -163,6 +165,7 @@ impl PullThrough {
         };
         let mut contents = Vec::new();
         let mut next = vec![(image.digest, None)];
+        let mut seen = HashSet::from([image.digest]);
         while let Some((digest, platform)) = next.pop() {
             let read = self.manifest(&added, digest).await?;
             match &read.0.content {
@@ -173,11 +176,18 @@ impl PullThrough {
                     layers: layers.clone(),
                 }),
                 Content::Index(children) => {
-                    let wanted = children
-                        .iter()
-                        .rev()
-                        .filter(|(_, platform)| platform.as_ref().is_none_or(&is_wanted));
-                    next.extend(wanted.cloned());
+                    let mut wanted = Vec::new();
+                    for (child, platform) in children {
+                        if platform.as_ref().is_none_or(&is_wanted) && seen.insert(*child) {
+                            wanted.push((*child, platform.clone()));
+                        }
+                        if seen.len() > MOST_MANIFESTS {
+                            let problem = format!("it names more than {MOST_MANIFESTS} manifests");
+                            let digest = image.digest;
+                            return Err(Error::Manifest { digest, problem });
+                        }
+                    }
+                    next.extend(wanted.into_iter().rev());
                 }
             }
         }

@@ -6,11 +6,13 @@ mod support;
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use pull_through::{ConnectionError, Digest};
+use pull_through::{ConnectionError, Digest, PullThrough, Reference, Source};
 use support::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 #[tokio::test]
 async fn no_path_leads_to_a_file_or_to_what_is_not_of_the_images() {
@@ -105,6 +107,82 @@ async fn a_client_that_sends_nothing_is_let_go() {
     );
 }
 
+fn request(login: &str) -> String {
+    format!("GET /v2/ HTTP/1.1\r\nhost: x\r\nauthorization: {login}\r\n\r\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_do_not_log_in_have_five_seconds_whatever_they_send() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Arc::new(Scripted::with_image(&[b"layer"]));
+    let (through, _) = serving(folder.path(), &source).await;
+    let access = access();
+    let mut client = Client::connect(&through, &access).await;
+    assert_eq!(client.get("/v2/").await.status(), 200);
+    let wrong = request("Basic wrong");
+    for (sent, again) in
+        [("", ""), ("GET /", "x"), (&wrong, &wrong)].map(|(a, b)| (a.to_string(), b.to_string()))
+    {
+        let (mut near, far) = tokio::io::duplex(1 << 10);
+        let asking = tokio::spawn(async move {
+            let mut got = [0; 1 << 10];
+            near.write_all(sent.as_bytes()).await.unwrap();
+            while near.write_all(again.as_bytes()).await.is_ok() {
+                let reading = near.read(&mut got);
+                let _ = tokio::time::timeout(Duration::from_secs(1), reading).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let began = Instant::now();
+        let ended = through.serve(far, Arc::clone(&access)).await;
+        assert!(began.elapsed() <= Duration::from_millis(5010));
+        assert!(
+            matches!(ended, Err(ConnectionError::NoLogin(_))),
+            "{ended:?}"
+        );
+        asking.abort();
+    }
+    // Who has logged in may be silent for longer.
+    assert_eq!(client.get("/v2/").await.status(), 200);
+}
+
+#[tokio::test]
+async fn strangers_take_no_place_of_those_who_log_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Arc::new(Scripted::with_image(&[b"layer"]));
+    let (through, _) = serving(folder.path(), &source).await;
+    let access = access();
+    let mut early = Client::connect(&through, &access).await;
+    assert_eq!(early.get("/v2/").await.status(), 200);
+    let (mut silent, mut ends) = (Vec::new(), Vec::new());
+    for _ in 0..200 {
+        let (near, far) = tokio::io::duplex(100);
+        silent.push(near);
+        let (through, access) = (through.clone(), Arc::clone(&access));
+        ends.push(tokio::spawn(
+            async move { through.serve(far, access).await },
+        ));
+    }
+    // All but the newest 16 are closed.
+    let newest = ends.split_off(200 - 16);
+    for end in ends {
+        let end = end.await.unwrap();
+        assert!(
+            matches!(end, Err(ConnectionError::PushedOut(16))),
+            "{end:?}"
+        );
+    }
+    let mut clients = vec![early];
+    for _ in 1..32 {
+        clients.push(Client::connect(&through, &access).await);
+        assert_eq!(clients.last_mut().unwrap().get("/v2/").await.status(), 200);
+    }
+    for client in &mut clients {
+        assert_eq!(client.get("/v2/").await.status(), 200);
+    }
+    drop((silent, newest));
+}
+
 #[tokio::test]
 async fn a_node_has_so_many_connections_and_no_more() {
     let folder = tempfile::tempdir().unwrap();
@@ -117,9 +195,64 @@ async fn a_node_has_so_many_connections_and_no_more() {
         client.get("/v2/").await;
         clients.push(client);
     }
-    let (_near, far) = tokio::io::duplex(100);
+    let (mut near, far) = tokio::io::duplex(1 << 10);
+    near.write_all(request(&login()).as_bytes()).await.unwrap();
     let refused = through.serve(far, Arc::clone(&access)).await;
     assert!(matches!(refused, Err(ConnectionError::TooMany(32))));
+    // One leaves, and the next has its place.
+    drop(clients.pop());
+    loop {
+        let (mut near, far) = tokio::io::duplex(1 << 10);
+        near.write_all(request(&login()).as_bytes()).await.unwrap();
+        let serving = tokio::spawn({
+            let (through, access) = (through.clone(), Arc::clone(&access));
+            async move { through.serve(far, access).await }
+        });
+        let mut start = [0; 12];
+        if near.read_exact(&mut start).await.is_ok() {
+            assert_eq!(&start, b"HTTP/1.1 200");
+            break;
+        }
+        let refused = serving.await.unwrap();
+        assert!(matches!(refused, Err(ConnectionError::TooMany(32))));
+    }
     let mut other = Client::connect(&through, &support::access()).await;
     assert_eq!(other.get("/v2/").await.status(), 200);
+}
+
+#[tokio::test]
+async fn indexes_that_name_much_cost_no_more_than_their_manifests() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Arc::new(Scripted::default());
+    let index_of = |children: &[Digest]| {
+        let children: Vec<String> = children
+            .iter()
+            .map(|child| format!(r#"{{"digest":"{child}","size":1}}"#))
+            .collect();
+        let children = children.join(",");
+        source.add_manifest(format!(r#"{{"schemaVersion":2,"manifests":[{children}]}}"#))
+    };
+    // Each names the next 300 times: 90,000 ways to the image.
+    let image = Digest::of(&source.add_image(&[b"layer"]));
+    let inner = Digest::of(&index_of(&[image; 300]));
+    source.tag("nested", &index_of(&[inner; 300]));
+    let many: Vec<Digest> = (0..300_u32)
+        .map(|number| Digest::of(&number.to_be_bytes()))
+        .collect();
+    source.tag("wide", &index_of(&many));
+    let through = PullThrough::new(store(folder.path()), None);
+    let add = async |tag: &str| {
+        let adding = Arc::clone(&source) as Arc<dyn Source>;
+        through.add(tag, adding, &Reference::Tag(tag.into())).await
+    };
+    let nested = add("nested").await.unwrap();
+    let contents = through.contents(&nested, |_| true).await.unwrap();
+    assert_eq!(contents.len(), 1);
+    assert_eq!(contents[0].manifest, image);
+    let wide = add("wide").await.unwrap();
+    let asked = source.manifests_asked.lock().unwrap().len();
+    let error = through.contents(&wide, |_| true).await.unwrap_err();
+    let is_told = error.to_string().contains("names more than 256 manifests");
+    assert!(is_told, "{error}");
+    assert_eq!(source.manifests_asked.lock().unwrap().len(), asked);
 }
