@@ -1,13 +1,16 @@
 //! The traits between the engine and the world: how a node is reached, and how its runtime is talked to.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
 
 use crate::model::{
-    CommandOutput, ExitStatus, Failure, Image, LocalImage, Node, Passwords, RegistryLogin,
-    RuntimeKind, Secret, Stage,
+    CommandOutput, ExitStatus, Failure, FailureKind, Image, LocalImage, Node, Passwords,
+    RegistryLogin, RuntimeKind, Secret, Stage,
 };
 
 /// Reaches nodes. The product's own is SSH; tests script one.
@@ -50,6 +53,21 @@ pub trait Session: Send {
         false
     }
 
+    /// Has the node listen on a port of its own 127.0.0.1. Programs on the node that connect to it are connected to the
+    /// receiver of what this returns, for as long as the session lives.
+    ///
+    /// # Errors
+    /// A [`Failure`] at stage start: of kind node-setup where the node's SSH server refuses to forward a port, else of
+    /// kind connection-lost.
+    fn forward_port(&mut self) -> impl Future<Output = Result<ForwardedPort, Failure>> + Send {
+        let detail = "this connection cannot forward ports";
+        std::future::ready(Err(Failure::new(
+            FailureKind::NodeSetup,
+            Stage::Start,
+            detail,
+        )))
+    }
+
     /// What became of the run's passwords for becoming root; nothing where they are not counted.
     fn root_passwords(&self) -> Option<&Passwords> {
         None
@@ -58,6 +76,19 @@ pub trait Session: Send {
     /// Ends the connection politely, within a second or two; dropping it ends it rudely.
     fn close(self) -> impl Future<Output = ()> + Send;
 }
+
+/// A port of a node's 127.0.0.1.
+pub struct ForwardedPort {
+    /// Its number, which the node chose.
+    pub port: u16,
+    /// What connects to it. Connections are refused while too many wait or are open.
+    pub connections: mpsc::Receiver<Box<dyn NodeStream>>,
+}
+
+/// A connection from a program on a node.
+pub trait NodeStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> NodeStream for T {}
 
 /// A command that runs on a node.
 pub trait Channel: Send {
@@ -145,6 +176,17 @@ pub struct PullRequest<'a> {
     pub login: Option<&'a RegistryLogin>,
 }
 
+/// An image under two names.
+#[derive(Debug, Clone, Copy)]
+pub struct Naming<'a> {
+    /// Its own.
+    pub image: &'a Image,
+    /// The one that it was pulled under: a port of 127.0.0.1, a repository, and the digest.
+    pub local: &'a Image,
+    /// The runtime's socket, where it is not the default.
+    pub endpoint: Option<&'a str>,
+}
+
 /// What a runtime is, in its own words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
@@ -154,6 +196,42 @@ pub struct Description {
     pub client: String,
     /// Its socket, where its client tells.
     pub endpoint: Option<String>,
+}
+
+/// The registry inside prepull, from which nodes pull through their connections. The product's own is in the room `via`.
+pub trait ImageServer: Send + Sync {
+    /// What an item of the plan is served as. Its source is asked once for the whole run.
+    ///
+    /// # Errors
+    /// Why the source does not give it, at stage pull.
+    fn image(&self, item: usize) -> BoxFuture<'_, Result<ServedImage, Failure>>;
+
+    /// Lets one node in, with a login of its own.
+    fn admit(&self) -> Arc<dyn ImageReader>;
+}
+
+/// An image that nodes can pull from prepull.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedImage {
+    /// Its repository there.
+    pub repository: String,
+    /// The digest of its manifest or index.
+    pub digest: String,
+}
+
+/// One node's way into an [`ImageServer`].
+pub trait ImageReader: Send + Sync {
+    /// The login that the node has to show.
+    fn login(&self) -> &RegistryLogin;
+
+    /// Serves a connection to its end.
+    fn serve(&self, stream: Box<dyn NodeStream>) -> BoxFuture<'static, ()>;
+
+    /// How many requests came with the login.
+    fn requests(&self) -> u64;
+
+    /// Why the last request that failed on this side failed, for the operator.
+    fn failure(&self) -> Option<String>;
 }
 
 /// Gives a run's logins again: what a cloud's helper hands out lives for minutes or hours.
@@ -224,6 +302,15 @@ pub trait Runtime: Send + Sync {
     /// Its answer begins with `HTTP/`. The node does not ask, or goes on to [`Runtime::pull`], where only the client
     /// can do it, or cannot be joined to the daemon.
     fn daemon_pull<'a>(&self, _request: &PullRequest<'a>) -> Option<NodeCommand<'a>> {
+        None
+    }
+
+    /// Gives an image that was pulled under another name its own, by the runtime's means and without its registry. Three
+    /// commands: the first tells whether that can be done on this node, the second does it and removes the other name,
+    /// the third removes the other name alone, also one that a pull before left behind.
+    ///
+    /// `None` where this runtime has no means for it.
+    fn naming<'a>(&self, _naming: &Naming<'a>) -> Option<[NodeCommand<'a>; 3]> {
         None
     }
 

@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prepull::model::{ExitStatus, Failure, FailureKind, Hop, Node, Secret, Stage};
-use prepull::ports::{Channel, ChannelEvent, Session, Transport};
+use prepull::ports::{Channel, ChannelEvent, ForwardedPort, Session, Transport};
 use prepull::ssh::config::{CommandLine, LocalEnv, Resolved, Source, SshConfig, System};
 use prepull::ssh::{HostKeyPolicy, HostSettings, SshChannel, SshOptions, SshTransport};
 
+#[path = "ssh_openssh/forward.rs"]
+mod forward;
 #[path = "ssh_openssh/generated.rs"]
 mod generated;
 #[path = "ssh_openssh/known.rs"]

@@ -11,8 +11,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::{FutureExt as _, StreamExt as _};
 use prepull::model::{ExitStatus, Failure, FailureKind, Hop, Node, Secret, Stage};
-use prepull::ports::{Channel, ChannelEvent, Session, Transport};
+use prepull::ports::{Channel, ChannelEvent, ForwardedPort, Session, Transport};
 use prepull::ssh::{
     HostKeyPolicy, HostSettings, KeyStatus, LoginMethod, ScanTarget, SshChannel, SshOptions,
     SshSession, SshTransport,
@@ -20,8 +21,8 @@ use prepull::ssh::{
 use russh::keys::key::safe_rng;
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, PublicKey};
 use ssh_server::{Behaviour, Server, ed25519};
-use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 const PASSWORD: &str = "correct horse";
 
@@ -133,7 +134,7 @@ async fn collect(channel: &mut SshChannel) -> Result<Output, Failure> {
 }
 
 /// Waits until the condition holds; fails when it does not within two seconds.
-async fn soon(what: &str, condition: impl Fn() -> bool) {
+async fn soon(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < Duration::from_secs(2), "{what}");
@@ -693,6 +694,184 @@ async fn a_server_that_opens_channels_is_refused_and_left_when_it_goes_on() {
     assert!(lost.detail.contains("kept opening channels"), "{lost}");
     assert_eq!(server.seen.accepted.load(Ordering::SeqCst), 0);
     assert!(server.seen.rejected.load(Ordering::SeqCst) <= 9);
+}
+
+// Forwarded ports
+
+/// A server that forwards ports, a session to it, and a port.
+async fn forwarded(folder: &Path) -> (Server, SshSession, ForwardedPort) {
+    let behaviour = Behaviour {
+        forwards_ports: true,
+        ..Behaviour::default()
+    };
+    let (server, mut session) = session(folder, behaviour).await;
+    let port = session.forward_port().await.unwrap();
+    assert_eq!(
+        usize::from(port.port),
+        server.seen.forwarded_port.load(Ordering::SeqCst)
+    );
+    (server, session, port)
+}
+
+async fn dial(port: &ForwardedPort) -> TcpStream {
+    TcpStream::connect(("127.0.0.1", port.port)).await.unwrap()
+}
+
+/// Waits until the other side has closed the connection.
+async fn closed(stream: &mut TcpStream) {
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest));
+    // A reset is an end as well.
+    let _ = read.await.expect("the connection was left open");
+}
+
+#[tokio::test]
+async fn a_forwarded_port_leads_here_and_beside_it_commands_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, mut session, mut port) = forwarded(folder.path()).await;
+    let mut inside = dial(&port).await;
+    inside.write_all(b"ping").await.unwrap();
+    let mut outside = port.connections.recv().await.unwrap();
+    let mut word = [0; 4];
+    outside.read_exact(&mut word).await.unwrap();
+    assert_eq!(&word, b"ping");
+
+    // More than any window or buffer on the way, and a command in the middle.
+    let sent = vec![7; 8 << 20];
+    let expected = sent.len();
+    let sending = tokio::spawn(async move {
+        outside.write_all(&sent).await.unwrap();
+        outside
+    });
+    let output = collect(&mut session.exec("hello").await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(output.exit, Some(ExitStatus::Code(0)));
+    let mut received = vec![0; expected];
+    inside.read_exact(&mut received).await.unwrap();
+    assert!(received.iter().all(|byte| *byte == 7));
+    drop(sending.await.unwrap());
+    closed(&mut inside).await;
+
+    let mut again = dial(&port).await;
+    let mut outside = port.connections.recv().await.unwrap();
+    server.seen.cut.notify_waiters();
+    let lost = outside.read_u8().await.unwrap_err();
+    assert!(
+        lost.to_string()
+            .contains("the connection to the node was lost"),
+        "{lost}"
+    );
+    closed(&mut again).await;
+}
+
+#[tokio::test]
+async fn connections_to_a_forwarded_port_are_bounded_and_do_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, mut session, mut port) = forwarded(folder.path()).await;
+    let mut inside = Vec::new();
+    for _ in 0..100 {
+        inside.push(dial(&port).await);
+    }
+    // Those that find no place are closed.
+    let ends = inside.into_iter().map(|mut stream| async move {
+        let mut byte = [0];
+        stream.read(&mut byte).await
+    });
+    let mut ends: futures::stream::FuturesUnordered<_> = ends.collect();
+    for _ in 0..100 - 32 {
+        ends.next().await.unwrap().ok();
+    }
+    assert!(
+        ends.next().now_or_never().is_none(),
+        "fewer than 32 are open"
+    );
+    let mut taken = 0;
+    while port.connections.recv().now_or_never().is_some() {
+        taken += 1;
+    }
+    assert_eq!(taken, 32);
+
+    // A place is free again, and one that sends without end loses its own connection alone.
+    drop(ends);
+    let (mut inside, mut greedy) = loop {
+        let mut stream = dial(&port).await;
+        stream.write_all(b"x").await.unwrap();
+        if let Ok(Some(held)) =
+            tokio::time::timeout(Duration::from_millis(50), port.connections.recv()).await
+        {
+            break (stream, held);
+        }
+    };
+    let flooding = tokio::spawn(async move {
+        let flood = vec![0; 1 << 20];
+        while inside.write_all(&flood).await.is_ok() {}
+    });
+    // Not read until it is over.
+    let mut kept = Vec::new();
+    soon("it may send without end", || {
+        greedy
+            .write_all(b"x")
+            .now_or_never()
+            .is_some_and(|written| written.is_err())
+    })
+    .await;
+    greedy.read_to_end(&mut kept).await.unwrap_err();
+    assert!(kept.len() <= 64 << 10, "{} bytes were kept", kept.len());
+    flooding.abort();
+
+    // No longer wanted: refused, however many, and the session lives.
+    drop(port.connections);
+    for _ in 0..20 {
+        let address = ("127.0.0.1", port.port);
+        closed(&mut TcpStream::connect(address).await.unwrap()).await;
+    }
+    let output = collect(&mut session.exec("hello").await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(output.exit, Some(ExitStatus::Code(0)));
+}
+
+#[tokio::test]
+async fn forwarded_channels_for_any_other_port_or_address_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, mut session, mut port) = forwarded(folder.path()).await;
+    let _others = session.exec("others 1").await.unwrap();
+    soon("not all were answered", || {
+        server.seen.rejected.load(Ordering::SeqCst) == 3
+    })
+    .await;
+    assert!(port.connections.recv().now_or_never().is_none());
+    let mut others = session.exec("others 1000").await.unwrap();
+    let lost = failure(collect(&mut others).await);
+    assert!(lost.detail.contains("kept opening channels"), "{lost}");
+    assert_eq!(server.seen.accepted.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_server_that_forwards_no_port_is_told_from_a_lost_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, mut refusing) = session(folder.path(), Behaviour::default()).await;
+    let refused = failure(refusing.forward_port().await);
+    assert_eq!(refused.kind, FailureKind::NodeSetup, "{refused}");
+    assert!(refused.detail.contains("AllowTcpForwarding"), "{refused}");
+    // The connection goes on.
+    collect(&mut refusing.exec("hello").await.unwrap())
+        .await
+        .unwrap();
+    server.seen.cut.notify_waiters();
+    soon("the connection is open", || {
+        server.seen.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
+    let lost = failure(refusing.forward_port().await);
+    assert_eq!(lost.kind, FailureKind::ConnectionLost, "{lost}");
+
+    let (_server, mut once, _port) = forwarded(folder.path()).await;
+    assert_eq!(
+        failure(once.forward_port().await).kind,
+        FailureKind::Internal
+    );
 }
 
 #[tokio::test]

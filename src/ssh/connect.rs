@@ -11,6 +11,7 @@ use russh::{Preferred, SshId, compression};
 use tokio::time::timeout;
 
 use super::algorithms::{certificate_algorithms, chosen, key_algorithms, key_exchanges};
+use super::forward::Forwarding;
 use super::handler::{Client, Fault, Slot};
 use super::known_hosts::KnownName;
 use super::link::KillOnDrop;
@@ -24,6 +25,7 @@ use crate::model::{Failure, FailureKind, Stage};
 pub(super) struct Authenticated {
     pub(super) handle: Handle<Client>,
     pub(super) link: KillOnDrop,
+    pub(super) forwarding: Forwarding,
     /// Whether another host key is known for it, and this one was taken all the same.
     pub(super) has_changed: bool,
 }
@@ -126,7 +128,9 @@ async fn greet(
     let guard = KillOnDrop(link.clone());
     let config = Arc::new(config(host, name, algorithms));
     let has_changed = Arc::new(AtomicBool::new(false));
+    let forwarding = Forwarding::default();
     let client = Client {
+        forwarding: forwarding.clone(),
         has_changed: Arc::clone(&has_changed),
         host_keys: Arc::clone(&host.host_keys),
         revoked: host.revoked.clone(),
@@ -146,6 +150,7 @@ async fn greet(
         Ok(Ok(handle)) => Ok(Authenticated {
             handle,
             link: guard,
+            forwarding,
             has_changed: has_changed.load(Ordering::Relaxed),
         }),
         Ok(Err(Fault::HostKey(detail))) => Err(failed(FailureKind::HostKey, detail)),

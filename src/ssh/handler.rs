@@ -10,6 +10,7 @@ use russh::keys::ssh_encoding::Error as EncodingError;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
 
+use super::forward::Forwarding;
 use super::host_keys::{HostKeys, KeyStatus, Trust};
 use super::known_hosts::KnownName;
 use super::link::ConnectionHandle;
@@ -53,6 +54,8 @@ pub(super) struct Client {
     pub(super) link: ConnectionHandle,
     /// How often the server has asked for something that only a server that misbehaves asks for.
     pub(super) unrequested: usize,
+    /// The port that the server was asked to forward, once it does.
+    pub(super) forwarding: Forwarding,
     /// Where the host's key is left, when nothing else is wanted of the host.
     pub(super) scan: Option<Slot>,
 }
@@ -193,14 +196,21 @@ impl Handler for Client {
     }
     async fn server_channel_open_forwarded_tcpip(
         &mut self,
-        _: Channel<Msg>,
+        channel: Channel<Msg>,
+        address: &str,
+        port: u32,
         _: &str,
         _: u32,
-        _: &str,
-        _: u32,
-        _: ChannelOpenHandle,
+        reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Fault> {
+        if self.forwarding.is_at(address, port) {
+            // Any program of the node may connect as often as it likes: that is not the server's fault.
+            self.forwarding
+                .accept(channel, reply, self.link.clone())
+                .await;
+            return Ok(());
+        }
         // Dropping the handle refuses the channel, here and below.
         self.refuse()
     }

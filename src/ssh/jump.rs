@@ -14,9 +14,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::Inner;
+use super::channel_stream::{ChannelStream, Origin};
 use super::connect::{self, Authenticated};
 use super::dial;
-use super::jump_stream::JumpStream;
+use super::queue::QUEUE_BYTES;
 use super::stream::RawStream;
 use super::target::Target;
 use crate::model::{Failure, FailureKind, Hop, Stage};
@@ -117,7 +118,7 @@ pub(super) fn through(
     host: &str,
     port: u16,
     wait: Duration,
-) -> BoxFuture<'static, Result<JumpStream, Failure>> {
+) -> BoxFuture<'static, Result<ChannelStream, Failure>> {
     let route = Route {
         hops: hops.to_vec(),
         identities: identities.to_vec(),
@@ -136,11 +137,13 @@ pub(super) fn through(
             );
             let failure = match timeout(wait, opening).await {
                 Ok(Ok(channel)) => {
-                    let (link, hop) = (bastion.live.link.0.clone(), bastion.hop.clone());
-                    return Ok(JumpStream::new(
+                    let link = bastion.live.link.0.clone();
+                    let origin = Origin::JumpHost(bastion.hop.clone());
+                    return Ok(ChannelStream::new(
                         channel,
                         link,
-                        hop,
+                        origin,
+                        QUEUE_BYTES,
                         Box::new((bastion, slot)),
                     ));
                 }

@@ -3,14 +3,16 @@
 mod agent;
 mod algorithms;
 mod auth;
+mod channel_stream;
 mod connect;
 mod dial;
+mod forward;
 mod handler;
 mod host_certificate;
 mod host_keys;
 mod identities;
 mod jump;
-mod jump_stream;
+
 mod key_candidate;
 mod key_files;
 mod keyboard_interactive;

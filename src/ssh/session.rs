@@ -12,11 +12,12 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::connect::Authenticated;
+use super::forward::ADDRESS;
 use super::link::ConnectionHandle;
 use super::queue::{CLOSE_WAIT, QUEUE_BYTES, cost};
 use crate::model::text::truncate_bytes;
 use crate::model::{ExitStatus, Failure, FailureKind, Passwords, Stage};
-use crate::ports::{Channel, ChannelEvent, Session};
+use crate::ports::{Channel, ChannelEvent, ForwardedPort, Session};
 
 /// How long a server may refuse our input. What we write is small, so one that works never does for long.
 const WRITE_WAIT: Duration = Duration::from_secs(60);
@@ -69,6 +70,38 @@ impl Session for SshSession {
                     self.wait
                 )))
             }
+        }
+    }
+
+    async fn forward_port(&mut self) -> Result<ForwardedPort, Failure> {
+        let failure = |kind, detail| Failure::new(kind, Stage::Start, detail);
+        let refused = |detail: String| failure(FailureKind::NodeSetup, detail);
+        if self.live.forwarding.is_open() {
+            let detail = "a second port was asked for on one connection";
+            return Err(failure(FailureKind::Internal, detail.to_owned()));
+        }
+        // 0: the node chooses one that is free.
+        let asking = self.live.handle.tcpip_forward(ADDRESS, 0);
+        match timeout(self.wait, asking).await {
+            Ok(Ok(port)) => match u16::try_from(port) {
+                Ok(port @ 1..) => Ok(self.live.forwarding.open(port)),
+                _ => Err(refused(format!(
+                    "the SSH server forwards port {port}, which is none"
+                ))),
+            },
+            Ok(Err(russh::Error::RequestDenied)) => Err(refused(
+                "the SSH server forwards no port: see AllowTcpForwarding and DisableForwarding in its sshd_config, and the \
+                 options of the key in authorized_keys"
+                    .to_owned(),
+            )),
+            Ok(Err(_)) => Err(failure(
+                FailureKind::ConnectionLost,
+                self.live.link.0.cause().await,
+            )),
+            Err(_) => Err(refused(format!(
+                "the SSH server did not answer within {:?} whether it forwards a port",
+                self.wait
+            ))),
         }
     }
 

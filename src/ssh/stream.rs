@@ -7,14 +7,14 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::jump_stream::JumpStream;
+use super::channel_stream::ChannelStream;
 use super::link::{ConnectionHandle, plain};
 use super::proxy_command::ProxyStream;
 
 /// What carries a session: the network, a channel of a jump host's session, or a command.
 pub(super) enum RawStream {
     Tcp(TcpStream),
-    Jump(JumpStream),
+    Jump(ChannelStream),
     Proxy(Box<ProxyStream>),
 }
 

@@ -37,6 +37,8 @@ pub struct Behaviour {
     pub gather: usize,
     /// Never answer a channel.
     pub stall_channels: bool,
+    /// Forward ports of the server to the client.
+    pub forwards_ports: bool,
     /// Never answer a forwarding.
     pub stall_forwards: bool,
     /// The most forwardings of one connection.
@@ -59,6 +61,7 @@ impl Default for Behaviour {
             drop_login: false,
             gather: 0,
             stall_channels: false,
+            forwards_ports: false,
             stall_forwards: false,
             most_forwards: usize::MAX,
             most_tries: 6,
@@ -94,6 +97,8 @@ pub struct Seen {
     pub nones: AtomicUsize,
     pub forwards: AtomicUsize,
     pub closed_channels: AtomicUsize,
+    /// The port that leads to the client.
+    pub forwarded_port: AtomicUsize,
     /// Pieces of one byte that are on their way.
     pub crumbs: AtomicUsize,
     /// Channels that the server opened, and the client took or refused.
@@ -342,6 +347,41 @@ impl server::Handler for Login {
         Ok(())
     }
 
+    async fn tcpip_forward(
+        &mut self,
+        address: &str,
+        port: &mut u32,
+        session: &mut Session,
+    ) -> Result<bool, russh::Error> {
+        assert_eq!((address, *port), ("127.0.0.1", 0));
+        if self.behaviour.stall_forwards {
+            std::future::pending::<()>().await;
+        }
+        if !self.behaviour.forwards_ports {
+            return Ok(false);
+        }
+        let listener = TcpListener::bind((address, 0)).await.unwrap();
+        *port = listener.local_addr().unwrap().port().into();
+        let shown = *port;
+        (self.seen.forwarded_port).store(shown as usize, Ordering::SeqCst);
+        let handle = session.handle();
+        tokio::spawn(async move {
+            while let Ok((stream, from)) = listener.accept().await {
+                let handle = handle.clone();
+                tokio::spawn(async move {
+                    let (to, from_port) = ("127.0.0.1", from.port().into());
+                    let opened = handle
+                        .channel_open_forwarded_tcpip(to, shown, to, from_port)
+                        .await;
+                    if let Ok(channel) = opened {
+                        pump(channel.into_stream(), stream).await;
+                    }
+                });
+            }
+        });
+        Ok(true)
+    }
+
     async fn channel_close(&mut self, _: ChannelId, _: &mut Session) -> Result<(), russh::Error> {
         self.seen.closed_channels.fetch_add(1, Ordering::SeqCst);
         Ok(())
@@ -420,6 +460,29 @@ async fn open_all(handle: &Handle, seen: &Seen) -> Option<()> {
     Some(())
 }
 
+/// Opens forwarded channels that nothing connected to: other ports and addresses than the one that was asked for.
+async fn open_others(handle: &Handle, seen: &Seen) -> Option<()> {
+    let port = seen.forwarded_port.load(Ordering::SeqCst) as u32;
+    for (address, port) in [
+        ("127.0.0.1", port ^ 1),
+        ("0.0.0.0", port),
+        ("127.0.0.1", port + 65536),
+    ] {
+        let from = ("127.0.0.1", 4000);
+        match handle
+            .channel_open_forwarded_tcpip(address, port, from.0, from.1)
+            .await
+        {
+            Ok(_) => seen.accepted.fetch_add(1, Ordering::SeqCst),
+            Err(russh::Error::ChannelOpenFailure(_)) => {
+                seen.rejected.fetch_add(1, Ordering::SeqCst)
+            }
+            Err(_) => return None,
+        };
+    }
+    Some(())
+}
+
 /// The commands that the server knows.
 async fn run(line: &str, channel: ChannelId, handle: &Handle, seen: &Seen) -> Option<()> {
     let (command, number) = line.split_once(' ').unwrap_or((line, "0"));
@@ -471,6 +534,12 @@ async fn run(line: &str, channel: ChannelId, handle: &Handle, seen: &Seen) -> Op
         "open" => {
             for _ in 0..number {
                 open_all(handle, seen).await?;
+            }
+            return None;
+        }
+        "others" => {
+            for _ in 0..number {
+                open_others(handle, seen).await?;
             }
             return None;
         }

@@ -1,4 +1,5 @@
-//! A channel of a jump host's session, as the stream that carries the session to a node behind it.
+//! A channel of a session as a stream: what carries the session to a node behind a jump host, and what a program on a
+//! node sent to a forwarded port.
 
 use std::any::Any;
 use std::io;
@@ -15,11 +16,35 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
 use super::link::ConnectionHandle;
-use super::queue::{CLOSE_WAIT, QUEUE_BYTES, cost};
+use super::queue::{CLOSE_WAIT, cost};
 use crate::model::Hop;
 
+/// What a channel leads to, for the words about its end.
+pub(super) enum Origin {
+    /// A node behind this jump host.
+    JumpHost(Hop),
+    /// A program on the node.
+    ForwardedPort,
+}
+
+impl Origin {
+    fn closed(&self) -> String {
+        match self {
+            Self::JumpHost(hop) => format!("jump host {hop} closed the way to it"),
+            Self::ForwardedPort => "the program on the node closed its connection".to_owned(),
+        }
+    }
+
+    fn lost(&self, cause: &str) -> String {
+        match self {
+            Self::JumpHost(hop) => format!("the connection to jump host {hop} was lost: {cause}"),
+            Self::ForwardedPort => format!("the connection to the node was lost: {cause}"),
+        }
+    }
+}
+
 /// The stream. Dropping it closes the channel.
-pub(super) struct JumpStream {
+pub(super) struct ChannelStream {
     incoming: UnboundedReceiver<Vec<u8>>,
     /// What arrived last, and how much of it was read.
     current: (Vec<u8>, usize),
@@ -38,12 +63,14 @@ struct DrainState {
     writer: AtomicWaker,
 }
 
-impl JumpStream {
-    /// Takes the channel over; `link` and `hop` are those of the session that it belongs to.
+impl ChannelStream {
+    /// Takes the channel over; `link` is that of the session that it belongs to. No more than `limit` bytes wait to be
+    /// read: beyond it the channel is closed.
     pub(super) fn new(
         channel: Channel<Msg>,
         link: ConnectionHandle,
-        hop: Hop,
+        origin: Origin,
+        limit: usize,
         lease: Box<dyn Any + Send + Sync>,
     ) -> Self {
         let (reading, writing) = channel.split();
@@ -56,7 +83,8 @@ impl JumpStream {
             sender,
             Arc::clone(&state),
             link,
-            hop,
+            origin,
+            limit,
         ));
         Self {
             incoming,
@@ -68,15 +96,16 @@ impl JumpStream {
     }
 }
 
-/// Takes everything that arrives for one node out of the jump host's session, at once: whatever
-/// stays in there stops all nodes behind it.
+/// Takes everything that arrives out of the session, at once: whatever stays in there stops the session's other channels,
+/// such as those to all nodes behind a jump host.
 async fn drain(
     mut reading: ChannelReadHalf,
     writing: ChannelWriteHalf<Msg>,
     sender: UnboundedSender<Vec<u8>>,
     state: Arc<DrainState>,
     link: ConnectionHandle,
-    hop: Hop,
+    origin: Origin,
+    limit: usize,
 ) {
     let end = loop {
         let message = tokio::select! {
@@ -86,10 +115,10 @@ async fn drain(
         match message {
             Some(ChannelMsg::Data { data }) if data.is_empty() => {}
             Some(ChannelMsg::Data { data }) => {
-                // The flow control of the session inside keeps an honest node far below this.
+                // An honest node stays far below this: the session inside has flow control, and requests are small.
                 let cost = cost(data.len());
                 let queued = state.queued.fetch_add(cost, Ordering::Relaxed);
-                if queued + cost > QUEUE_BYTES {
+                if queued + cost > limit {
                     break Some("it sends more than it may".to_owned());
                 }
                 if sender.send(data.to_vec()).is_err() {
@@ -97,13 +126,10 @@ async fn drain(
                 }
             }
             Some(ChannelMsg::Eof | ChannelMsg::Close) => {
-                break Some(format!("jump host {hop} closed the way to it"));
+                break Some(origin.closed());
             }
             None => {
-                break Some(format!(
-                    "the connection to jump host {hop} was lost: {}",
-                    link.cause().await
-                ));
+                break Some(origin.lost(&link.cause().await));
             }
             Some(_) => {}
         }
@@ -119,7 +145,7 @@ fn ended(words: &str) -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, words.to_owned())
 }
 
-impl AsyncRead for JumpStream {
+impl AsyncRead for ChannelStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -147,7 +173,7 @@ impl AsyncRead for JumpStream {
     }
 }
 
-impl AsyncWrite for JumpStream {
+impl AsyncWrite for ChannelStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
