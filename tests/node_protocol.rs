@@ -7,7 +7,7 @@ mod local_node;
 use std::future::pending;
 use std::sync::Arc;
 
-use local_node::{DASH, Place, Shells, daemon, find, hostile, node, scenarios};
+use local_node::{DASH, Place, Shells, daemon, find, hostile, local_pulls, node, scenarios};
 use prepull::model::{Failure, FailureKind, Stage};
 use prepull::node::run;
 
@@ -432,4 +432,55 @@ async fn a_node_whose_tools_fail_is_told_apart_from_a_failed_command() {
     );
     assert!(failure.detail.contains("temporary directory"), "{failure}");
     place.assert_clean().await;
+}
+
+// Pulls under a name that leads to prepull
+
+#[tokio::test]
+async fn an_image_gets_its_own_name_and_no_other() {
+    for shells in &SHELLS {
+        local_pulls::an_image_gets_its_own_name_and_no_other(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_name_an_image_is_asked_for_no_pull() {
+    for shells in &SHELLS {
+        local_pulls::a_node_that_cannot_name_an_image_is_asked_for_no_pull(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_failure_leaves_no_local_name() {
+    for shells in &SHELLS {
+        local_pulls::a_failure_leaves_no_local_name(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_pull_leaves_no_local_name() {
+    for shells in &SHELLS {
+        local_pulls::a_cancelled_pull_leaves_no_local_name(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_connection_ends_the_pull_and_leaves_no_local_name() {
+    for shells in &SHELLS {
+        local_pulls::a_lost_connection_ends_the_pull_and_leaves_no_local_name(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_new_connection_begins_again() {
+    for shells in &SHELLS {
+        local_pulls::a_new_connection_begins_again(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_killed_supervisors_local_name_is_removed() {
+    for shells in &SHELLS {
+        local_pulls::a_killed_supervisors_local_name_is_removed(shells).await;
+    }
 }

@@ -23,9 +23,9 @@ use std::time::Duration;
 use crate::model::text::truncate_bytes;
 use crate::model::{
     CommandOutput, ExecOutput, Failure, FailureKind, Image, Layer, LocalImage, Node, Outcome,
-    PullWhen, RuntimeKind, Spool, Stage,
+    PullWhen, RegistryLogin, RuntimeKind, Spool, Stage, text,
 };
-use crate::ports::{Channel, NodeCommand, PullRequest, Runtime, Session};
+use crate::ports::{Channel, Naming, NodeCommand, PullRequest, Runtime, Session};
 
 use conversation::Conversation;
 pub use facts::facts;
@@ -91,6 +91,14 @@ pub struct PullJob<'a> {
     pub lease: Duration,
     /// Whether the login may be put on a disk, where there is no memory file system.
     pub disk_credentials: bool,
+}
+
+/// Where an image is pulled from when its registry is not asked.
+pub struct LocalPull<'a> {
+    /// Its name there: a port of the node's own 127.0.0.1, which ends with the connection, and the digest.
+    pub name: &'a Image,
+    /// The login that is asked for there.
+    pub login: &'a RegistryLogin,
 }
 
 /// How long a question to a runtime, or the start of our program, may take.
@@ -165,14 +173,52 @@ pub async fn pull<S: Session>(
     progress: &(dyn Fn(Progress) + Send + Sync),
     cancel: impl Future<Output = ()> + Send,
 ) -> Result<Outcome, Interrupted> {
-    let mut cancel = pin!(cancel);
-    if let Some(ended) = pull_when(session, node, job, job.when, progress, cancel.as_mut()).await? {
+    pull_from(session, node, job, None, progress, pin!(cancel)).await
+}
+
+/// The same from elsewhere than the image's registry: the node pulls the image under another name, gives it its own by
+/// the runtime's means, and removes the other name, also where the pull fails, is cancelled or loses its connection.
+///
+/// Such a pull ends with its connection.
+///
+/// # Errors
+/// As for [`pull`]; of kind node-setup at stage pull, before anything was asked of the other place, where the image
+/// cannot be given its name on this node.
+pub async fn pull_locally<S: Session>(
+    session: &mut S,
+    node: &Node,
+    job: &PullJob<'_>,
+    local: &LocalPull<'_>,
+    progress: &(dyn Fn(Progress) + Send + Sync),
+    cancel: impl Future<Output = ()> + Send,
+) -> Result<Outcome, Interrupted> {
+    pull_from(session, node, job, Some(local), progress, pin!(cancel)).await
+}
+
+async fn pull_from<S: Session, F: Future<Output = ()> + Send>(
+    session: &mut S,
+    node: &Node,
+    job: &PullJob<'_>,
+    local: Option<&LocalPull<'_>>,
+    progress: &(dyn Fn(Progress) + Send + Sync),
+    mut cancel: Pin<&mut F>,
+) -> Result<Outcome, Interrupted> {
+    let first = pull_when(
+        session,
+        node,
+        job,
+        local,
+        job.when,
+        progress,
+        cancel.as_mut(),
+    );
+    if let Some(ended) = first.await? {
         return Ok(ended);
     }
     // The tag holds an image for another platform: only the registry has the one that was asked for.
     let always = PullWhen::Always;
-    let ended = pull_when(session, node, job, always, progress, cancel.as_mut()).await?;
-    Ok(ended.ok_or_else(|| contradiction(Stage::Inspect))?)
+    let second = pull_when(session, node, job, local, always, progress, cancel);
+    Ok(second.await?.ok_or_else(|| contradiction(Stage::Inspect))?)
 }
 
 /// One pull, as `when` says. `None` where nothing was pulled and the image that is there is for another platform.
@@ -180,20 +226,33 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
     session: &mut S,
     node: &Node,
     job: &PullJob<'_>,
+    local: Option<&LocalPull<'_>>,
     when: PullWhen,
     progress: &(dyn Fn(Progress) + Send + Sync),
     mut cancel: Pin<&mut F>,
 ) -> Result<Option<Outcome>, Interrupted> {
     let (runtime, image) = (job.runtime, job.request.image);
+    let asked = match local {
+        Some(local) => PullRequest {
+            image: local.name,
+            login: Some(local.login),
+            ..job.request
+        },
+        None => job.request,
+    };
+    let naming = match local {
+        Some(local) => Some(naming(job, local)?),
+        None => None,
+    };
     let mut commands = vec![
         runtime.inspect(image, job.request.endpoint),
-        runtime.pull(&job.request)?,
+        runtime.pull(&asked)?,
         runtime.data_dir(job.request.endpoint),
     ];
-    commands.extend(runtime.daemon_pull(&job.request));
+    commands.extend(runtime.daemon_pull(&asked));
     let transferred = |bytes| progress(Progress::BytesTransferred(bytes));
     let mut transfer = Transfer::new(job.arrived, job.layers, job.patience, &transferred);
-    let request = Request::pull(job, when, node, commands);
+    let request = Request::pull(job, when, node, commands, naming);
     let mut protocol =
         Conversation::start(session, node, &request, Stage::Inspect, cancel.as_mut()).await?;
 
@@ -224,6 +283,22 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
         return Ok(Some(Outcome::Present(held)));
     }
 
+    if local.is_some() {
+        let possible = step(
+            &mut protocol,
+            Stage::Pull,
+            Some(ANSWER_LIMIT),
+            &mut transfer,
+            progress,
+            cancel.as_mut(),
+        )
+        .await?;
+        if !possible.success() {
+            protocol.finish().await;
+            return Err(not_named(&possible, FailureKind::NodeSetup, Stage::Pull).into());
+        }
+    }
+
     let left = job
         .timeout
         .map(|limit| limit.saturating_sub(protocol.waited()));
@@ -238,9 +313,26 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
     .await?;
     if !pulled.success() {
         protocol.finish().await;
-        runtime.read_pull(image, &pulled)?;
+        runtime.read_pull(asked.image, &pulled)?;
         let detail = "the pull failed, and the runtime did not say why";
         return Err(Failure::new(FailureKind::Unknown, Stage::Pull, detail).into());
+    }
+    if local.is_some() {
+        let named = step(
+            &mut protocol,
+            Stage::Verify,
+            Some(ANSWER_LIMIT),
+            &mut transfer,
+            progress,
+            cancel.as_mut(),
+        )
+        .await?;
+        if !named.success() {
+            protocol.finish().await;
+            // A pull that did not bring the image may say why.
+            runtime.read_pull(asked.image, &pulled)?;
+            return Err(not_named(&named, FailureKind::Unknown, Stage::Verify).into());
+        }
     }
 
     let verified = step(
@@ -253,7 +345,7 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
     )
     .await?;
     protocol.finish().await;
-    runtime.read_pull(image, &pulled)?;
+    runtime.read_pull(asked.image, &pulled)?;
     let held = runtime
         .read_inspect(image, &verified, Stage::Verify)?
         .ok_or_else(|| {
@@ -274,6 +366,32 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
         true => Outcome::Present(held),
         false => Outcome::Pulled(held),
     }))
+}
+
+/// The commands that give the image its own name.
+fn naming<'a>(job: &PullJob<'a>, local: &LocalPull<'a>) -> Result<[NodeCommand<'a>; 3], Failure> {
+    let naming = Naming {
+        image: job.request.image,
+        local: local.name,
+        endpoint: job.request.endpoint,
+    };
+    job.runtime.naming(&naming).ok_or_else(|| {
+        let kind = job.runtime.kind();
+        let detail = format!("prepull cannot have {kind} give an image another name");
+        Failure::new(FailureKind::NodeSetup, Stage::Pull, detail)
+    })
+}
+
+/// Why the image did not get its name.
+fn not_named(output: &CommandOutput, kind: FailureKind, stage: Stage) -> Failure {
+    let said = text::truncate_bytes(output.stderr.trim_ascii(), conversation::WORDS_SHOWN);
+    let detail = match said.is_empty() {
+        true => {
+            "the image could not be given its name, and the runtime did not say why".to_string()
+        }
+        false => format!("the image cannot be given its name: {said}"),
+    };
+    Failure::new(kind, stage, detail)
 }
 
 /// One command of a pull: its stage announced, and its output.

@@ -126,6 +126,8 @@ pub(super) struct DetachedPull {
     pub(super) timeout: Option<Duration>,
     /// Whether a login may be put on a disk.
     pub(super) disk_credentials: bool,
+    /// Which of the commands is the first of the three of [`Runtime::naming`](crate::ports::Runtime::naming), from 1.
+    pub(super) naming: Option<usize>,
 }
 
 impl DetachedPull {
@@ -167,7 +169,8 @@ impl<'a> Request<'a> {
         job: &PullJob<'_>,
         when: PullWhen,
         node: &Node,
-        commands: Vec<NodeCommand<'a>>,
+        mut commands: Vec<NodeCommand<'a>>,
+        naming: Option<[NodeCommand<'a>; 3]>,
     ) -> Self {
         let what = [
             job.runtime.kind().as_str(),
@@ -176,17 +179,22 @@ impl<'a> Request<'a> {
             job.request.image.as_str(),
         ]
         .join("\0");
+        // A pull of either sort does not go on with one of the other.
+        let way = naming.as_ref().map_or("", |_| "local");
+        let first = commands.len() + 1;
+        commands.extend(naming.into_iter().flatten());
         Self {
             action: Action::Pull(when),
-            commands,
-            nonce: fingerprint(&[job.pull_token, &node.name, &what].join("\0")),
+            nonce: fingerprint(&[job.pull_token, &node.name, &what, way].join("\0")),
             own: Some(DetachedPull {
                 turn: fingerprint(&what),
                 lease: job.lease,
                 turn_limit: job.timeout.unwrap_or(TURN_LIMIT),
                 timeout: job.timeout,
                 disk_credentials: job.disk_credentials,
+                naming: (commands.len() >= first).then_some(first),
             }),
+            commands,
             spool: None,
         }
     }
@@ -229,6 +237,8 @@ impl<'a> Request<'a> {
         values.number(ticks);
         let may_use_disk = self.own.as_ref().is_some_and(|own| own.disk_credentials);
         values.text(if may_use_disk { "yes" } else { "" })?;
+        let naming = self.own.as_ref().and_then(|own| own.naming);
+        values.text(&naming.map_or_else(String::new, |number| number.to_string()))?;
         values.number(self.commands.len());
         for command in &self.commands {
             values.command(command)?;

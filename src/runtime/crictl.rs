@@ -12,7 +12,7 @@ use crate::model::{
     CommandOutput, ExitStatus, Failure, Image, LocalImage, RegistryLogin, RuntimeKind, Secret,
     Stage, basic, text,
 };
-use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
+use crate::ports::{Description, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery};
 
 /// Any CRI runtime, through `crictl`.
 #[derive(Debug, Clone, Copy)]
@@ -107,6 +107,69 @@ if [ "$1" = config ]; then
     [ -z "${CONTAINER_RUNTIME_ENDPOINT-}" ] || { echo "$CONTAINER_RUNTIME_ENDPOINT"; exit; }
 fi
 exec $client "$@""#;
+
+/// Gives an image in containerd its own name, through ctr: `MODE LOCAL NAME TAG CRICTL...`.
+///
+/// crictl cannot: its rmi takes every name of an image. containerd tells the CRI of a new name a moment later. The local
+/// names of all ports are removed: a node that lost its power may have kept one. A reference by the configuration's digest,
+/// which the CRI makes for each image, goes with the last name.
+const NAME: &str = r#"mode=$1 local=$2 name=$3 tag=$4
+shift 4
+digest=${local#*@}
+repository=${local#*/}
+repository=${repository%@*}
+address=$("$@" info | sed -n 's/^ *"containerdEndpoint": "\(.*\)".*/\1/p' | head -n 1)
+client=
+for words in ctr 'k3s ctr' 'k0s ctr' 'microk8s ctr'; do
+    command -v "${words%% *}" >/dev/null && client=$words && break
+done
+images() { $client -a "$address" -n k8s.io images "$@"; }
+names() {
+    images ls | while read -r reference kind found rest; do
+        [ "$found" != "$digest" ] || printf '%s\n' "$reference"
+    done
+}
+forget() {
+    all=$(names)
+    others=
+    for reference in $all; do
+        case $reference in
+            127.0.0.1:*/"$repository@$digest") images rm "$reference" >/dev/null || return ;;
+            sha256:*) ;;
+            *) others=yes ;;
+        esac
+    done
+    [ -z "$others" ] || return 0
+    for reference in $all; do
+        case $reference in sha256:*) images rm "$reference" >/dev/null ;; esac
+    done
+}
+case $mode in
+    check)
+        [ -n "$address" ] || { echo 'the CRI runtime is not containerd' >&2; exit 1; }
+        [ -n "$client" ] || { echo 'there is no ctr, which names images in containerd' >&2; exit 1; }
+        images ls -q >/dev/null
+        ;;
+    name)
+        for wanted in ${tag:+"$name:$tag"} "$name@$digest"; do
+            images tag --force "$local" "$wanted" >/dev/null || exit
+        done
+        tries=0
+        wanted=$name@$digest
+        [ -z "$tag" ] || wanted=$name:$tag
+        until "$@" inspecti -o json "$wanted" >/dev/null 2>&1; do
+            tries=$((tries + 1))
+            [ "$tries" -lt 30 ] || { echo 'the CRI does not know the name that ctr gave the image' >&2; exit 1; }
+            [ "$tries" -lt 10 ] || sleep 1
+        done
+        forget
+        ;;
+    forget)
+        forget
+        sleep 1
+        forget
+        ;;
+esac"#;
 
 impl Crictl {
     /// The endpoint goes by environment. `CONTAINER_RUNTIME_ENDPOINT` alone would lose against an
@@ -257,6 +320,29 @@ impl Runtime for Crictl {
             secret,
             ..Self::command(request.endpoint, &["pull", request.image.exact()])
         })
+    }
+
+    fn naming<'a>(&self, naming: &Naming<'a>) -> Option<[NodeCommand<'a>; 3]> {
+        let image = naming.image;
+        // As a pull by digest leaves it.
+        let tag = image.tag().filter(|_| image.digest().is_none());
+        Some(["check", "name", "forget"].map(|mode| {
+            let crictl = Self::command(naming.endpoint, &[]);
+            let words = [
+                "sh",
+                "-c",
+                NAME,
+                "sh",
+                mode,
+                naming.local.as_str(),
+                image.name(),
+                tag.unwrap_or_default(),
+            ];
+            NodeCommand {
+                argv: [&words, &crictl.argv[..]].concat(),
+                ..crictl
+            }
+        }))
     }
 
     fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {

@@ -17,7 +17,7 @@ use crate::model::{
     CommandOutput, Failure, Image, LocalImage, RegistryLogin, RuntimeKind, Secret, Stage, basic,
     text,
 };
-use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
+use crate::ports::{Description, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery};
 
 /// The docker daemon, through the `docker` client.
 #[derive(Debug, Clone, Copy)]
@@ -121,6 +121,35 @@ const DATA_DIR: &str = r#""$0" "$@" 'docker {{.DockerRootDir}}' || { echo; "$0" 
 
 /// Docker Hub's key in docker's `config.json`.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// Gives an image its own name: `MODE LOCAL TAGGED ENDPOINT`.
+///
+/// The local names of all ports are removed: a node that lost its power may have kept one. One that is removed while the
+/// daemon still ends a cancelled pull may come back, once.
+const NAME: &str = r#"mode=$1 local=$2 tagged=$3 endpoint=$4
+digest=${local#*@}
+repository=${local#*/}
+repository=${repository%@*}
+ask() { docker ${endpoint:+-H "$endpoint"} "$@"; }
+forget() {
+    ask image ls -a --digests --no-trunc --format '{{.Repository}}@{{.Digest}}' | while read -r name; do
+        case $name in
+            127.0.0.1:*/"$repository@$digest") ask image rm "$name" >/dev/null || exit ;;
+        esac
+    done
+}
+case $mode in
+    check) [ -n "$tagged" ] || {
+        echo 'docker gives an image a name by digest only when it pulls it from its registry' >&2
+        exit 1
+    } ;;
+    name) ask image tag "$local" "$tagged" && ask image rm "$local" >/dev/null && forget ;;
+    forget)
+        forget
+        sleep 1
+        forget
+        ;;
+esac"#;
 
 impl Docker {
     fn command<'a>(
@@ -245,6 +274,23 @@ impl Runtime for Docker {
             secret: Some(SecretDelivery::Input(asked)),
             ..Self::command(IF_SEEN, request.endpoint, &["system", "dial-stdio"])
         })
+    }
+
+    fn naming<'a>(&self, naming: &Naming<'a>) -> Option<[NodeCommand<'a>; 3]> {
+        let image = naming.image;
+        // By digest docker finds only what it pulled under the image's own name.
+        let tagged = match image.digest() {
+            None => image.as_str(),
+            Some(_) => "",
+        };
+        let endpoint = naming.endpoint.unwrap_or_default();
+        let local = naming.local.as_str();
+        Some(["check", "name", "forget"].map(|mode| NodeCommand {
+            argv: vec!["sh", "-c", NAME, "sh", mode, local, tagged, endpoint],
+            environment: Vec::new(),
+            secret: None,
+            stdin: b"",
+        }))
     }
 
     fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {

@@ -5,6 +5,7 @@
 
 pub mod daemon;
 pub mod hostile;
+pub mod local_pulls;
 pub mod runtime;
 pub mod scenarios;
 
@@ -59,7 +60,20 @@ case $1 in
     version) cat "$FAKE/version"; exit "$(cat "$FAKE/version-exit")" ;;
     inspect) if [ -e "$FAKE/held" ]; then cat "$FAKE/held"; exit 0; fi; echo "no such image: $2" >&2; exit 1 ;;
     socket) exit 1 ;;
-    pull) . "$FAKE/pull"; echo sha256:0123 >"$FAKE/held"; exit 0 ;;
+    pull)
+        . "$FAKE/pull"
+        # A name that leads to prepull is not the image's own.
+        case $2 in 127.0.0.1:*) echo sha256:0123 >"$FAKE/local" ;; *) echo sha256:0123 >"$FAKE/held" ;; esac
+        exit 0
+        ;;
+    naming)
+        [ ! -e "$FAKE/naming-$2" ] || . "$FAKE/naming-$2"
+        case $2 in
+            name) mv "$FAKE/local" "$FAKE/held" ;;
+            forget) rm -f "$FAKE/local" ;;
+        esac
+        exit
+        ;;
     system) . "$FAKE/system"; echo sha256:0123 >"$FAKE/held"; exit 0 ;;
     *) echo "$*" >>"$FAKE/unknown"; exit 99 ;;
 esac
@@ -290,6 +304,8 @@ impl Place {
         let pipes = self.text("fake/pipes");
         let mut folders: Vec<PathBuf> = pipes
             .lines()
+            // What gives a name back when a pull has failed has no pipe.
+            .filter(|pipe| *pipe != "/dev/null")
             .filter_map(|pipe| Path::new(pipe).parent())
             .filter(|folder| folder.exists())
             .map(Path::to_path_buf)

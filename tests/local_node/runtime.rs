@@ -3,7 +3,7 @@
 use prepull::model::{
     CommandOutput, Failure, FailureKind, Image, LocalImage, RuntimeKind, Secret, Stage,
 };
-use prepull::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
+use prepull::ports::{Description, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery};
 
 /// Asks `client`, which is called like the kind unless a test wants it missing.
 pub struct FakeRuntime {
@@ -129,6 +129,10 @@ impl Runtime for FakeRuntime {
             secret: Some(SecretDelivery::Input(question)),
             ..self.command(&["system", "dial-stdio"])
         })
+    }
+
+    fn naming<'a>(&self, _: &Naming<'a>) -> Option<[NodeCommand<'a>; 3]> {
+        Some(["check", "name", "forget"].map(|mode| self.command(&["naming", mode])))
     }
 
     fn read_pull(&self, _: &Image, output: &CommandOutput) -> Result<(), Failure> {

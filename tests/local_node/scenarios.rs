@@ -19,7 +19,7 @@ use prepull::ports::PullRequest;
 use super::runtime::FakeRuntime;
 use super::{Place, Shells, contains, daemon, hostile, node, processes, signal};
 
-const IMAGE: &str = "reg.example:5000/team/app:v1";
+pub(super) const IMAGE: &str = "reg.example:5000/team/app:v1";
 
 /// Quotes, expansions, newlines, control bytes of dash's own, and 4 KB.
 pub fn hostile() -> String {

@@ -31,6 +31,7 @@ impl<'a> Request<'a> {
         let _turn = values.text()?;
         let _lease = (values.number()?, values.number()?);
         let _may_use_disk = values.text()?;
+        let _naming = values.text()?;
         let commands = (0..values.number()?).map(|_| values.command());
         let commands = commands.collect::<Option<_>>()?;
         let request = Self {

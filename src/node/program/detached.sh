@@ -3,6 +3,10 @@
 
 # The first command inspects, the second pulls, the third tells where the runtime keeps its files. A fourth asks
 # docker's daemon to pull, which tells more than its client does.
+#
+# Where $naming is the number of a command, the image is pulled under a name that leads to prepull: that command tells
+# whether the image can get its own name here, the next one gives it that name, and the one after that removes the
+# other name, which is left behind at no end.
 run_supervisor() {
     at_term='forget_secret; signal TERM leader; exit 143'
     trap "$at_term" INT TERM
@@ -10,12 +14,23 @@ run_supervisor() {
     frame stage inspect
     run_command 1
     if [ "$code" -ne 0 ] || [ "$action" = pull-always ]; then
+        if [ -n "$naming" ]; then
+            frame stage pull
+            run_command "$naming"
+            [ "$code" -eq 0 ] || finish
+            has_local_name=yes
+        fi
         answered=
         frame stage pull
         ! may_ask_daemon || run_command 4 3
         if [ -z "$answered" ]; then
             frame stage pull
             run_command 2 3
+        fi
+        if [ "$code" -eq 0 ] && [ -n "$naming" ]; then
+            frame stage verify
+            run_command $((naming + 1))
+            [ "$code" -ne 0 ] || has_local_name=
         fi
         if [ "$code" -eq 0 ]; then
             frame stage verify
@@ -30,7 +45,7 @@ run_supervisor() {
 # us to the daemon, or does not reach it, has no answer for us. podman in docker's place has no daemon, and says who it
 # is when it is asked for an image.
 may_ask_daemon() {
-    [ "$commands" = 4 ] && [ -z "${DOCKER_CONTENT_TRUST:-}" ] || return
+    [ "${naming:-$((commands + 1))}" = 5 ] && [ -z "${DOCKER_CONTENT_TRUST:-}" ] || return
     ! grep -qs -e podman -e 'image not known' "$dir/stderr" || return
     [ "$delivery_2" != directory ] || return 0
     config=${DOCKER_CONFIG:-${HOME:-}/.docker}/config.json
@@ -62,6 +77,7 @@ holds_image_lock() {
 finish_supervisor() {
     # A daemon that was asked itself left the login for its client unused.
     forget_secret
+    [ -z "$has_local_name" ] || forget_local_name
     unlock_image
     if stopped; then
         frame end
@@ -99,6 +115,19 @@ run_keeper() {
     end_viewer TERM
     ask_to_end
     force_end
+}
+
+forget_local_name() {
+    (exec_command $((naming + 2))) </dev/null >/dev/null 2>&1 8<&- &
+    wait $!
+}
+
+# Ends the pull. What sees to that ends with the pull, or ends it by force.
+cancel_pull() {
+    signal TERM keeper
+    (trap '' HUP; trap - TERM; force_end) </dev/null >/dev/null 2>&1 3<&- 9<&- &
+    record_processes keeper $!
+    ask_to_end
 }
 
 #both
@@ -153,20 +182,37 @@ start_detached() {
     trap - HUP
 }
 
-# Finds the pull that an earlier connection left here; false when there is none any more.
+# Finds the pull that an earlier connection left here; false when there is none any more. One that came through that
+# connection cannot go on: it is ended, unless it has ended.
 reattach() {
     read_word "$dir/vault"
     vault=$word
     tries=0
+    most=8
+    [ -z "$naming" ] || most=$((2 * grace + 8))
     while is_ours "$dir"; do
         tries=$((tries + 1))
         if [ -e "$dir/supervisor" ] && ! [ -e "$dir/stop" ]; then
-            is_alive supervisor 8 || [ -e "$dir/ended" ] && return
-            # It was killed, and no process is left to clean up.
-            tries=8
+            is_alive supervisor 8 || [ -e "$dir/ended" ]
+            case $?$naming in
+                0) return 0 ;;
+                0*)
+                    [ ! -e "$dir/ended" ] || return 0
+                    cancel_pull
+                    ;;
+                # It was killed, and no process is left to clean up.
+                *) tries=$most ;;
+            esac
         fi
         # It is being set up or taken down just now.
-        [ "$tries" -lt 8 ] || { signal TERM keeper; signal KILL leader; forget_secret; unlock_image; remove; }
+        [ "$tries" -lt "$most" ] || {
+            signal TERM keeper
+            signal KILL leader
+            forget_secret
+            [ -z "$naming" ] || forget_local_name
+            unlock_image
+            remove
+        }
         sleep 1
     done
     return 1
@@ -182,7 +228,7 @@ serve_viewer() {
     tail=$!
     read_process $tail
     tail_born=$born
-    trap 'end "$tail" "$tail_born"; exit 143' HUP INT TERM
+    trap 'end_tied_pull; end "$tail" "$tail_born"; exit 143' HUP INT TERM
     trap 'end "$tail" "$tail_born"; exit "$taken_over"' USR1
     printf '%s\n' "$tail" >"$dir/tail"
     beats=0
@@ -196,12 +242,7 @@ serve_viewer() {
                     break
                 }
                 ;;
-            "$say_cancel")
-                signal TERM keeper
-                (trap '' HUP; trap - TERM; force_end) </dev/null >/dev/null 2>&1 3<&- 9<&- &
-                record_processes keeper $!
-                ask_to_end
-                ;;
+            "$say_cancel") cancel_pull ;;
             "$say_enough") signal KILL readers ;;
             "$say_done")
                 signal TERM keeper
@@ -210,6 +251,12 @@ serve_viewer() {
                 ;;
         esac
     done
+    end_tied_pull
     end "$tail" "$tail_born"
 } 2>/dev/null
+
+# What comes through this connection ends with it.
+end_tied_pull() {
+    [ -z "$naming" ] || [ -e "$dir/ended" ] || ! is_alive supervisor 8 || cancel_pull
+}
 #both

@@ -19,6 +19,7 @@ main() {
     storage=/var/lib/containers/storage
     content=io.containerd.content.v1.content
     is_pulled=
+    has_local_name=
 
     get; nonce=$value
     get; action=$value
@@ -28,6 +29,7 @@ main() {
     get; tick=$value
     get; ticks=$value
     get; may_use_disk=$value
+    get; naming=$value
     get; commands=$value
     number=0
     while [ "$number" -lt "$commands" ]; do

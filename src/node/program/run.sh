@@ -84,7 +84,7 @@ ask_command_to_end() {
 force_end() {
     # Whoever sees to that before ends us; our sleep must go with us.
     end_with_child
-    [ "$action" = run ] || grace=1
+    [ "$action" = run ] || [ -n "$naming" ] || grace=1
     sleep "$grace" &
     wait $!
     signal KILL leader
