@@ -63,7 +63,7 @@ fn run(nodes: usize) {
     let (_stop, stop) = watch::channel(None);
     let runtimes = runtime::all();
     let (finish, told) = tokio.block_on(async {
-        let running = engine::run(&plan, &InMemory, &runtimes, &NoLogins, facts, stop);
+        let running = engine::run(&plan, &InMemory, &runtimes, &NoLogins, None, facts, stop);
         let counting = async {
             let mut told = 0;
             while let Some((_, fact)) = receiver.recv().await {

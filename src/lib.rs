@@ -41,5 +41,6 @@ pub mod report;
 pub mod runtime;
 pub mod settings;
 pub mod ssh;
+pub mod via;
 
 pub use pull::{Pull, PullError};

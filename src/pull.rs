@@ -142,8 +142,16 @@ impl Pull {
         let (facts, mut received) = mpsc::channel::<(Duration, EventKind)>(EVENTS_UNDER_WAY);
         let (stop_sender, stopped) = watch::channel(None);
         let running = async {
-            let finish =
-                engine::run(&plan, &transport, &runtime::all(), &logins, facts, stopped).await;
+            let finish = engine::run(
+                &plan,
+                &transport,
+                &runtime::all(),
+                &logins,
+                None,
+                facts,
+                stopped,
+            )
+            .await;
             transport.close().await;
             finish
         };

@@ -224,6 +224,30 @@ fn a_malformed_image_is_found_before_anything_else() {
 }
 
 #[test]
+fn what_can_only_be_sent_through_ssh_wants_that() {
+    let desk = Desk::with(&[("empty.tar", "")]);
+    for (arguments, said) in [
+        (&["--from", "oci:images"][..], "add --via ssh-only"),
+        (&["--upload-limit", "50MB"], "without --via ssh"),
+        (&["--via", "ssh", "--from", "images.tar"], "write oci:DIR"),
+        (
+            &["--via", "scp"],
+            "possible values: registry, ssh, ssh-only",
+        ),
+        (&["--via", "ssh-only", "--from", "oci:missing"], "missing"),
+        (
+            &["--via", "ssh-only", "--from", "docker-archive:empty.tar"],
+            "neither index.json",
+        ),
+    ] {
+        let command = ["pull", "-H", "ops@127.0.0.1:1", "--retries", "0", "app:v1"];
+        let seen = desk.run(&[&command[..], arguments].concat());
+        assert!(seen.starts_with("status: 2\n"), "{arguments:?}: {seen}");
+        assert!(seen.contains(said), "{arguments:?}: {seen}");
+    }
+}
+
+#[test]
 fn an_image_is_named_once() {
     snapshot!(
         "image_twice",

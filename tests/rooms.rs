@@ -43,9 +43,9 @@ fn allowed() -> BTreeMap<String, Vec<String>> {
 /// Crates that only these rooms may use.
 const OWNED: [(&str, &[&str]); 6] = [
     ("hyper", &["registry", "inventory"]),
-    ("pull_through", &["registry"]),
     ("russh", &["ssh"]),
     ("indicatif", &["report"]),
+    ("pull_through", &["via", "registry", "app"]),
     ("rpassword", &["credentials"]),
     ("ssh_config_resolver", &["ssh"]),
 ];

@@ -86,6 +86,7 @@ mod tests {
             attempts: vec![],
             elapsed: Duration::ZERO,
             arrived: None,
+            delivery: None,
         };
         vec![NodeRecord {
             runtime: None,

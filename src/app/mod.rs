@@ -16,6 +16,7 @@ mod run;
 mod runs;
 mod ssh_config;
 mod stop;
+mod through_ssh;
 
 use std::ffi::OsString;
 use std::sync::Arc;

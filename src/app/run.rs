@@ -16,12 +16,14 @@ use super::logins::CredentialRefresher;
 use super::on_finish;
 use super::runs;
 use super::stop::Signals;
+use super::through_ssh;
 use crate::cli::{Format, NodesFormat};
 use crate::credentials;
 use crate::engine::{self, Finish};
 use crate::journal::{Header, Journal};
 use crate::model::text::{escape_line, format_count};
 use crate::model::{EventKind, Outcome, Plan, ProgressStyle, Secret, Work};
+use crate::ports::ImageServer;
 use crate::report::{
     self, EventSink, FileReport, Human, HumanOptions, Json, Jsonl, Layout, Reporter, RunInfo,
     RunResult, Screen,
@@ -56,6 +58,8 @@ pub(super) fn run(
     };
     let transport = SshTransport::asking(options, settings.plan.fleet.nodes(), &passphrase)?;
     super::warn(transport.warnings());
+    let tokio = tokio::runtime::Runtime::new().context("cannot start the tokio runtime")?;
+    let images = tokio.block_on(through_ssh::served(settings))?;
     let started = SystemTime::now();
     let id = run_id(started);
     let words = runs::words(arguments.iter().map(|word| word.to_string_lossy()));
@@ -73,7 +77,6 @@ pub(super) fn run(
         Some(Ok(journal)) => Some(journal),
         None => None,
     };
-    let tokio = tokio::runtime::Runtime::new().context("cannot start the tokio runtime")?;
     let plan = tokio.block_on(contents::asked(settings));
     let is_pull = plan.work.is_resumable();
     let info = Arc::new(RunInfo {
@@ -99,7 +102,14 @@ pub(super) fn run(
     }
     let running = report::start(facts_receiver, ledger, reporters);
     let logins = CredentialRefresher::new(&settings.login_sources, &plan);
-    let ended = tokio.block_on(perform(&plan, &transport, &logins, facts, running.screen()));
+    let ended = tokio.block_on(perform(
+        &plan,
+        &transport,
+        &logins,
+        images.as_ref().map(|images| images as &dyn ImageServer),
+        facts,
+        running.screen(),
+    ));
     // What still runs after a second signal must not hold the program back.
     tokio.shutdown_background();
     let finish = match ended? {
@@ -227,6 +237,7 @@ async fn perform(
     plan: &Plan,
     transport: &SshTransport,
     logins: &CredentialRefresher,
+    images: Option<&dyn ImageServer>,
     facts: mpsc::Sender<(Duration, EventKind)>,
     screen: Option<Screen>,
 ) -> Result<Ended> {
@@ -234,7 +245,16 @@ async fn perform(
     let (stop, stop_receiver) = watch::channel(None);
     let runtimes = runtime::all();
     let run = async {
-        let finish = engine::run(plan, transport, &runtimes, logins, facts, stop_receiver).await;
+        let finish = engine::run(
+            plan,
+            transport,
+            &runtimes,
+            logins,
+            images,
+            facts,
+            stop_receiver,
+        )
+        .await;
         transport.close().await;
         finish
     };

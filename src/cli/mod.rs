@@ -14,12 +14,13 @@ pub use options::{
     RuntimeArgs, SshArgs,
 };
 pub use values::{
-    Format, HostsFormat, ImagesFormat, ListFormat, NodesFormat, ReportFile, ReportForm, Shell,
+    Format, HostsFormat, ImageArchive, ImagesFormat, ListFormat, NodesFormat, ReportFile,
+    ReportForm, Shell,
 };
 
-use values::{at_least_one, bytes, choice, duration, factor, lease, report_file};
+use values::{at_least_one, bytes, choice, duration, factor, image_archive, lease, report_file};
 
-use crate::model::PullWhen;
+use crate::model::{PullVia, PullWhen};
 
 /// Loads container images onto nodes over SSH before a roll-out needs them.
 #[derive(Debug, Parser)]
@@ -149,6 +150,31 @@ pub struct PullArgs {
     /// How long a pull goes on by itself when its node's connection is lost, before it is cancelled.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = lease, help_heading = "Policy")]
     pub lease: Duration,
+    /// Where nodes pull from: their registries, or this machine, through the SSH connections.
+    ///
+    /// With ssh a registry sends each layer once, to this machine, and nodes need no way to it. A node where that cannot
+    /// be done pulls from the registry, and the summary says why; with ssh-only it fails instead, no node asks a registry,
+    /// and no registry login is sent to a node.
+    #[arg(
+        long,
+        value_name = "WHERE",
+        default_value = "registry",
+        value_parser = choice::<PullVia>(),
+        help_heading = "Through SSH"
+    )]
+    pub via: PullVia,
+    /// Take the images from these files instead of their registries, with --via ssh: oci:DIR, oci-archive:FILE or
+    /// docker-archive:FILE; repeatable.
+    ///
+    /// An image layout as a folder or a tar, or what `docker save` writes.
+    #[arg(long, value_name = "FORM:PATH", value_parser = image_archive(), help_heading = "Through SSH")]
+    pub from: Vec<ImageArchive>,
+    /// The most that is sent through SSH a second, to all nodes together, e.g. 50MB.
+    #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = "Through SSH")]
+    pub upload_limit: Option<u64>,
+    /// How much is kept on this machine of what was sent through SSH; the least recently used goes first.
+    #[arg(long, value_name = "BYTES", default_value = "20GB", value_parser = bytes, help_heading = "Through SSH")]
+    pub cache_limit: u64,
     /// Whether to pull what a node already holds.
     #[arg(
         long,

@@ -1,6 +1,8 @@
 //! The values that options take: the words to choose from, and times, sizes and shares as people write them.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -113,6 +115,32 @@ pub enum Shell {
     Bash,
     Zsh,
     Fish,
+}
+
+/// `--from`: images in files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageArchive {
+    /// The folder or file; what is in it tells its form.
+    pub path: PathBuf,
+}
+
+/// How the forms of `--from` begin, as containers' tools write them.
+const ARCHIVES: [&str; 3] = ["oci:", "oci-archive:", "docker-archive:"];
+
+/// A form and a path.
+pub(super) fn image_archive() -> impl TypedValueParser<Value = ImageArchive> {
+    PathBufValueParser::new().try_map(|given| {
+        let bytes = given.as_os_str().as_encoded_bytes();
+        let form = ARCHIVES
+            .iter()
+            .find(|form| bytes.starts_with(form.as_bytes()));
+        match form.map(|form| &bytes[form.len()..]) {
+            Some(path) if !path.is_empty() => Ok(ImageArchive {
+                path: Path::new(OsStr::from_bytes(path)).to_owned(),
+            }),
+            _ => Err("write oci:DIR, oci-archive:FILE or docker-archive:FILE"),
+        }
+    })
 }
 
 /// A path whose ending says what is written there.

@@ -15,7 +15,7 @@ use super::pins::Pins;
 use super::registries::Registries;
 use crate::model::{EventKind, Failure, FailureKind, Plan, RuntimeKind, Spool, Stage};
 use crate::node::Interrupted;
-use crate::ports::Runtime;
+use crate::ports::{ImageServer, Runtime};
 
 /// What all visits of a run share.
 pub(super) struct RunContext<'a, T> {
@@ -28,6 +28,8 @@ pub(super) struct RunContext<'a, T> {
     pub(super) cancel: watch::Receiver<bool>,
     pub(super) registries: Registries,
     pub(super) logins: CurrentLogins<'a>,
+    /// What nodes pull from through their connections.
+    pub(super) images: Option<&'a dyn ImageServer>,
     pub(super) pins: Pins,
     /// What commands print.
     pub(super) spool: Arc<Spool>,

@@ -13,6 +13,7 @@ mod preflight;
 mod registries;
 mod retry;
 mod state;
+mod through_ssh;
 mod transfer_stats;
 mod visit;
 
@@ -50,13 +51,15 @@ pub struct Finish {
 
 /// Runs the plan to its end, which always comes with one outcome for every (node, item).
 ///
-/// `logins` gives the plan's logins again when they get old.
+/// `logins` gives the plan's logins again when they get old, and `images` serves them where nodes pull through their
+/// connections.
 /// `stop` asks for an early end: no further node is started and what runs is cancelled.
 pub async fn run<T: Transport>(
     plan: &Plan,
     transport: &T,
     runtimes: &[&dyn Runtime],
     logins: &dyn ports::CredentialSource,
+    images: Option<&dyn ports::ImageServer>,
     facts: mpsc::Sender<(Duration, EventKind)>,
     stop: watch::Receiver<Option<StopReason>>,
 ) -> Finish {
@@ -71,6 +74,7 @@ pub async fn run<T: Transport>(
         cancel,
         registries: Registries::new(&plan.policy),
         logins: CurrentLogins::new(plan, logins),
+        images,
         pins: Pins::new(plan),
         spool: Arc::new(Spool::for_nodes(plan.fleet.nodes().len())),
         first_pull: watch::Sender::new(None),

@@ -8,7 +8,7 @@ use super::context::{RunContext, guarded};
 use super::state::NodeState;
 use crate::model::text::format_bytes;
 use crate::model::{
-    EventKind, Failure, FailureKind, Image, Manifest, NodeFacts, Outcome, Plan, Preflight,
+    EventKind, Failure, FailureKind, Image, Manifest, NodeFacts, Outcome, Plan, Preflight, PullVia,
     PullWhen, Stage, manifest_for,
 };
 use crate::node::{self, Interrupted};
@@ -114,7 +114,9 @@ fn judge(
     }
     for (image, answer) in images.iter().zip(&mut answers) {
         let is_its = |(registry, _): &&(String, Failure)| registry == image.registry();
-        if answer.is_none()
+        // Through SSH no node needs a way to it.
+        if plan.policy.via == PullVia::Registry
+            && answer.is_none()
             && let Some((_, failure)) = facts.unusable_registries.iter().find(is_its)
         {
             *answer = Some(Err(failure.clone()));
@@ -380,6 +382,9 @@ mod tests {
         facts.unusable_registries[0].0 = "other.example".into();
         assert_eq!(words(&plan, &facts), ["present", "may pull", "may pull"]);
         facts.unusable_registries[0].0 = "reg.example".into();
+        plan.policy.via = PullVia::Ssh;
+        assert_eq!(words(&plan, &facts), ["present", "may pull", "may pull"]);
+        plan.policy.via = PullVia::Registry;
         let Work::Pull(images) = plan.work else {
             panic!("not a pull");
         };

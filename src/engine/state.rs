@@ -9,7 +9,7 @@ use super::context::RunContext;
 use super::retry::{Decision, FailedAttempt, after_pause, decide, goes_on, is_out_of_reach};
 use super::transfer_stats::TransferStats;
 use crate::model::{
-    Attempt, EventKind, Failure, FailureKind, Image, NodeRecord, Outcome, Plan, Record,
+    Attempt, Delivery, EventKind, Failure, FailureKind, Image, NodeRecord, Outcome, Plan, Record,
     RuntimeKind, StopReason,
 };
 
@@ -38,6 +38,8 @@ pub(super) struct ItemState {
     going_since: Option<Instant>,
     /// What arrives.
     pub(super) transfer_stats: TransferStats,
+    /// How the image came, where it was to come through the connection.
+    pub(super) delivery: Option<Delivery>,
     /// A registry refused the login, and there is another one to try.
     pub(super) has_new_login: bool,
     /// When it may be tried (again).
@@ -81,6 +83,7 @@ impl NodeState {
                     forgiven: 0,
                     going_since: None,
                     transfer_stats: TransferStats::default(),
+                    delivery: None,
                     has_new_login: false,
                     due: now,
                     began: None,
@@ -267,6 +270,7 @@ impl NodeState {
                 Outcome::Pulled(_) | Outcome::Present(_) => item.transfer_stats.layers.arrived(),
                 _ => None,
             },
+            delivery: item.delivery.take(),
             outcome,
             attempts: std::mem::take(&mut item.attempts),
             elapsed: item.began.map_or(Duration::ZERO, |began| began.elapsed()),
@@ -290,6 +294,7 @@ impl NodeState {
                 attempts: Vec::new(),
                 elapsed: Duration::ZERO,
                 arrived: None,
+                delivery: None,
             })
         };
         NodeRecord {
@@ -310,5 +315,6 @@ pub(super) fn earlier(plan: &Plan, node: usize, item: usize) -> Option<Record> {
         attempts: Vec::new(),
         elapsed: Duration::ZERO,
         arrived: None,
+        delivery: None,
     })
 }

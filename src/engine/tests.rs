@@ -13,10 +13,11 @@ use super::{Finish, run};
 use crate::model::{
     Attempt, Backoff, CommandOutput, Credential, EventKind, ExitStatus, Failure, FailureKind,
     Fleet, Image, Layer, LocalImage, LoginSource, Manifest, Node, Outcome, Plan, PlannedImage,
-    Policy, Portion, Preflight, RegistryLogin, RuntimeKind, Secret, Stage, StopReason, Tries, Work,
+    Policy, Portion, Preflight, PullVia, RegistryLogin, RuntimeKind, Secret, Stage, StopReason,
+    Tries, Via, Work,
 };
 use crate::node::scripted::{Dial, Peer, ScriptedRuntime, Step};
-use crate::ports::{CredentialSource, Runtime};
+use crate::ports::{CredentialSource, ImageReader, ImageServer, Runtime, ServedImage};
 
 const SECOND: Duration = Duration::from_secs(1);
 const APP: &str = "reg.example/app:v1";
@@ -133,7 +134,16 @@ async fn run_with(
     let crictl = ScriptedRuntime(RuntimeKind::Crictl);
     let runtimes: [&dyn Runtime; 2] = [&docker, &crictl];
     let began = Instant::now();
-    let finish = run(plan, peer, &runtimes, logins, facts_sender, stop_receiver).await;
+    let finish = run(
+        plan,
+        peer,
+        &runtimes,
+        logins,
+        Some(&Served),
+        facts_sender,
+        stop_receiver,
+    )
+    .await;
     let took = began.elapsed();
     let facts = collector.await.unwrap();
     let seen = Seen {
@@ -1377,4 +1387,89 @@ async fn nodes_that_have_nothing_to_try_are_no_canaries() {
     }
     let seen = run_all(&resumed, &Peer::new()).await;
     assert_eq!(pulled(&seen), 6);
+}
+
+// Through the SSH connection
+
+/// Serves all but the second image. Scripted nodes forward no port.
+struct Served;
+
+impl ImageServer for Served {
+    fn image(&self, item: usize) -> BoxFuture<'_, Result<ServedImage, Failure>> {
+        let away = Failure::new(FailureKind::RegistryUnavailable, Stage::Pull, "it is away");
+        let served = ServedImage {
+            repository: "prepull/app".into(),
+            digest: format!("sha256:{}", "a".repeat(64)),
+        };
+        Box::pin(std::future::ready(match item {
+            1 => Err(away),
+            _ => Ok(served),
+        }))
+    }
+
+    fn admit(&self) -> std::sync::Arc<dyn ImageReader> {
+        panic!("a login for a node that has no port")
+    }
+}
+
+fn through_ssh(via: PullVia) -> Plan {
+    pulling(1, &[APP, WEB], Policy { via, ..policy() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_come_through_ssh_comes_from_the_registry_and_says_why() {
+    let seen = run_all(&through_ssh(PullVia::Ssh), &Peer::new()).await;
+    assert_eq!(seen.statuses(), ["pulled", "pulled"]);
+    let records = seen.finish.nodes[0].items.iter();
+    let notes: Vec<_> = records
+        .map(|record| record.delivery.clone().unwrap())
+        .map(|delivery| (delivery.via, delivery.note.unwrap()))
+        .collect();
+    assert_eq!(
+        notes,
+        [
+            (Via::Registry, "this connection cannot forward ports".into()),
+            (Via::Registry, "it is away".into()),
+        ]
+    );
+    // One attempt each: to fall back is none.
+    assert_eq!((seen.attempts(0, 0), seen.attempts(0, 1)), (1, 1));
+
+    let seen = run_all(&through_ssh(PullVia::Registry), &Peer::new()).await;
+    assert_eq!(seen.finish.nodes[0].items[0].delivery, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn through_ssh_alone_no_node_asks_a_registry() {
+    let peer = Peer::new();
+    let seen = run_all(&through_ssh(PullVia::SshOnly), &peer).await;
+    assert_eq!(seen.kind(0, 0), FailureKind::NodeSetup);
+    assert_eq!(seen.kind(0, 1), FailureKind::RegistryUnavailable);
+    assert_eq!(peer.counts("n1").pulls, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fall_back_that_fails_names_both_causes() {
+    let peer = Peer::new();
+    let refused = Step::fails(SECOND, FailureKind::RegistryAuth);
+    peer.node("n1").image(APP, [refused]);
+    let seen = run_all(&through_ssh(PullVia::Ssh), &peer).await;
+    let Outcome::Failed(failure) = seen.outcome(0, 0) else {
+        panic!("{:?}", seen.outcome(0, 0));
+    };
+    assert_eq!(failure.kind, FailureKind::RegistryAuth);
+    for cause in ["as scripted", "cannot forward ports"] {
+        assert!(failure.detail.contains(cause), "{failure}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_with_another_key_gets_no_image() {
+    for via in [PullVia::Ssh, PullVia::SshOnly] {
+        let peer = Peer::new();
+        peer.node("n1").has_changed_key();
+        let seen = run_all(&through_ssh(via), &peer).await;
+        assert_eq!(seen.kind(0, 0), FailureKind::HostKey);
+        assert_eq!(peer.counts("n1").pulls, 0);
+    }
 }

@@ -7,7 +7,10 @@ use super::context::{RunContext, guarded};
 use super::preflight;
 use super::registries::Permit;
 use super::state::NodeState;
-use crate::model::{EventKind, Failure, FailureKind, Outcome, RegistryLogin, Stage, Work};
+use super::through_ssh::{self, Tunnel};
+use crate::model::{
+    Delivery, EventKind, Failure, FailureKind, Outcome, RegistryLogin, Stage, Work,
+};
 use crate::node::{self, BytesTransferred, Interrupted, Progress, PullJob, StallPolicy};
 use crate::ports::{PullRequest, Session, Transport};
 
@@ -93,10 +96,11 @@ async fn work<T: Transport>(
     mut began: Instant,
 ) {
     let mut no_root: Option<Failure> = None;
+    let mut tunnel = Tunnel::default();
     for &item in due {
         let result = match &no_root {
             Some(failure) => Err(failure.clone().into()),
-            None => attempt(context, state, &mut session, item).await,
+            None => attempt(context, state, &mut session, item, &mut tunnel).await,
         };
         match result {
             Ok(None) => continue,
@@ -138,6 +142,7 @@ async fn attempt<T: Transport>(
     state: &mut NodeState,
     session: &mut T::Session,
     item: usize,
+    tunnel: &mut Tunnel,
 ) -> Result<Option<Outcome>, Interrupted> {
     let _permit = permit(context, state.node, item).await?;
     // Another node may have learnt meanwhile that this registry wants a pause.
@@ -155,7 +160,7 @@ async fn attempt<T: Transport>(
         );
         return Err(failure.into());
     }
-    let tried = try_item(context, state, session, item, login.as_ref()).await;
+    let tried = try_item(context, state, session, item, login.as_ref(), tunnel).await;
     let is_refused = |failure: &Failure| failure.kind == FailureKind::RegistryAuth;
     match tried {
         Err(Interrupted::Failed(mut failure))
@@ -166,7 +171,11 @@ async fn attempt<T: Transport>(
             state.items[item].has_new_login = is_renewed.unwrap_or(false);
             Err(failure.into())
         }
-        result => result.map(Some),
+        result => {
+            let (outcome, delivery) = result?;
+            state.items[item].delivery = delivery;
+            Ok(Some(outcome))
+        }
     }
 }
 
@@ -199,7 +208,8 @@ async fn try_item<T: Transport>(
     session: &mut T::Session,
     item: usize,
     login: Option<&RegistryLogin>,
-) -> Result<Outcome, Interrupted> {
+    tunnel: &mut Tunnel,
+) -> Result<(Outcome, Option<Delivery>), Interrupted> {
     let node = &context.plan.fleet.nodes()[state.node];
     let index = state.node;
     let begins = move |stage| {
@@ -276,7 +286,7 @@ async fn try_item<T: Transport>(
                 lease: policy.lease,
                 disk_credentials: policy.disk_credentials,
             };
-            let pulling = node::pull(session, node, &job, &progress, cancel);
+            let pulling = through_ssh::pull(context, session, index, item, &job, tunnel, &progress);
             let ended = guarded(Stage::Pull, pulling).await;
             let now = Instant::now();
             let length = match &ended {
@@ -288,9 +298,9 @@ async fn try_item<T: Transport>(
             if let Some(length) = length {
                 context.emit(stalled(length)).await;
             }
-            let outcome = ended?;
-            let pins = &context.pins;
-            Ok(pins.compare(context.plan, index, item, outcome)?)
+            let (outcome, delivery) = ended?;
+            let outcome = (context.pins).compare(context.plan, index, item, outcome)?;
+            Ok((outcome, delivery))
         }
         Work::Check(images) => {
             begins(Stage::Inspect);
@@ -298,7 +308,7 @@ async fn try_item<T: Transport>(
             let platform = context.plan.policy.platform.as_deref();
             let asking = node::check(session, node, runtime, &images[item], platform, cancel);
             let held = guarded(Stage::Inspect, asking).await?;
-            Ok(held.map_or(Outcome::Missing, Outcome::Present))
+            Ok((held.map_or(Outcome::Missing, Outcome::Present), None))
         }
         Work::Probe(images) => {
             begins(Stage::Probe);
@@ -307,12 +317,13 @@ async fn try_item<T: Transport>(
             let asking = node::facts(session, node, runtime, &images, cancel);
             let mut facts = guarded(Stage::Probe, asking).await?;
             facts.obstacles = preflight::obstacles(context.plan, &facts);
-            Ok(Outcome::Probed(Box::new(facts)))
+            Ok((Outcome::Probed(Box::new(facts)), None))
         }
         Work::Exec(argv) => {
             begins(Stage::Run);
             let running = node::run(session, node, argv, &context.spool, cancel);
-            guarded(Stage::Run, running).await.map(Outcome::Ran)
+            let output = guarded(Stage::Run, running).await?;
+            Ok((Outcome::Ran(output), None))
         }
     }
 }

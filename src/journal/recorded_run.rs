@@ -169,6 +169,7 @@ impl RecordedRun {
             attempts: Vec::new(),
             elapsed: Duration::ZERO,
             arrived: None,
+            delivery: None,
         };
         let mut nodes: Vec<NodeRecord> = plan
             .fleet

@@ -60,6 +60,7 @@ fn finished(number: u64, node: usize, outcome: Outcome) -> Event {
                 }],
                 elapsed: Duration::from_secs(3),
                 arrived: Some(17),
+                delivery: None,
             }),
         },
     }

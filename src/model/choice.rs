@@ -56,6 +56,19 @@ choice! {
 }
 
 choice! {
+    /// Where nodes pull from.
+    PullVia {
+        /// From the images' registries.
+        #[default]
+        Registry = "registry",
+        /// From prepull, through the SSH connections; from the registry where that cannot be done.
+        Ssh = "ssh",
+        /// From prepull alone: no node asks a registry or gets a registry login.
+        SshOnly = "ssh-only",
+    }
+}
+
+choice! {
     /// What is done with a host whose key is not in known_hosts. A changed or revoked key is refused in any case, but for
     /// `Off`.
     HostKeyPolicy {

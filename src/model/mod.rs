@@ -22,7 +22,9 @@ pub mod secret;
 pub mod text;
 mod tries;
 
-pub use choice::{AddressType, Choice, ColorChoice, HostKeyPolicy, ProgressStyle, PullWhen};
+pub use choice::{
+    AddressType, Choice, ColorChoice, HostKeyPolicy, ProgressStyle, PullVia, PullWhen,
+};
 pub use command::{CommandOutput, ExitStatus};
 pub use content::{Layer, Manifest, manifest_for};
 pub use event::{Event, EventKind};
@@ -32,7 +34,7 @@ pub use fold::fold;
 pub use image::{Image, ImageError, is_digest};
 pub use limit::Limit;
 pub use node::{Fleet, FleetError, Hop, Node, RuntimeChoice, RuntimeKind};
-pub use outcome::{Attempt, Counts, NodeRecord, Outcome, Record, StopReason};
+pub use outcome::{Attempt, Counts, Delivery, NodeRecord, Outcome, Record, StopReason, Via};
 pub use output::{ExecOutput, Kept, Spool, SpoolWriter};
 pub use passwords::{Passwords, Permit, Withheld};
 pub use plan::{Backoff, Plan, PlannedImage, Policy, Portion, Preflight, Work, pull_token};

@@ -112,6 +112,36 @@ pub struct Attempt {
     pub failure: Option<Failure>,
 }
 
+/// How an image came to a node that was to pull it through the SSH connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Where it came from.
+    pub via: Via,
+    /// Why it did not come through SSH, or what differs from an ordinary pull.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Where a node pulled an image from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Via {
+    /// From prepull, through the SSH connection.
+    Ssh,
+    /// From the image's registry.
+    Registry,
+}
+
+impl Via {
+    /// The word in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ssh => "ssh",
+            Self::Registry => "registry",
+        }
+    }
+}
+
 /// Everything about one item on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -126,6 +156,9 @@ pub struct Record {
     /// `None` where that could not be counted, or nothing was pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrived: Option<u64>,
+    /// How the image came to the node, where it was to come through the SSH connection and was pulled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
 }
 
 /// How many nodes and outcomes of a run there are of each sort.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::choice::PullWhen;
+use super::choice::{PullVia, PullWhen};
 use super::content::Manifest;
 use super::facts::LocalImage;
 use super::image::Image;
@@ -185,6 +185,8 @@ pub struct Policy {
     pub pin_digest: bool,
     /// `os/architecture[/variant]` to ask the registry for, where it is not the node's own.
     pub platform: Option<String>,
+    /// Where nodes pull from.
+    pub via: PullVia,
     /// Seeds the jitter: the same seed gives the same schedule.
     pub seed: u64,
 }
@@ -216,6 +218,7 @@ impl Default for Policy {
             preflight: None,
             pin_digest: false,
             platform: None,
+            via: PullVia::Registry,
             seed: 0,
         }
     }

@@ -82,6 +82,10 @@ pub(super) struct OutcomeEntry {
     arrived: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     disk_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via_note: Option<String>,
     #[serde(flatten)]
     output: Option<OutputEntry>,
     seconds: f64,
@@ -360,6 +364,13 @@ pub(super) fn outcome_entry(
         bytes: record.arrived,
         arrived: record.arrived,
         disk_bytes: None,
+        via: record
+            .delivery
+            .as_ref()
+            .map(|delivery| delivery.via.as_str()),
+        via_note: (record.delivery.as_ref())
+            .and_then(|delivery| delivery.note.as_ref())
+            .map(|note| truncate_bytes(note.as_bytes(), DETAIL_LIMIT)),
         output: None,
         seconds: seconds(record.elapsed),
         attempts: record.attempts.iter().map(attempt_entry).collect(),

@@ -73,6 +73,7 @@ impl Run {
             attempts: vec![],
             elapsed: SECOND,
             arrived: None,
+            delivery: None,
         };
         let (item, record) = (0, Arc::new(record));
         self.tell(EventKind::Finished { node, item, record });
@@ -308,6 +309,7 @@ fn a_total_holds_what_still_comes_and_no_more() {
             attempts: vec![],
             elapsed: SECOND,
             arrived,
+            delivery: None,
         })
     };
     for (item, arrived) in [(0, Some(30)), (1, Some(10))] {

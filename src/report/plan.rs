@@ -9,8 +9,8 @@ use super::format::escape_truncated;
 use super::nodes::{fleet_json, fleet_table};
 use crate::model::text::{format_bytes, format_count};
 use crate::model::{
-    Backoff, Credential, LoginSource, Plan, PlannedImage, Policy, Portion, Preflight, PullWhen,
-    Work,
+    Backoff, Credential, LoginSource, Plan, PlannedImage, Policy, Portion, Preflight, PullVia,
+    PullWhen, Work,
 };
 
 /// The plan as text, for `--dry-run`. Never a password.
@@ -73,6 +73,7 @@ fn policy_text(out: &mut String, policy: &Policy, is_pull: bool) {
         preflight,
         pin_digest,
         platform,
+        via,
         // Drawn for each run: that of a dry run is never used.
         seed: _,
     } = policy;
@@ -99,6 +100,14 @@ fn policy_text(out: &mut String, policy: &Policy, is_pull: bool) {
     }
     if !is_pull {
         return;
+    }
+    match via {
+        PullVia::Registry => {}
+        PullVia::Ssh => line(
+            "images come through the SSH connections, and from the registry where that cannot be"
+                .into(),
+        ),
+        PullVia::SshOnly => line("images come through the SSH connections alone".into()),
     }
     if *canary > 0 {
         line(format!("{} first", format_count(*canary, "node")));
@@ -186,6 +195,7 @@ fn policy_json(policy: &Policy) -> Value {
         preflight,
         pin_digest,
         platform,
+        via,
         // Drawn for each run: that of a dry run is never used.
         seed: _,
     } = policy;
@@ -204,6 +214,7 @@ fn policy_json(policy: &Policy) -> Value {
         "disk_credentials": disk_credentials,
         "preflight": preflight.map(|Preflight { unpack_factor }| json!({ "unpack_factor": unpack_factor })),
         "pin_digest": pin_digest, "platform": platform,
+        "via": via.as_str(),
     })
 }
 
@@ -262,6 +273,7 @@ mod tests {
                 unpack_factor: 26.5,
             }),
             pin_digest: true,
+            via: PullVia::SshOnly,
             platform: Some("linux/arm64".into()),
             seed: 27,
         }

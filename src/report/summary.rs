@@ -17,11 +17,13 @@ use super::styled::{Layout, Line};
 use crate::model::text::{escape_line, format_bytes, format_count, format_duration};
 use crate::model::{
     ExecOutput, Failure, FailureKind, Kept, LocalImage, NodeRecord, Outcome, Record, Stage, Tries,
-    Work,
+    Via, Work,
 };
 
 /// How many of the slowest nodes are named.
 const SLOWEST: usize = 3;
+/// How much of a note is shown, in characters.
+const NOTE: usize = 300;
 /// How many bytes of a line are escaped at one time.
 const PIECE: usize = 4096;
 
@@ -62,7 +64,8 @@ fn body(result: &RunResult) -> Vec<Line> {
         out.push(line);
     }
     let failures = failures(result);
-    let mut rest = registries(result);
+    let mut rest = deliveries(result);
+    rest.extend(registries(result));
     rest.extend(pace(result));
     rest.extend(next_commands(result));
     if !failures.is_empty() {
@@ -222,6 +225,49 @@ fn how(result: &RunResult, item: usize, digest: &str) -> String {
         (_, _, 0) => " (pulled now)".into(),
         _ => format!(" ({pulled} pulled now, {present} there before)"),
     }
+}
+
+/// "Through SSH: 10 pulls; from the registry: 2 pulls", and what there is to say of them, each once with its nodes.
+fn deliveries(result: &RunResult) -> Vec<Line> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut notes: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for (node, record) in result.nodes.iter().enumerate() {
+        for delivery in record
+            .items
+            .iter()
+            .filter_map(|item| item.delivery.as_ref())
+        {
+            let via = match delivery.via {
+                Via::Ssh => "through SSH",
+                Via::Registry => "from the registry",
+            };
+            *counts.entry(via).or_default() += 1;
+            if let Some(note) = &delivery.note {
+                let nodes = notes.entry((via, note)).or_default();
+                let name = node_name(result, node);
+                if nodes.last() != Some(&name) {
+                    nodes.push(name);
+                }
+            }
+        }
+    }
+    if counts.is_empty() {
+        return Vec::new();
+    }
+    let counts: Vec<String> = counts
+        .iter()
+        .rev()
+        .map(|(via, pulls)| format!("{} {via}", format_count(*pulls, "pull")))
+        .collect();
+    let mut out = vec![Line::new(0).text(format!("Pulled: {}", counts.join(", ")))];
+    for ((via, note), nodes) in notes {
+        out.push(
+            Line::new(2)
+                .nodes(names(&nodes))
+                .text(format!(" {via}: {}", escape_truncated(note, NOTE))),
+        );
+    }
+    out
 }
 
 /// "registry.lab:5000: 15 tries failed (12 registry-unavailable, 3 rate-limited), 97 pulls went well", where tries

@@ -91,6 +91,7 @@ pub(super) fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
         attempts: vec![],
         elapsed: Duration::from_micros(12_300_400),
         arrived: None,
+        delivery: None,
     };
     RunResult {
         info: Arc::new(info),
@@ -126,6 +127,7 @@ fn finished(outcome: Outcome) -> Event {
         attempts: vec![],
         elapsed: Duration::from_secs(2),
         arrived,
+        delivery: None,
     };
     Event {
         number: 1,

@@ -28,7 +28,7 @@ use crate::inventory::{self, ManifestImages, SshConfigSource};
 use crate::model::text::escape_line;
 use crate::model::{
     ColorChoice, Credential, Fleet, HostKeyPolicy, Image, Plan, PlannedImage, Preflight,
-    ProgressStyle, PullWhen, Secret, Work, pull_token,
+    ProgressStyle, PullVia, PullWhen, Secret, Work, pull_token,
 };
 use fleet::{fleet, platform_fits};
 use logins::logins;
@@ -50,12 +50,27 @@ pub struct RunSettings {
     pub output: OutputSettings,
     /// The files to write at the end.
     pub reports: Vec<cli::ReportFile>,
+    /// What is served to nodes through their SSH connections, and how.
+    pub through_ssh: Option<ThroughSshSettings>,
     /// The shell command to run at the end.
     pub on_finish: Option<String>,
     /// What the operator should know before anything starts.
     pub warnings: Vec<String>,
     /// How much of the deadline is gone: inventories, clusters and credential helpers were waited for.
     pub spent: Duration,
+}
+
+/// What is served to nodes through their SSH connections, and how.
+#[derive(Debug, Clone)]
+pub struct ThroughSshSettings {
+    /// Where it is kept; `None` where neither XDG_CACHE_HOME nor HOME says.
+    pub cache: Option<PathBuf>,
+    /// The most bytes that are kept.
+    pub cache_limit: u64,
+    /// The most bytes a second to all nodes together.
+    pub upload_limit: Option<u64>,
+    /// Archives to take the images from, instead of their registries.
+    pub archives: Vec<PathBuf>,
 }
 
 /// What the command line says about reaching nodes; `None` leaves it to ssh_config.
@@ -133,6 +148,7 @@ pub fn pull(
         args.pull
     };
     policy.platform = args.platform.as_deref().map(policy::platform).transpose()?;
+    policy.via = policy::via(args)?;
     let fleet = fleet(
         &args.reach.fleet,
         &args.reach.ssh.login,
@@ -153,8 +169,19 @@ pub fn pull(
     )?;
     let planned = with_logins(images, found.logins);
     policy.canary = policy::canary(args.course.policy.canary, fleet.nodes().len());
+    let through_ssh = (policy.via != PullVia::Registry).then(|| ThroughSshSettings {
+        cache: cache(ambient),
+        cache_limit: args.cache_limit,
+        upload_limit: args.upload_limit,
+        archives: args
+            .from
+            .iter()
+            .map(|from| ambient.path(&from.path))
+            .collect(),
+    });
     let plan = Plan::new(fleet, Work::Pull(planned), policy);
     Ok(RunSettings {
+        through_ssh,
         login_sources: sources,
         reports,
         warnings: [warnings, found.warnings].concat(),
@@ -168,6 +195,16 @@ fn with_logins(images: Vec<Image>, logins: Vec<Option<Credential>>) -> Vec<Plann
     pairs
         .map(|(image, login)| PlannedImage { image, login })
         .collect()
+}
+
+/// Where what was served is kept: `prepull` in the user's cache folder (the XDG base directory specification).
+fn cache(ambient: &Environment) -> Option<PathBuf> {
+    let folder = |name| {
+        let path = PathBuf::from(ambient.variable(name)?);
+        path.is_absolute().then_some(path)
+    };
+    let base = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
+    Some(base.join("prepull"))
 }
 
 /// `check`.
@@ -339,6 +376,7 @@ fn run(
         ssh: ssh_settings,
         output,
         reports: Vec::new(),
+        through_ssh: None,
         on_finish: None,
         warnings: Vec::new(),
         spent: Duration::ZERO,

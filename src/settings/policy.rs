@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 
-use crate::cli::PolicyArgs;
-use crate::model::{Backoff, Policy, Portion};
+use crate::cli::{PolicyArgs, PullArgs};
+use crate::model::{Backoff, Policy, Portion, PullVia};
 
 pub(super) fn policy(args: &PolicyArgs) -> Result<Policy> {
     let (min, max) = args.backoff;
@@ -45,6 +45,19 @@ fn rising(waves: &[Portion]) -> Result<Vec<Portion>> {
         }
     }
     Ok(waves.to_vec())
+}
+
+/// Where nodes pull from. Files can only be sent.
+pub(super) fn via(args: &PullArgs) -> Result<PullVia> {
+    if args.via == PullVia::Registry {
+        if !args.from.is_empty() {
+            bail!("--from: images in files reach nodes only through SSH: add --via ssh-only");
+        }
+        if args.upload_limit.is_some() {
+            bail!("--upload-limit: nothing is sent to nodes without --via ssh");
+        }
+    }
+    Ok(args.via)
 }
 
 /// `os/architecture[/variant]`, as the OCI image specification writes platforms.

@@ -108,6 +108,7 @@ impl Story {
             attempts,
             elapsed,
             arrived,
+            delivery: None,
         });
         self.tell(
             at,
@@ -306,6 +307,7 @@ pub fn pull(nodes: usize) -> MadeUp {
                 attempts: vec![],
                 elapsed: Duration::ZERO,
                 arrived: None,
+                delivery: None,
             });
             story.tell(
                 end,
@@ -352,6 +354,7 @@ pub fn outcomes(work: Work, outcomes: Vec<(&str, Vec<Outcome>)>) -> MadeUp {
                 attempts,
                 elapsed: seconds(2.0),
                 arrived: None,
+                delivery: None,
             });
             story.tell(now + 1.0, EventKind::Finished { node, item, record });
         }

@@ -1,0 +1,103 @@
+//! What `--via ssh` serves: each image from its registry, or from the files that `--from` names.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use pull_through::{Archive, Digest, InvalidDigest, Reference, Source};
+
+use crate::model::text::escape_line;
+use crate::model::{Image, PlannedImage, Work};
+use crate::registry::{self, Registries};
+use crate::settings::{RunSettings, ThroughSshSettings};
+use crate::via::ServedImages;
+
+type Sourced = (Image, Arc<dyn Source>, Reference);
+
+/// The images of the plan with their sources, where they are to be served.
+///
+/// # Errors
+/// The cache or an archive cannot be used, or no archive has an image.
+pub(super) async fn served(settings: &RunSettings) -> Result<Option<ServedImages>> {
+    let (Some(through), Work::Pull(planned)) = (&settings.through_ssh, &settings.plan.work) else {
+        return Ok(None);
+    };
+    let cache = through.cache.as_ref().context(
+        "--via: neither XDG_CACHE_HOME nor HOME says where to keep what is sent through SSH",
+    )?;
+    let images = match through.archives.is_empty() {
+        true => from_registries(planned)?,
+        false => from_archives(through, planned).await?,
+    };
+    let served = ServedImages::new(cache, through.cache_limit, through.upload_limit, images);
+    Ok(Some(served.context("--via")?))
+}
+
+/// Each image from its registry, with the login that prepull found for it.
+fn from_registries(planned: &[PlannedImage]) -> Result<Vec<Sourced>> {
+    let registries = Registries::new(Path::new(registry::DOCKER_CERTIFICATES));
+    let sourced = |planned: &PlannedImage| {
+        let PlannedImage { image, login } = planned;
+        let login = login.as_ref().map(|found| found.login.clone());
+        let source = Arc::new(registries.source(image, login, &[]));
+        let reference = match image.digest() {
+            Some(digest) => Reference::Digest(digest.parse().with_context(|| {
+                format!("--via: {image} cannot be sent through SSH, only digests of SHA-256 can")
+            })?),
+            None => Reference::Tag(image.tag().unwrap_or("latest").to_string()),
+        };
+        Ok((image.clone(), source as Arc<dyn Source>, reference))
+    };
+    planned.iter().map(sourced).collect()
+}
+
+/// Each image from the first archive that has it.
+async fn from_archives(
+    through: &ThroughSshSettings,
+    planned: &[PlannedImage],
+) -> Result<Vec<Sourced>> {
+    let paths = through.archives.clone();
+    let opening = tokio::task::spawn_blocking(move || {
+        let open = |path: &PathBuf| Archive::open(path).map(Arc::new);
+        paths.iter().map(open).collect::<Result<Vec<_>, _>>()
+    });
+    let archives = opening.await?.context("--from")?;
+    let mut images = Vec::new();
+    for PlannedImage { image, .. } in planned {
+        let mut why = Vec::new();
+        let found = archives.iter().find_map(|archive| {
+            let digest = match image.digest() {
+                Some(digest) => held(archive, digest),
+                None => archive
+                    .find(image.as_str())
+                    .map_err(|error| error.to_string()),
+            };
+            match digest {
+                Ok(digest) => {
+                    let source = Arc::clone(archive) as Arc<dyn Source>;
+                    Some((image.clone(), source, Reference::Digest(digest)))
+                }
+                Err(error) => {
+                    why.push(error);
+                    None
+                }
+            }
+        });
+        images.push(found.with_context(|| {
+            let why = why.join("; ");
+            format!("--from has no {image}: {}", escape_line(&why))
+        })?);
+    }
+    Ok(images)
+}
+
+/// The digest, where the archive has an image with it.
+fn held(archive: &Archive, wanted: &str) -> Result<Digest, String> {
+    let digest: Digest = wanted
+        .parse()
+        .map_err(|error: InvalidDigest| error.to_string())?;
+    let is_there = archive.images().any(|(held, _)| held == digest);
+    is_there
+        .then_some(digest)
+        .ok_or_else(|| format!("no image in the file is {wanted}"))
+}

@@ -1,0 +1,364 @@
+//! Pulls through the SSH connections, on real nodes: docker, containerd, and a registry whose log says what it sent.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test file: a panic is a failed test
+
+#[path = "support/fleet.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::*;
+
+/// docker and containerd, each as root and as a user with sudo.
+static LAB: LazyLock<Mutex<Lab>> =
+    LazyLock::new(|| Mutex::new(Lab::start(env!("CARGO_CRATE_NAME"), 4, &[])));
+
+/// The lab, without images on its nodes or in prepull's cache and with everything in order.
+fn lab() -> MutexGuard<'static, Lab> {
+    let lab = LAB.lock().unwrap_or_else(PoisonError::into_inner);
+    succeed(&mut lab.command(&["registry", "rate", "off"]));
+    for node in lab.nodes() {
+        reachable(&lab, &node, true);
+        forwarding(&lab, &node, true);
+        forget_images(&lab, &node);
+    }
+    let _ = fs::remove_dir_all(lab.state.join("home/.cache"));
+    lab
+}
+
+/// Whether the node has a way to the registry.
+fn reachable(lab: &Lab, node: &Node, is_wanted: bool) {
+    let change = if is_wanted { "del" } else { "add" };
+    let route = ["ip", "route", change, "unreachable", "10.77.0.2/32"];
+    let changed = lab.on(&node.name, &route).output().unwrap();
+    assert!(is_wanted || changed.status.success(), "{}", said(&changed));
+}
+
+/// Whether the node's sshd forwards ports. Connections to come are asked.
+fn forwarding(lab: &Lab, node: &Node, is_wanted: bool) {
+    let word = if is_wanted { "yes" } else { "no" };
+    let script = format!(
+        "grep -qx 'AllowTcpForwarding {word}' /etc/ssh/sshd_config && exit
+        sed -i '/^AllowTcpForwarding/d' /etc/ssh/sshd_config
+        sed -i '1i AllowTcpForwarding {word}' /etc/ssh/sshd_config
+        kill -HUP $(cat /run/lab/sshd.pid)"
+    );
+    succeed(&mut lab.on(&node.name, &["sh", "-c", &script]));
+    let began = Instant::now();
+    while !lab.ssh(node, "true").output().unwrap().status.success() {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "sshd does not answer"
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// All names of images on a node, as its runtime has them; without the CRI's own by the configuration's digest.
+fn names_on(lab: &Lab, node: &Node) -> Vec<String> {
+    let script = match node.runtime.as_str() {
+        "docker" => "docker image ls -a --digests --format '{{.Repository}}:{{.Tag}}@{{.Digest}}'",
+        _ => "ctr -n k8s.io images ls -q",
+    };
+    let listed = succeed(&mut lab.on(&node.name, &["sh", "-c", script]));
+    let mut names: Vec<String> = listed.lines().map(String::from).collect();
+    names.sort();
+    names
+}
+
+/// What the registry was asked for since then, by path, and how often it sent it.
+struct RegistryLog<'a> {
+    lab: &'a Lab,
+    from: usize,
+}
+
+impl<'a> RegistryLog<'a> {
+    fn now(lab: &'a Lab) -> Self {
+        let from = Self::text(lab).len();
+        Self { lab, from }
+    }
+
+    fn text(lab: &Lab) -> String {
+        let path = lab.state.join("logs/registry.registry.log");
+        String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned()
+    }
+
+    /// The lines of its access log with this method for paths with this part, those that it answered with what was
+    /// asked for.
+    fn sent(&self, method: &str, part: &str) -> BTreeMap<String, usize> {
+        let text = Self::text(self.lab);
+        let mut sent = BTreeMap::new();
+        for line in text[self.from..].lines() {
+            let Some((_, request)) = line.split_once(&format!("] \"{method} ")) else {
+                continue;
+            };
+            let mut words = request.split(' ');
+            let (path, _, status) = (words.next().unwrap(), words.next(), words.next());
+            if path.contains(part) && ["200", "206", "307"].contains(&status.unwrap_or_default()) {
+                *sent.entry(path.to_string()).or_default() += 1;
+            }
+        }
+        sent
+    }
+
+    fn blobs(&self) -> BTreeMap<String, usize> {
+        self.sent("GET", "/blobs/")
+    }
+
+    /// Whether anything came from this node.
+    fn heard_of(&self, node: &Node) -> bool {
+        Self::text(self.lab)[self.from..]
+            .lines()
+            .any(|line| line.starts_with(&format!("{} ", node.address)))
+    }
+}
+
+fn outcome<'a>(document: &'a Value, node: &Node) -> &'a Value {
+    let nodes = document["nodes"].as_array().unwrap();
+    let found = nodes
+        .iter()
+        .find(|entry| entry["name"] == node.name.as_str());
+    &found.unwrap()["outcomes"][0]
+}
+
+/// Where an ordinary pull leaves the same names.
+fn assert_only_real_names(lab: &Lab, nodes: &[Node]) {
+    for node in nodes {
+        let local: Vec<String> = names_on(lab, node)
+            .into_iter()
+            .filter(|name| name.contains("127.0.0.1"))
+            .collect();
+        assert_eq!(local, Vec::<String>::new(), "on {}", node.name);
+    }
+}
+
+/// What `docker save` or the lab's own files give as an archive on the operator's side.
+fn archive(lab: &Lab) -> String {
+    let nodes = lab.nodes();
+    let docker = nodes.iter().find(|node| node.runtime == "docker").unwrap();
+    pull(lab, &["--limit", &docker.name, APP]).expect(0);
+    let file = lab.state.join("home/app.tar");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let saved = lab
+        .on(&docker.name, &["docker", "save", APP])
+        .output()
+        .unwrap();
+    assert!(saved.status.success(), "{}", said(&saved));
+    fs::write(&file, saved.stdout).unwrap();
+    forget_images(lab, docker);
+    format!("docker-archive:{}", file.display())
+}
+
+/// An image in a file, on nodes that have no way to the registry.
+#[test]
+fn an_image_in_a_file_reaches_nodes_without_a_registry() {
+    let lab = lab();
+    let from = archive(&lab);
+    let nodes = lab.nodes();
+    for node in &nodes {
+        reachable(&lab, node, false);
+    }
+    let log = RegistryLog::now(&lab);
+    let document = pull(&lab, &["--via", "ssh-only", "--from", &from, APP])
+        .expect(0)
+        .json();
+    assert_eq!(document["summary"]["pulled"], 4, "{document:#}");
+    for node in &nodes {
+        let outcome = outcome(&document, node);
+        assert_eq!(outcome["via"], "ssh", "{outcome:#}");
+        let names = names_on(&lab, node);
+        assert!(
+            names.iter().any(|name| name.starts_with(APP)),
+            "{}: {names:?}",
+            node.name
+        );
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+        assert!(!log.heard_of(node), "{} asked the registry", node.name);
+    }
+    assert_only_real_names(&lab, &nodes);
+}
+
+/// A pull with the registry's login, whose authority is known here.
+fn via_command(lab: &Lab, arguments: &[&str]) -> Command {
+    let mut command = pull_command(lab, arguments);
+    command.env("SSL_CERT_FILE", lab.file("ca.crt"));
+    command
+}
+
+fn via(lab: &Lab, arguments: &[&str]) -> Run {
+    end(start(&mut via_command(lab, arguments), &lab.password()))
+}
+
+#[test]
+fn the_registry_sends_one_copy_and_nodes_hold_what_a_pull_leaves() {
+    let lab = lab();
+    let nodes = lab.nodes();
+    let ordinary = pull(&lab, &[APP]).expect(0).json();
+    let expected: Vec<_> = nodes.iter().map(|node| names_on(&lab, node)).collect();
+    for node in &nodes {
+        forget_images(&lab, node);
+    }
+
+    let log = RegistryLog::now(&lab);
+    let document = via(&lab, &["--via", "ssh", APP]).expect(0).json();
+    // Four layers and the configuration, for four nodes.
+    let blobs = log.blobs();
+    assert_eq!(blobs.len(), 5, "{blobs:#?}");
+    assert!(blobs.values().all(|times| *times == 1), "{blobs:#?}");
+    for (node, expected) in nodes.iter().zip(&expected) {
+        let (outcome, before) = (outcome(&document, node), outcome(&ordinary, node));
+        assert_eq!(outcome["status"], "pulled", "{outcome:#}");
+        assert_eq!(outcome["via"], "ssh", "{outcome:#}");
+        assert_eq!(outcome["via_note"], Value::Null, "{outcome:#}");
+        for what in ["digest", "arrived"] {
+            assert_eq!(outcome[what], before[what], "{what} on {}", node.name);
+        }
+        assert_eq!(&names_on(&lab, node), expected, "on {}", node.name);
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+    }
+
+    // Another run has all of it in the cache.
+    for node in &nodes {
+        forget_images(&lab, node);
+    }
+    let log = RegistryLog::now(&lab);
+    via(&lab, &["--via", "ssh-only", APP]).expect(0);
+    assert_eq!(log.blobs(), BTreeMap::new());
+    for node in &nodes {
+        assert!(!log.heard_of(node), "{} asked the registry", node.name);
+    }
+    assert_only_real_names(&lab, &nodes);
+}
+
+#[test]
+fn nodes_without_a_way_to_the_registry_hold_the_image_and_say_what_is_missing() {
+    let lab = lab();
+    let nodes = lab.nodes();
+    for node in &nodes {
+        reachable(&lab, node, false);
+    }
+    let run = via(&lab, &["--via", "ssh", APP]).expect(0);
+    let document = run.json();
+    for node in &nodes {
+        let outcome = outcome(&document, node);
+        assert_eq!(
+            (&outcome["status"], &outcome["via"]),
+            (&"pulled".into(), &"ssh".into())
+        );
+        let digest = digest_on(&lab, node, APP);
+        assert_eq!(outcome["digest"].as_str(), digest.as_deref(), "{outcome:#}");
+        if node.runtime == "docker" {
+            // Its own store: a pod that names the tag finds it.
+            assert_eq!(digest, None, "on {}", node.name);
+            let note = outcome["via_note"].as_str().unwrap();
+            assert!(note.contains("keeps no digest"), "{note}");
+            let found = ["docker", "image", "inspect", APP];
+            succeed(&mut lab.on(&node.name, &found));
+        } else {
+            assert_eq!(outcome["via_note"], Value::Null, "{outcome:#}");
+            let (name, _) = APP.rsplit_once(':').unwrap();
+            let by_digest = format!("{name}@{}", digest.unwrap());
+            for name in [APP, &by_digest] {
+                succeed(&mut lab.on(&node.name, &["crictl", "inspecti", "-o", "json", name]));
+            }
+        }
+    }
+    assert_only_real_names(&lab, &nodes);
+}
+
+#[test]
+fn a_node_that_forwards_no_port_pulls_from_the_registry_and_says_so() {
+    let lab = lab();
+    let nodes = lab.nodes();
+    for node in &nodes[..2] {
+        forwarding(&lab, node, false);
+    }
+    let strict = via(
+        &lab,
+        &["--via", "ssh-only", "--limit", "node-1:node-2", SMALL],
+    );
+    let document = strict.expect(1).json();
+    assert_eq!(kinds(&document), only("node-setup"), "{document:#}");
+
+    let document = via(&lab, &["--via", "ssh", SMALL]).expect(0).json();
+    for (number, node) in nodes.iter().enumerate() {
+        let outcome = outcome(&document, node);
+        assert_eq!(outcome["status"], "pulled", "{outcome:#}");
+        let expected = if number < 2 { "registry" } else { "ssh" };
+        assert_eq!(outcome["via"], expected, "{outcome:#}");
+        if number < 2 {
+            let note = outcome["via_note"].as_str().unwrap();
+            assert!(note.contains("AllowTcpForwarding"), "{note}");
+        }
+    }
+    assert_only_real_names(&lab, &nodes);
+}
+
+/// Waits until both nodes pull, slowly.
+fn pulling_slowly(lab: &Lab, nodes: &[Node], more: &[&str]) -> std::process::Child {
+    let arguments = [
+        "--via",
+        "ssh",
+        "--upload-limit",
+        "8MB",
+        "--limit",
+        "node-1:node-2",
+        APP,
+    ];
+    let running = start(
+        &mut via_command(lab, &[&arguments, more].concat()),
+        &lab.password(),
+    );
+    all_pulling(lab, nodes);
+    running
+}
+
+#[test]
+fn a_lost_connection_is_taken_up_again_and_leaves_no_local_name() {
+    let lab = lab();
+    let nodes = &lab.nodes()[..2];
+    let running = pulling_slowly(&lab, nodes, &["--backoff", "1s..2s"]);
+    std::thread::sleep(Duration::from_secs(2));
+    for node in nodes {
+        let script = "for process in /proc/[0-9]*; do
+                case $(tr '\\0' ' ' <$process/cmdline 2>/dev/null) in 'sshd: root'*) kill -9 ${process#/proc/} ;; esac
+            done; true";
+        succeed(&mut lab.on(&node.name, &["sh", "-c", script]));
+    }
+    let document = end(running).expect(0).json();
+    for node in nodes {
+        let outcome = outcome(&document, node);
+        assert_eq!(
+            (&outcome["status"], &outcome["via"]),
+            (&"pulled".into(), &"ssh".into())
+        );
+        let first = &outcome["attempts"][0]["failure"];
+        assert_eq!(first["kind"], "connection-lost", "{outcome:#}");
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+    }
+    assert_only_real_names(&lab, nodes);
+}
+
+#[test]
+fn a_cancelled_run_leaves_nothing_on_its_nodes() {
+    let lab = lab();
+    let nodes = &lab.nodes()[..2];
+    let running = pulling_slowly(&lab, nodes, &[]);
+    let process = running.id().to_string();
+    succeed(Command::new("kill").args(["-s", "INT", &process]));
+    end(running).expect(130);
+    for node in nodes {
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+        assert_eq!(
+            names_on(&lab, node),
+            Vec::<String>::new(),
+            "on {}",
+            node.name
+        );
+    }
+}
