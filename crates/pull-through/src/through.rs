@@ -24,6 +24,8 @@ const TRIES: u32 = 4;
 /// An index, and the indexes in it, may name so many manifests. Those beyond are not looked at for the blobs that they
 /// name, and [`PullThrough::contents`] fails.
 const MOST_MANIFESTS: usize = 256;
+/// Bytes of an image's manifests together. They are kept in memory, and those of real images have some ten thousand.
+const MOST_KEPT: usize = 2 * MOST_BYTES;
 
 /// A read-only registry of the images that were added to it. Cheap to clone: all clones are one.
 ///
@@ -296,6 +298,10 @@ impl PullThrough {
             return Ok(read);
         }
         let bytes = self.load(&added.source, &digest).await?;
+        if added.kept() + bytes.len() > MOST_KEPT {
+            let problem = format!("its image has more than {MOST_KEPT} bytes of manifests");
+            return Err(Error::Manifest { digest, problem });
+        }
         let manifest = manifest::read(digest, &bytes)?;
         Ok(added.learn(digest, manifest, bytes))
     }
@@ -349,6 +355,15 @@ impl Added {
             Some(Known::Manifest(read)) => Some(Arc::clone(read)),
             _ => None,
         }
+    }
+
+    fn kept(&self) -> usize {
+        let known = locked(&self.known);
+        let lengths = known.values().map(|known| match known {
+            Known::Manifest(read) => read.1.len(),
+            Known::Unread | Known::Blob(_) => 0,
+        });
+        lengths.sum()
     }
 
     /// A manifest was read: what it names may be asked for.

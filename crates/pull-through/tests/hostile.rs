@@ -240,6 +240,14 @@ async fn indexes_that_name_much_cost_no_more_than_their_manifests() {
         .map(|number| Digest::of(&number.to_be_bytes()))
         .collect();
     source.tag("wide", &index_of(&many));
+    let large: Vec<Digest> = (0..3)
+        .map(|number| {
+            let mut text = format!(r#"{{"schemaVersion":2,"manifests":[],"x":{number}}}"#);
+            text.push_str(&" ".repeat((4 << 20) - text.len()));
+            Digest::of(&source.add_manifest(text))
+        })
+        .collect();
+    source.tag("large", &index_of(&large));
     let through = PullThrough::new(store(folder.path()), None);
     let add = async |tag: &str| {
         let adding = Arc::clone(&source) as Arc<dyn Source>;
@@ -249,6 +257,10 @@ async fn indexes_that_name_much_cost_no_more_than_their_manifests() {
     let contents = through.contents(&nested, |_| true).await.unwrap();
     assert_eq!(contents.len(), 1);
     assert_eq!(contents[0].manifest, image);
+    let large = add("large").await.unwrap();
+    let error = through.contents(&large, |_| true).await.unwrap_err();
+    let is_told = error.to_string().contains("bytes of manifests");
+    assert!(is_told, "{error}");
     let wide = add("wide").await.unwrap();
     let asked = source.manifests_asked.lock().unwrap().len();
     let error = through.contents(&wide, |_| true).await.unwrap_err();
