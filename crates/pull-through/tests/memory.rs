@@ -54,5 +54,6 @@ async fn a_hundred_readers_cost_a_few_buffers_each() {
         assert_eq!(reader.await.unwrap(), 8 << 20);
     }
     let cost = kibibytes("VmHWM").saturating_sub(before);
-    assert!(cost < 64 << 10, "{cost} KiB");
+    // Whole copies would be 800 MiB. Buffers are some 60 MiB, or 80 on a busy machine, where more of them wait at a time.
+    assert!(cost < 128 << 10, "{cost} KiB");
 }
