@@ -140,8 +140,11 @@ fn why_unusable(runtime: &dyn Runtime, image: &Image, answer: Answer) -> Option<
         failure.kind,
         FailureKind::RegistryUnavailable | FailureKind::RegistryUnresolved | FailureKind::TlsTrust
     );
+    // Its address is long, and the digest in it says nothing.
+    let detail = failure.detail.replace(image.digest().unwrap_or("@"), "...");
     is_out_of_reach.then_some(Failure {
         stage: Stage::Preflight,
+        detail,
         ..failure
     })
 }

@@ -24,7 +24,8 @@ pub(super) fn failures(result: &RunResult) -> Vec<Line> {
     let (listed, hidden) = groups.split_at(groups.len().min(GROUPS));
     let mut out = Vec::new();
     let is_same = |one: &Group, other: &Group| {
-        one.kind_word().is_some() && (one.kind_word(), one.part) == (other.kind_word(), other.part)
+        one.kind_word().is_some()
+            && (one.kind_word(), one.advice()) == (other.kind_word(), other.advice())
     };
     for paragraph in listed.chunk_by(is_same) {
         if !out.is_empty() {

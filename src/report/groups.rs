@@ -10,6 +10,8 @@ use crate::model::{ExitStatus, Failure, FailureKind, Outcome, Plan, Record, Stag
 
 /// The longest example of a cause, in characters.
 const EXAMPLE: usize = 300;
+/// The same where two fingerprints are in it: cut in the middle, one would be taken for the other.
+const HOST_KEY_EXAMPLE: usize = 600;
 
 /// What tells one cause from another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,9 +53,18 @@ impl Group {
 
     /// What to do next.
     pub(super) fn advice(&self) -> Option<&'static str> {
-        match self.part {
-            Some(part) => Some(part.advice()),
-            None => self.kind.map(FailureKind::advice),
+        if let Some(part) = self.part {
+            return Some(part.advice());
+        }
+        match (self.kind?, self.stage) {
+            // It has two causes that are not about the runtime.
+            (FailureKind::NodeSetup, Some(Stage::Start)) => Some(
+                "Let the account run commands over SSH: its login shell, its start-up files and sshd's ForceCommand decide that.",
+            ),
+            (FailureKind::NodeSetup, Some(Stage::Preflight)) => Some(
+                "Set the node's clock (`timedatectl`, chrony), then run the same command again.",
+            ),
+            (kind, _) => Some(kind.advice()),
         }
     }
 }
@@ -63,6 +74,7 @@ impl Group {
 pub(super) enum NodePart {
     NameServer,
     Proxy,
+    Way,
 }
 
 impl NodePart {
@@ -78,15 +90,21 @@ impl NodePart {
         if failure.detail.contains("proxyconnect ") {
             return Some(Self::Proxy);
         }
-        let is_lookup = failure.kind == FailureKind::RegistryUnresolved
-            || failure.detail.contains("dial tcp: lookup ");
-        is_lookup.then_some(Self::NameServer)
+        if failure.kind == FailureKind::RegistryUnresolved
+            || failure.detail.contains("dial tcp: lookup ")
+        {
+            return Some(Self::NameServer);
+        }
+        // Asked at the same time as the others. Later, a registry may have been away for a moment.
+        let is_dialled = failure.stage == Stage::Preflight && failure.detail.contains("dial tcp ");
+        is_dialled.then_some(Self::Way)
     }
 
     fn as_str(self) -> &'static str {
         match self {
             Self::NameServer => "the node's name server",
             Self::Proxy => "the node's proxy",
+            Self::Way => "the node's way there",
         }
     }
 
@@ -97,6 +115,9 @@ impl NodePart {
             }
             Self::Proxy => {
                 "Other nodes reach the registry: check the proxy that the node's runtime uses (HTTPS_PROXY and NO_PROXY of its service)."
+            }
+            Self::Way => {
+                "Other nodes reach the registry: check the node's route, its firewall, and what /etc/hosts says of the registry."
             }
         }
     }
@@ -137,7 +158,7 @@ pub(super) fn groups(result: &RunResult) -> Vec<Group> {
             kind.is_none(),
             Reverse(kinds.get(&kind).copied()),
             kind,
-            group.part,
+            group.advice(),
             Reverse(size),
         )
     });
@@ -277,10 +298,14 @@ impl FailureGroups {
         let (part, stage) = (cause.part, cause.stage);
         let place = *self.places.entry(cause).or_insert(self.groups.len());
         if place == self.groups.len() {
+            let most = match kind {
+                Some(FailureKind::HostKey) => HOST_KEY_EXAMPLE,
+                _ => EXAMPLE,
+            };
             self.groups.push(Group {
                 what,
                 about: String::new(),
-                example: truncate_middle(words, EXAMPLE).into_owned(),
+                example: truncate_middle(words, most).into_owned(),
                 kind,
                 stage,
                 part,

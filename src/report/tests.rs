@@ -375,6 +375,49 @@ fn a_nodes_own_way_to_the_registry_is_headed_as_the_nodes() {
     assert!(all.contains("  What next: Check the registry, "), "{all}");
 }
 
+/// Words that were doubtful to an operator at night.
+#[test]
+fn advice_and_examples_fit_what_failed() {
+    let at = |kind, stage, words: &str| vec![Outcome::Failed(Failure::new(kind, stage, words))];
+    let good = vec![Outcome::Pulled(held("sha256:aa"))];
+    let offered = format!("SHA256:{}", "o".repeat(43));
+    let known = format!("SHA256:{}", "k".repeat(43));
+    let changed = format!(
+        "the host key of 10.0.0.3 has changed: it offers ssh-ed25519 {offered}, and /home/ops/.ssh/known_hosts:17 has ssh-ed25519 {known}; {}",
+        "someone may be listening in, or the node was installed anew: if so, remove the old key with `ssh-keygen -R 10.0.0.3`"
+    );
+    let dialled =
+        "Head \"https://reg.example/\": dial tcp 10.0.0.9:5000: connect: no route to host";
+    let text = summary(&result(
+        pull(),
+        vec![
+            at(
+                FailureKind::NodeSetup,
+                Stage::Start,
+                "the node's login shell did not start our program",
+            ),
+            at(
+                FailureKind::NodeSetup,
+                Stage::Preflight,
+                "the node's clock is 59m behind",
+            ),
+            at(FailureKind::HostKey, Stage::Handshake, &changed),
+            at(FailureKind::RegistryUnavailable, Stage::Preflight, dialled),
+            good,
+        ],
+    ));
+    for part in [
+        "  What next: Let the account run commands over SSH",
+        "  What next: Set the node's clock",
+        &format!("it offers ssh-ed25519 {offered}, and"),
+        "registry-unavailable (preflight, the node's way there) on 1 node: worker-4",
+        "check the node's route, its firewall",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(!text.contains("Mend the runtime's configuration"), "{text}");
+}
+
 /// What a probe found, for a terminal of this many columns.
 #[test]
 fn a_probe_says_no_room_and_shows_versions_in_full_where_there_is_room() {
