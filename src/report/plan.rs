@@ -305,6 +305,7 @@ mod tests {
             "layers need 26.5 times their size once unpacked",
             "every node must end with the same digest",
             "for the platform linux/arm64",
+            "images come through the SSH connections alone",
         ] {
             assert!(text.contains(shown), "{shown:?} is missing in\n{text}");
         }
@@ -316,7 +317,7 @@ mod tests {
         let shown = plan_json(&plan(unusual))["policy"].clone();
         let default = plan_json(&plan(usual))["policy"].clone();
         let fields = shown.as_object().unwrap();
-        assert_eq!(fields.len(), 18, "one for each but the seed");
+        assert_eq!(fields.len(), 19, "one for each but the seed");
         for (name, value) in fields {
             assert!(!value.is_null(), "{name}");
             assert_ne!(*value, default[name], "{name} does not follow the policy");
