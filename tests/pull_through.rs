@@ -25,9 +25,10 @@ const STATE: &str = "PREPULL_TEST_STATE";
 const IMAGE: &str = "registry.lab:5000/team/through:v1";
 
 #[test]
-fn a_real_registry_is_asked_once_for_each_blob_and_from_the_byte_reached() {
+fn real_registries_and_archives_are_served_to_real_runtimes() {
     let lab = Lab::start("through", 2, &[]);
     succeed(&mut lab.command(&["push", IMAGE, "3M", "2M", "1M"]));
+    archives(&lab);
     let this = std::env::current_exe().unwrap();
     let mut inside = lab.operator(&[
         this.to_str().unwrap(),
@@ -38,7 +39,6 @@ fn a_real_registry_is_asked_once_for_each_blob_and_from_the_byte_reached() {
     ]);
     let said = succeed(inside.env(STATE, &lab.state));
     assert!(said.contains("1 passed"), "{said}");
-    archives(&lab);
 }
 
 /// Runs on the lab's network, where the registry is.
@@ -48,6 +48,77 @@ fn inside_the_lab() {
     let state = PathBuf::from(std::env::var_os(STATE).expect("run by the test above"));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(against_the_registry(&state));
+    runtime.block_on(to_runtimes(&state));
+}
+
+/// An image of an archive on its way to docker and containerd, through ports that ssh forwards from the nodes.
+async fn to_runtimes(state: &Path) {
+    let folder = tempfile::tempdir().unwrap();
+    let through = PullThrough::new(Store::open(folder.path(), 1 << 30).unwrap(), None);
+    let saved = Arc::new(Archive::open(&state.join("saved.tar")).unwrap());
+    let exported = Arc::new(Archive::open(&state.join("exported.tar")).unwrap());
+    let name = Reference::Tag("app:v1".into());
+    let docker = through.add("team/saved", saved, &name).await.unwrap();
+    let oci = through.add("team/exported", exported, &name).await.unwrap();
+    let config = through.contents(&docker, |_| true).await.unwrap()[0]
+        .config
+        .digest;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let access = Arc::new(Access::new("node", "pw"));
+    let (serving, node) = (through.clone(), Arc::clone(&access));
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (serving, node) = (serving.clone(), Arc::clone(&node));
+            tokio::spawn(async move { serving.serve(stream, node).await });
+        }
+    });
+    let here = "127.0.0.1:5999";
+    let on = async |node: &str, script: &str| {
+        let mut ssh = tokio::process::Command::new("ssh");
+        ssh.args([
+            "-F",
+            "none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ExitOnForwardFailure=yes",
+        ])
+        .arg("-i")
+        .arg(state.join("id_ed25519"))
+        .arg("-o")
+        .arg(format!(
+            "UserKnownHostsFile={}",
+            state.join("known_hosts").display()
+        ))
+        .arg("-R")
+        .arg(format!("{here}:127.0.0.1:{port}"))
+        .args([&format!("root@{node}"), script]);
+        let output = ssh.output().await.unwrap();
+        let said = lab::said(&output);
+        assert!(
+            output.status.success(),
+            "{node}: {said}: {:?}",
+            access.failure()
+        );
+        said
+    };
+    for image in [&docker, &oci] {
+        let name = format!("{here}/{}@{}", image.served_as, image.digest);
+        let script = format!(
+            "set -e; docker login -u node -p pw {here}; docker pull -q {name}
+            docker inspect -f '{{{{.Id}}}}' {name}; docker rmi {name}"
+        );
+        assert!(on("node-1", &script).await.contains(&config.to_string()));
+        let pull = format!(
+            "set -e; ctr -n k8s.io images pull --plain-http -u node:pw {name}; ctr -n k8s.io images rm --sync {name}"
+        );
+        on("node-2", &pull).await;
+    }
+    let all = through.contents(&oci, |_| true).await.unwrap();
+    let layers: u64 = all[0].layers.iter().map(|layer| layer.size).sum();
+    assert!(access.usage().sent > layers, "{:?}", access.usage());
 }
 
 async fn against_the_registry(state: &Path) {
@@ -150,7 +221,8 @@ fn archives(lab: &Lab) {
         tar -C /tmp/image -c . | docker import - base >&2
         printf 'FROM base\nCOPY second /second\n' > /tmp/image/Dockerfile; echo second > /tmp/image/second
         DOCKER_BUILDKIT=0 docker build -q -t app:v1 -t registry.example/team/app:v2 /tmp/image >&2
-        docker save app:v1 registry.example/team/app:v2"#;
+        docker save app:v1 registry.example/team/app:v2
+        docker rmi -f app:v1 registry.example/team/app:v2 base >&2"#;
     let saved = lab.file("saved.tar");
     let output = fs::File::create(&saved).unwrap();
     let status = lab
@@ -161,7 +233,8 @@ fn archives(lab: &Lab) {
     assert!(status.success());
     let exported = lab.file("exported.tar");
     let export = "set -e; ctr -n k8s.io images import - >&2
-        ctr -n k8s.io images export - docker.io/library/app:v1";
+        ctr -n k8s.io images export - docker.io/library/app:v1
+        ctr -n k8s.io images rm --sync docker.io/library/app:v1 registry.example/team/app:v2 >&2";
     let status = lab
         .on("node-2", &["sh", "-c", export])
         .stdin(Stdio::from(fs::File::open(&saved).unwrap()))

@@ -128,10 +128,9 @@ async fn measure(mebibytes: usize) {
             })
             .collect();
         let mut connections = tokio::task::JoinSet::new();
-        for number in 0..readers {
+        for _ in 0..readers {
             let (stream, _) = listener.accept().await.unwrap();
-            let (serving, node) = (serving.clone(), format!("node-{number}"));
-            drop(node);
+            let serving = serving.clone();
             let access = Arc::new(Access::new("node", "pw"));
             connections.spawn(async move { serving.serve(stream, access).await });
         }

@@ -33,7 +33,6 @@ const HEAD_LIMIT: Duration = Duration::from_secs(60);
 const LOGIN_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of a request's head, and of what waits to be written beside one chunk.
 const BUFFER: usize = 16 << 10;
-const MOST_HEADERS: usize = 64;
 /// Runtimes use a handful. Together with what a connection buffers this bounds a node's memory here.
 const MOST_CONNECTIONS: usize = 32;
 /// Connections that have not shown the login, beside those: anyone on the node can open them.
@@ -68,7 +67,6 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
         .max_buf_size(BUFFER)
-        .max_headers(MOST_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let pushed_out = pin!(timeout(LOGIN_LIMIT, guest.pushed_out.notified()));

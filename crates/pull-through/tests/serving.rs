@@ -1,6 +1,6 @@
 //! Blobs on their way: many readers, sources that break off or lie, crashes, and processes that share a cache.
 
-#![allow(clippy::unwrap_used)] // a test file: a panic is a failed test
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test file: a panic is a failed test
 
 mod support;
 
@@ -275,31 +275,61 @@ async fn the_cache_keeps_its_size_and_what_this_run_needs() {
     };
     let through = serve_all().await;
     // All three are in use, and more than there is room for.
-    assert!(
+    let are_there = || {
+        let mut paths = layers
+            .iter()
+            .map(|layer| cached(folder.path(), &Digest::of(layer)));
+        paths.all(|path| path.exists())
+    };
+    assert!(are_there());
+    drop(through);
+    let fetch_another = async |seed| {
+        let other = noise(SIZE, seed);
+        let source = Arc::new(Scripted::with_image(&[&other]));
+        let store = pull_through::Store::open(folder.path(), room).unwrap();
+        let through = PullThrough::new(store, None);
+        let tag = Reference::Tag("v1".into());
+        through.add(NAME, source, &tag).await.unwrap();
+        let mut client = Client::connect(&through, &access()).await;
+        assert!(client.whole(&Digest::of(&other)).await.unwrap() == other);
+    };
+    // They were in the cache already, and another process needs room while they are in use.
+    let through = serve_all().await;
+    assert_eq!(through.counters().fetched, 0);
+    until(|| {
         layers
             .iter()
-            .all(|layer| cached(folder.path(), &Digest::of(layer)).exists())
-    );
+            .all(|layer| is_locked(&cached(folder.path(), &Digest::of(layer))))
+    })
+    .await;
+    fetch_another(13).await;
+    assert!(are_there());
     drop(through);
-    let other = noise(SIZE, 13);
-    source.tag("v1", &source.add_image(&[&other]));
-    let through = PullThrough::new(
-        pull_through::Store::open(folder.path(), room).unwrap(),
-        None,
-    );
-    let adding = Arc::clone(&source) as Arc<dyn Source>;
-    through
-        .add(NAME, adding, &Reference::Tag("v1".into()))
-        .await
-        .unwrap();
-    let mut client = Client::connect(&through, &access()).await;
-    assert!(client.whole(&Digest::of(&other)).await.unwrap() == other);
+    fetch_another(14).await;
     let length = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().metadata().unwrap().len();
     let all: u64 = fs::read_dir(folder.path().join("sha256"))
         .unwrap()
         .map(length)
         .sum();
     assert!(all <= room, "{all}");
+}
+
+fn is_locked(path: &Path) -> bool {
+    let file = fs::File::open(path).unwrap();
+    matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock))
+}
+
+/// Waits for a condition that another task brings about.
+async fn until(mut is_so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let limit = std::time::Duration::from_secs(60);
+    tokio::time::timeout(limit, waiting)
+        .await
+        .expect("it did not come about");
 }
 
 proptest! {
