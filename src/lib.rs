@@ -20,25 +20,34 @@
 //! # }
 //! ```
 //!
-//! [`Pull`] is the front for programs, with the types of [`model`]; `examples/pull.rs` is a whole program. What else is
-//! public belongs to the command line, its tests and benchmarks, and changes without notice.
+//! [`Pull`] is the front for programs, with the types of [`model`]; `examples/pull.rs` is a whole program. Modules that these
+//! pages do not show are public for the command line, its tests and benchmarks only, and change without notice.
 //!
 //! Data flows one way: arguments and files become settings, settings a fleet and a plan, the engine runs the plan and
 //! emits events, reporters show them, and the summary decides the exit status. The binary only calls [`app`].
 
+#[doc(hidden)]
 pub mod app;
+#[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
 pub mod credentials;
+#[doc(hidden)]
 pub mod engine;
 pub mod inventory;
+#[doc(hidden)]
 pub mod journal;
 pub mod model;
+#[doc(hidden)]
 pub mod node;
 pub mod ports;
 pub mod pull;
+#[doc(hidden)]
 pub mod registry;
+#[doc(hidden)]
 pub mod report;
 pub mod runtime;
+#[doc(hidden)]
 pub mod settings;
 pub mod ssh;
 pub mod via;

@@ -23,6 +23,7 @@ pub struct Event {
 /// Something that happened. Nodes and items are indices into the plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum EventKind {
     /// A wave may start: nodes up to this count (exclusive) are let in.
     WaveStarted {

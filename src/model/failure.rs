@@ -31,6 +31,7 @@ impl Failure {
 /// What was being done when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Stage {
     /// Looking up the name, dialling, the way through jump hosts.
     Connect,
@@ -111,6 +112,7 @@ impl Retry {
 /// - [`Corrupt`](Self::Corrupt): a bad cache or a proxy's page in between, or a broken registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum FailureKind {
     /// DNS, refused, no route, time-out before the node's SSH server answered.
     Unreachable,

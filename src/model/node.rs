@@ -122,6 +122,7 @@ macro_rules! runtime_kinds {
         /// What holds images on a node, in the order in which a probe asks (decision 12).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(rename_all = "kebab-case")]
+        #[non_exhaustive]
         pub enum RuntimeKind {
             $($(#[$doc])* $kind,)*
         }

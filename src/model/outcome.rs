@@ -12,6 +12,7 @@ use super::output::ExecOutput;
 /// Why something was never run to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum StopReason {
     /// SIGINT.
     Interrupted,
@@ -59,6 +60,7 @@ impl fmt::Display for StopReason {
 /// The final word on one item (an image, or the command) on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Outcome {
     /// The node holds it now and did not before.
     Pulled(LocalImage),

@@ -54,6 +54,7 @@ pub fn pull_token() -> String {
 
 /// What is done on every node: one or more items.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Work {
     /// Pull these images, in order.
     Pull(Vec<PlannedImage>),
