@@ -11,6 +11,7 @@ demo:
 check:
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 	cargo test --locked
 
 # Every check and every test, the lab's included. Without root: `cargo test` runs all that needs no lab.
@@ -19,6 +20,7 @@ test: deny
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path lab/crictl/Cargo.toml
 	cargo clippy --locked --all-targets --features lab -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 	cargo clippy --locked --all-targets --manifest-path lab/crictl/Cargo.toml --target-dir lab/crictl/target -- -D warnings
 	cargo test --locked --manifest-path lab/crictl/Cargo.toml --target-dir lab/crictl/target
 	lab/shellcheck

@@ -1,5 +1,7 @@
 //! The command line as clap definitions, nothing more: what the words mean is decided in `settings`.
 
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)] // the docs are the help texts
+
 mod help;
 mod options;
 mod values;

@@ -1,7 +1,7 @@
 //! The shell protocol between us and a node: start, watch, cancel, collect, clean up.
 //!
 //! Every call is one command on the node: the login shell starts `sh`, which reads the program in `program/` and
-//! then its values from standard input. What it prints is a row of frames, read in [`frames`].
+//! then its values from standard input. What it prints is a row of frames, read in `frames`.
 
 mod conversation;
 mod facts;
