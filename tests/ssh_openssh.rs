@@ -84,7 +84,7 @@ fn start_agent(socket: &Path) -> Process {
     let agent = Process(agent.spawn().unwrap());
     let start = Instant::now();
     while !socket.exists() {
-        assert!(start.elapsed() < Duration::from_secs(5), "no agent");
+        assert!(start.elapsed() < Duration::from_secs(30), "no agent");
         std::thread::sleep(Duration::from_millis(10));
     }
     agent
@@ -167,7 +167,7 @@ impl Sshd {
         let start = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(
-                start.elapsed() < Duration::from_secs(5),
+                start.elapsed() < Duration::from_secs(30),
                 "sshd did not start: {}",
                 fs::read_to_string(sshd.path("log")).unwrap()
             );

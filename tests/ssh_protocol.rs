@@ -133,11 +133,11 @@ async fn collect(channel: &mut SshChannel) -> Result<Output, Failure> {
     Ok(output)
 }
 
-/// Waits until the condition holds; fails when it does not within two seconds.
+/// Waits until the condition holds; fails when it does not within half a minute.
 async fn soon(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(2), "{what}");
+        assert!(start.elapsed() < Duration::from_secs(30), "{what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -915,7 +915,7 @@ async fn closing_and_dropping_a_session_both_free_its_socket() {
     let mut channel = polite.exec("hang").await.unwrap();
     let start = Instant::now();
     polite.close().await;
-    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(start.elapsed() < Duration::from_secs(10));
     soon("close left a socket", || {
         server.seen.open.load(Ordering::SeqCst) == 0
     })
@@ -952,7 +952,7 @@ async fn stalled(port: u16, known: &str) -> (Failure, Vec<Stage>) {
         .await;
     let took = start.elapsed();
     assert!(took > Duration::from_millis(400), "{took:?}");
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     (failure(result), stages.into_inner().unwrap())
 }
 
@@ -1926,7 +1926,8 @@ async fn a_failure_on_the_way_names_the_hop() {
     for result in futures::future::join_all(connecting).await {
         assert_eq!(failure(result).kind, FailureKind::Unreachable);
     }
-    assert!(start.elapsed() < Duration::from_secs(2));
+    // One after the other they would take five.
+    assert!(start.elapsed() < Duration::from_secs(4));
 }
 
 #[tokio::test]

@@ -290,7 +290,7 @@ impl Place {
                 break;
             }
             assert!(
-                began.elapsed() < Duration::from_secs(15),
+                began.elapsed() < Duration::from_secs(60),
                 "{:?}: left behind: {processes:?} {folders:?}",
                 self.shells
             );
