@@ -8,8 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Secret;
 
-/// How many hosts may refuse a password that none has accepted before it is tried no more. Accounts in a directory are
-/// commonly locked after three to ten failures.
+/// How many more hosts may refuse a password than accept it before it is tried no more. Accounts in a directory are
+/// commonly locked after three to ten failures. A hostile host may accept anything, so acceptances only widen this.
 const MOST_REFUSALS: usize = 2;
 
 /// One user's accounts, by password.
@@ -17,8 +17,9 @@ type Accounts = Vec<(Secret, Arc<Account>)>;
 
 /// What became of the passwords that were tried, by user and password.
 ///
-/// A host that did not accept a password is not sent it again. Until one host has accepted it, one host at a time is
-/// sent it, and after two refusals none is.
+/// A host that did not accept a password is not sent it again. At first one host at a time is sent it; each host that
+/// accepts it lets one more try at the same time, and each that does not, one less. After two more refusals than
+/// acceptances no other host is sent it.
 #[derive(Default)]
 pub struct Passwords {
     accounts: Mutex<HashMap<String, Accounts>>,
@@ -28,14 +29,13 @@ pub struct Passwords {
 /// One password of one user.
 struct Account {
     is_any_given_up: Arc<AtomicBool>,
-    /// Held by the attempt that tries a password which is not known to be right.
-    turn: Arc<Semaphore>,
+    /// Held by the attempts at hosts that have not accepted the password yet.
+    turns: Arc<Semaphore>,
     tries: Mutex<Tries>,
 }
 
 #[derive(Default)]
 struct Tries {
-    is_right: bool,
     /// The hosts that accepted it.
     accepted: HashSet<String>,
     /// The hosts that were sent it and did not accept it.
@@ -44,7 +44,7 @@ struct Tries {
 
 impl Tries {
     fn is_given_up(&self) -> bool {
-        !self.is_right && self.refused.len() >= MOST_REFUSALS
+        self.refused.len() >= self.accepted.len() + MOST_REFUSALS
     }
 }
 
@@ -53,8 +53,13 @@ impl Tries {
 pub enum Withheld {
     /// This host was sent it before and did not accept it.
     SentBefore,
-    /// These hosts did not accept it, and no other has.
-    Refused(Vec<String>),
+    /// These hosts did not accept it, and too few others have.
+    Refused {
+        /// Those that did not.
+        hosts: Vec<String>,
+        /// How many did.
+        accepted: usize,
+    },
 }
 
 impl std::fmt::Display for Withheld {
@@ -63,11 +68,18 @@ impl std::fmt::Display for Withheld {
             Self::SentBefore => {
                 out.write_str("this host was sent it before in this run and did not accept it")
             }
-            Self::Refused(hosts) => write!(
-                out,
-                "{} did not accept it and no host has, and further tries could lock the account",
-                hosts.join(" and ")
-            ),
+            Self::Refused { hosts, accepted } => {
+                let others = match accepted {
+                    0 => "no host has".to_owned(),
+                    1 => "only one host has".to_owned(),
+                    number => format!("only {number} hosts have"),
+                };
+                write!(
+                    out,
+                    "{} did not accept it and {others}, and further tries could lock the account",
+                    hosts.join(" and ")
+                )
+            }
         }
     }
 }
@@ -88,14 +100,10 @@ impl Passwords {
             return answer;
         }
         // It is never closed, so there is no error.
-        let turn = Arc::clone(&account.turn).acquire_owned().await.ok();
-        account.answer(host).unwrap_or_else(|| {
-            Ok(Permit {
-                account: Some(Arc::clone(&account)),
-                host: host.to_owned(),
-                _turn: turn,
-            })
-        })
+        let turn = Arc::clone(&account.turns).acquire_owned().await.ok();
+        account
+            .answer(host)
+            .unwrap_or_else(|| Ok(account.leave(host, turn)))
     }
 
     /// Whether some password is tried no more.
@@ -112,7 +120,7 @@ impl Passwords {
         }
         let account = Arc::new(Account {
             is_any_given_up: Arc::clone(&self.is_any_given_up),
-            turn: Arc::new(Semaphore::new(1)),
+            turns: Arc::new(Semaphore::new(1)),
             tries: Mutex::default(),
         });
         of_user.push((password.clone(), Arc::clone(&account)));
@@ -124,21 +132,28 @@ impl Account {
     /// What holds for this host; nothing where it has to wait for its turn.
     fn answer(self: &Arc<Self>, host: &str) -> Option<Result<Permit, Withheld>> {
         let tries = lock(&self.tries);
-        if !tries.accepted.contains(host) && tries.refused.contains(host) {
+        if tries.accepted.contains(host) {
+            return Some(Ok(self.leave(host, None)));
+        }
+        if tries.refused.contains(host) {
             return Some(Err(Withheld::SentBefore));
         }
-        if tries.is_given_up() {
+        tries.is_given_up().then(|| {
             let mut hosts: Vec<String> = tries.refused.iter().cloned().collect();
             hosts.sort_unstable();
-            return Some(Err(Withheld::Refused(hosts)));
-        }
-        tries.is_right.then(|| {
-            Ok(Permit {
-                account: Some(Arc::clone(self)),
-                host: host.to_owned(),
-                _turn: None,
+            Err(Withheld::Refused {
+                hosts,
+                accepted: tries.accepted.len(),
             })
         })
+    }
+
+    fn leave(self: &Arc<Self>, host: &str, turn: Option<OwnedSemaphorePermit>) -> Permit {
+        Permit {
+            account: Some(Arc::clone(self)),
+            host: host.to_owned(),
+            turn,
+        }
     }
 }
 
@@ -149,7 +164,8 @@ pub struct Permit {
     /// Nothing once it is known what became of it.
     account: Option<Arc<Account>>,
     host: String,
-    _turn: Option<OwnedSemaphorePermit>,
+    /// Nothing for a host that has accepted the password before.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Permit {
@@ -157,8 +173,10 @@ impl Permit {
     pub fn accepted(mut self) {
         if let Some(account) = self.account.take() {
             let mut tries = lock(&account.tries);
-            tries.is_right = true;
             tries.accepted.insert(std::mem::take(&mut self.host));
+            if self.turn.is_some() {
+                account.turns.add_permits(1);
+            }
         }
     }
 
@@ -173,7 +191,11 @@ impl Drop for Permit {
         if let Some(account) = &self.account {
             let host = std::mem::take(&mut self.host);
             let mut tries = lock(&account.tries);
+            let is_one_of_several = tries.accepted.len() > tries.refused.len();
             tries.refused.insert(host);
+            if is_one_of_several && let Some(turn) = self.turn.take() {
+                turn.forget();
+            }
             if tries.is_given_up() {
                 account.is_any_given_up.store(true, Ordering::Relaxed);
             }
@@ -216,14 +238,66 @@ mod tests {
         }
         first.accepted();
         let second = second.await.unwrap();
+        // One has accepted it: two at a time now.
         let third = permit(&passwords, "c").now_or_never().unwrap().unwrap();
-        drop((second, third));
+        assert!(permit(&passwords, "d").now_or_never().is_none());
+        drop(second);
+        // One of two that are known has refused it.
+        assert!(permit(&passwords, "d").now_or_never().is_none());
+        third.accepted();
+        let fourth = permit(&passwords, "d").now_or_never().unwrap().unwrap();
+        fourth.unused();
         assert!(!passwords.is_any_given_up());
         assert_eq!(
             permit(&passwords, "b").await.err(),
             Some(Withheld::SentBefore)
         );
         permit(&passwords, "a").await.unwrap().accepted();
+    }
+
+    /// Of many honest hosts no more than three count a failure where one host accepts whatever it is sent.
+    #[tokio::test]
+    async fn a_host_that_accepts_everything_costs_one_more_refusal() {
+        let passwords = Passwords::default();
+        permit(&passwords, "liar").await.unwrap().accepted();
+        let mut refusals = 0;
+        for round in 0..100 {
+            let hosts = [0, 1, 2, 3].map(|host| format!("{round}-{host}"));
+            let all = hosts
+                .each_ref()
+                .map(|host| permit(&passwords, host).now_or_never());
+            let permits: Vec<Permit> = all.into_iter().flatten().flatten().collect();
+            refusals += permits.len();
+        }
+        assert_eq!(refusals, 3);
+        let why = permit(&passwords, "late").await.err().unwrap().to_string();
+        assert!(why.contains("only one host has"), "{why}");
+        permit(&passwords, "liar").await.unwrap().accepted();
+    }
+
+    #[tokio::test]
+    async fn a_password_that_is_right_soon_reaches_all() {
+        let passwords = Passwords::default();
+        let mut rounds = 0;
+        let mut left: Vec<String> = (0..1000).map(|host| host.to_string()).collect();
+        while !left.is_empty() {
+            rounds += 1;
+            let mut permits = Vec::new();
+            left.retain(|host| match permit(&passwords, host).now_or_never() {
+                Some(permit) => {
+                    permits.push(permit.unwrap());
+                    false
+                }
+                None => true,
+            });
+            for (number, permit) in permits.into_iter().enumerate() {
+                // A few have another password.
+                if number % 50 != 49 {
+                    permit.accepted();
+                }
+            }
+        }
+        assert!(rounds <= 12, "{rounds}");
     }
 
     #[tokio::test]
@@ -240,7 +314,10 @@ mod tests {
         let mut waiting = Box::pin(permit(&passwords, "c"));
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(trying);
-        let refused = Withheld::Refused(vec!["a".into(), "b".into()]);
+        let refused = Withheld::Refused {
+            hosts: vec!["a".into(), "b".into()],
+            accepted: 0,
+        };
         assert_eq!(waiting.await.err(), Some(refused.clone()));
         assert_eq!(permit(&passwords, "d").await.err(), Some(refused));
         assert!(passwords.is_any_given_up());
