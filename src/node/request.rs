@@ -400,6 +400,8 @@ mod tests {
             assert_eq!(text.lines().filter(|line| *line == GO).count(), 1);
             assert!(text.ends_with("\nmain\n#go\n"));
             assert!(!text.lines().any(|line| line.starts_with("# ")));
+            // bash before 5.1 writes a here-document to a file, for which there may be no room.
+            assert!(!text.contains("<<"));
             assert!(text.len() < most, "{part:?}: {} bytes", text.len());
         }
     }

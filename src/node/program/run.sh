@@ -315,12 +315,8 @@ run_command() {
     [ "$delivery" != input ] || [ -s "$dir/stdout" ] || return
     answered=yes
     cut=0
-    {
-        read -r size_stdout line
-        read -r size_stderr line
-    } <<EOF
-$(wc -c "$dir/stdout" "$dir/stderr")
-EOF
+    size_stdout=$(($(wc -c <"$dir/stdout")))
+    size_stderr=$(($(wc -c <"$dir/stderr")))
     [ "$size_stdout" -le "$limit_stdout" ] || cut=1 size_stdout=$limit_stdout
     [ "$size_stderr" -le "$limit_stderr" ] || cut=1 size_stderr=$limit_stderr
     [ -z "$2" ] || count_new
