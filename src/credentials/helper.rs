@@ -3,9 +3,10 @@
 //! The protocol is that of github.com/docker/docker-credential-helpers: the server's address on standard input, JSON on
 //! standard output, or a known sentence when there is no login.
 
-use std::io::{ErrorKind, Read, Write as _};
-use std::process::{Command, Stdio};
+use std::io::{self, ErrorKind, Read, Write as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -72,7 +73,9 @@ pub(super) fn ask(
     let wait = |stream: mpsc::Receiver<_>| {
         stream.recv_timeout(end.saturating_duration_since(Instant::now()))
     };
-    let (Ok(stdout), Ok(stderr)) = (wait(stdout), wait(stderr)) else {
+    let (stdout, stderr) = (wait(stdout), wait(stderr));
+    let ended = ended(&mut child, end);
+    let (Ok(stdout), Ok(stderr), Some(status)) = (stdout, stderr, ended) else {
         let _ = child.kill();
         let _ = child.wait();
         return Err(format!(
@@ -80,9 +83,7 @@ pub(super) fn ask(
             text::format_duration(limit)
         ));
     };
-    let status = child
-        .wait()
-        .map_err(|error| format!("{program} was lost: {error}"))?;
+    let status = status.map_err(|error| format!("{program} was lost: {error}"))?;
     if !status.success() {
         return match complaint(&stdout, &stderr) {
             None => Ok(None),
@@ -111,6 +112,16 @@ pub(super) fn ask(
         username: answer.username,
         password: secret,
     }))
+}
+
+/// How a child ended; `None` when it has not until then. One may close its outputs and go on.
+fn ended(child: &mut Child, end: Instant) -> Option<io::Result<ExitStatus>> {
+    loop {
+        match child.try_wait() {
+            Ok(None) if Instant::now() < end => thread::sleep(Duration::from_millis(5)),
+            ended => return ended.transpose(),
+        }
+    }
 }
 
 /// Why a helper failed; `None` when it only says that it has no login.
@@ -172,7 +183,7 @@ pub(super) fn program(name: &str) -> String {
 /// What a stream holds, as far as it is taken: read on a thread of its own, and wiped when dropped.
 fn collect(stream: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Zeroizing<Vec<u8>>> {
     let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         // Room from the start: growing would leave copies behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(8 * 1024));
         if let Some(stream) = stream {
@@ -183,4 +194,21 @@ fn collect(stream: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Zeroizi
         let _ = sender.send(bytes);
     });
     receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_helper_that_closes_its_outputs_and_goes_on_is_not_waited_for() {
+        let mut child = Command::new("sh")
+            .args(["-c", "exec >&- 2>&-; exec sleep 300"])
+            .spawn()
+            .unwrap();
+        assert!(ended(&mut child, Instant::now() + Duration::from_millis(100)).is_none());
+        child.kill().unwrap();
+        let status = ended(&mut child, Instant::now() + LIMIT).unwrap().unwrap();
+        assert!(!status.success());
+    }
 }
