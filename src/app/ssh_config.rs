@@ -303,6 +303,7 @@ mod tests {
             "GlobalKnownHostsFile /dev/null",
             "RevokedHostKeys=none",
             "RequiredRSASize=1",
+            "HostKeyAlias=mallory",
         ]
         .map(String::from)
         .to_vec();
@@ -319,7 +320,7 @@ mod tests {
             assert_eq!(settings.required_rsa_size, 1024);
         }
         let warnings = background.warnings();
-        assert_eq!(warnings.len(), 5, "{warnings:?}");
+        assert_eq!(warnings.len(), 6, "{warnings:?}");
         let part = "stricthostkeychecking: an inventory cannot loosen the check of host keys";
         assert!(
             warnings.iter().any(|warning| warning.contains(part)),

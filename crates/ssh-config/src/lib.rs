@@ -349,9 +349,9 @@ fn loosens(spec: &Spec, value: &Value) -> bool {
         "stricthostkeychecking" => {
             !matches!(value, Value::Text(word) if word == "yes" || word == "ask")
         }
-        "userknownhostsfile" | "globalknownhostsfile" | "revokedhostkeys" | "requiredrsasize" => {
-            true
-        }
+        "userknownhostsfile" | "globalknownhostsfile" | "revokedhostkeys" | "requiredrsasize"
+        // Another host's key would do.
+        | "hostkeyalias" => true,
         _ => false,
     }
 }
