@@ -5,13 +5,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::error::ErrorKind as ClapError;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use toml::de::{DeTable, DeValue};
 
@@ -63,6 +64,8 @@ const PROJECT: [&str; 22] = [
     "unpack-factor",
     "waves",
 ];
+/// Options of [`PROJECT`] whose values may name files.
+const PATTERNS: [&str; 2] = ["exclude", "limit"];
 /// The beginning of the variables' names.
 const PREFIX: &str = "PREPULL_";
 /// Variables with that beginning that set no default: completion scripts use this one.
@@ -135,8 +138,15 @@ impl Defaults {
         let shown = escape_line(&path.to_string_lossy()).into_owned();
         let mut text = String::new();
         let read = || -> std::io::Result<Option<String>> {
-            let file = File::open(path)?;
+            // A pipe without a writer would keep us here.
+            let file = File::options()
+                .read(true)
+                .custom_flags(OFlag::O_NONBLOCK.bits())
+                .open(path)?;
             let metadata = file.metadata()?;
+            if !metadata.is_file() {
+                return Ok(Some("it is not a regular file".into()));
+            }
             let me = geteuid().as_raw();
             if let Some(problem) = unsafe_owner(metadata.uid(), metadata.mode(), me) {
                 return Ok(Some(problem));
@@ -147,6 +157,12 @@ impl Defaults {
         match { read }() {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error).context(format!("cannot read defaults from {shown}")),
+            // Whoever may write to a directory must not be able to stop all who work in it.
+            Ok(Some(problem)) if is_project && !path.parent().is_none_or(is_own) => {
+                self.warnings
+                    .push(format!("{shown} is not read: {problem}"));
+                return Ok(());
+            }
             Ok(Some(problem)) => bail!("refused the defaults in {shown}: {problem}"),
             Ok(None) => {}
         }
@@ -176,6 +192,12 @@ impl Defaults {
             }
             let texts = texts(value.get_ref(), takes_several(arg))
                 .with_context(|| format!("{place}: {name} takes a text, a number, true or false, or a list where it is repeatable"))?;
+            if is_project && PATTERNS.contains(&name) && texts.iter().any(|text| text.contains('@'))
+            {
+                bail!(
+                    "{place}: a project's {PROJECT_FILE} must not name a file to read (@FILE); write the patterns themselves, or use --{name}"
+                );
+            }
             self.add(cli, arg, texts, place)?;
         }
         Ok(())
@@ -339,10 +361,18 @@ fn takes_several(arg: &Arg) -> bool {
 /// Outside of both, only the directory itself counts.
 fn project_file(directory: &Path, home: Option<&Path>) -> Option<PathBuf> {
     let is_root = |folder: &Path| home == Some(folder) || folder.join(".git").exists();
-    let end = directory.ancestors().position(is_root).unwrap_or(0);
+    // Above a directory that others may write to, anybody could have put a repository.
+    let own = directory.ancestors().take_while(|folder| is_own(folder));
+    let end = { own }.position(is_root).unwrap_or(0);
     let files = directory.ancestors().take(end + 1);
     let mut files = files.map(|folder| folder.join(PROJECT_FILE));
     files.find(|path| fs::symlink_metadata(path).is_ok())
+}
+
+/// Whether no other user but root can put something into this directory.
+fn is_own(folder: &Path) -> bool {
+    let me = geteuid().as_raw();
+    fs::metadata(folder).is_ok_and(|about| unsafe_owner(about.uid(), about.mode(), me).is_none())
 }
 
 /// Why a file of this owner and mode must not say how prepull works for the user `me`.
@@ -568,6 +598,12 @@ mod tests {
             ),
             (
                 "",
+                "limit = [\"node-1\", \"@/etc/shadow\"]\n",
+                &[],
+                "prepull.toml:1:1: a project's prepull.toml must not name a file to read",
+            ),
+            (
+                "",
                 "",
                 &[("PREPULL_DEADLINE", "5")],
                 "$PREPULL_DEADLINE: invalid value '5'",
@@ -629,6 +665,34 @@ mod tests {
         assert!(home.error(&[]).contains("every user may change it"));
         assert!(unsafe_owner(1001, 0o644, 1000).is_some());
         assert_eq!(unsafe_owner(0, 0o644, 1000), None);
+    }
+
+    /// Where others may write, they must neither keep people from working nor tell them how to.
+    #[test]
+    fn what_others_put_into_a_directory_is_passed_over() {
+        let home = Home::new("", "parallel = 8\n");
+        let work = home.0.path().join("work");
+        let others = fs::Permissions::from_mode(0o777);
+        fs::set_permissions(work.join("deep"), others.clone()).unwrap();
+        // A repository above it may be anybody's.
+        let found = home.find(&[]).unwrap();
+        assert_eq!((found.values.len(), found.warnings.len()), (0, 0));
+        let path = work.join("deep/prepull.toml");
+        fs::write(&path, "parallel = 9\n").unwrap();
+        fs::set_permissions(&path, others).unwrap();
+        let found = home.find(&[]).unwrap();
+        assert!(found.values.is_empty());
+        assert!(found.warnings[0].contains("is not read: every user may change it"));
+        fs::remove_file(&path).unwrap();
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let found = home.find(&[]).unwrap();
+        assert!(found.warnings[0].contains("is not read: it is not a regular file"));
     }
 
     #[test]
