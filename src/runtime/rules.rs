@@ -150,6 +150,15 @@ pub(super) const LOCAL_AND_SPECIFIC: &[Rule] = &[
             "enospc",
         ],
     ),
+    // A firewall of the node's own, or its resolver, answers in words that elsewhere are about files.
+    Rule(
+        RegistryUnavailable,
+        &[
+            "dial tcp*operation not permitted",
+            "dial tcp*permission denied",
+            "dial tcp*device or resource busy",
+        ],
+    ),
     // The node is short of something for the moment: worth another try, and no kind says so better.
     Rule(
         Unknown,
@@ -175,6 +184,7 @@ pub(super) const LOCAL_AND_SPECIFIC: &[Rule] = &[
         &[
             // The store has lost what it says it has, or its file system cannot do what is asked of it.
             "no such file or directory",
+            "failed to get reader from content store",
             "no such device",
             "~: file exists",
             "directory not empty",
@@ -228,6 +238,9 @@ pub(super) const LOCAL_AND_SPECIFIC: &[Rule] = &[
             "parsing registries",
             "reading auth file",
             "invalid registry host",
+            // An encrypted layer, and none of the node's keys opens it.
+            "decrypting layer",
+            "for decryption",
             "cryptographic signature",
             "signature for identity",
             "no trusted signature",
@@ -315,6 +328,8 @@ pub(super) const LOCAL_AND_SPECIFIC: &[Rule] = &[
             "unexpected size",
             "failed precondition",
             "content digest ~",
+            // A server that does not say how long its answer is.
+            "reports content size of zero",
         ],
     ),
     Rule(
@@ -339,6 +354,8 @@ pub(super) const LOCAL_AND_SPECIFIC: &[Rule] = &[
             "unsupported media type",
             "unsupported manifest media type",
             "unexpected media type",
+            "mediatype in manifest should be",
+            "unexpectedly received a manifest list",
             "unsupported image type",
             "unsupported image-specific operation",
             "unsupported schema version",
@@ -424,6 +441,7 @@ pub(super) const LOCAL_AND_SPECIFIC: &[Rule] = &[
             "due to configured policy",
             "policy violation",
             "blocked by policy",
+            "blocking policy",
         ],
     ),
 ];
@@ -496,6 +514,8 @@ pub(super) const PHRASES: &[Rule] = &[
             "manifest unknown",
             "manifest_unknown",
             "unknown manifest",
+            // Quay, of a tag.
+            "was deleted or has expired",
             "name unknown",
             "name_unknown",
             "blob unknown",
