@@ -390,7 +390,10 @@ fn ansible_cfg_gives_way_and_loosens_nothing() {
     fs::set_permissions(site.path(), mode).unwrap();
     let (nodes, said) = site.shown(site.nodes(&["-i", "hosts"]).env("USER", "me"));
     assert_ne!(nodes[0]["user"], "ops");
-    assert!(said.contains("everybody may write"), "{said}");
+    assert!(
+        said.contains("ansible.cfg is not read: other users may write to its folder"),
+        "{said}"
+    );
 }
 
 /// kubespray leaves a kubeconfig, its kubectl and keys in the folder of the inventory.
@@ -511,4 +514,24 @@ fn toml_is_named_with_what_to_run_instead() {
         site.names(&["-u", "ops", "-i", "ini"]),
         Ok(BTreeSet::from(["h1".to_string()]))
     );
+}
+
+/// Whoever can write an inventory could otherwise have root run anything.
+#[test]
+fn what_another_user_can_write_names_no_program_for_root() {
+    let hosts = "a ansible_ssh_common_args='-o ProxyCommand=\"nc %h %p\"'\nb\n";
+    let site = Site::new(&[("hosts", hosts)]);
+    assert!(site.names(&["-i", "hosts"]).is_ok());
+    let mode = fs::Permissions::from_mode(0o666);
+    fs::set_permissions(site.path().join("hosts"), mode).unwrap();
+    let names = site.names(&["-i", "hosts"]);
+    if nix::unistd::geteuid().is_root() {
+        let why = "this ProxyCommand would run as root, but other users may write to it";
+        let said = names.unwrap_err();
+        assert!(said.contains(why), "{said}");
+        // The others are as good as ever.
+        assert!(site.names(&["-i", "hosts", "--exclude", "a"]).is_ok());
+    } else {
+        assert!(names.is_ok());
+    }
 }

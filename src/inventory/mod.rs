@@ -17,6 +17,7 @@ mod lines;
 mod manifests;
 mod names;
 mod native;
+mod ownership;
 mod program;
 mod read;
 mod recognise;

@@ -1,9 +1,7 @@
 //! Executable inventories: a program that prints its groups as JSON for `--list`, and the variables of a
 //! host for `--host NAME` where the list did not hold them.
 
-use std::fs::Metadata;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,11 +9,12 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, Uid, User, geteuid};
+use nix::unistd::{Pid, geteuid};
 
 use super::ansible::{self, World};
 use super::error::{InputError, InventoryError};
 use super::json;
+use super::ownership::changeable_by_others;
 use super::read;
 use super::yaml::Tree;
 use crate::model::redact::redact_strictly;
@@ -71,64 +70,16 @@ pub(super) fn read(path: &Path, world: &mut World) -> Result<(), InventoryError>
     read_within(path, world, TIME_LIMIT)
 }
 
-/// Whether only root, or the user who became root through sudo, can change what stands at this path.
+/// Whether root may run this program.
 fn is_roots_own(path: &Path) -> Result<(), InputError> {
-    let failed =
-        |error: io::Error| InputError::new(format!("cannot look at this program: {error}"));
-    // What a link leads to, too.
-    let real = path.canonicalize().map_err(failed)?;
-    let by_sudo = std::env::var("SUDO_UID").ok();
-    let by_sudo = by_sudo.and_then(|user| user.parse().ok());
-    for path in [&std::path::absolute(path).map_err(failed)?, &real] {
-        let folder = path.parent().unwrap_or(path);
-        let folder = folder.metadata().map_err(failed)?;
-        let file = path.symlink_metadata().map_err(failed)?;
-        judge(Entry::of(&folder), Entry::of(&file), by_sudo)?;
+    match changeable_by_others(path) {
+        Ok(None) => Ok(()),
+        Ok(Some(why)) => Err(InputError::new(format!(
+            "this program would run as root, but {why}, who could make it do anything"
+        ))
+        .with_hint("make file and folder root's own (chown root, chmod go-w), or give what it prints for --list as a file")),
+        Err(error) => Err(InputError::new(format!("cannot look at this program: {error}"))),
     }
-    Ok(())
-}
-
-/// Whose a file is, and who may write to it.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    owner: u32,
-    group: u32,
-    mode: u32,
-}
-
-impl Entry {
-    fn of(about: &Metadata) -> Self {
-        // The mode of a link says nothing.
-        let mode = if about.is_symlink() { 0 } else { about.mode() };
-        Self {
-            owner: about.uid(),
-            group: about.gid(),
-            mode,
-        }
-    }
-}
-
-fn judge(folder: Entry, file: Entry, by_sudo: Option<u32>) -> Result<(), InputError> {
-    const STICKY: u32 = 0o1000;
-    let is_trusted = |user| user == 0 || Some(user) == by_sudo;
-    let others_write = |entry: Entry| {
-        entry.mode & 0o002 != 0 || entry.mode & 0o020 != 0 && entry.group != 0 && by_sudo.is_none()
-    };
-    let why = if !is_trusted(file.owner) {
-        let user = User::from_uid(Uid::from_raw(file.owner)).ok().flatten();
-        let user = user.map_or_else(|| file.owner.to_string(), |user| user.name);
-        format!("it belongs to the user {}", escape_line(&user))
-    } else if others_write(file) {
-        "other users may write to it".to_string()
-    } else if !is_trusted(folder.owner) || others_write(folder) && folder.mode & STICKY == 0 {
-        "other users may write to its folder".to_string()
-    } else {
-        return Ok(());
-    };
-    Err(InputError::new(format!(
-        "this program would run as root, but {why}, who could make it do anything"
-    ))
-    .with_hint("make file and folder root's own (chown root, chmod go-w), or give what it prints for --list as a file"))
 }
 
 fn read_within(path: &Path, world: &mut World, limit: Duration) -> Result<(), InventoryError> {
@@ -352,37 +303,6 @@ mod tests {
         assert_eq!(run(script, 0o755).unwrap(), ["ops@a"]);
         let script = "#!/bin/sh\n[ \"$1\" = --list ] && echo '{\"g\": [\"a\", \"b\"]}' && exit\n[ $2 = b ] && echo '{\"ansible_user\": \"x\"}'\nexit 0\n";
         assert_eq!(run(script, 0o755).unwrap(), ["me@a", "x@b"]);
-    }
-
-    #[test]
-    fn root_runs_only_programs_that_nobody_else_can_change() {
-        let entry = |owner, group, mode| Entry { owner, group, mode };
-        let home = entry(0, 0, 0o755);
-        let told = |folder, file, by_sudo| match judge(folder, file, by_sudo) {
-            Ok(()) => String::new(),
-            Err(fault) => fault.message,
-        };
-        for (folder, file, why) in [
-            (home, home, ""),
-            (entry(0, 0, 0o1777), home, ""),
-            (entry(0, 0, 0o775), entry(0, 0, 0o775), ""),
-            (home, entry(1234, 0, 0o755), "belongs to the user 1234"),
-            (home, entry(0, 0, 0o757), "other users may write to it"),
-            (home, entry(0, 50, 0o775), "other users may write to it"),
-            (entry(0, 0, 0o777), home, "may write to its folder"),
-            (entry(0, 50, 0o775), home, "may write to its folder"),
-            (entry(1234, 0, 0o755), home, "may write to its folder"),
-        ] {
-            let told = told(folder, file, None);
-            assert!(
-                told.contains(why) && told.is_empty() == why.is_empty(),
-                "{told}"
-            );
-        }
-        // Who became root for this by sudo could do anything before.
-        let own = entry(1234, 1234, 0o775);
-        assert_eq!(told(own, own, Some(1234)), "");
-        assert!(told(own, own, Some(99)).contains("belongs to the user 1234"));
     }
 
     #[test]

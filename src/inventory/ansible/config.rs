@@ -1,13 +1,13 @@
 //! `ansible.cfg` and Ansible's environment: how its inventories are read, and the weakest of what is said about their
 //! hosts.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
 use super::super::configparser;
 use super::super::error::{InputError, InventoryError, Position};
+use super::super::ownership::changeable_by_others;
 use super::super::read;
 
 /// Which variable an option stands for: `$ENVIRONMENT`, section and option.
@@ -102,14 +102,19 @@ impl Config {
             });
         }
         let own = here.join("ansible.cfg");
-        let is_open =
-            std::fs::metadata(here).is_ok_and(|here| here.permissions().mode() & 0o002 != 0);
-        if !is_open {
-            places.push(own);
-        } else if own.is_file() {
-            config.warnings.push(
-                "ansible.cfg is not read, as Ansible does not read it: everybody may write to this folder".into(),
-            );
+        if own.is_file() {
+            // It may name a program to run, as ProxyCommand.
+            match changeable_by_others(&own) {
+                Ok(None) => places.push(own),
+                Ok(Some(why)) => {
+                    let warning = format!("ansible.cfg is not read: {why}");
+                    config.warnings.push(warning);
+                }
+                Err(error) => {
+                    let warning = format!("ansible.cfg cannot be looked at: {error}");
+                    config.warnings.push(warning);
+                }
+            }
         }
         places.extend(home.map(|home| home.join(".ansible.cfg")));
         places.push(PathBuf::from("/etc/ansible/ansible.cfg"));

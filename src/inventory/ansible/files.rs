@@ -1,6 +1,11 @@
 //! The files that were read: spots name them by number.
 
+use std::path::Path;
+
+use nix::unistd::geteuid;
+
 use super::super::error::{InputError, InventoryError};
+use super::super::ownership::changeable_by_others;
 use super::variables::Spot;
 
 /// The names of all files, as errors show them.
@@ -17,6 +22,26 @@ impl Files {
     /// All names, for people.
     pub(super) fn names(&self) -> String {
         self.0.join(", ")
+    }
+
+    /// Whether what stands there may name a program that runs on this machine: for root, only where no other user can
+    /// write it.
+    pub(super) fn may_name_programs(&self, spot: Spot) -> Result<(), InputError> {
+        let path = Path::new(&self.0[spot.file]);
+        // Not every name is a file's: standard input has one, too.
+        if !geteuid().is_root() || !path.exists() {
+            return Ok(());
+        }
+        match changeable_by_others(path) {
+            Ok(None) => Ok(()),
+            Ok(Some(why)) => Err(InputError::new(format!(
+                "this ProxyCommand would run as root, but {why}, who could make it do anything"
+            ))
+            .with_hint("make file and folder root's own: chown root, chmod go-w")),
+            Err(error) => Err(InputError::new(format!(
+                "cannot look at this file: {error}"
+            ))),
+        }
     }
 
     pub(super) fn error(&self, spot: Spot, fault: InputError) -> InventoryError {

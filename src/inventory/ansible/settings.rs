@@ -12,12 +12,14 @@ use super::variables::{Content, Said, Spot, Variables};
 /// What is wrong, and where that was said.
 type Wrong = (Spot, InputError);
 
-/// The address, where it is not the name, and the settings of a host.
+/// The address, where it is not the name, and the settings of a host. `may_run` tells whether what stands at a spot may
+/// name a program to run on this machine.
 pub(super) fn read(
     host: &str,
     spot: Spot,
     said: &Variables,
     home: Option<&Path>,
+    may_run: &dyn Fn(Spot) -> Result<(), InputError>,
 ) -> Result<(Option<String>, NodeSettings), Wrong> {
     let reader = Reader { host, said };
     reader.connection()?;
@@ -45,7 +47,7 @@ pub(super) fn read(
         folder: PathBuf::new(),
         home: home.map(Path::to_path_buf),
     };
-    let arguments = reader.ssh_arguments()?;
+    let arguments = reader.ssh_arguments(may_run)?;
     let settings = NodeSettings {
         user: reader.checked(&["ansible_ssh_user", "ansible_user"], |text| {
             names::check_user(text).map(|()| text.to_string())
@@ -142,7 +144,10 @@ impl<'a> Reader<'a> {
         .map(|_| ())
     }
 
-    fn ssh_arguments(&self) -> Result<SshArguments, Wrong> {
+    fn ssh_arguments(
+        &self,
+        may_run: &dyn Fn(Spot) -> Result<(), InputError>,
+    ) -> Result<SshArguments, Wrong> {
         let all = std::cell::RefCell::new(SshArguments::default());
         // In the order in which Ansible hands them to ssh, for which the first one counts.
         for name in [
@@ -150,7 +155,14 @@ impl<'a> Reader<'a> {
             "ansible_ssh_common_args",
             "ansible_ssh_extra_args",
         ] {
+            let had_command = all.borrow().proxy_command.is_some();
             self.checked(&[name], |text| all.borrow_mut().add(text))?;
+            if !had_command
+                && all.borrow().proxy_command.is_some()
+                && let Some((_, _, spot)) = self.text(&[name])?
+            {
+                may_run(spot).map_err(|fault| (spot, fault))?;
+            }
         }
         Ok(all.into_inner())
     }

@@ -323,7 +323,8 @@ impl World {
                 groups: lineage.nearest_first.clone(),
                 place: own.spot.place,
             };
-            match settings::read(&own.name, own.spot, &said, self.home.as_deref()) {
+            let may_run = |spot| self.files.may_name_programs(spot);
+            match settings::read(&own.name, own.spot, &said, self.home.as_deref(), &may_run) {
                 Ok((address, settings)) => {
                     weight = weight.saturating_add(settings.weight());
                     if weight > layers::WEIGHT_LIMIT {
