@@ -1,11 +1,12 @@
 //! What `--via ssh` serves: each image from its registry, or from the files that `--from` names.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use pull_through::{Archive, Digest, InvalidDigest, Reference, Source};
+use pull_through::{Archive, Digest, Form, InvalidDigest, Reference, Source};
 
+use crate::cli::{ArchiveForm, ImageArchive};
 use crate::model::text::escape_line;
 use crate::model::{Image, PlannedImage, Work};
 use crate::registry::{self, Registries};
@@ -56,10 +57,17 @@ async fn from_archives(
     through: &ThroughSshSettings,
     planned: &[PlannedImage],
 ) -> Result<Vec<Sourced>> {
-    let paths = through.archives.clone();
+    let given = through.archives.clone();
     let opening = tokio::task::spawn_blocking(move || {
-        let open = |path: &PathBuf| Archive::open(path).map(Arc::new);
-        paths.iter().map(open).collect::<Result<Vec<_>, _>>()
+        let open = |given: &ImageArchive| {
+            let form = match given.form {
+                ArchiveForm::OciDirectory => Form::OciDirectory,
+                ArchiveForm::OciArchive => Form::OciArchive,
+                ArchiveForm::DockerArchive => Form::DockerArchive,
+            };
+            Archive::open_as(&given.path, form).map(Arc::new)
+        };
+        given.iter().map(open).collect::<Result<Vec<_>, _>>()
     });
     let archives = opening.await?.context("--from")?;
     let mut images = Vec::new();

@@ -16,8 +16,8 @@ pub use options::{
     RuntimeArgs, SshArgs,
 };
 pub use values::{
-    Format, HostsFormat, ImageArchive, ImagesFormat, ListFormat, NodesFormat, ReportFile,
-    ReportForm, Shell,
+    ArchiveForm, Format, HostsFormat, ImageArchive, ImagesFormat, ListFormat, NodesFormat,
+    ReportFile, ReportForm, Shell,
 };
 
 use values::{at_least_one, bytes, choice, duration, factor, image_archive, lease, report_file};

@@ -120,23 +120,42 @@ pub enum Shell {
 /// `--from`: images in files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageArchive {
-    /// The folder or file; what is in it tells its form.
+    /// The folder or file.
     pub path: PathBuf,
+    /// What it is read as.
+    pub form: ArchiveForm,
+}
+
+/// The forms of images in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveForm {
+    /// A folder with an OCI layout.
+    OciDirectory,
+    /// A tar of an OCI layout.
+    OciArchive,
+    /// What `docker save` writes.
+    DockerArchive,
 }
 
 /// How the forms of `--from` begin, as containers' tools write them.
-const ARCHIVES: [&str; 3] = ["oci:", "oci-archive:", "docker-archive:"];
+const ARCHIVES: [(&str, ArchiveForm); 3] = [
+    ("oci:", ArchiveForm::OciDirectory),
+    ("oci-archive:", ArchiveForm::OciArchive),
+    ("docker-archive:", ArchiveForm::DockerArchive),
+];
 
 /// A form and a path.
 pub(super) fn image_archive() -> impl TypedValueParser<Value = ImageArchive> {
     PathBufValueParser::new().try_map(|given| {
         let bytes = given.as_os_str().as_encoded_bytes();
-        let form = ARCHIVES
-            .iter()
-            .find(|form| bytes.starts_with(form.as_bytes()));
-        match form.map(|form| &bytes[form.len()..]) {
-            Some(path) if !path.is_empty() => Ok(ImageArchive {
+        let found = ARCHIVES.iter().find_map(|(start, form)| {
+            let path = bytes.strip_prefix(start.as_bytes())?;
+            Some((path, *form))
+        });
+        match found {
+            Some((path, form)) if !path.is_empty() => Ok(ImageArchive {
                 path: Path::new(OsStr::from_bytes(path)).to_owned(),
+                form,
             }),
             _ => Err("write oci:DIR, oci-archive:FILE or docker-archive:FILE"),
         }

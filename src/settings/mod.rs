@@ -22,7 +22,7 @@ pub use ambient::Environment;
 pub use defaults::Defaults;
 pub use reports::report_files;
 
-use crate::cli::{self, FleetArgs, ManifestArgs, SshArgs};
+use crate::cli::{self, FleetArgs, ImageArchive, ManifestArgs, SshArgs};
 use crate::credentials::{self, LoginSources};
 use crate::inventory::{self, ManifestImages, SshConfigSource};
 use crate::model::text::escape_line;
@@ -70,7 +70,7 @@ pub struct ThroughSshSettings {
     /// The most bytes a second to all nodes together.
     pub upload_limit: Option<u64>,
     /// Archives to take the images from, instead of their registries.
-    pub archives: Vec<PathBuf>,
+    pub archives: Vec<ImageArchive>,
 }
 
 /// What the command line says about reaching nodes; `None` leaves it to ssh_config.
@@ -176,7 +176,10 @@ pub fn pull(
         archives: args
             .from
             .iter()
-            .map(|from| ambient.path(&from.path))
+            .map(|from| ImageArchive {
+                path: ambient.path(&from.path),
+                form: from.form,
+            })
             .collect(),
     });
     let plan = Plan::new(fleet, Work::Pull(planned), policy);
