@@ -172,8 +172,17 @@ const RULES: &[Rule] = &[
         ],
     ),
     Rule(
+        FailureKind::RegistryRefused,
+        &["token service*sent no token"],
+    ),
+    Rule(
+        FailureKind::Privilege,
+        &["cannot access containerd socket*permission denied"],
+    ),
+    Rule(
         FailureKind::RuntimeAbsent,
         &[
+            "rootless containerd not running",
             "failed to dial*timeout",
             "failed to dial*no such file",
             "cannot access containerd socket",

@@ -53,6 +53,11 @@ const RULES: &[Rule] = &[
             "is not found on the file system",
             // DOCKER_CONTENT_TRUST is set on the node.
             "trust data",
+            // podman, of its own set-up.
+            "oci runtime*not found",
+            "cannot re-exec process",
+            "an unhandled reboot has occurred",
+            "try resetting the pause process",
             "unknown flag",
             "unknown shorthand flag",
             "flag provided but not defined",

@@ -231,6 +231,7 @@ pub(super) const LOCAL_AND_SPECIFIC: &[Rule] = &[
             "newgidmap",
             "insufficient uids",
             "xdg_runtime_dir",
+            "socket: permission denied",
             "invalid policy in",
             "unknown policy requirement",
             "error loading registries configuration",
@@ -417,6 +418,8 @@ pub(super) const LOCAL_AND_SPECIFIC: &[Rule] = &[
             "http request to an https server",
             "plain http request was sent to https port",
             "malformed http response \"\\x15",
+            "ssl certificate problem",
+            "no alternative certificate subject name",
             "certificate signed by",
             "certificate has expired",
             "certificate verify failed",
@@ -534,6 +537,7 @@ pub(super) const PHRASES: &[Rule] = &[
         RegistryUnresolved,
         &[
             "no such host",
+            "could not resolve host",
             "name or service not known",
             "nodename nor servname",
             "no address associated",
@@ -547,6 +551,8 @@ pub(super) const PHRASES: &[Rule] = &[
         RegistryUnavailable,
         &[
             "connection refused",
+            "couldn't connect to server",
+            "empty reply from server",
             "connection reset",
             "connection timed out",
             "operation timed out",
