@@ -3,48 +3,21 @@
 
 use super::super::error::{InputError, InventoryError};
 use super::super::yaml::{Key, Tree, Value};
+use super::candidates::OF_VALUES;
+use super::certainty::{
+    Certainty, addressed, certainty, certainty_of_parts, is_called_image, parent,
+};
 use super::documents::{file_word, unrendered};
 use super::kinds::{Meaning, Rule};
 use super::loose;
 use super::object::{Object, in_values, resource};
-use super::parts::{DIGESTS, composed, entry, joined, resolved, text};
+use super::parts::{composed, entry, joined, resolved, text, version_beside, versioned};
 use super::reference::{Filler, Reference, is_explicit};
 use super::{Found, Position};
 use crate::model::Image;
 
 /// The lists of containers in a pod's specification (core/v1 `PodSpec`).
 const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
-/// What stands in a container, and beside hardly any other image.
-const OF_CONTAINERS: [&str; 15] = [
-    "args",
-    "command",
-    "env",
-    "envFrom",
-    "imagePullPolicy",
-    "lifecycle",
-    "livenessProbe",
-    "ports",
-    "pullPolicy",
-    "readinessProbe",
-    "resources",
-    "script",
-    "startupProbe",
-    "volumeMounts",
-    "workingDir",
-];
-/// How sure it is that a field names an image that nodes pull.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Certainty {
-    /// A container of a pod.
-    Pod,
-    /// The table or a shape says so.
-    Known,
-    /// It is called `image`, in a resource that the table does not have.
-    Guess,
-    /// It may be one.
-    Loose,
-}
-
 pub(super) struct Finder<'a> {
     pub(super) name: &'a str,
     /// Lines of the text before this document.
@@ -54,7 +27,7 @@ pub(super) struct Finder<'a> {
     pub(super) plain: Option<usize>,
 }
 
-type Done = Result<(), InventoryError>;
+pub(super) type Done = Result<(), InventoryError>;
 
 impl<'a> Finder<'a> {
     /// Looks through a document.
@@ -106,6 +79,9 @@ impl<'a> Finder<'a> {
         let is_top = path.is_empty() && !object.kind.is_empty();
         for (key, value) in entries {
             let key = key.text.as_str();
+            if is_top && key == "metadata" {
+                self.annotations(value, object)?;
+            }
             if is_top && matches!(key, "metadata" | "status") {
                 continue;
             }
@@ -152,14 +128,7 @@ impl<'a> Finder<'a> {
                     None => Ok(()),
                 }
             }
-            Value::Text(text) => {
-                let alone = rule.is_some_and(|rule| rule.meaning != Meaning::Versioned);
-                let whole = joined(beside, key, text, !alone);
-                match certainty(beside, &whole, path, list, rule, object) {
-                    Some(certainty) => self.reference(&whole, value.place, certainty, path, object),
-                    None => Ok(()),
-                }
-            }
+            Value::Text(text) => self.text(beside, value.place, text, path, list, object),
             Value::Map(_) => {
                 let volume = entry(value, "reference").filter(|_| key == "image");
                 if let Some((tree, text)) = volume.and_then(|tree| Some((tree, text(tree)?))) {
@@ -170,24 +139,63 @@ impl<'a> Finder<'a> {
                     };
                     return self.reference(text, tree.place, certainty, path, object);
                 }
-                let called = key == "image"
-                    || key.ends_with("Image")
-                    || key.ends_with("ImageSpec")
-                    || rule.is_some();
-                match composed(value).filter(|_| called) {
+                match composed(value).filter(|_| is_called_image(key) || rule.is_some()) {
                     Some((place, whole)) => {
-                        let certainty = if object.kind.is_empty() || in_values(path) {
-                            Certainty::Loose
-                        } else {
-                            Certainty::Known
+                        let whole = match rule {
+                            Some(rule) => versioned(rule, value, object.root, whole),
+                            None => whole,
                         };
-                        self.reference(&whole, place, certainty, path, object)
+                        match certainty_of_parts(value, &whole, path, rule, object) {
+                            Some(Certainty::Known) if !is_explicit(&whole) => {
+                                self.without_version(&whole, place, path, object)
+                            }
+                            Some(certainty) => {
+                                self.reference(&whole, place, certainty, path, object)
+                            }
+                            None => Ok(()),
+                        }
                     }
                     None => Ok(()),
                 }
             }
             Value::List(_) | Value::Null | Value::Unfilled => Ok(()),
         }
+    }
+
+    /// A text that may be an image, together with what stands beside it.
+    fn text<'t>(
+        &mut self,
+        beside: &'t Tree,
+        place: Position,
+        text: &'t str,
+        path: &[&'t str],
+        list: Option<&str>,
+        object: &Object<'t>,
+    ) -> Done {
+        let key = path.last().copied().unwrap_or_default();
+        let rule = object.rule(path);
+        let with_versions =
+            rule.is_none_or(|rule| rule.meaning != Meaning::Image && rule.version.is_none());
+        let mut whole = joined(beside, key, text, with_versions);
+        if let Some(rule) = rule {
+            whole = versioned(rule, beside, object.root, whole);
+        }
+        let Some(certainty) = certainty(beside, &whole, path, list, rule, object) else {
+            return self.unnamed(beside, place, text, path, list, object);
+        };
+        if certainty == Certainty::Known && !is_explicit(&whole) {
+            if rule.is_some_and(Rule::is_versioned) {
+                return self.without_version(&whole, place, path, object);
+            }
+            if let Some((key, version)) = version_beside(beside).filter(|_| rule.is_some()) {
+                let why = format!("taken without {key} \"{version}\", which stands beside it");
+                let shown = self.place(place, object);
+                let field = path.join(".");
+                self.found
+                    .note(&shown, &format!("{field} \"{whole}\": {why}"));
+            }
+        }
+        self.reference(&whole, place, certainty, path, object)
     }
 
     /// A text in a list: the table has lists of images.
@@ -212,6 +220,9 @@ impl<'a> Finder<'a> {
             None if loose::is_image_key(key) && loose::is_likely(image) => {
                 self.reference(image, item.place, Certainty::Loose, path, object)
             }
+            None if !object.kind.is_empty() && loose::is_whole(text) => {
+                self.reference(text, item.place, Certainty::Loose, path, object)
+            }
             None => Ok(()),
         }
     }
@@ -233,7 +244,7 @@ impl<'a> Finder<'a> {
     }
 
     /// Takes a text for what it is.
-    fn reference(
+    pub(super) fn reference(
         &mut self,
         text: &str,
         place: Position,
@@ -267,7 +278,7 @@ impl<'a> Finder<'a> {
                         self.plain = Some(self.found.warnings.len());
                         "left out, for this is not a Kubernetes object (no apiVersion and kind); of a chart's values, give what it renders to: helm template CHART | prepull images -f -"
                     } else if in_values(path) {
-                        "left out, for these are values for a chart; give what it renders to: helm template CHART | prepull images -f -"
+                        OF_VALUES
                     } else {
                         "looks like an image and is left out; name it too if nodes pull it"
                     };
@@ -370,65 +381,9 @@ impl<'a> Finder<'a> {
         place.line.saturating_add(self.lines)
     }
 
-    fn place(&self, place: Position, object: &Object<'_>) -> String {
+    pub(super) fn place(&self, place: Position, object: &Object<'_>) -> String {
         let line = self.line(place);
         let place = format!("{}:{line}:{} {}", self.name, place.column, object.shown);
         place.trim_end().to_string()
-    }
-}
-
-/// The image that an address names. KServe has a node pull what stands behind `oci://`; the importer of KubeVirt pulls
-/// what stands behind `docker://` itself, unless `pullMethod` says `node`.
-fn addressed<'t>(address: &'t str, beside: &Tree) -> Option<(&'t str, Certainty)> {
-    if let Some(image) = address.strip_prefix("oci://") {
-        return Some((image, Certainty::Known));
-    }
-    let image = address.strip_prefix("docker://")?;
-    let is_of_node = entry(beside, "pullMethod").and_then(text) == Some("node");
-    Some(match is_of_node {
-        true => (image, Certainty::Known),
-        false => (image, Certainty::Loose),
-    })
-}
-
-/// How sure it is that a field names an image that nodes pull; `None` where it does not look like one.
-fn certainty(
-    beside: &Tree,
-    whole: &str,
-    path: &[&str],
-    list: Option<&str>,
-    rule: Option<&'static Rule>,
-    object: &Object<'_>,
-) -> Option<Certainty> {
-    let [.., key] = path else { return None };
-    match rule.map(|rule| rule.meaning) {
-        Some(Meaning::Candidate) => return Some(Certainty::Loose),
-        Some(_) if !in_values(path) => return Some(Certainty::Known),
-        _ => {}
-    }
-    if !loose::is_image_key(key) || loose::is_of_another_sort(whole) {
-        return None;
-    }
-    if object.kind.is_empty() || in_values(path) || *key != "image" {
-        return loose::is_likely(whole).then_some(Certainty::Loose);
-    }
-    let of_list = list
-        .is_some_and(|list| list.ends_with("ontainers") || matches!(list, "sidecars" | "steps"));
-    let of_map = parent(path) == "container" || parent(path).ends_with("Container");
-    let has = |keys: &[&str]| keys.iter().any(|key| entry(beside, key).is_some());
-    if of_list || of_map || has(&OF_CONTAINERS) || has(&DIGESTS) || has(&["tag", "repository"]) {
-        return Some(Certainty::Known);
-    }
-    Some(match is_explicit(whole) {
-        true => Certainty::Guess,
-        false => Certainty::Loose,
-    })
-}
-
-/// The key of the map that a field stands in.
-fn parent<'a>(path: &[&'a str]) -> &'a str {
-    match path {
-        [.., parent, _] => parent,
-        _ => "",
     }
 }

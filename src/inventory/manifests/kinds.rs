@@ -10,8 +10,10 @@ pub(super) enum Meaning {
     /// An address stands there: of an image behind `oci://`, of one that a node may pull behind `docker://`, else of
     /// none.
     Address,
-    /// A repository stands there, and its version in the field `version` beside it.
+    /// A repository stands there, and its version in a field of its own.
     Versioned,
+    /// The same, and the tag is the version as k0smotron writes it.
+    K0s,
     /// An image stands there that a node may never pull.
     Candidate,
     /// Nothing there is an image that a node pulls.
@@ -27,6 +29,8 @@ pub(super) struct Rule {
     kinds: Vec<&'static str>,
     /// What the line says.
     pub(super) meaning: Meaning,
+    /// The field that the version stands in, beside the repository or in `spec`; `None`: one of the usual ones beside it.
+    pub(super) version: Option<&'static str>,
     path: Vec<&'static str>,
 }
 
@@ -41,10 +45,15 @@ fn rules_of(line: &'static str) -> Vec<Rule> {
     let mut columns = line.split('\t');
     let mut next = || columns.next().unwrap_or_default();
     let (group, kinds, meaning, paths) = (next(), next(), next(), next());
+    let (meaning, version) = match meaning.split_once(':') {
+        Some((meaning, key)) => (meaning, Some(key)),
+        None => (meaning, (meaning == "k0s").then_some("version")),
+    };
     let meaning = match meaning {
         "image" => Meaning::Image,
         "address" => Meaning::Address,
         "versioned" => Meaning::Versioned,
+        "k0s" => Meaning::K0s,
         "candidate" => Meaning::Candidate,
         "policy" => Meaning::Policy,
         _ => Meaning::Ignored,
@@ -53,6 +62,7 @@ fn rules_of(line: &'static str) -> Vec<Rule> {
         group,
         kinds: kinds.split(',').collect(),
         meaning,
+        version,
         path: path.split('.').collect(),
     };
     paths.split(' ').map(rule).collect()
@@ -77,6 +87,11 @@ impl Rule {
     /// Whether the line is about all of the resource.
     pub(super) fn is_whole(&self) -> bool {
         self.path == ["**"]
+    }
+
+    /// Whether the version of what stands there has a field of its own.
+    pub(super) fn is_versioned(&self) -> bool {
+        matches!(self.meaning, Meaning::Versioned | Meaning::K0s)
     }
 
     /// Whether the line is about the field at this path; lists have no element in it.
@@ -125,10 +140,11 @@ mod tests {
                     "candidate",
                     "ignored",
                     "image",
+                    "k0s",
                     "policy",
                     "versioned"
                 ]
-                .contains(&meaning),
+                .contains(&meaning.split(':').next().unwrap_or_default()),
                 "{line}"
             );
             assert!(paths.split(' ').all(plain), "{line}");

@@ -15,6 +15,9 @@ const OTHERS: [&str; 14] = [
 
 /// Whether a key is named as one of an image is.
 pub(super) fn is_image_key(key: &str) -> bool {
+    if key.starts_with("image_") {
+        return true;
+    }
     let key = key.to_ascii_lowercase().replace(['_', '-'], "");
     let ends = [
         "image",
@@ -42,6 +45,31 @@ pub(super) fn is_of_another_sort(text: &str) -> bool {
         || matches!(text, "true" | "false")
 }
 
+/// Whether a text is an image whatever its field is called: a registry's host, a path, and a tag or a digest.
+pub(super) fn is_whole(text: &str) -> bool {
+    let Some((host, path)) = text.split_once('/') else {
+        return false;
+    };
+    let (name, port) = host.split_once(':').unwrap_or((host, "0"));
+    let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+    let top = name.rsplit('.').next().unwrap_or_default();
+    let is_named = name.contains('.') && top.starts_with(|c: char| c.is_ascii_alphabetic());
+    let is_address = name == "localhost" || name.parse::<std::net::Ipv4Addr>().is_ok();
+    name.chars().all(is_host)
+        && (is_named || is_address)
+        && port.parse::<u16>().is_ok()
+        && !path.starts_with('/')
+        && is_explicit(text)
+        && !is_source(text)
+        && image(text).is_some()
+}
+
+/// Whether a text names a place that holds source code, not images.
+pub(super) fn is_source(text: &str) -> bool {
+    let host = text.split('/').next().unwrap_or_default();
+    matches!(host, "github.com" | "gitlab.com" | "bitbucket.org")
+}
+
 fn image(text: &str) -> Option<Image> {
     let is_whole = is_explicit(text) || has_registry(text);
     match Reference::of(text) {
@@ -64,7 +92,8 @@ pub(super) fn environment(tree: &Tree, list: Option<&str>) -> Vec<LeftOut> {
     if list == Some("env") {
         let name = entry(tree, "name").and_then(text).unwrap_or_default();
         let value = entry(tree, "value").and_then(|value| Some((value.place, text(value)?)));
-        let value = value.filter(|_| name.to_ascii_uppercase().contains("IMAGE"));
+        let is_called = name.to_ascii_uppercase().contains("IMAGE");
+        let value = value.filter(|(_, text)| is_called || is_whole(text));
         if let Some((place, image)) = value.and_then(|(place, text)| Some((place, image(text)?))) {
             let what = format!("the environment variable {name} \"{image}\"");
             found.push(LeftOut {
@@ -122,17 +151,7 @@ pub(super) fn config_map(tree: &Tree) -> Vec<LeftOut> {
             });
             continue;
         }
-        for line in written.lines() {
-            let Some((field, value_of)) = line.split_once([':', '=']) else {
-                continue;
-            };
-            let bare = |text: &str| {
-                text.trim()
-                    .trim_end_matches(',')
-                    .trim_matches(['"', '\'', '-', ' '])
-                    .to_string()
-            };
-            let (field, said) = (bare(field), bare(value_of));
+        for (field, said) in settings(written) {
             if is_image_key(&field) && is_likely(&said) {
                 let what = format!("data.{}, {field} \"{said}\"", key.text);
                 found.push(LeftOut {
@@ -144,4 +163,28 @@ pub(super) fn config_map(tree: &Tree) -> Vec<LeftOut> {
         }
     }
     found
+}
+
+/// The lines `KEY: VALUE` and `KEY=VALUE` of a file.
+fn settings(text: &str) -> impl Iterator<Item = (String, String)> {
+    let bare = |text: &str| {
+        text.trim()
+            .trim_end_matches(',')
+            .trim_matches(['"', '\'', '-', ' '])
+            .to_string()
+    };
+    let lines = text.lines().filter_map(|line| line.split_once([':', '=']));
+    lines.map(move |(field, said)| (bare(field), bare(said)))
+}
+
+/// The values for a chart that stand in one text, as far as they name images: the first of them, and how many more.
+pub(super) fn chart_values(text: &str) -> Option<(String, usize)> {
+    let is_image = |(field, said): &(String, String)| {
+        is_whole(said)
+            || is_image_key(field) && is_likely(said)
+            || field == "repository" && has_registry(said) && is_likely(said) && !is_source(said)
+    };
+    let mut found = settings(text).filter(is_image);
+    let (field, said) = found.next()?;
+    Some((format!("{field} \"{said}\""), found.count()))
 }

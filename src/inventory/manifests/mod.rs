@@ -5,6 +5,8 @@
 //! them. Of custom resources that name images in other ways there is a table (`kinds.tsv`). What looks like an image
 //! and is not understood is a warning.
 
+mod candidates;
+mod certainty;
 mod documents;
 mod find;
 mod folders;

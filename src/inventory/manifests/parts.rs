@@ -2,11 +2,12 @@
 
 use super::super::yaml::{Tree, Value};
 use super::Position;
-use super::reference::{Reference, is_explicit};
+use super::kinds::{Meaning, Rule};
+use super::reference::{Reference, has_registry, is_explicit};
 use crate::model::Image;
 
 /// What an image's repository, its version and its digest are called where each has a field of its own.
-const REPOSITORIES: [&str; 3] = ["repository", "repo", "name"];
+pub(super) const REPOSITORIES: [&str; 3] = ["repository", "repo", "name"];
 const VERSIONS: [&str; 3] = ["tag", "version", "versionTag"];
 pub(super) const DIGESTS: [&str; 5] = ["digest", "hash", "digestHash", "sha256", "sha"];
 
@@ -33,6 +34,97 @@ pub(super) fn composed(tree: &Tree) -> Option<(Position, String)> {
             part(&DIGESTS).map(|(_, text)| text),
         ),
     ))
+}
+
+/// Whether a map names an image of a machine or of another resource rather than one of a container: nothing but a name
+/// without a registry and a version, or a name of a `kind`.
+pub(super) fn is_of_machine(tree: &Tree) -> bool {
+    let has = |keys: &[&str]| keys.iter().any(|key| entry(tree, key).is_some());
+    let name = entry(tree, "name").and_then(text).unwrap_or_default();
+    let is_bare = !has(&["repository", "repo", "registry", "tag", "versionTag"])
+        && !has(&DIGESTS)
+        && !has_registry(name);
+    has(&["kind"]) || is_bare && !is_explicit(name)
+}
+
+/// A repository with the version that a line of the table finds for it, beside it or in `spec`.
+pub(super) fn versioned(rule: &Rule, beside: &Tree, root: &Tree, whole: String) -> String {
+    let Some(key) = rule.version.filter(|_| !whole.is_empty()) else {
+        return whole;
+    };
+    let said = |tree: &Tree| {
+        let version = entry(tree, key).and_then(text);
+        version.filter(|text| !text.is_empty()).map(String::from)
+    };
+    let version = said(beside).or_else(|| said(entry(root, "spec")?));
+    let version = version.map(|version| match rule.meaning {
+        Meaning::K0s => k0s_tag(&version),
+        _ => version,
+    });
+    with_version(whole, version.as_deref(), None)
+}
+
+/// The tag of a version, as `ClusterSpec.GetImage` of k0smotron makes it.
+fn k0s_tag(version: &str) -> String {
+    let tag = version.replacen("+k0s.", "-k0s.", 1);
+    match tag.contains("-k0s.") {
+        true => tag,
+        false => format!("{tag}-k0s.0"),
+    }
+}
+
+/// The field that may hold the version of the image beside it, and what it says.
+pub(super) fn version_beside(beside: &Tree) -> Option<(&'static str, &str)> {
+    let said = |key: &&'static str| {
+        let version = entry(beside, key).and_then(text)?;
+        (!version.is_empty()).then_some((*key, version))
+    };
+    VERSIONS.iter().find_map(said)
+}
+
+/// A repository in a field that is called one, with the version that the field beside it gives: `agentRepository` and
+/// `agentVersion`.
+pub(super) fn pair(beside: &Tree, key: &str, written: &str) -> Option<String> {
+    let stem = ["Repository", "_repository"]
+        .iter()
+        .find_map(|end| key.strip_suffix(end));
+    let is_of_image = stem.is_some_and(|stem| stem.to_ascii_lowercase().ends_with("image"));
+    // NVIDIA's `{repository, image, version}` counts with its `image`.
+    if stem.is_none() && (key != "repository" || entry(beside, "image").is_some())
+        || !(is_of_image || written.contains('/'))
+    {
+        return None;
+    }
+    let said = |key: String| {
+        entry(beside, &key)
+            .and_then(text)
+            .filter(|text| !text.is_empty())
+    };
+    let version = match stem {
+        None => said("tag".into()).or_else(|| said("version".into())),
+        Some(stem) => ["Tag", "Version", "_tag", "_version"]
+            .iter()
+            .find_map(|end| said(format!("{stem}{end}"))),
+    };
+    if version.is_none() && !(is_of_image && has_registry(written)) {
+        return None;
+    }
+    Some(with_version(written.to_string(), version, None))
+}
+
+/// Whether a resource names a registry in a field of its own, which may come in front of its images.
+pub(super) fn names_registry(tree: &Tree) -> bool {
+    match &tree.value {
+        Value::List(items) => items.iter().any(names_registry),
+        Value::Map(entries) => entries.iter().any(|(key, value)| {
+            let is_registry = matches!(
+                key.text.as_str(),
+                "registry" | "imageRegistry" | "image_registry" | "hub"
+            );
+            is_registry && text(value).is_some_and(|text| !text.is_empty()) || names_registry(value)
+        }),
+        Value::Null | Value::Text(_) | Value::Unfilled => false,
+    }
 }
 
 /// The text of a field with what stands beside it: a repository in front, a tag, a version or a digest behind.

@@ -302,6 +302,48 @@ fn custom_resources_name_their_images_without_a_word() {
             "{image: r.io/awx, image_version: '23', redis_image: r.io/redis, redis_image_version: '7'}",
             "r.io/awx:23 r.io/redis:7",
         ),
+        (
+            "pingcap.com/v1alpha1",
+            "TidbCluster",
+            "{version: v7.5.0, helper: {image: 'r.io/h:3'}, pd: {baseImage: r.io/pd}, tikv: {baseImage: r.io/tikv, version: v7.1.0}}",
+            "r.io/h:3 r.io/pd:v7.5.0 r.io/tikv:v7.1.0",
+        ),
+        (
+            "k0smotron.io/v1beta1",
+            "Cluster",
+            "{image: r.io/k0s, version: v1.27.1+k0s.0, etcd: {image: 'r.io/etcd:v3'}}",
+            "r.io/k0s:v1.27.1-k0s.0 r.io/etcd:v3",
+        ),
+        (
+            "k0smotron.io/v1beta1",
+            "Cluster",
+            "{image: r.io/k0s, version: v1.27.1}",
+            "r.io/k0s:v1.27.1-k0s.0",
+        ),
+        (
+            "temporal.io/v1beta1",
+            "TemporalCluster",
+            "{version: 1.24.2, image: r.io/server, ui: {enabled: true, image: r.io/ui, version: 2.16.1}}",
+            "r.io/server:1.24.2 r.io/ui:2.16.1",
+        ),
+        (
+            "pravega.pravega.io/v1beta1",
+            "PravegaCluster",
+            "{version: 0.9.0, pravega: {image: {repository: r.io/pravega}}}",
+            "r.io/pravega:0.9.0",
+        ),
+        (
+            "operator.karmada.io/v1alpha1",
+            "Karmada",
+            "{components: {etcd: {local: {imageRepository: r.io/etcd, imageTag: 3.5.9-0}}}}",
+            "r.io/etcd:3.5.9-0",
+        ),
+        (
+            "scylla.scylladb.com/v1",
+            "ScyllaCluster",
+            "{version: 5.4.3, agentVersion: 3.3.0, repository: r.io/scylla, agentRepository: r.io/agent}",
+            "r.io/scylla:5.4.3 r.io/agent:3.3.0",
+        ),
         // Shapes, in kinds that the table does not have.
         (
             "example.com/v1",
@@ -440,6 +482,84 @@ fn what_is_not_understood_is_a_warning_with_its_place() {
             "",
             "m.yml:4 ClusterServiceVersion/x: spec.relatedImages.image",
         ),
+        // The version stands nowhere, or where nothing says that it is a tag.
+        (
+            resource("pingcap.com/v1alpha1", "TidbCluster", "{pd: {baseImage: r.io/pd}}"),
+            "",
+            "m.yml:4 TidbCluster/x: spec.pd.baseImage \"r.io/pd\": left out, for it has no tag",
+        ),
+        (
+            resource(
+                "bookkeeper.pravega.io/v1alpha1",
+                "BookkeeperCluster",
+                "{version: 0.9.0, image: {imageSpec: {repository: r.io/bk}}, autoImage: {repository: r.io/b}}",
+            ),
+            "",
+            "m.yml:4 BookkeeperCluster/x: spec.autoImage \"r.io/b\": left out, for it has no tag",
+        ),
+        (
+            resource("ceph.rook.io/v1", "CephCluster", "{image: r.io/a, version: '1'}"),
+            "r.io/a:latest",
+            "m.yml:4 CephCluster/x: spec.image \"r.io/a\": taken without version \"1\"",
+        ),
+        // The registry stands elsewhere.
+        (
+            resource(
+                "datadoghq.com/v2alpha1",
+                "DatadogAgent",
+                "{global: {registry: r.io/dd}, override: {a: {image: {name: agent, tag: '7'}}, b: {image: {name: 'r.io/b:7'}}, c: {image: {repository: c, tag: '7'}}}}",
+            ),
+            "r.io/b:7",
+            "m.yml:4 DatadogAgent/x: spec.override.a.image \"agent:7\": looks like | m.yml:4 DatadogAgent/x: spec.override.c.image \"c:7\": looks like",
+        ),
+        (
+            resource(
+                "operator.tigera.io/v1",
+                "ImageSet",
+                &format!(
+                    "{{images: [{{image: tigera/operator, digest: 'sha256:{}'}}]}}",
+                    "a".repeat(64)
+                ),
+            ),
+            "",
+            "m.yml:4 ImageSet/x: spec.images.image \"tigera/operator@sha256:",
+        ),
+        // Whole images in fields of any name.
+        (
+            resource(
+                "example.com/v1",
+                "Widget",
+                "{imageSpec: 'r.io/a:v4', image: {custom: 'r.io/b:1', productVersion: '470'}, releases: [{images: {mysql: 'localhost:5000/c:1'}}], list: ['r.io:5000/d@sha256:HEX']}",
+            )
+            .replace("HEX", &"a".repeat(64)),
+            "",
+            "m.yml:4 Widget/x: spec.imageSpec \"r.io/a:v4\": looks like | m.yml:4 Widget/x: spec.image.custom \"r.io/b:1\" | m.yml:4 Widget/x: spec.releases.images.mysql \"localhost:5000/c:1\" | m.yml:4 Widget/x: spec.list \"r.io:5000/d@sha256:",
+        ),
+        (
+            pod("{image: 'a:1', env: [{name: SIDECAR, value: 'r.io/b:1'}, {name: MY_IMAGE, value: 'r.io/c:1'}], args: [-i, 'r.io/d:1']}"),
+            "docker.io/library/a:1",
+            "m.yml:4 Pod/x: the environment variable SIDECAR | m.yml:4 Pod/x: the environment variable MY_IMAGE | m.yml:4 Pod/x: spec.containers.args \"r.io/d:1\"",
+        ),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: x, annotations: {sidecar.istio.io/proxyImage: 'r.io/p:1', taken: 'r.io/a:1'}}\nspec: {containers: [{image: 'r.io/a:1'}]}\n".into(),
+            "r.io/a:1",
+            "m.yml:3 Pod/x: metadata.annotations.sidecar.istio.io/proxyImage \"r.io/p:1\": looks like",
+        ),
+        (
+            "apiVersion: helm.cattle.io/v1\nkind: HelmChart\nmetadata: {name: x}\nspec:\n  valuesContent: |-\n    image:\n      repository: r.io/a\n      tag: v3\n    b: {x: 1}\n    image: r.io/b:v1\n".into(),
+            "",
+            "m.yml:5 HelmChart/x: spec.valuesContent, repository \"r.io/a\": left out, for these are values",
+        ),
+        // Parts in fields that no line of the table has.
+        (
+            resource(
+                "example.com/v1",
+                "Widget",
+                "{repository: r.io/a, version: 5.5.0, b: {imageRepository: r.io/b, version: 9.1.0}, c: {agentRepository: x/c, agentTag: '1'}, d: {baseImage: x/d}, image_web: 'r.io/e'}",
+            ),
+            "",
+            "m.yml:4 Widget/x: spec.repository \"r.io/a:5.5.0\": looks like | m.yml:4 Widget/x: spec.b.imageRepository \"r.io/b\" | m.yml:4 Widget/x: spec.c.agentRepository \"x/c:1\" | m.yml:4 Widget/x: spec.d.baseImage \"x/d\" | m.yml:4 Widget/x: spec.image_web \"r.io/e\"",
+        ),
         ("# nothing\n".into(), "", "m.yml: this is empty"),
     ] {
         let (found, said) = all(&text);
@@ -465,6 +585,12 @@ fn what_no_node_pulls_is_passed_over_in_silence() {
         resource("compute.azure.com/v1", "VM", "{image: 'a:1'}"),
         resource("v1", "PersistentVolume", "{rbd: {image: 'pool:1'}}"),
         resource("example.com/v1", "Widget", "{image: 'https://example.com/a.png', logoImage: logo.png, imagePullPolicy: Always, cdImage: 'a:b.iso', n: {image: ''}}"),
+        resource("core.gardener.cloud/v1beta1", "Shoot", "{machine: {image: {name: '<some-image-name>', version: 1.0.0}}}"),
+        resource("vmoperator.vmware.com/v1alpha3", "VirtualMachine", "{image: {kind: VirtualMachineImage, name: vmi-1}}"),
+        resource("example.com/v1", "Widget", "{a: {image: {name: gardenlinux, version: 1443.3.0}}, b: {image: {kind: X, name: '<name>', tag: v1}}}"),
+        resource("example.com/v1", "Widget", "{a: 'https://r.io/a:1', b: 'oci://r.io/a:1', c: 'github.com/a/b:1', d: 'a b/c.d/e:1', e: 'r.io/a', f: '10.0.0.0/8', g: 'example.com/role', h: 'r.io:80', i: './a.b/c:1', repository: 'https://r.io/charts', version: '1', j: {repository: git@r.io/a, tag: v1}, k: {repository: github.com/a/b, tag: v1}, l: {repository: bitnami, version: '2'}}"),
+        resource("build.openshift.io/v1", "BuildConfig", "{output: {to: {kind: DockerImage, name: 'r.io/out:1'}}}"),
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: n, annotations: {a: 'r.io/a:1'}}\ndata: {a: 'r.io/a:1', b: 'x: r.io/a:1'}\n".into(),
         "apiVersion: v1\nkind: Node\nmetadata: {name: n}\nstatus: {images: [{names: ['r.io/a:1']}]}\n".into(),
         "apiVersion: v1\nkind: Secret\nstringData: {image: 'r.io/a:1'}\n".into(),
     ] {
