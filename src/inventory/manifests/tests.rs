@@ -548,7 +548,7 @@ fn what_is_not_understood_is_a_warning_with_its_place() {
         (
             "apiVersion: helm.cattle.io/v1\nkind: HelmChart\nmetadata: {name: x}\nspec:\n  valuesContent: |-\n    image:\n      repository: r.io/a\n      tag: v3\n    b: {x: 1}\n    image: r.io/b:v1\n".into(),
             "",
-            "m.yml:5 HelmChart/x: spec.valuesContent, repository \"r.io/a\": left out, for these are values",
+            "m.yml:6 HelmChart/x: spec.valuesContent, repository \"r.io/a\": left out, for these are values",
         ),
         // Parts in fields that no line of the table has.
         (
