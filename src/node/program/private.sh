@@ -61,7 +61,8 @@ open_private() {
         place=${place%/*}
     done
     # No here-document: bash before 5.1 writes it to a file in a place that may be full.
-    said=$(QUOTING_STYLE=literal ls -ldn / "$@" 2>/dev/null | { check_places; printf %s "$said"; })
+    listed=$(QUOTING_STYLE=literal ls -ldn / "$@" 2>/dev/null)
+    said=$(printf '%s\n' "$listed" | { check_places; printf %s "$said"; })
     case $said in
         ours) is_ours "$private" && return ;;
         safe)
