@@ -237,7 +237,7 @@ fn what_can_only_be_sent_through_ssh_wants_that() {
         (&["--via", "ssh-only", "--from", "oci:missing"], "missing"),
         (
             &["--via", "ssh-only", "--from", "docker-archive:empty.tar"],
-            "neither index.json",
+            "it has no manifest.json, which docker save writes",
         ),
     ] {
         let command = ["pull", "-H", "ops@127.0.0.1:1", "--retries", "0", "app:v1"];
