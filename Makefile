@@ -14,12 +14,6 @@ check:
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 	cargo test --locked
 
-# Most tests wait more than they work. Signals that are ignored here would stay ignored in prepull, which tests interrupt.
-cargo_test := RUST_TEST_THREADS=4 env --default-signal=HUP,INT,QUIT,TERM cargo test --locked --features lab --no-fail-fast
-# These wait most, each test for the same twelve nodes: they run beside all others.
-fleet_tests := faults fleet
-other_tests := $(filter-out $(fleet_tests),$(basename $(notdir $(wildcard tests/*.rs crates/*/tests/*.rs))))
-
 # Every check and every test, the lab's included. Without root: `cargo test` runs all that needs no lab.
 test: deny
 	lab/install
@@ -31,11 +25,8 @@ test: deny
 	cargo test --locked --manifest-path lab/crictl/Cargo.toml --target-dir lab/crictl/target
 	lab/shellcheck
 	lab/oracles
-	$(cargo_test) --no-run
-	$(cargo_test) $(fleet_tests:%=--test %) >target/fleet-tests.log 2>&1 & fleet=$$!; \
-	$(cargo_test) --lib --bins --examples $(other_tests:%=--test %); others=$$?; \
-	wait $$fleet; fleet=$$?; cat target/fleet-tests.log; exit $$((others | fleet))
-	$(cargo_test) --doc
+	# Most tests wait more than they work. Signals that are ignored here would stay ignored in prepull, which tests interrupt.
+	RUST_TEST_THREADS=4 env --default-signal=HUP,INT,QUIT,TERM cargo test --locked --features lab --no-fail-fast
 
 # Licences, sources and duplicate crates.
 deny:
