@@ -439,7 +439,10 @@ fn two_runs_on_the_same_nodes_count_their_own_bytes() {
             let told = events.iter().filter(of_node);
             let progress = told.clone().filter(|event| event["event"] == "progress");
             let most = progress.filter_map(|event| event["bytes"].as_u64()).max();
-            assert!(most <= Some(sent), "{name} {}: {most:?} {sent}", node.name);
+            // containerd does not say whose a layer on its way is, so that only its end is exact.
+            if node.runtime == "docker" {
+                assert!(most <= Some(sent), "{name} {}: {most:?} {sent}", node.name);
+            }
             let finished = told.clone().find(|event| event["event"] == "finished");
             let outcome = &finished.unwrap()["outcome"];
             assert_eq!(outcome["arrived"], sent, "{name} {}", node.name);

@@ -219,12 +219,24 @@ impl Place {
         })
     }
 
-    /// The process that runs our program on the node: not the login shell, whose line is quoted, and
-    /// older than its own subshells.
+    /// The process that runs our program on the node: not the login shell, whose line is quoted, and the parent of its
+    /// own subshells. Numbers of processes begin again, so the lowest may be any of them.
     pub fn main_shell(&self) -> u32 {
         let mut shells = self.processes();
         shells.retain(|(_, line)| line.contains("IFS= read -r l") && !line.contains("'IFS="));
-        shells.iter().map(|(pid, _)| *pid).min().unwrap()
+        let is_shell = |parent: u32| shells.iter().any(|(pid, _)| *pid == parent);
+        let parent = |pid: u32| -> Option<u32> {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            stat.rsplit_once(')')?
+                .1
+                .split_whitespace()
+                .nth(1)?
+                .parse()
+                .ok()
+        };
+        let mut all = shells.iter().map(|(pid, _)| *pid);
+        all.find(|pid| parent(*pid).is_some_and(|parent| !is_shell(parent)))
+            .unwrap()
     }
 
     /// The process that runs the pull on its own.
