@@ -9,9 +9,6 @@ use super::object::Object;
 use super::parts::{entry, text};
 use super::reference::Reference;
 
-/// Why values for a chart are not taken.
-pub(super) const OF_VALUES: &str = "left out, for these are values for a chart; give what it renders to: helm template CHART | prepull images -f -";
-
 impl Finder<'_> {
     /// A text in a field that is not called an image.
     pub(super) fn unnamed<'t>(
@@ -27,7 +24,7 @@ impl Finder<'_> {
         if matches!(key, "values" | "valuesContent") && !object.kind.is_empty() {
             if let Some((what, more)) = loose::chart_values(text) {
                 let what = format!("{}, {what}", path.join("."));
-                self.leave_out(place, object, &what, OF_VALUES, None);
+                self.leave_out(place, object, &what, loose::OF_VALUES, None);
                 if let Some(warning) = self.found.warnings.last_mut() {
                     warning.more = more;
                 }

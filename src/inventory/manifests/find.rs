@@ -3,7 +3,6 @@
 
 use super::super::error::{InputError, InventoryError};
 use super::super::yaml::{Key, Tree, Value};
-use super::candidates::OF_VALUES;
 use super::certainty::{
     Certainty, addressed, certainty, certainty_of_parts, is_called_image, parent,
 };
@@ -278,7 +277,7 @@ impl<'a> Finder<'a> {
                         self.plain = Some(self.found.warnings.len());
                         "left out, for this is not a Kubernetes object (no apiVersion and kind); of a chart's values, give what it renders to: helm template CHART | prepull images -f -"
                     } else if in_values(path) {
-                        OF_VALUES
+                        loose::OF_VALUES
                     } else {
                         "looks like an image and is left out; name it too if nodes pull it"
                     };
