@@ -154,8 +154,8 @@ pub(super) const LOCAL_AND_SPECIFIC: &[Rule] = &[
     Rule(
         RegistryUnavailable,
         &[
-            "dial tcp*operation not permitted",
-            "dial tcp*permission denied",
+            "dial tcp*connect: operation not permitted",
+            "dial tcp*connect: permission denied",
             "dial tcp*device or resource busy",
         ],
     ),
