@@ -253,6 +253,6 @@ say '{"errorDetail":{"message":"the last word"}}'
     let began = Instant::now();
     let ended = pull(&place, &runtime, Some(MINUTE), pending()).await;
     assert!(ended.is_err(), "{ended:?}");
-    assert!(began.elapsed() < MINUTE, "{shells:?}");
+    assert!(began.elapsed() < MINUTE * 3, "{shells:?}");
     place.assert_clean().await;
 }

@@ -124,7 +124,12 @@ make_vault() {
 
 vault_in() {
     vault=$dir/login
-    in_memory "$1" && open_private "$1" && mkdir "$private/$nonce" 2>/dev/null && vault=$private/$nonce
+    in_memory "$1" || return
+    # As in make_in.
+    for again in 1 2 3 4; do
+        open_private "$1" && mkdir "$private/$nonce" 2>/dev/null && vault=$private/$nonce && return
+    done
+    return 1
 }
 
 # Puts command $1's secret into the vault.
