@@ -73,21 +73,27 @@ open_private() {
     return 1
 }
 
-# Makes $dir and its pipes in the private directory of place $1.
-make_in() {
+# Makes $private/$nonce in place $1.
+make_own_directory() {
     # Another call may just have made the private directory, or removed it at its end.
     for again in 1 2 3 4; do
         open_private "$1" || continue
-        dir=$private/$nonce
         said='not writable'
-        mkdir "$dir" || continue
+        mkdir "$private/$nonce" && return
+    done 2>/dev/null
+    return 1
+}
+
+# Makes $dir and its pipes in the private directory of place $1.
+make_in() {
+    if make_own_directory "$1"; then
+        dir=$private/$nonce
         said='no room for 16 KiB'
         # Only writing shows that a place is full.
         printf %16384s '' >"$dir/stdout" && mkfifo "$dir/stdout-pipe" "$dir/stderr-pipe" "$dir/question" &&
             fresh=yes && return
         remove
-        break
-    done 2>/dev/null
+    fi 2>/dev/null
     why="$why; $private: $said"
     dir=
     return 1
@@ -124,12 +130,7 @@ make_vault() {
 
 vault_in() {
     vault=$dir/login
-    in_memory "$1" || return
-    # As in make_in.
-    for again in 1 2 3 4; do
-        open_private "$1" && mkdir "$private/$nonce" 2>/dev/null && vault=$private/$nonce && return
-    done
-    return 1
+    in_memory "$1" && make_own_directory "$1" && vault=$private/$nonce
 }
 
 # Puts command $1's secret into the vault.
