@@ -1,6 +1,7 @@
 //! Pulls that come through the connection to the node, from the registry inside prepull, and what is done where they
 //! cannot.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -28,7 +29,7 @@ pub(super) enum Tunnel {
 
 pub(super) struct OpenTunnel {
     port: u16,
-    reader: std::sync::Arc<dyn ImageReader>,
+    reader: Arc<dyn ImageReader>,
     serving: JoinHandle<()>,
 }
 
@@ -201,7 +202,7 @@ async fn opened<'a, T, S: Session>(
         *tunnel = match asking.map_err(Missed::Interrupted)? {
             Ok(port) => {
                 let reader = server.admit();
-                let serving = serve(port.connections, std::sync::Arc::clone(&reader));
+                let serving = serve(port.connections, Arc::clone(&reader));
                 Tunnel::Open(OpenTunnel {
                     port: port.port,
                     reader,
@@ -223,10 +224,7 @@ async fn opened<'a, T, S: Session>(
 }
 
 /// Serves all that connects to the node's port, until no more can.
-async fn serve(
-    mut connections: mpsc::Receiver<Box<dyn NodeStream>>,
-    reader: std::sync::Arc<dyn ImageReader>,
-) {
+async fn serve(mut connections: mpsc::Receiver<Box<dyn NodeStream>>, reader: Arc<dyn ImageReader>) {
     let mut serving: JoinSet<()> = JoinSet::new();
     loop {
         tokio::select! {

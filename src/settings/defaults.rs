@@ -362,8 +362,8 @@ fn takes_several(arg: &Arg) -> bool {
 fn project_file(directory: &Path, home: Option<&Path>) -> Option<PathBuf> {
     let is_root = |folder: &Path| home == Some(folder) || folder.join(".git").exists();
     // Above a directory that others may write to, anybody could have put a repository.
-    let own = directory.ancestors().take_while(|folder| is_own(folder));
-    let end = { own }.position(is_root).unwrap_or(0);
+    let mut own = directory.ancestors().take_while(|folder| is_own(folder));
+    let end = own.position(is_root).unwrap_or(0);
     let files = directory.ancestors().take(end + 1);
     let mut files = files.map(|folder| folder.join(PROJECT_FILE));
     files.find(|path| fs::symlink_metadata(path).is_ok())

@@ -331,7 +331,7 @@ impl Filling {
     fn advance(&mut self, length: u64) {
         self.hashed += length;
         if self.local.is_some() {
-            // The file may be any file: nobody has checked yet that a registry would have given it out.
+            // No byte of a local file is released before its digest has been checked.
             return;
         }
         let ready = self.hashed.min(self.size.saturating_sub(1));

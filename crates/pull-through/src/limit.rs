@@ -14,8 +14,8 @@ const PART: usize = 64 << 10;
 /// send take turns, part by part, however many connections each of them has.
 pub(crate) struct UploadLimit {
     rate: Option<u64>,
-    /// When the next part may be sent. Whoever waits for that time holds the lock and moves the time on only once it has
-    /// come, so that a wait that is dropped costs nothing.
+    /// When the next part may be sent. A waiter holds the lock until that time and only then sets the next one, so a
+    /// cancelled wait uses up no rate.
     next: Mutex<Option<Instant>>,
 }
 

@@ -1,7 +1,7 @@
 //! The header `Range` (RFC 9110, 14.2): one range of bytes.
 
-/// What a request wants of so many bytes: from the first to before the second. `None` where the whole is to be sent, as the
-/// header is of another kind, malformed or of several ranges; an error where nothing of it can be had.
+/// The half-open range of bytes that a request asks for, of a blob of `size` bytes. `None` means to send all of it: the header
+/// uses another unit, is malformed, or has several ranges. An error means that the range begins past the end.
 pub(crate) fn wanted(header: &str, size: u64) -> Option<Result<(u64, u64), Unsatisfiable>> {
     let range = header.trim().strip_prefix("bytes=")?.trim();
     let (first, last) = range.split_once('-')?;

@@ -271,7 +271,7 @@ mod tests {
         symlink(folder.path().join("new"), &path).unwrap();
         refused("it is a symbolic link");
         assert!(!folder.path().join("new").exists());
-        // Nobody ever writes to it, or reads from it.
+        // A pipe without a reader or writer: opening it must not block.
         fs::remove_file(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         refused("it is not a regular file of this user");

@@ -129,6 +129,7 @@ pub(super) fn environment(tree: &Tree, list: Option<&str>) -> Vec<LeftOut> {
 
 /// Why values for a chart are not taken.
 pub(super) const OF_VALUES: &str = "left out, for these are values for a chart; give what it renders to: helm template CHART | prepull images -f -";
+
 /// What the operator learns about each.
 pub(super) const WHY: &str = "left out; name it too if this program has nodes pull it";
 

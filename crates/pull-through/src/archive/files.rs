@@ -110,8 +110,8 @@ impl Files {
     }
 }
 
-/// A file of an OCI layout. Whoever made the directory chose its content, so that other names, links, devices and pipes
-/// are not opened: they could give out any file of this machine.
+/// Opens a file of an OCI layout. The directory's contents are not trusted: a link or an unexpected name could expose any
+/// file on this machine, so only regular files with the names of the layout are opened.
 fn in_layout(directory: &Path, name: &str) -> io::Result<LocalBlob> {
     let is_blob = |hex: &str| format!("sha256:{hex}").parse::<Digest>().is_ok();
     let is_of_layout = match name.strip_prefix("blobs/sha256/") {

@@ -30,7 +30,7 @@ struct Entry {
     names: Vec<String>,
 }
 
-/// What an archive is taken for. Whoever wrote it chose its names and links, so one form is never read as another.
+/// The form of an archive. Its names and links are not trusted, so an archive of one form is never read as another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// A directory with an OCI layout (`oci:DIR`).

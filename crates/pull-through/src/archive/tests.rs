@@ -303,7 +303,7 @@ async fn only_regular_files_of_an_oci_directory_are_opened_and_no_links() {
     let blobs = directory.join("blobs/sha256");
     fs::write(folder.path().join("secret"), "link").unwrap();
     symlink(folder.path().join("secret"), blobs.join(link.hex())).unwrap();
-    // Nobody ever writes to it.
+    // A pipe without a writer: opening it must not block.
     mkfifo(&blobs.join(pipe.hex()), Mode::S_IRWXU).unwrap();
     let archive = Archive::open(&directory).unwrap();
     assert_eq!(blob(&archive, &Digest::of(b"a layer")), "a layer");
