@@ -34,6 +34,8 @@ pub mod cli;
 pub mod credentials;
 #[doc(hidden)]
 pub mod engine;
+#[doc(hidden)]
+pub mod fan_out;
 pub mod inventory;
 #[doc(hidden)]
 pub mod journal;

@@ -4,6 +4,7 @@
 //! bounded channel. A window of [`Policy::parallel`](crate::model::Policy) nodes is at work at any
 //! time; a node that waits for its next try gives its place to another.
 
+mod attempt;
 mod canary;
 mod context;
 mod facts;
@@ -16,6 +17,7 @@ mod state;
 mod through_ssh;
 mod transfer_stats;
 mod visit;
+mod ways;
 
 #[cfg(test)]
 mod tests;

@@ -3,11 +3,13 @@
 use futures::{FutureExt, TryFutureExt};
 use tokio::time::Instant;
 
+use super::attempt::ImageAttempt;
 use super::context::{RunContext, guarded};
 use super::preflight;
 use super::registries::Permit;
 use super::state::NodeState;
-use super::through_ssh::{self, Tunnel};
+use super::through_ssh::Tunnel;
+use super::ways;
 use crate::model::{
     Delivery, EventKind, Failure, FailureKind, Outcome, RegistryLogin, Stage, Work,
 };
@@ -286,8 +288,14 @@ async fn try_item<T: Transport>(
                 lease: policy.lease,
                 disk_credentials: policy.disk_credentials,
             };
-            let pulling = through_ssh::pull(context, session, index, item, &job, tunnel, &progress);
-            let ended = guarded(Stage::Pull, pulling).await;
+            let attempt = ImageAttempt {
+                context,
+                node: index,
+                item,
+                job: &job,
+                progress: &progress,
+            };
+            let ended = guarded(Stage::Pull, ways::pull(&attempt, session, tunnel)).await;
             let now = Instant::now();
             let length = match &ended {
                 Err(Interrupted::Failed(failure)) if failure.kind == FailureKind::Stalled => {

@@ -1,0 +1,161 @@
+//! One attempt at one image on one node: from its registry, or from a registry on the node itself.
+
+use std::time::Duration;
+
+use super::context::RunContext;
+use crate::model::{
+    Delivery, Failure, FailureKind, Image, LocalImage, Node, Outcome, PullVia, PullWhen,
+    RegistryLogin, Stage, Via,
+};
+use crate::node::{self, Interrupted, Layers, LocalPull, Progress, PullJob};
+use crate::ports::{PullRequest, ServedImage, Session};
+
+/// How long docker may take to ask a registry for the digest of an image that it holds already.
+const DIGEST_LIMIT: Duration = Duration::from_secs(60);
+
+/// One attempt at one image on one node.
+pub(super) struct ImageAttempt<'a, T> {
+    pub(super) context: &'a RunContext<'a, T>,
+    pub(super) node: usize,
+    pub(super) item: usize,
+    pub(super) job: &'a PullJob<'a>,
+    pub(super) progress: &'a (dyn Fn(Progress) + Send + Sync),
+}
+
+/// A registry on the node's own 127.0.0.1.
+pub(super) struct LocalPlace<'a> {
+    pub(super) port: u16,
+    pub(super) served: &'a ServedImage,
+    pub(super) login: &'a RegistryLogin,
+}
+
+/// Why an image did not come in another way than from its registry.
+pub(super) enum Missed {
+    /// It cannot on this node: the next way is tried.
+    Impossible(Failure),
+    /// The attempt is over.
+    Interrupted(Interrupted),
+}
+
+impl From<Failure> for Missed {
+    fn from(failure: Failure) -> Self {
+        Self::Interrupted(failure.into())
+    }
+}
+
+impl<T> ImageAttempt<'_, T> {
+    /// The ordinary pull.
+    pub(super) async fn pull_from_registry<S: Session>(
+        &self,
+        session: &mut S,
+    ) -> Result<Outcome, Interrupted> {
+        let cancel = self.context.cancelled();
+        node::pull(session, self.described(), self.job, self.progress, cancel).await
+    }
+
+    /// The ordinary pull after another way was `missed`, which the delivery or the failure names.
+    pub(super) async fn pull_after<S: Session>(
+        &self,
+        session: &mut S,
+        missed: Failure,
+        what: &str,
+    ) -> Result<(Outcome, Option<Delivery>), Interrupted> {
+        let pulling = self.pull_from_registry(session).await;
+        let outcome = pulling.map_err(|interrupted| match interrupted {
+            Interrupted::Failed(mut failure) => {
+                let before = format!("; before, {what}: {}", missed.detail);
+                failure.detail.push_str(&before);
+                failure.into()
+            }
+            cancelled @ Interrupted::Cancelled => cancelled,
+        })?;
+        let delivery = matches!(outcome, Outcome::Pulled(_)).then(|| Delivery {
+            via: Via::Registry,
+            note: Some(missed.detail),
+        });
+        Ok((outcome, delivery))
+    }
+
+    /// A pull from a registry on the node itself. The outer error is not of that registry.
+    pub(super) async fn pull_locally<S: Session>(
+        &self,
+        session: &mut S,
+        place: &LocalPlace<'_>,
+    ) -> Result<Result<Outcome, Failure>, Missed> {
+        let ServedImage { repository, digest } = place.served;
+        let name = format!("127.0.0.1:{}/{repository}@{digest}", place.port);
+        let name: Image = name.parse().map_err(|error| {
+            let detail = format!("the image cannot be pulled from the node itself: {error}");
+            Missed::Impossible(Failure::new(FailureKind::NodeSetup, Stage::Pull, detail))
+        })?;
+        let local = LocalPull {
+            name: &name,
+            login: place.login,
+        };
+        let (node, cancel) = (self.described(), self.context.cancelled());
+        let pulling = node::pull_locally(session, node, self.job, &local, self.progress, cancel);
+        match pulling.await {
+            Ok(outcome) => Ok(Ok(outcome)),
+            Err(Interrupted::Failed(failure)) => Ok(Err(failure)),
+            Err(cancelled) => Err(Missed::Interrupted(cancelled)),
+        }
+    }
+
+    /// What a pull from the node itself comes to. Docker's own store keeps the digest only of what it asked the registry
+    /// for: it does so now, which brings no layer.
+    pub(super) async fn named<S: Session>(
+        &self,
+        session: &mut S,
+        held: LocalImage,
+        digest: &str,
+        via: Via,
+    ) -> Result<(Outcome, Option<Delivery>), Interrupted> {
+        let delivered = |held, note| Ok((Outcome::Pulled(held), Some(Delivery { via, note })));
+        if held.digest.is_some() {
+            return delivered(held, None);
+        }
+        let missing = "the runtime keeps no digest of it, so it is found by its tag alone";
+        let by_digest = format!("{}@{digest}", self.job.request.image.name());
+        let Ok(image) = by_digest.parse::<Image>() else {
+            return delivered(held, Some(missing.to_string()));
+        };
+        if self.context.plan.policy.via == PullVia::SshOnly {
+            return delivered(held, Some(missing.to_string()));
+        }
+        let (none, limit) = (Layers::default(), self.job.timeout.unwrap_or(DIGEST_LIMIT));
+        let asking = PullJob {
+            layers: None,
+            request: PullRequest {
+                image: &image,
+                ..self.job.request
+            },
+            when: PullWhen::Always,
+            timeout: Some(limit.min(DIGEST_LIMIT)),
+            arrived: &none,
+            ..*self.job
+        };
+        // Its bytes are none of this pull's.
+        let stages = |what: Progress| match what {
+            Progress::Stage(Stage::Verify) => (self.progress)(what),
+            Progress::Stage(_) | Progress::BytesTransferred(_) => {}
+        };
+        let cancel = self.context.cancelled();
+        let asked = node::pull(session, self.described(), &asking, &stages, cancel).await;
+        match asked {
+            Ok(Outcome::Pulled(known) | Outcome::Present(known)) => {
+                let digest = known.digest;
+                delivered(LocalImage { digest, ..held }, None)
+            }
+            Err(Interrupted::Failed(failure)) if failure.kind != FailureKind::ConnectionLost => {
+                let note = format!("{missing}; the registry gave none: {}", failure.detail);
+                delivered(held, Some(note))
+            }
+            Ok(_) => delivered(held, Some(missing.to_string())),
+            Err(interrupted) => Err(interrupted),
+        }
+    }
+
+    pub(super) fn described(&self) -> &Node {
+        &self.context.plan.fleet.nodes()[self.node]
+    }
+}
