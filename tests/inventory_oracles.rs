@@ -6,35 +6,94 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
 
 use prepull::inventory::{NodeSettings, Selection, Source, built_in, hosts, load_selected};
 use prepull::model::Node;
 use serde_json::Value;
 
-fn program(name: &str, arguments: &[&str]) -> Command {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("target/oracles/bin")
-        .join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: run lab/oracles",
-        path.display()
-    );
-    let mut command = Command::new(path);
-    // No configuration of whoever runs the tests, and no variables beside them.
-    command.args(arguments).current_dir("/");
-    command.env_remove("ANSIBLE_CONFIG");
-    command
+/// A program in Python that is asked many times. Loading it takes longer than all that it is asked, so it is loaded once.
+struct Oracle {
+    name: &'static str,
+    server: Mutex<Server>,
 }
 
-fn listing_of(inventory: &str) -> Value {
-    let arguments = ["-i", inventory, "--list"];
-    let output = program("ansible-inventory", &arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).to_string();
-    assert!(output.status.success(), "{inventory}: {said}");
-    serde_json::from_slice(&output.stdout).unwrap()
+struct Server {
+    child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Oracle {
+    /// `python` has the module; `start` is the function in it that begins the program.
+    fn load(name: &'static str, python: &Path, module: &str, start: &str) -> Self {
+        assert!(
+            python.exists(),
+            "{} is missing: run lab/oracles",
+            python.display()
+        );
+        let script =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/inventory_oracles/fork_server.py");
+        let mut child = Command::new(python)
+            .arg(script)
+            .args([module, start, name])
+            // No configuration of whoever runs the tests, and no variables beside them.
+            .current_dir("/")
+            .env_remove("ANSIBLE_CONFIG")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let commands = child.stdin.take().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        let server = Mutex::new(Server {
+            child,
+            commands,
+            answers,
+        });
+        Self { name, server }
+    }
+
+    fn ansible(name: &'static str, module: &str) -> Self {
+        let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/oracles/bin/python3");
+        Self::load(name, &python, module, "main")
+    }
+
+    /// What it prints for these arguments. It has to succeed, unless `may_fail`.
+    fn ask(&self, arguments: &[&str], may_fail: bool) -> String {
+        let mut server = self.server.lock().unwrap();
+        let command = serde_json::to_string(arguments).unwrap();
+        writeln!(server.commands, "{command}").unwrap();
+        let mut answer = String::new();
+        server.answers.read_line(&mut answer).unwrap();
+        drop(server);
+        let answer = serde_json::from_str(&answer);
+        let (status, stdout, stderr): (i32, String, String) =
+            answer.unwrap_or_else(|error| panic!("{} does not answer: {error}", self.name));
+        let name = self.name;
+        // 70 is the server's own word for a program that raised an exception.
+        assert!(status != 70, "{name} {arguments:?}: {stderr}");
+        assert!(status == 0 || may_fail, "{name} {arguments:?}: {stderr}");
+        stdout
+    }
+}
+
+impl Drop for Oracle {
+    fn drop(&mut self) {
+        if let Ok(server) = self.server.get_mut() {
+            // A failed test may leave it in the midst of a command.
+            let _ = server.child.kill();
+            let _ = server.child.wait();
+        }
+    }
+}
+
+fn listing_of(oracle: &Oracle, inventory: &str) -> Value {
+    let listing = oracle.ask(&["-i", inventory, "--list"], false);
+    serde_json::from_str(&listing).unwrap()
 }
 
 fn nodes(path: &Path, limit: &[&str]) -> Result<Vec<Node>, String> {
@@ -316,11 +375,12 @@ fn compare(seed: u64, node: &Node, listing: &Value) {
 
 #[test]
 fn generated_inventories_mean_what_they_mean_to_ansible() {
+    let oracle = Oracle::ansible("ansible-inventory", "ansible.cli.inventory");
     let check = |seed: u64| {
         let folder = tempfile::tempdir().unwrap();
         let path = inventory(seed, folder.path());
         let text = path.to_str().unwrap();
-        let listing = listing_of(text);
+        let listing = listing_of(&oracle, text);
         let nodes = nodes(&path, &[]).unwrap_or_else(|error| {
             panic!(
                 "seed {seed}: {error}\n{}",
@@ -347,7 +407,7 @@ fn generated_inventories_mean_what_they_mean_to_ansible() {
             "seed {seed}"
         );
     };
-    in_parallel((0..120).collect(), check);
+    (0..120).for_each(check);
 }
 
 const LIMITED: &str = "lonely\n[web]\nw[1:9].x\nshared\n[db]\nd1\nd2\nshared\nw3.x\n[old]\no-[a:e]\n[site:children]\nweb\n[far:children]\nsite\nold\n[empty]\n";
@@ -395,7 +455,8 @@ fn limits_choose_the_hosts_that_ansible_chooses() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hosts");
     fs::write(&path, LIMITED).unwrap();
-    let check = |limit: String| {
+    let oracle = Oracle::ansible("ansible", "ansible.cli.adhoc");
+    for limit in limits {
         let arguments = [
             "all",
             "-i",
@@ -404,9 +465,8 @@ fn limits_choose_the_hosts_that_ansible_chooses() {
             "--limit",
             &limit,
         ];
-        let listed = program("ansible", &arguments).output().unwrap();
-        let theirs: BTreeSet<String> = String::from_utf8(listed.stdout)
-            .unwrap()
+        let theirs: BTreeSet<String> = oracle
+            .ask(&arguments, true)
             .lines()
             .skip(1)
             .map(|line| line.trim().to_string())
@@ -417,28 +477,22 @@ fn limits_choose_the_hosts_that_ansible_chooses() {
             Err(error) => panic!("{limit}: {error}"),
         };
         assert_eq!(ours, theirs, "{limit}");
-    };
-    in_parallel(limits, check);
+    }
 }
 
 #[test]
 fn generated_expressions_are_those_of_nodeset() {
     let mut random = fastrand::Rng::with_seed(7);
     let expressions: Vec<String> = (0..520).map(|_| expression(&mut random)).collect();
-    let check = |text: String| {
-        let output = Command::new("nodeset")
-            .args(["-e", "--", &text])
-            .output()
-            .expect("nodeset is missing: run lab/oracles first");
-        let said = String::from_utf8_lossy(&output.stderr).to_string();
-        assert!(output.status.success(), "{text}: {said}");
-        let theirs = String::from_utf8(output.stdout).unwrap();
+    let python = Path::new("/usr/bin/python3");
+    let oracle = Oracle::load("nodeset", python, "ClusterShell.CLI.Nodeset", "main");
+    for text in expressions {
+        let theirs = oracle.ask(&["-e", "--", &text], false);
         let theirs: BTreeSet<&str> = theirs.split_whitespace().collect();
         let ours = hosts::expand(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
         let ours: BTreeSet<&str> = ours.iter().map(|spec| spec.host.as_str()).collect();
         assert_eq!(ours, theirs, "{text}");
-    };
-    in_parallel(expressions, check);
+    }
 }
 
 fn expression(random: &mut fastrand::Rng) -> String {
@@ -468,20 +522,4 @@ fn expression(random: &mut fastrand::Rng) -> String {
         }
     }
     text
-}
-
-fn in_parallel<T: Send>(items: Vec<T>, check: impl Fn(T) + Sync) {
-    let queue = std::sync::Mutex::new(items);
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                loop {
-                    let Some(item) = queue.lock().ok().and_then(|mut queue| queue.pop()) else {
-                        return;
-                    };
-                    check(item);
-                }
-            });
-        }
-    });
 }

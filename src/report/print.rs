@@ -1,7 +1,10 @@
 //! The only place that touches the program's own standard output and error outside a run.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
+use console::Term;
+
+use super::styled::{Layout, Line};
 use crate::model::text::escape_multiline;
 
 /// Writes a text to standard output. A reader that went away is not an error: the rest is not wanted.
@@ -26,9 +29,36 @@ pub fn write_stdout(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) ->
     forgive_closed_pipe(write(&mut output).and_then(|()| output.flush()))
 }
 
-/// Writes a text to standard error. There is nowhere to tell of an error, so none is told.
+/// Writes a text to standard error, wrapped at words where that is a terminal. An error is ignored: there is nowhere to
+/// report it.
 pub fn print_stderr(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let size = io::stderr()
+        .is_terminal()
+        .then(|| Term::stderr().size_checked());
+    let width = size.flatten().map(|(_, columns)| usize::from(columns));
+    let _ = io::stderr()
+        .lock()
+        .write_all(wrapped(text, width).as_bytes());
+}
+
+/// Wraps what is longer than `width` columns at words, with a hanging indent. Indented lines stay as they are: lists, and
+/// commands to paste.
+fn wrapped(text: &str, width: Option<usize>) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        match line.strip_suffix('\n') {
+            Some(line) if width.is_some() && !line.starts_with(' ') => {
+                let layout = Layout {
+                    width,
+                    color: false,
+                };
+                out.push_str(&Line::new(0).text(line).render(layout));
+            }
+            // A question, whose answer is typed behind it, has no end.
+            _ => out.push_str(line),
+        }
+    }
+    out
 }
 
 /// The reader is gone: that ends the writing, not the run.
@@ -57,4 +87,20 @@ pub fn error_text(error: &anyhow::Error) -> String {
         }
     }
     format!("prepull: error: {}\n", escape_multiline(&message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_whole_words_and_all_others_whole_lines() {
+        let text = "prepull: warning: no name is known for node-1\n  prepull hosts scan --limit node-1,node-2\nGo on? ";
+        assert_eq!(wrapped(text, None), text);
+        assert_eq!(wrapped(text, Some(200)), text);
+        assert_eq!(
+            wrapped(text, Some(30)),
+            "prepull: warning: no name is\n  known for node-1\n  prepull hosts scan --limit node-1,node-2\nGo on? "
+        );
+    }
 }
