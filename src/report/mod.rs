@@ -22,6 +22,8 @@ mod prometheus;
 mod run_state;
 mod runs;
 mod screen;
+#[cfg(test)]
+mod snapshot_tests;
 mod styled;
 mod summary;
 mod table;

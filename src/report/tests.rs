@@ -57,7 +57,7 @@ fn node(number: usize) -> Node {
     }
 }
 
-fn image() -> Image {
+pub(super) fn image() -> Image {
     "reg.example:5000/team/app:v1".parse().unwrap()
 }
 
@@ -107,7 +107,7 @@ pub(super) fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
     }
 }
 
-fn held(digest: &str) -> LocalImage {
+pub(super) fn held(digest: &str) -> LocalImage {
     LocalImage {
         digest: Some(digest.into()),
         image_id: None,
@@ -116,11 +116,11 @@ fn held(digest: &str) -> LocalImage {
     }
 }
 
-fn failed(kind: FailureKind, detail: impl Into<String>) -> Outcome {
+pub(super) fn failed(kind: FailureKind, detail: impl Into<String>) -> Outcome {
     Outcome::Failed(Failure::new(kind, Stage::Pull, detail))
 }
 
-fn finished(outcome: Outcome) -> Event {
+pub(super) fn finished(outcome: Outcome) -> Event {
     let arrived = matches!(outcome, Outcome::Pulled(_)).then_some(80_000_000);
     let record = Record {
         outcome,
@@ -140,7 +140,7 @@ fn finished(outcome: Outcome) -> Event {
     }
 }
 
-fn summary(result: &RunResult) -> String {
+pub(super) fn summary(result: &RunResult) -> String {
     let mut out = Vec::new();
     write_summary(result, &mut out, Layout::default()).unwrap();
     String::from_utf8(out).unwrap()
@@ -234,7 +234,7 @@ fn a_cancelled_run_says_which_pulls_it_could_not_end() {
 }
 
 /// The result of a command with these words.
-fn of_command(work: Work, words: &str, outcomes: Vec<Vec<Outcome>>) -> RunResult {
+pub(super) fn of_command(work: Work, words: &str, outcomes: Vec<Vec<Outcome>>) -> RunResult {
     let mut run = result(work, outcomes);
     let mut info = RunInfo::clone(&run.info);
     info.words = words.split(' ').map(String::from).collect();
