@@ -41,10 +41,11 @@ fn allowed() -> BTreeMap<String, Vec<String>> {
 }
 
 /// Crates that only these rooms may use.
-const OWNED: [(&str, &[&str]); 6] = [
+const OWNED: [(&str, &[&str]); 7] = [
     ("hyper", &["registry", "inventory"]),
     ("russh", &["ssh"]),
     ("indicatif", &["report"]),
+    ("prepull_relay", &["fan_out", "app"]),
     ("pull_through", &["via", "registry", "app"]),
     ("rpassword", &["credentials"]),
     ("ssh_config_resolver", &["ssh"]),
