@@ -200,6 +200,38 @@ fn a_store_of_podman_is_the_kubelets_only_beside_cri_o() {
 }
 
 #[test]
+fn skopeo_copies_into_the_store_of_cri_o_where_nothing_else_is_installed() {
+    let lab = lab();
+    let on = |script: &str| succeed(&mut lab.on("node-podman", &["sh", "-c", script]));
+    let limits = ["--limit", "node-podman", SMALL];
+    on("mv /usr/bin/podman /root/podman");
+    let without = pull(&lab, &limits);
+    let processes = ["kubelet", "crio"].map(|name| pretend(&lab, "node-podman", name));
+    on("mkdir -p /etc/crio && printf 'root = \"/var/lib/containers/of-crio\"\\nstorage_driver = \"vfs\"\\n' >/etc/crio/crio.conf");
+    let runs = [pull(&lab, &limits), pull(&lab, &limits)];
+    let probe = ["nodes", "--probe", "-o", "json", "--limit", "node-podman"];
+    let probe = prepull(&lab, &probe).expect(0).json();
+    let held = on("mv /root/podman /usr/bin/podman
+        podman --root /var/lib/containers/of-crio --storage-driver vfs image inspect --format '{{.Digest}} {{.RepoTags}}' $(podman --root /var/lib/containers/of-crio --storage-driver vfs images -q)");
+    on(&format!(
+        "kill {}; rm -r /etc/crio /var/lib/containers/of-crio",
+        processes.join(" ")
+    ));
+    // Without CRI-O no pod would use what it copies.
+    let (kind, said) = failure(&without.expect(1));
+    assert_eq!(kind, "runtime-missing", "{said}");
+    let [first, second] = runs.map(|run| run.expect(0).json());
+    let outcome = outcomes(&first)[0];
+    assert_eq!(outcome["status"], "pulled", "{first}");
+    assert_eq!(outcomes(&second)[0]["status"], "present", "{second}");
+    let digest = outcome["digest"].as_str().unwrap();
+    assert_eq!(held, format!("{digest} [{SMALL}]\n"));
+    let probe = &probe["nodes"][0]["probe"];
+    assert_eq!(probe["client"], "skopeo");
+    assert_eq!(probe["root"], "/var/lib/containers/of-crio");
+}
+
+#[test]
 fn a_user_without_rights_pulls_into_a_store_of_their_own_and_with_become_into_roots() {
     let lab = lab();
     let limits = ["--limit", "node-rootless", SMALL];
@@ -259,7 +291,7 @@ fn a_probe_that_finds_no_runtime_says_what_is_there_and_what_is_missing() {
     assert_eq!(kind, "runtime-missing", "{said}");
     assert_eq!(
         said,
-        "looked for crictl, docker, podman, nerdctl and ctr and found none; /run/containerd/containerd.sock is here, but no client for it (crictl, nerdctl or ctr)"
+        "looked for crictl, docker, podman, nerdctl, ctr and skopeo and found none; /run/containerd/containerd.sock is here, but no client for it (crictl, nerdctl or ctr)"
     );
 }
 

@@ -25,9 +25,9 @@ DATA = {"docker": "/var/lib/docker", "containerd": "/var/lib/containerd", "ctr":
 EMPTY = {"root": 0o700, "home": 0o755, "tmp": 0o1777, "var/tmp": 0o1777, "var/log": 0o755, "etc/ssh": 0o755,
          "etc/docker": 0o755, "etc/containerd": 0o755, "etc/sudoers.d": 0o750, "var/lib/docker": 0o711,
          "var/lib/containerd": 0o711, "var/lib/containers": 0o711, "var/lib/docker-registry": 0o755}
-CLIENTS = ("docker", "dockerd", "docker-init", "docker-proxy", "crictl", "ctr", "containerd", "nerdctl", "podman")
+CLIENTS = ("docker", "dockerd", "docker-init", "docker-proxy", "crictl", "ctr", "containerd", "nerdctl", "podman", "skopeo")
 KEEPS = {"docker": ("docker", "dockerd", "docker-init", "docker-proxy", "ctr", "containerd"),
-         "containerd": ("ctr", "containerd"), "ctr": ("ctr", "containerd"), "podman": ("podman",), "rootless": ("podman",)}
+         "containerd": ("ctr", "containerd"), "ctr": ("ctr", "containerd"), "podman": ("podman", "skopeo"), "rootless": ("podman",)}
 # What a distribution of Kubernetes brings along, where no PATH leads.
 HIDDEN = "/usr/libexec/lab"
 # Hands a distribution's own clients on to those, with its socket as the default.

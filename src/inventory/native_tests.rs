@@ -199,7 +199,7 @@ fn every_mistake_names_file_line_column_and_what_would_be_right() {
         (
             "nodes:\n  - {name: a, runtime: rocket}\n",
             "fleet.yml:2:24: ",
-            "use auto, crictl, docker, podman, nerdctl or ctr",
+            "use auto, crictl, docker, podman, nerdctl, ctr or skopeo",
         ),
         (
             "nodes:\n  - {name: a, user: '-oX'}\n",

@@ -152,6 +152,8 @@ runtime_kinds! {
     Nerdctl = "nerdctl",
     /// containerd, through `ctr`.
     Ctr = "ctr",
+    /// CRI-O's store, through `skopeo`.
+    Skopeo = "skopeo",
 }
 
 impl RuntimeKind {

@@ -177,7 +177,7 @@ impl Docker {
 }
 
 /// What became of a command of docker's client, or of podman, which speaks as it does.
-fn failure(
+pub(super) fn failure(
     kind: RuntimeKind,
     stage: Stage,
     image: Option<&Image>,
@@ -468,7 +468,9 @@ fn complaint(output: &CommandOutput) -> ErrorLines {
         lines.into_iter().partition(|line| output::is_warning(line));
     warnings.retain(|line| !line.contains(" level="));
     for line in &mut lines {
-        if let Some(message) = output::log_message(line, "error") {
+        let message =
+            output::log_message(line, "error").or_else(|| output::log_message(line, "fatal"));
+        if let Some(message) = message {
             *line = message;
         }
     }

@@ -18,18 +18,21 @@ mod nerdctl;
 mod output;
 mod podman;
 mod rules;
+mod skopeo;
 
 pub use crictl::Crictl;
 pub use ctr::Ctr;
 pub use docker::Docker;
 pub use nerdctl::Nerdctl;
 pub use podman::Podman;
+pub use skopeo::Skopeo;
 
 use crate::model::{CommandOutput, ExitStatus, Failure, FailureKind, Image, RuntimeKind, Stage};
 use crate::ports::Runtime;
 
 /// Every runtime, in the order of [`RuntimeKind::ALL`].
-const ALL: [&dyn Runtime; RuntimeKind::ALL.len()] = [&Crictl, &Docker, &Podman, &Nerdctl, &Ctr];
+const ALL: [&dyn Runtime; RuntimeKind::ALL.len()] =
+    [&Crictl, &Docker, &Podman, &Nerdctl, &Ctr, &Skopeo];
 
 /// Every runtime, in the order in which a probe asks for them.
 pub fn all() -> [&'static dyn Runtime; RuntimeKind::ALL.len()] {
