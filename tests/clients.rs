@@ -207,7 +207,9 @@ fn skopeo_copies_into_the_store_of_cri_o_where_nothing_else_is_installed() {
     on("mv /usr/bin/podman /root/podman");
     let without = pull(&lab, &limits);
     let processes = ["kubelet", "crio"].map(|name| pretend(&lab, "node-podman", name));
-    on("mkdir -p /etc/crio && printf 'root = \"/var/lib/containers/of-crio\"\\nstorage_driver = \"vfs\"\\n' >/etc/crio/crio.conf");
+    on(
+        "mkdir -p /etc/crio && printf 'root = \"/var/lib/containers/of-crio\"\\nstorage_driver = \"vfs\"\\n' >/etc/crio/crio.conf",
+    );
     let runs = [pull(&lab, &limits), pull(&lab, &limits)];
     let probe = ["nodes", "--probe", "-o", "json", "--limit", "node-podman"];
     let probe = prepull(&lab, &probe).expect(0).json();
