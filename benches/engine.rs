@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use prepull::engine;
+use prepull::engine::{self, Supply};
 use prepull::model::{
     Backoff, EventKind, ExitStatus, Failure, FailureKind, Fleet, Node, Outcome, Plan, PlannedImage,
     Policy, RegistryLogin, RuntimeKind, Stage, Work,
@@ -63,7 +63,15 @@ fn run(nodes: usize) {
     let (_stop, stop) = watch::channel(None);
     let runtimes = runtime::all();
     let (finish, told) = tokio.block_on(async {
-        let running = engine::run(&plan, &InMemory, &runtimes, &NoLogins, None, facts, stop);
+        let running = engine::run(
+            &plan,
+            &InMemory,
+            &runtimes,
+            &NoLogins,
+            Supply::default(),
+            facts,
+            stop,
+        );
         let counting = async {
             let mut told = 0;
             while let Some((_, fact)) = receiver.recv().await {

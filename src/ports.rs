@@ -37,7 +37,7 @@ pub trait Transport: Send + Sync {
 }
 
 /// A connection to one node.
-pub trait Session: Send {
+pub trait Session: Send + 'static {
     /// A command that runs there.
     type Channel: Channel;
 
@@ -91,7 +91,7 @@ pub trait NodeStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> NodeStream for T {}
 
 /// A command that runs on a node.
-pub trait Channel: Send {
+pub trait Channel: Send + 'static {
     /// Writes to its standard input. The bytes may be those of a [`Secret`]: they are not logged or kept.
     ///
     /// # Errors
@@ -208,6 +208,22 @@ pub trait ImageServer: Send + Sync {
 
     /// Lets one node in, with a login of its own.
     fn admit(&self) -> Arc<dyn ImageReader>;
+
+    /// What an item is made of on one architecture, for nodes that pass it on to each other.
+    ///
+    /// # Errors
+    /// Why the source does not give it, or why nodes cannot pass it on.
+    fn parts(
+        &self,
+        item: usize,
+        architecture: &'static str,
+    ) -> BoxFuture<'_, Result<ServedParts, Failure>>;
+
+    /// Where a node fetches an item's blobs by itself, with an authorization that was not handed out before.
+    ///
+    /// # Errors
+    /// Why its registry gives none.
+    fn origin(&self, item: usize) -> BoxFuture<'_, Result<BlobOrigin, Failure>>;
 }
 
 /// An image that nodes can pull from prepull.
@@ -217,6 +233,46 @@ pub struct ServedImage {
     pub repository: String,
     /// The digest of its manifest or index.
     pub digest: String,
+}
+
+/// What an image is made of on one architecture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedParts {
+    /// The name that it is pulled by.
+    pub image: ServedImage,
+    /// Its index, if it has one, and its manifests: digest, media type, bytes.
+    pub manifests: Vec<(String, String, Bytes)>,
+    /// The digests and sizes of the blobs that these name.
+    pub blobs: Vec<(String, u64)>,
+}
+
+impl ServedParts {
+    /// The bytes of all blobs.
+    pub fn bytes(&self) -> u64 {
+        let sizes = self.blobs.iter().map(|(_, size)| *size);
+        sizes.fold(0, u64::saturating_add)
+    }
+}
+
+/// Where the blobs of an image are fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobOrigin {
+    /// What a digest is appended to.
+    pub base: String,
+    /// The header `Authorization` that is wanted there.
+    pub authorization: Option<Secret>,
+    /// Certificates in PEM to trust beside those of the node.
+    pub authorities: Vec<String>,
+}
+
+/// A registry that nodes may be led to.
+pub trait OriginSource: Send + Sync {
+    /// Where an image's blobs are, with an authorization that was not handed out before. The registry is asked for its
+    /// `manifest`, which costs it next to nothing and shows that it gives the image.
+    ///
+    /// # Errors
+    /// What came back, for the operator.
+    fn origin<'a>(&'a self, manifest: &'a str) -> BoxFuture<'a, Result<BlobOrigin, String>>;
 }
 
 /// One node's way into an [`ImageServer`].

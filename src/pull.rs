@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 
-use crate::engine::{self, Finish};
+use crate::engine::{self, Finish, Supply};
 use crate::model::{
     Credential, Event, EventKind, Fleet, FleetError, Image, ImageError, LoginSource, Node, Plan,
     PlannedImage, Policy, RegistryLogin, StopReason, Work, pull_token,
@@ -147,7 +147,7 @@ impl Pull {
                 &transport,
                 &runtime::all(),
                 &logins,
-                None,
+                Supply::default(),
                 facts,
                 stopped,
             )

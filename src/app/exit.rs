@@ -50,6 +50,7 @@ impl Exit {
             | StopReason::PasswordRefused
             | StopReason::FailureLimit
             | StopReason::WaveFailed
+            | StopReason::FanOut
             | StopReason::CutShort => Self::Stopped,
         }
     }
@@ -111,6 +112,7 @@ mod tests {
             (StopReason::PasswordRefused, 3),
             (StopReason::FailureLimit, 3),
             (StopReason::WaveFailed, 3),
+            (StopReason::FanOut, 3),
         ] {
             let stopped = nodes(vec![Outcome::NotRun(reason)]);
             assert_eq!(Exit::of(&stopped, Some(reason), true).status(), status);

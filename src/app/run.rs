@@ -19,7 +19,8 @@ use super::stop::Signals;
 use super::through_ssh;
 use crate::cli::{Format, NodesFormat};
 use crate::credentials;
-use crate::engine::{self, Finish};
+use crate::engine::{self, Finish, Supply};
+use crate::fan_out::{self, Programs};
 use crate::journal::{Header, Journal};
 use crate::model::text::{escape_line, format_count};
 use crate::model::{EventKind, Outcome, Plan, ProgressStyle, Secret, Work};
@@ -60,6 +61,7 @@ pub(super) fn run(
     super::warn(transport.warnings());
     let tokio = tokio::runtime::Runtime::new().context("cannot start the tokio runtime")?;
     let images = tokio.block_on(through_ssh::served(settings))?;
+    let relays = relays(settings, ambient)?;
     let started = SystemTime::now();
     let id = run_id(started);
     let words = runs::words(arguments.iter().map(|word| word.to_string_lossy()));
@@ -106,7 +108,10 @@ pub(super) fn run(
         &plan,
         &transport,
         &logins,
-        images.as_ref().map(|images| images as &dyn ImageServer),
+        Supply {
+            images: images.as_ref().map(|images| images as &dyn ImageServer),
+            relays: relays.as_ref(),
+        },
         facts,
         running.screen(),
     ));
@@ -125,6 +130,7 @@ pub(super) fn run(
         finished: SystemTime::now(),
         nodes: finish.nodes,
         stopped: finish.stopped,
+        fan_out: finish.fan_out,
     };
     let mut unwritten = running.finish(&result).into_iter().peekable();
     let mut is_written = unwritten.peek().is_none();
@@ -155,6 +161,19 @@ pub(super) fn run(
         Exit::Success if !is_written => Exit::Incomplete,
         exit => exit,
     })
+}
+
+/// The relay's programs, where nodes are to pass images on.
+fn relays(settings: &RunSettings, ambient: &Environment) -> Result<Option<Programs>> {
+    if settings.plan.policy.fan_out.is_none() {
+        return Ok(None);
+    }
+    let named = ambient
+        .variable("PREPULL_RELAYS")
+        .map(|name| ambient.path(Path::new(&name)));
+    let executable = std::env::current_exe().ok();
+    let folders = fan_out::folders(named.as_deref(), executable.as_deref());
+    Ok(Some(Programs::read(&folders).context("--fan-out")?))
 }
 
 /// The run, without a word of going on with it where its journal was removed meanwhile.
@@ -237,7 +256,7 @@ async fn perform(
     plan: &Plan,
     transport: &SshTransport,
     logins: &CredentialRefresher,
-    images: Option<&dyn ImageServer>,
+    supply: Supply<'_>,
     facts: mpsc::Sender<(Duration, EventKind)>,
     screen: Option<Screen>,
 ) -> Result<Ended> {
@@ -250,7 +269,7 @@ async fn perform(
             transport,
             &runtimes,
             logins,
-            images,
+            supply,
             facts,
             stop_receiver,
         )

@@ -140,6 +140,7 @@ fn result(past: &RecordedRun) -> Result<RunResult, String> {
         nodes: past.records(&plan),
         finished: past.finished(),
         stopped: past.end.and_then(|end| end.stopped),
+        fan_out: None,
         info: Arc::new(RunInfo {
             id: past.header.run.clone(),
             started: past.header.started,

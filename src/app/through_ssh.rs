@@ -9,11 +9,13 @@ use pull_through::{Archive, Digest, Form, InvalidDigest, Reference, Source};
 use crate::cli::{ArchiveForm, ImageArchive};
 use crate::model::text::escape_line;
 use crate::model::{Image, PlannedImage, Work};
+use crate::ports::OriginSource;
 use crate::registry::{self, Registries};
 use crate::settings::{RunSettings, ThroughSshSettings};
 use crate::via::ServedImages;
 
 type Sourced = (Image, Arc<dyn Source>, Reference);
+type Origins = Option<Arc<dyn OriginSource>>;
 
 /// The images of the plan with their sources, where they are to be served.
 ///
@@ -24,18 +26,18 @@ pub(super) async fn served(settings: &RunSettings) -> Result<Option<ServedImages
         return Ok(None);
     };
     let cache = through.cache.as_ref().context(
-        "--via: neither XDG_CACHE_HOME nor HOME says where to keep what is sent through SSH",
+        "--via and --fan-out: neither XDG_CACHE_HOME nor HOME says where to keep what is sent to nodes",
     )?;
-    let images = match through.archives.is_empty() {
+    let (images, origins) = match through.archives.is_empty() {
         true => from_registries(planned)?,
-        false => from_archives(through, planned).await?,
+        false => (from_archives(through, planned).await?, Vec::new()),
     };
     let served = ServedImages::new(cache, through.cache_limit, through.upload_limit, images);
-    Ok(Some(served.context("--via")?))
+    Ok(Some(served.context("--via")?.with_origins(origins)))
 }
 
 /// Each image from its registry, with the login that prepull found for it.
-fn from_registries(planned: &[PlannedImage]) -> Result<Vec<Sourced>> {
+fn from_registries(planned: &[PlannedImage]) -> Result<(Vec<Sourced>, Vec<Origins>)> {
     let registries = Registries::new(Path::new(registry::DOCKER_CERTIFICATES));
     let sourced = |planned: &PlannedImage| {
         let PlannedImage { image, login } = planned;
@@ -47,7 +49,11 @@ fn from_registries(planned: &[PlannedImage]) -> Result<Vec<Sourced>> {
             })?),
             None => Reference::Tag(image.tag().unwrap_or("latest").to_string()),
         };
-        Ok((image.clone(), source as Arc<dyn Source>, reference))
+        let origin = Some(Arc::clone(&source) as Arc<dyn OriginSource>);
+        Ok((
+            (image.clone(), source as Arc<dyn Source>, reference),
+            origin,
+        ))
     };
     planned.iter().map(sourced).collect()
 }

@@ -177,6 +177,19 @@ pub struct PullArgs {
     /// How much is kept on this machine of what was sent through SSH; the least recently used goes first.
     #[arg(long, value_name = "BYTES", default_value = "20GB", value_parser = bytes, help_heading = "Through SSH")]
     pub cache_limit: u64,
+    /// Have nodes pass images on to each other: the registry sends each layer once, whatever the number of nodes.
+    ///
+    /// A small program (a relay) runs on each node for the length of the run, as the user who logs in, and nothing is left of
+    /// it. Nodes must reach each other's ports. A node where that cannot be done pulls from the registry, and the
+    /// summary says why; when more than a tenth do, no more nodes are started.
+    #[arg(long, help_heading = "Fan-out")]
+    pub fan_out: bool,
+    /// The port that nodes listen on for each other, where a firewall must let it through; else one of the kernel's choice.
+    #[arg(long, value_name = "PORT", requires = "fan_out", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Fan-out")]
+    pub fan_out_port: Option<u16>,
+    /// The most that a node sends to others a second, e.g. 50MB.
+    #[arg(long, value_name = "BYTES", requires = "fan_out", value_parser = bytes, help_heading = "Fan-out")]
+    pub fan_out_max_upload: Option<u64>,
     /// Whether to pull what a node already holds.
     #[arg(
         long,

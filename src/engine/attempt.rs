@@ -53,6 +53,27 @@ impl<T> ImageAttempt<'_, T> {
         node::pull(session, self.described(), self.job, self.progress, cancel).await
     }
 
+    /// Whether the node is known to hold the image, so that nothing has to be fetched.
+    pub(super) async fn is_present<S: Session>(
+        &self,
+        session: &mut S,
+    ) -> Result<bool, Interrupted> {
+        let job = self.job;
+        if job.when == PullWhen::Always {
+            return Ok(false);
+        }
+        let (image, platform) = (job.request.image, job.request.platform);
+        let (node, cancel) = (self.described(), self.context.cancelled());
+        match node::check(session, node, job.runtime, image, platform, cancel).await {
+            Ok(held) => Ok(held.is_some()),
+            // What is wrong shows again, and in full, when it is pulled.
+            Err(Interrupted::Failed(failure)) if failure.kind != FailureKind::ConnectionLost => {
+                Ok(false)
+            }
+            Err(interrupted) => Err(interrupted),
+        }
+    }
+
     /// The ordinary pull after another way was `missed`, which the delivery or the failure names.
     pub(super) async fn pull_after<S: Session>(
         &self,
@@ -95,6 +116,10 @@ impl<T> ImageAttempt<'_, T> {
         let (node, cancel) = (self.described(), self.context.cancelled());
         let pulling = node::pull_locally(session, node, self.job, &local, self.progress, cancel);
         match pulling.await {
+            Ok(Outcome::Pulled(held)) => {
+                differs(&held, digest)?;
+                Ok(Ok(Outcome::Pulled(held)))
+            }
             Ok(outcome) => Ok(Ok(outcome)),
             Err(Interrupted::Failed(failure)) => Ok(Err(failure)),
             Err(cancelled) => Err(Missed::Interrupted(cancelled)),
@@ -157,5 +182,28 @@ impl<T> ImageAttempt<'_, T> {
 
     pub(super) fn described(&self) -> &Node {
         &self.context.plan.fleet.nodes()[self.node]
+    }
+}
+
+/// A host that may be any gets no image: its layers may be as private as a login.
+pub(super) fn refuse_changed_key<S: Session>(session: &S) -> Result<(), Failure> {
+    match session.host_key_changed() {
+        true => Err(Failure::new(
+            FailureKind::HostKey,
+            Stage::Pull,
+            "the host key is another one than known_hosts has, so this host gets no image from prepull or other nodes",
+        )),
+        false => Ok(()),
+    }
+}
+
+fn differs(held: &LocalImage, served: &str) -> Result<(), Failure> {
+    match held.digest.as_deref() {
+        Some(digest) if digest != served => Err(Failure::new(
+            FailureKind::Corrupt,
+            Stage::Verify,
+            format!("{served} was served to the node, but the runtime holds {digest}"),
+        )),
+        Some(_) | None => Ok(()),
     }
 }

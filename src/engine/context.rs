@@ -6,13 +6,14 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::facts::Facts;
 use super::logins::CurrentLogins;
 use super::pins::Pins;
-use super::registries::Registries;
+use super::registries::{Permit, Registries};
+use crate::fan_out::Hub;
 use crate::model::{EventKind, Failure, FailureKind, Plan, RuntimeKind, Spool, Stage};
 use crate::node::Interrupted;
 use crate::ports::{ImageServer, Runtime};
@@ -30,6 +31,10 @@ pub(super) struct RunContext<'a, T> {
     pub(super) logins: CurrentLogins<'a>,
     /// What nodes pull from through their connections.
     pub(super) images: Option<&'a dyn ImageServer>,
+    /// The relays, where nodes pass images on to each other.
+    pub(super) hub: Option<Hub>,
+    /// Places for nodes that are connected to, or pull from a registry, where those that wait for others do not count.
+    pub(super) slots: Option<Arc<Semaphore>>,
     pub(super) pins: Pins,
     /// What commands print.
     pub(super) spool: Arc<Spool>,
@@ -53,6 +58,40 @@ impl<'a, T> RunContext<'a, T> {
             let detail = "no code for this node's runtime";
             Failure::new(FailureKind::Internal, Stage::Probe, detail)
         })
+    }
+
+    /// A place for a node that is connected to or pulls from a registry; waits for one where nodes pass images on.
+    pub(super) async fn slot(&self) -> Result<Option<OwnedSemaphorePermit>, Interrupted> {
+        let Some(slots) = &self.slots else {
+            return Ok(None);
+        };
+        // It is never closed.
+        Ok(self
+            .unless_cancelled(Arc::clone(slots).acquire_owned())
+            .await?
+            .ok())
+    }
+
+    /// A place at the item's registry, where it pulls from one.
+    pub(super) async fn permit(
+        &self,
+        node: usize,
+        item: usize,
+    ) -> Result<Option<Permit<'_>>, Interrupted> {
+        let work = &self.plan.work;
+        let Some(image) = work.image(item).filter(|_| work.uses_registry()) else {
+            return Ok(None);
+        };
+        let mut entering = std::pin::pin!(self.registries.enter(image.registry()));
+        if let Some(permit) = entering.as_mut().now_or_never() {
+            return Ok(Some(permit));
+        }
+        self.try_emit(EventKind::NodeStage {
+            node,
+            item: Some(item),
+            stage: Stage::Queue,
+        });
+        self.unless_cancelled(entering).await.map(Some)
     }
 
     /// What comes of waiting, unless the run is cancelled first.

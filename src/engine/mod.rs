@@ -8,7 +8,9 @@ mod attempt;
 mod canary;
 mod context;
 mod facts;
+mod fan_out;
 mod logins;
+mod means;
 mod pins;
 mod preflight;
 mod registries;
@@ -28,10 +30,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::model::{EventKind, NodeRecord, Plan, Portion, Spool, StopReason};
+use crate::fan_out::{Hub, Programs};
+use crate::model::{EventKind, FanOutTotals, NodeRecord, Plan, Portion, Spool, StopReason};
 use crate::ports::{self, Runtime, Transport};
 use canary::Canary;
 use context::RunContext;
@@ -49,19 +52,29 @@ pub struct Finish {
     pub nodes: Vec<NodeRecord>,
     /// Why it ended before everything was tried; `None` when everything was.
     pub stopped: Option<StopReason>,
+    /// What came of nodes passing images on, where they were to.
+    pub fan_out: Option<FanOutTotals>,
+}
+
+/// What a run has to give to nodes beside what their registries have.
+#[derive(Clone, Copy, Default)]
+pub struct Supply<'a> {
+    /// The plan's images, where nodes pull through their connections or pass them on to each other.
+    pub images: Option<&'a dyn ports::ImageServer>,
+    /// What passes them on.
+    pub relays: Option<&'a Programs>,
 }
 
 /// Runs the plan to its end, which always comes with one outcome for every (node, item).
 ///
-/// `logins` gives the plan's logins again when they get old, and `images` serves them where nodes pull through their
-/// connections.
+/// `logins` gives the plan's logins again when they get old.
 /// `stop` asks for an early end: no further node is started and what runs is cancelled.
 pub async fn run<T: Transport>(
     plan: &Plan,
     transport: &T,
     runtimes: &[&dyn Runtime],
     logins: &dyn ports::CredentialSource,
-    images: Option<&dyn ports::ImageServer>,
+    supply: Supply<'_>,
     facts: mpsc::Sender<(Duration, EventKind)>,
     stop: watch::Receiver<Option<StopReason>>,
 ) -> Finish {
@@ -76,12 +89,38 @@ pub async fn run<T: Transport>(
         cancel,
         registries: Registries::new(&plan.policy),
         logins: CurrentLogins::new(plan, logins),
-        images,
+        images: supply.images,
+        hub: hub(plan, supply),
+        slots: (plan.policy.fan_out).map(|_| Arc::new(Semaphore::new(plan.policy.parallel.max(1)))),
         pins: Pins::new(plan),
         spool: Arc::new(Spool::for_nodes(plan.fleet.nodes().len())),
         first_pull: watch::Sender::new(None),
     };
-    Scheduler::new(&context, cancel_sender).run(stop).await
+    let running = Scheduler::new(&context, cancel_sender).run(stop);
+    let (Some(hub), Some(images)) = (&context.hub, supply.images) else {
+        return running.await;
+    };
+    let items = plan.work.items();
+    let attending = async {
+        hub.attend(images, items).await;
+        std::future::pending::<Finish>().await
+    };
+    let finish = tokio::select! {
+        biased;
+        finish = running => finish,
+        finish = attending => finish,
+    };
+    Finish {
+        fan_out: Some(hub.finish(items).await),
+        ..finish
+    }
+}
+
+/// The relays of the run, where nodes are to pass images on.
+fn hub(plan: &Plan, supply: Supply<'_>) -> Option<Hub> {
+    let (options, programs) = (plan.policy.fan_out?, supply.relays?);
+    // Without random numbers there is none, and each node says so.
+    Hub::new(programs.clone(), options).ok()
 }
 
 /// Decides which node is at work when.
@@ -202,7 +241,11 @@ impl<'a, T: Transport> Scheduler<'a, T> {
     async fn run(mut self, mut stop: watch::Receiver<Option<StopReason>>) -> Finish {
         let policy = &self.context.plan.policy;
         let deadline = policy.deadline.map(|limit| self.context.began + limit);
-        let parallel = policy.parallel.max(1);
+        let parallel = match policy.fan_out {
+            // Nodes that wait for others do not count: `RunContext::slots` are for those that do.
+            Some(_) => self.nodes.len().max(1),
+            None => policy.parallel.max(1),
+        };
         let mut at_work = FuturesUnordered::new();
         let mut first_pull = self.context.first_pull.subscribe();
         self.tell_what_is_held().await;
@@ -367,6 +410,11 @@ impl<'a, T: Transport> Scheduler<'a, T> {
                 }
             }
         }
+        let fleet = self.nodes.len();
+        let hub = self.context.hub.as_ref();
+        if hub.is_some_and(|hub| hub.is_failing(fleet)) {
+            self.stop_starting(StopReason::FanOut).await;
+        }
     }
 
     async fn heed_failure_limit(&mut self) {
@@ -427,7 +475,11 @@ impl<'a, T: Transport> Scheduler<'a, T> {
             }
             nodes.push(state.into_record());
         }
-        Finish { nodes, stopped }
+        Finish {
+            nodes,
+            stopped,
+            fan_out: None,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::{Finish, run};
+use super::{Finish, Supply, run};
 use crate::model::{
     Attempt, Backoff, CommandOutput, Credential, EventKind, ExitStatus, Failure, FailureKind,
     Fleet, Image, Layer, LocalImage, LoginSource, Manifest, Node, Outcome, Plan, PlannedImage,
@@ -17,7 +17,9 @@ use crate::model::{
     Tries, Via, Work,
 };
 use crate::node::scripted::{Dial, Peer, ScriptedRuntime, Step};
-use crate::ports::{CredentialSource, ImageReader, ImageServer, Runtime, ServedImage};
+use crate::ports::{
+    BlobOrigin, CredentialSource, ImageReader, ImageServer, Runtime, ServedImage, ServedParts,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const APP: &str = "reg.example/app:v1";
@@ -139,7 +141,10 @@ async fn run_with(
         peer,
         &runtimes,
         logins,
-        Some(&Served),
+        Supply {
+            images: Some(&Served),
+            relays: None,
+        },
         facts_sender,
         stop_receiver,
     )
@@ -1409,6 +1414,14 @@ impl ImageServer for Served {
 
     fn admit(&self) -> std::sync::Arc<dyn ImageReader> {
         panic!("a login for a node that has no port")
+    }
+
+    fn parts(&self, _: usize, _: &'static str) -> BoxFuture<'_, Result<ServedParts, Failure>> {
+        panic!("nodes pass nothing on")
+    }
+
+    fn origin(&self, _: usize) -> BoxFuture<'_, Result<BlobOrigin, Failure>> {
+        panic!("nodes pass nothing on")
     }
 }
 

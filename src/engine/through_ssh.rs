@@ -6,9 +6,9 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::attempt::{ImageAttempt, LocalPlace, Missed};
+use super::attempt::{ImageAttempt, LocalPlace, Missed, refuse_changed_key};
 use super::context::RunContext;
-use crate::model::{Failure, FailureKind, LocalImage, Outcome, Stage};
+use crate::model::{Failure, FailureKind, Outcome, Stage};
 use crate::ports::{ImageReader, NodeStream, Session};
 
 /// What a visit to a node knows of the way through its connection.
@@ -21,8 +21,8 @@ pub(super) enum Tunnel {
 }
 
 pub(super) struct OpenTunnel {
-    port: u16,
-    reader: Arc<dyn ImageReader>,
+    pub(super) port: u16,
+    pub(super) reader: Arc<dyn ImageReader>,
     serving: JoinHandle<()>,
 }
 
@@ -43,15 +43,7 @@ pub(super) async fn pull<T, S: Session>(
         let detail = "prepull serves no images in this run";
         return Err(Failure::new(FailureKind::Internal, Stage::Pull, detail).into());
     };
-    // Its layers may be as private as a login.
-    if session.host_key_changed() {
-        let failure = Failure::new(
-            FailureKind::HostKey,
-            Stage::Pull,
-            "the host key is another one than known_hosts has, so this host gets no image through SSH",
-        );
-        return Err(failure.into());
-    }
+    refuse_changed_key(session)?;
     let resolving = context.unless_cancelled(server.image(attempt.item)).await;
     let served = resolving
         .map_err(Missed::Interrupted)?
@@ -65,10 +57,6 @@ pub(super) async fn pull<T, S: Session>(
         login: reader.login(),
     };
     match attempt.pull_locally(session, &place).await? {
-        Ok(Outcome::Pulled(held)) => {
-            differs(&held, &served.digest)?;
-            Ok((Outcome::Pulled(held), served.digest))
-        }
         Ok(outcome) => Ok((outcome, served.digest)),
         Err(mut failure) => {
             if reader.requests() == before && tells_of_the_way(&failure) {
@@ -101,19 +89,8 @@ fn tells_of_the_way(failure: &Failure) -> bool {
     failure.stage == Stage::Pull && !is_another
 }
 
-fn differs(held: &LocalImage, served: &str) -> Result<(), Failure> {
-    match held.digest.as_deref() {
-        Some(digest) if digest != served => Err(Failure::new(
-            FailureKind::Corrupt,
-            Stage::Verify,
-            format!("{served} was sent through SSH, but the runtime holds {digest}"),
-        )),
-        Some(_) | None => Ok(()),
-    }
-}
-
 /// The port on the node, asked for once a visit.
-async fn opened<'a, T, S: Session>(
+pub(super) async fn opened<'a, T, S: Session>(
     context: &RunContext<'_, T>,
     session: &mut S,
     tunnel: &'a mut Tunnel,

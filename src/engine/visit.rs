@@ -1,12 +1,12 @@
 //! One visit to a node: connect, find out its runtime, try every item that is due, leave.
 
-use futures::{FutureExt, TryFutureExt};
+use futures::TryFutureExt;
 use tokio::time::Instant;
 
 use super::attempt::ImageAttempt;
 use super::context::{RunContext, guarded};
+use super::means::Means;
 use super::preflight;
-use super::registries::Permit;
 use super::state::NodeState;
 use super::through_ssh::Tunnel;
 use super::ways;
@@ -22,6 +22,8 @@ pub(super) async fn visit<T: Transport>(
     mut state: NodeState,
 ) -> NodeState {
     let index = state.node;
+    // Where the run is cancelled meanwhile, so is what follows.
+    let slot = context.slot().await.ok().flatten();
     let began = Instant::now();
     let due = state.due_items(began);
     context.emit(EventKind::NodeStarted { node: index }).await;
@@ -30,7 +32,11 @@ pub(super) async fn visit<T: Transport>(
         Ok(session) if !state.is_ready => {
             preflight::ask(context, &mut state, session, &due, began).await;
         }
-        Ok(session) => work(context, &mut state, session, &due, began).await,
+        Ok(session) => {
+            let tunnel = Tunnel::default();
+            let means = Means { tunnel, slot };
+            work(context, &mut state, session, &due, means, began).await;
+        }
         Err(Interrupted::Cancelled) => {
             for item in due {
                 state.note_cancelled(item, began);
@@ -95,14 +101,14 @@ async fn work<T: Transport>(
     state: &mut NodeState,
     mut session: T::Session,
     due: &[usize],
+    mut means: Means,
     mut began: Instant,
 ) {
     let mut no_root: Option<Failure> = None;
-    let mut tunnel = Tunnel::default();
     for &item in due {
         let result = match &no_root {
             Some(failure) => Err(failure.clone().into()),
-            None => attempt(context, state, &mut session, item, &mut tunnel).await,
+            None => attempt(context, state, &mut session, item, &mut means).await,
         };
         match result {
             Ok(None) => continue,
@@ -135,7 +141,30 @@ async fn work<T: Transport>(
         }
         began = Instant::now();
     }
-    session.close().await;
+    leave(context, state.node, session, means.tunnel).await;
+}
+
+/// Ends the connection, but not before the node's relay has ended: others may need it.
+async fn leave<T: Transport>(
+    context: &RunContext<'_, T>,
+    node: usize,
+    session: T::Session,
+    tunnel: Tunnel,
+) {
+    match context
+        .hub
+        .as_ref()
+        .filter(|hub| hub.joined(node).is_some())
+    {
+        Some(hub) => {
+            hub.completed(node);
+            hub.after(node, async move {
+                drop(tunnel);
+                session.close().await;
+            });
+        }
+        None => session.close().await,
+    }
 }
 
 /// Tries one item, once its registry lets it; `None` where it has to wait for a pause.
@@ -144,9 +173,13 @@ async fn attempt<T: Transport>(
     state: &mut NodeState,
     session: &mut T::Session,
     item: usize,
-    tunnel: &mut Tunnel,
+    means: &mut Means,
 ) -> Result<Option<Outcome>, Interrupted> {
-    let _permit = permit(context, state.node, item).await?;
+    // Where nodes pass images on, few pull from a registry: they wait for their place when they do.
+    let _permit = match context.plan.policy.fan_out {
+        Some(_) => None,
+        None => context.permit(state.node, item).await?,
+    };
     // Another node may have learnt meanwhile that this registry wants a pause.
     state.postpone(context, Instant::now());
     if state.items[item].due > Instant::now() {
@@ -162,7 +195,7 @@ async fn attempt<T: Transport>(
         );
         return Err(failure.into());
     }
-    let tried = try_item(context, state, session, item, login.as_ref(), tunnel).await;
+    let tried = try_item(context, state, session, item, login.as_ref(), means).await;
     let is_refused = |failure: &Failure| failure.kind == FailureKind::RegistryAuth;
     match tried {
         Err(Interrupted::Failed(mut failure))
@@ -181,28 +214,6 @@ async fn attempt<T: Transport>(
     }
 }
 
-/// A place at the item's registry, where it pulls from one.
-async fn permit<'a, T>(
-    context: &'a RunContext<'_, T>,
-    node: usize,
-    item: usize,
-) -> Result<Option<Permit<'a>>, Interrupted> {
-    let work = &context.plan.work;
-    let Some(image) = work.image(item).filter(|_| work.uses_registry()) else {
-        return Ok(None);
-    };
-    let mut entering = std::pin::pin!(context.registries.enter(image.registry()));
-    if let Some(permit) = entering.as_mut().now_or_never() {
-        return Ok(Some(permit));
-    }
-    context.try_emit(EventKind::NodeStage {
-        node,
-        item: Some(item),
-        stage: Stage::Queue,
-    });
-    context.unless_cancelled(entering).await.map(Some)
-}
-
 /// One attempt at one item.
 async fn try_item<T: Transport>(
     context: &RunContext<'_, T>,
@@ -210,7 +221,7 @@ async fn try_item<T: Transport>(
     session: &mut T::Session,
     item: usize,
     login: Option<&RegistryLogin>,
-    tunnel: &mut Tunnel,
+    means: &mut Means,
 ) -> Result<(Outcome, Option<Delivery>), Interrupted> {
     let node = &context.plan.fleet.nodes()[state.node];
     let index = state.node;
@@ -295,7 +306,7 @@ async fn try_item<T: Transport>(
                 job: &job,
                 progress: &progress,
             };
-            let ended = guarded(Stage::Pull, ways::pull(&attempt, session, tunnel)).await;
+            let ended = guarded(Stage::Pull, ways::pull(&attempt, session, means)).await;
             let now = Instant::now();
             let length = match &ended {
                 Err(Interrupted::Failed(failure)) if failure.kind == FailureKind::Stalled => {

@@ -1,32 +1,82 @@
 //! The ways that an image can come to a node, in the order in which they are tried.
 
 use super::attempt::{ImageAttempt, Missed};
+use super::fan_out;
+use super::means::Means;
 use super::through_ssh::{self, Tunnel};
-use crate::model::{Delivery, Outcome, PullVia, Via};
+use crate::model::{Delivery, Failure, Outcome, PullVia, Via};
 use crate::node::Interrupted;
 use crate::ports::Session;
+
+type Ended = Result<(Outcome, Option<Delivery>), Interrupted>;
 
 /// Pulls the image by the first way that works.
 pub(super) async fn pull<T, S: Session>(
     attempt: &ImageAttempt<'_, T>,
     session: &mut S,
+    means: &mut Means,
+) -> Ended {
+    let tunnel = &mut means.tunnel;
+    if attempt.context.plan.policy.fan_out.is_none() {
+        return pull_alone(attempt, session, tunnel, None).await;
+    }
+    // A node that holds it needs no relay.
+    if attempt.is_present(session).await? {
+        return pull_alone(attempt, session, tunnel, None).await;
+    }
+    match fan_out::pull(attempt, session, means).await {
+        Ok((Outcome::Pulled(held), digest, via)) => {
+            attempt.named(session, held, &digest, via).await
+        }
+        Ok((outcome, _, _)) => Ok((outcome, None)),
+        Err(Missed::Interrupted(interrupted)) => Err(interrupted),
+        Err(Missed::Impossible(missed)) => {
+            let context = attempt.context;
+            if let Some(hub) = &context.hub {
+                hub.fell_back(attempt.node);
+            }
+            if means.slot.is_none() {
+                means.slot = context.slot().await?;
+            }
+            let _permit = context.permit(attempt.node, attempt.item).await?;
+            pull_alone(attempt, session, &mut means.tunnel, Some(missed)).await
+        }
+    }
+}
+
+/// Without other nodes, from which it did not come because of what was `missed`.
+async fn pull_alone<T, S: Session>(
+    attempt: &ImageAttempt<'_, T>,
+    session: &mut S,
     tunnel: &mut Tunnel,
-) -> Result<(Outcome, Option<Delivery>), Interrupted> {
+    missed: Option<Failure>,
+) -> Ended {
     let wanted = attempt.context.plan.policy.via;
     if wanted == PullVia::Registry {
-        return Ok((attempt.pull_from_registry(session).await?, None));
+        return match missed {
+            None => Ok((attempt.pull_from_registry(session).await?, None)),
+            Some(missed) => {
+                let what = "it did not come from other nodes";
+                attempt.pull_after(session, missed, what).await
+            }
+        };
     }
-    let missed = match through_ssh::pull(attempt, session, tunnel).await {
+    let failure = match through_ssh::pull(attempt, session, tunnel).await {
         Ok((Outcome::Pulled(held), digest)) => {
-            return attempt.named(session, held, &digest, Via::Ssh).await;
+            let (outcome, delivery) = attempt.named(session, held, &digest, Via::Ssh).await?;
+            let delivery = delivery.map(|delivery| Delivery {
+                note: delivery.note.or(missed.map(|missed| missed.detail)),
+                ..delivery
+            });
+            return Ok((outcome, delivery));
         }
         Ok((outcome, _)) => return Ok((outcome, None)),
         Err(Missed::Interrupted(interrupted)) => return Err(interrupted),
         Err(Missed::Impossible(failure)) => failure,
     };
     if wanted == PullVia::SshOnly {
-        return Err(missed.into());
+        return Err(failure.into());
     }
     let what = "it did not come through SSH";
-    attempt.pull_after(session, missed, what).await
+    attempt.pull_after(session, failure, what).await
 }

@@ -1,6 +1,11 @@
 //! Fan-out: nodes pass an image on to each other. The plan of who gets it from whom, and the talk with the relays that do
 //! it.
 
+mod hub;
 mod planner;
+mod programs;
+mod relay;
 
+pub use hub::{Hub, Joined, Tunnel};
 pub use planner::{MOST_CHILDREN, Place, Planner, Reached, Shape};
+pub use programs::{Programs, ProgramsError, folders};

@@ -223,6 +223,17 @@ impl Planner {
         }
     }
 
+    /// Whether it fetches from the source.
+    pub fn is_root(&self, node: usize) -> bool {
+        self.members.get(&node).is_some_and(|member| member.is_root)
+    }
+
+    /// Its parents, in the order in which it tries them; none for a root.
+    pub fn parents(&self, node: usize) -> &[usize] {
+        let member = self.members.get(&node);
+        member.map_or(&[], |member| &member.parents)
+    }
+
     /// Whether it has a place.
     pub fn has(&self, node: usize) -> bool {
         self.members.contains_key(&node)

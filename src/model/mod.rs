@@ -34,10 +34,12 @@ pub use fold::fold;
 pub use image::{Image, ImageError, is_digest};
 pub use limit::Limit;
 pub use node::{Fleet, FleetError, Hop, Node, RuntimeChoice, RuntimeKind};
-pub use outcome::{Attempt, Counts, Delivery, NodeRecord, Outcome, Record, StopReason, Via};
+pub use outcome::{
+    Attempt, Counts, Delivery, FanOutTotals, NodeRecord, Outcome, Record, StopReason, Via,
+};
 pub use output::{ExecOutput, Kept, Spool, SpoolWriter};
 pub use passwords::{Passwords, Permit, Withheld};
-pub use plan::{Backoff, Plan, PlannedImage, Policy, Portion, Preflight, Work, pull_token};
+pub use plan::{Backoff, FanOut, Plan, PlannedImage, Policy, Portion, Preflight, Work, pull_token};
 pub use platform::is_platform;
 pub use secret::{Credential, LoginSource, RegistryLogin, Secret, basic};
 pub use tries::Tries;

@@ -30,6 +30,8 @@ pub enum StopReason {
     PasswordRefused,
     /// A node of the wave before failed.
     WaveFailed,
+    /// With `--fan-out`, too many nodes got the image from the registry.
+    FanOut,
     /// prepull itself was ended, and only the journal is left.
     CutShort,
 }
@@ -46,6 +48,7 @@ impl StopReason {
             Self::Canary => "the first nodes all failed in the same way",
             Self::PasswordRefused => "the first nodes did not accept the password",
             Self::WaveFailed => "the wave before it failed",
+            Self::FanOut => "more than a tenth of the nodes could not get the image from others",
             Self::CutShort => "prepull was ended before it",
         }
     }
@@ -130,6 +133,8 @@ pub struct Delivery {
 pub enum Via {
     /// From prepull, through the SSH connection.
     Ssh,
+    /// From other nodes of the run.
+    Peers,
     /// From the image's registry.
     Registry,
 }
@@ -139,7 +144,37 @@ impl Via {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ssh => "ssh",
+            Self::Peers => "peers",
             Self::Registry => "registry",
+        }
+    }
+}
+
+/// What came of nodes passing images on to each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FanOutTotals {
+    /// Relays that were started.
+    pub nodes: usize,
+    /// Nodes that fetched from the source: the registry, or prepull with `--via ssh`.
+    pub roots: usize,
+    /// Steps from the source to the node that was furthest from it.
+    pub depth: usize,
+    /// Bytes of blobs that the source sent to them.
+    pub from_source: u64,
+    /// Bytes of blobs that nodes sent to each other.
+    pub from_peers: u64,
+    /// The bytes of the images' blobs, for each architecture once.
+    pub image_bytes: u64,
+    /// Nodes that pulled from the registry, or reached no other.
+    pub fallbacks: usize,
+}
+
+impl FanOutTotals {
+    /// How often the source sent the images to relays.
+    pub fn copies(&self) -> f64 {
+        match self.image_bytes {
+            0 => 0.0,
+            bytes => self.from_source as f64 / bytes as f64,
         }
     }
 }

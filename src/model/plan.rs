@@ -188,6 +188,8 @@ pub struct Policy {
     pub platform: Option<String>,
     /// Where nodes pull from.
     pub via: PullVia,
+    /// Whether nodes pass images on to each other, and how.
+    pub fan_out: Option<FanOut>,
     /// Seeds the jitter: the same seed gives the same schedule.
     pub seed: u64,
 }
@@ -220,9 +222,19 @@ impl Default for Policy {
             pin_digest: false,
             platform: None,
             via: PullVia::Registry,
+            fan_out: None,
             seed: 0,
         }
     }
+}
+
+/// How nodes pass images on to each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FanOut {
+    /// The port that nodes listen on for others; `None` for one that the node's kernel chooses.
+    pub port: Option<u16>,
+    /// The most bytes a second that a node sends to others.
+    pub max_upload: Option<u64>,
 }
 
 /// What every node is asked before any of them pulls: whether its runtime answers, what is there, and the room for the

@@ -34,6 +34,12 @@ use request::{Action, Request};
 use transfer::Transfer;
 pub use transfer::{BytesTransferred, Layers, StallPolicy};
 
+/// What starts a script on a node: the line for [`Session::exec`], and what is written to it first. What is written after
+/// that is for the script.
+pub fn script(source: &str) -> (&'static str, String) {
+    request::script(source)
+}
+
 /// Why a call into a node came to no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Interrupted {

@@ -289,6 +289,12 @@ pub(super) fn program(source: &str, part: Part) -> String {
     text
 }
 
+/// What starts another program than ours: the line for the login shell, and what `sh` reads from its standard input. What
+/// is written after that is the program's.
+pub(super) fn script(source: &str) -> (&'static str, String) {
+    (LINE, program(source, Part::Call))
+}
+
 /// The program with the words and times that it shares with us, as variables.
 fn with_words(part: Part) -> String {
     let words = format!(

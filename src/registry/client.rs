@@ -66,6 +66,16 @@ impl<'a> RegistryClient<'a> {
         }
     }
 
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// What a blob's digest is appended to.
+    pub(super) fn blobs(&self) -> String {
+        let scheme = if is_here(&self.host) { "http" } else { "https" };
+        format!("{scheme}://{}/blobs/", self.base)
+    }
+
     /// The manifest or index under a tag or digest.
     pub(super) async fn manifest(&mut self, reference: &str) -> Result<Bytes, RegistryError> {
         let path = format!("manifests/{reference}");

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
@@ -99,6 +101,15 @@ impl Http {
             clients: Mutex::default(),
             hosts: None,
         }
+    }
+
+    /// What is trusted for a host, in PEM.
+    pub(super) fn authorities(&self, host: &str) -> Vec<String> {
+        let own = certificates_in(&self.certificates.join(host));
+        let all = own
+            .into_iter()
+            .chain(rustls_native_certs::load_native_certs().certs);
+        all.map(|certificate| pem(&certificate)).collect()
     }
 
     fn contact(&self, uri: &Uri) -> Option<Arc<FirstContact>> {
@@ -261,6 +272,18 @@ fn certificates_in(folder: &Path) -> Vec<CertificateDer<'static>> {
         .filter_map(|path| CertificateDer::pem_file_iter(path).ok())
         .flat_map(|certificates| certificates.flatten())
         .collect()
+}
+
+/// A certificate as text (RFC 7468).
+fn pem(certificate: &CertificateDer<'_>) -> String {
+    let text = STANDARD.encode(certificate);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in text.as_bytes().chunks(64) {
+        pem.push_str(&String::from_utf8_lossy(line));
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
 }
 
 /// What it means that no answer came: the innermost cause is the telling one.

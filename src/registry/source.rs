@@ -17,7 +17,8 @@ use tokio::time::timeout;
 use super::RegistryError;
 use super::client::RegistryClient;
 use super::http::{Answer, Body, Http, Wanted};
-use crate::model::{Image, RegistryLogin};
+use crate::model::{Image, RegistryLogin, Secret};
+use crate::ports::{BlobOrigin, OriginSource};
 
 /// The longest silence within a blob.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -150,6 +151,25 @@ impl Source for RegistrySource {
                 Body::Blob(body) => Ok(chunks(self.registry.clone(), body, skipped)),
                 Body::Whole(_) => Err(self.unexpected()),
             }
+        })
+    }
+}
+
+impl OriginSource for RegistrySource {
+    fn origin<'a>(&'a self, manifest: &'a str) -> BoxFuture<'a, Result<BlobOrigin, String>> {
+        Box::pin(async move {
+            let (registry, login) = (&*self.registry, self.login.as_ref());
+            let mut client = RegistryClient::new(&self.http, registry, &self.repository, login);
+            let asked = client.manifest(manifest).await;
+            asked.map_err(|error| error.to_string())?;
+            let host = client.host().to_string();
+            let shown = client.authorization.as_ref();
+            let shown = shown.filter(|(authority, _)| authority.as_str() == host);
+            Ok(BlobOrigin {
+                base: client.blobs(),
+                authorization: shown.map(|(_, value)| Secret::new(value.as_bytes())),
+                authorities: self.http.authorities(&host),
+            })
         })
     }
 }

@@ -8,8 +8,8 @@ use serde::{Serialize, Serializer};
 
 use super::RunResult;
 use crate::model::{
-    Attempt, Counts, ExitStatus, Failure, FailureKind, Kept, NodeRecord, Outcome, Record, Retry,
-    Stage, Work, text::truncate_bytes,
+    Attempt, Counts, ExitStatus, Failure, FailureKind, FanOutTotals, Kept, NodeRecord, Outcome,
+    Record, Retry, Stage, Work, text::truncate_bytes,
 };
 
 /// The longest detail in a document, in bytes: a node's words must not fill a disk.
@@ -30,6 +30,8 @@ pub struct Document {
     arrived_unseen: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     stopped: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fan_out: Option<FanOutTotals>,
     images: Vec<ImageEntry>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     disagreements: Vec<Disagreement>,
@@ -189,6 +191,7 @@ pub(super) fn document_within(result: &RunResult, limit: usize) -> Document {
         arrived: arrived(result),
         arrived_unseen: unseen(result),
         stopped: result.stopped.map(|reason| reason.as_str()),
+        fan_out: result.fan_out,
         images,
         disagreements: disagreements(result),
         nodes,

@@ -39,7 +39,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::Receiver;
 
-use crate::model::{ColorChoice, Event, EventKind, NodeRecord, Plan, StopReason};
+use crate::model::{ColorChoice, Event, EventKind, FanOutTotals, NodeRecord, Plan, StopReason};
 
 pub use document::{Document, counts, digests_agree};
 pub use file::{FileReport, ReportForm};
@@ -82,6 +82,8 @@ pub struct RunResult {
     pub nodes: Vec<NodeRecord>,
     /// Why it stopped early.
     pub stopped: Option<StopReason>,
+    /// What came of nodes passing images on, where they were to.
+    pub fan_out: Option<FanOutTotals>,
 }
 
 /// Shows a run: on the terminal, as lines, or as JSON.

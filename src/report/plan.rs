@@ -9,8 +9,8 @@ use super::format::escape_truncated;
 use super::nodes::{fleet_json, fleet_table};
 use crate::model::text::{format_bytes, format_count};
 use crate::model::{
-    Backoff, Credential, LoginSource, Plan, PlannedImage, Policy, Portion, Preflight, PullVia,
-    PullWhen, Work,
+    Backoff, Credential, FanOut, LoginSource, Plan, PlannedImage, Policy, Portion, Preflight,
+    PullVia, PullWhen, Work,
 };
 
 /// The plan as text, for `--dry-run`. Never a password.
@@ -74,6 +74,7 @@ fn policy_text(out: &mut String, policy: &Policy, is_pull: bool) {
         pin_digest,
         platform,
         via,
+        fan_out,
         // Drawn for each run: that of a dry run is never used.
         seed: _,
     } = policy;
@@ -108,6 +109,13 @@ fn policy_text(out: &mut String, policy: &Policy, is_pull: bool) {
                 .into(),
         ),
         PullVia::SshOnly => line("images come through the SSH connections alone".into()),
+    }
+    if let Some(FanOut { port, max_upload }) = fan_out {
+        let port = port.map_or(String::new(), |port| format!(" on port {port}"));
+        let most = max_upload.map_or(String::new(), |most| {
+            format!(", at most {} a second", format_bytes(most))
+        });
+        line(format!("nodes pass images on to each other{port}{most}"));
     }
     if *canary > 0 {
         line(format!("{} first", format_count(*canary, "node")));
@@ -196,6 +204,7 @@ fn policy_json(policy: &Policy) -> Value {
         pin_digest,
         platform,
         via,
+        fan_out,
         // Drawn for each run: that of a dry run is never used.
         seed: _,
     } = policy;
@@ -215,6 +224,9 @@ fn policy_json(policy: &Policy) -> Value {
         "preflight": preflight.map(|Preflight { unpack_factor }| json!({ "unpack_factor": unpack_factor })),
         "pin_digest": pin_digest, "platform": platform,
         "via": via.as_str(),
+        "fan_out": fan_out.map(|FanOut { port, max_upload }| json!({
+            "port": port, "max_upload": max_upload
+        })),
     })
 }
 

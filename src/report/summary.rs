@@ -16,8 +16,8 @@ use super::next::next_commands;
 use super::styled::{Layout, Line};
 use crate::model::text::{escape_line, format_bytes, format_count, format_duration};
 use crate::model::{
-    ExecOutput, Failure, FailureKind, Kept, LocalImage, NodeRecord, Outcome, Record, Stage, Tries,
-    Via, Work,
+    ExecOutput, Failure, FailureKind, Kept, LocalImage, NodeRecord, Outcome, PullVia, Record,
+    Stage, Tries, Via, Work,
 };
 
 /// How many of the slowest nodes are named.
@@ -239,6 +239,7 @@ fn deliveries(result: &RunResult) -> Vec<Line> {
         {
             let via = match delivery.via {
                 Via::Ssh => "through SSH",
+                Via::Peers => "from other nodes",
                 Via::Registry => "from the registry",
             };
             *counts.entry(via).or_default() += 1;
@@ -260,6 +261,18 @@ fn deliveries(result: &RunResult) -> Vec<Line> {
         .map(|(via, pulls)| format!("{} {via}", format_count(*pulls, "pull")))
         .collect();
     let mut out = vec![Line::new(0).text(format!("Pulled: {}", counts.join(", ")))];
+    if let Some(totals) = result.fan_out.filter(|totals| totals.nodes > 0) {
+        let source = match result.info.plan.policy.via {
+            PullVia::Registry => "the registry",
+            PullVia::Ssh | PullVia::SshOnly => "prepull",
+        };
+        out.push(Line::new(2).text(format!(
+            "{source} sent {:.2} copies for {}, they sent {} to each other",
+            totals.copies(),
+            format_count(totals.nodes, "node"),
+            format_bytes(totals.from_peers),
+        )));
+    }
     for ((via, note), nodes) in notes {
         out.push(
             Line::new(2)

@@ -96,6 +96,7 @@ pub(super) fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
     RunResult {
         info: Arc::new(info),
         finished: started + Duration::from_secs(151),
+        fan_out: None,
         nodes: outcomes
             .into_iter()
             .map(|items| NodeRecord {

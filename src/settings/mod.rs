@@ -149,6 +149,7 @@ pub fn pull(
     };
     policy.platform = args.platform.as_deref().map(policy::platform).transpose()?;
     policy.via = policy::via(args)?;
+    policy.fan_out = policy::fan_out(args)?;
     let fleet = fleet(
         &args.reach.fleet,
         &args.reach.ssh.login,
@@ -169,19 +170,20 @@ pub fn pull(
     )?;
     let planned = with_logins(images, found.logins);
     policy.canary = policy::canary(args.course.policy.canary, fleet.nodes().len());
-    let through_ssh = (policy.via != PullVia::Registry).then(|| ThroughSshSettings {
-        cache: cache(ambient),
-        cache_limit: args.cache_limit,
-        upload_limit: args.upload_limit,
-        archives: args
-            .from
-            .iter()
-            .map(|from| ImageArchive {
-                path: ambient.path(&from.path),
-                form: from.form,
-            })
-            .collect(),
-    });
+    let through_ssh =
+        (policy.via != PullVia::Registry || policy.fan_out.is_some()).then(|| ThroughSshSettings {
+            cache: cache(ambient),
+            cache_limit: args.cache_limit,
+            upload_limit: args.upload_limit,
+            archives: args
+                .from
+                .iter()
+                .map(|from| ImageArchive {
+                    path: ambient.path(&from.path),
+                    form: from.form,
+                })
+                .collect(),
+        });
     let plan = Plan::new(fleet, Work::Pull(planned), policy);
     Ok(RunSettings {
         through_ssh,

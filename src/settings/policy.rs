@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::cli::{PolicyArgs, PullArgs};
-use crate::model::{Backoff, Policy, Portion, PullVia};
+use crate::model::{Backoff, FanOut, Policy, Portion, PullVia};
 
 pub(super) fn policy(args: &PolicyArgs) -> Result<Policy> {
     let (min, max) = args.backoff;
@@ -58,6 +58,17 @@ pub(super) fn via(args: &PullArgs) -> Result<PullVia> {
         }
     }
     Ok(args.via)
+}
+
+/// Whether nodes pass images on to each other, and how.
+pub(super) fn fan_out(args: &PullArgs) -> Result<Option<FanOut>> {
+    if args.fan_out && args.platform.is_some() {
+        bail!("--fan-out: nodes pass on what is for their own platform, so leave --platform out");
+    }
+    Ok(args.fan_out.then_some(FanOut {
+        port: args.fan_out_port,
+        max_upload: args.fan_out_max_upload,
+    }))
 }
 
 /// `os/architecture[/variant]`, as the OCI image specification writes platforms.

@@ -1,5 +1,6 @@
 //! What nodes pull through their SSH connections: the images of a run, served by the crate `pull-through`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,9 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::model::{Failure, FailureKind, Image, RegistryLogin, Secret, Stage};
-use crate::ports::{ImageReader, ImageServer, NodeStream, ServedImage};
+use crate::ports::{
+    BlobOrigin, ImageReader, ImageServer, NodeStream, OriginSource, ServedImage, ServedParts,
+};
 
 /// The user of every node's login; the password is its own.
 const USER: &str = "prepull";
@@ -45,6 +48,10 @@ struct Item {
     source: Arc<dyn Source>,
     /// What its source is asked for.
     reference: Reference,
+    /// The registry that nodes can be led to, where the source is one.
+    origin: Option<Arc<dyn OriginSource>>,
+    /// What is served, once it is known.
+    added: std::sync::OnceLock<pull_through::Image>,
     /// What its source said, and when.
     known: Mutex<Option<(Instant, Result<ServedImage, Failure>)>>,
 }
@@ -70,6 +77,8 @@ impl ServedImages {
             image,
             source,
             reference,
+            origin: None,
+            added: std::sync::OnceLock::new(),
             known: Mutex::default(),
         };
         Ok(Self {
@@ -77,6 +86,47 @@ impl ServedImages {
             items: images.into_iter().map(item).collect(),
             secret,
             nodes: AtomicU64::new(0),
+        })
+    }
+
+    /// The registries that nodes can be led to, in the order of the images.
+    #[must_use]
+    pub fn with_origins(mut self, origins: Vec<Option<Arc<dyn OriginSource>>>) -> Self {
+        for (item, origin) in self.items.iter_mut().zip(origins) {
+            item.origin = origin;
+        }
+        self
+    }
+
+    /// What an image is made of on one architecture.
+    async fn parts_of(
+        &self,
+        image: ServedImage,
+        added: &pull_through::Image,
+        architecture: &str,
+    ) -> Result<ServedParts, pull_through::Error> {
+        let is_wanted = |platform: &pull_through::Platform| {
+            platform.os == "linux" && platform.architecture == architecture
+        };
+        let contents = self.through.contents(added, is_wanted).await?;
+        let mut digests = vec![added.digest];
+        let mut blobs = BTreeSet::new();
+        for content in &contents {
+            if !digests.contains(&content.manifest) {
+                digests.push(content.manifest);
+            }
+            let all = content.layers.iter().chain([&content.config]);
+            blobs.extend(all.map(|blob| (blob.digest.to_string(), blob.size)));
+        }
+        let mut manifests = Vec::new();
+        for digest in digests {
+            let (media_type, bytes) = self.through.read_manifest(added, digest).await?;
+            manifests.push((digest.to_string(), media_type, bytes));
+        }
+        Ok(ServedParts {
+            image,
+            manifests,
+            blobs: blobs.into_iter().collect(),
         })
     }
 
@@ -95,10 +145,13 @@ impl ServedImages {
             let detail = format!("prepull cannot serve {image}: {error}");
             Failure::new(kind, Stage::Pull, detail)
         })?;
-        Ok(ServedImage {
-            repository: added.served_as,
+        let served = ServedImage {
+            repository: added.served_as.clone(),
             digest: added.digest.to_string(),
-        })
+        };
+        // It is resolved once.
+        let _ = item.added.set(added);
+        Ok(served)
     }
 }
 
@@ -126,6 +179,61 @@ impl ImageServer for ServedImages {
             let resolved = self.resolve(item).await;
             *known = Some((Instant::now(), resolved.clone()));
             resolved
+        })
+    }
+
+    fn parts(
+        &self,
+        item: usize,
+        architecture: &'static str,
+    ) -> BoxFuture<'_, Result<ServedParts, Failure>> {
+        Box::pin(async move {
+            let image = self.image(item).await?;
+            let failure = |kind, detail| Failure::new(kind, Stage::Pull, detail);
+            let Some((this, added)) = self.items.get(item).and_then(|i| Some((i, i.added.get()?)))
+            else {
+                let detail = format!("image number {item} is not served");
+                return Err(failure(FailureKind::Internal, detail));
+            };
+            let (name, registry) = (image.repository.as_str(), this.image.registry());
+            let is_another = |other: &&Item| {
+                served_as(&other.image) == name && other.image.registry() != registry
+            };
+            if let Some(other) = self.items[..item].iter().find(is_another) {
+                let detail = format!(
+                    "nodes cannot pass it on beside {}, whose repository has the same name in another registry",
+                    other.image
+                );
+                return Err(failure(FailureKind::NodeSetup, detail));
+            }
+            let parts = self.parts_of(image, added, architecture).await;
+            let parts = parts.map_err(|error| {
+                let detail = format!(
+                    "prepull cannot tell what {} is made of: {error}",
+                    this.image
+                );
+                failure(FailureKind::RegistryUnavailable, detail)
+            })?;
+            match parts.blobs.is_empty() {
+                true => {
+                    let detail = format!("{} has nothing for linux/{architecture}", this.image);
+                    Err(failure(FailureKind::RegistryRefused, detail))
+                }
+                false => Ok(parts),
+            }
+        })
+    }
+
+    fn origin(&self, item: usize) -> BoxFuture<'_, Result<BlobOrigin, Failure>> {
+        Box::pin(async move {
+            let served = self.image(item).await?;
+            let failure = |detail| Failure::new(FailureKind::RegistryRefused, Stage::Pull, detail);
+            let origin = self.items.get(item).and_then(|item| item.origin.as_ref());
+            let Some(origin) = origin else {
+                let detail = "no registry has it that nodes could be led to".to_string();
+                return Err(failure(detail));
+            };
+            origin.origin(&served.digest).await.map_err(failure)
         })
     }
 

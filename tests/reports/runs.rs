@@ -387,6 +387,7 @@ fn told(
         finished: info.started + events.last().unwrap().at,
         nodes: nodes.collect(),
         stopped,
+        fan_out: None,
         info,
     };
     MadeUp { events, result }

@@ -196,6 +196,21 @@ impl PullThrough {
         Ok(contents)
     }
 
+    /// A manifest or index of an image that was added: its media type, and its bytes.
+    pub async fn read_manifest(
+        &self,
+        image: &Image,
+        digest: Digest,
+    ) -> Result<(String, Bytes), Error> {
+        match self.find(&image.served_as, digest).await? {
+            Some(Found::Manifest { media_type, bytes }) => Ok((media_type, bytes)),
+            Some(Found::Blob { .. }) | None => Err(Error::Manifest {
+                digest,
+                problem: "its image does not name it".into(),
+            }),
+        }
+    }
+
     /// Serves one connection until its client closes it. What the client sent that was wrong is no error of this side; it
     /// was answered.
     ///
