@@ -1,5 +1,6 @@
 //! Open files: as many as the system lets us have, and no more nodes at one time than they suffice for.
 
+use anyhow::{Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::model::Plan;
@@ -14,23 +15,36 @@ const PROXY_COMMAND: u64 = 3;
 
 /// Raises the limit of open files to what the system allows, and lowers `parallel` where even that is too little: says
 /// so.
-pub(super) fn clamp_parallelism(plan: &mut Plan, hosts: &[HostSettings]) -> Option<String> {
+///
+/// # Errors
+/// With `--fan-out`, which keeps all connections, there are too few for the fleet.
+pub(super) fn clamp_parallelism(plan: &mut Plan, hosts: &[HostSettings]) -> Result<Option<String>> {
     let limit = raise().unwrap_or(u64::MAX);
     let each = match hosts.iter().any(|host| host.proxy_command.is_some()) {
         true => PROXY_COMMAND,
         false => SOCKET,
     };
-    let asked = plan.policy.parallel.min(plan.fleet.nodes().len());
+    let nodes = plan.fleet.nodes().len();
+    let asked = match plan.policy.fan_out {
+        Some(_) => nodes,
+        None => plan.policy.parallel.min(nodes),
+    };
     let most = most(limit, each);
     if asked <= most {
-        return None;
+        return Ok(None);
+    }
+    let needed = needed(asked as u64, each);
+    if plan.policy.fan_out.is_some() {
+        bail!(
+            "--fan-out keeps a connection to each of {nodes} nodes, which needs about {needed} open files, and this process \
+             may have {limit}: raise the hard limit (`ulimit -Hn`), or take at most {most} nodes (`--limit`)"
+        );
     }
     plan.policy.parallel = most;
-    Some(format!(
-        "{asked} nodes at one time need about {} open files, and this process may have {limit}: only {most} are at work at \
-         one time; a higher hard limit (`ulimit -Hn`) lifts that",
-        needed(asked as u64, each)
-    ))
+    Ok(Some(format!(
+        "{asked} nodes at one time need about {needed} open files, and this process may have {limit}: only {most} are at work at \
+         one time; a higher hard limit (`ulimit -Hn`) lifts that"
+    )))
 }
 
 /// The limit from now on; `None` when the system does not say.

@@ -149,7 +149,7 @@ fn perform(
         warn(&resumed.only_what_is_open(plan)?);
     }
     let hosts = ssh.host_settings(&run::overrides(&settings.ssh));
-    warn(fd_limit::clamp_parallelism(Arc::make_mut(&mut settings.plan), &hosts).as_slice());
+    warn(fd_limit::clamp_parallelism(Arc::make_mut(&mut settings.plan), &hosts)?.as_slice());
     run::run(&settings, hosts, ambient, recorded)
 }
 

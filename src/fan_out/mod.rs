@@ -5,6 +5,8 @@ mod hub;
 mod planner;
 mod programs;
 mod relay;
+#[cfg(test)]
+mod tests;
 
 pub use hub::{Hub, Joined, Tunnel};
 pub use planner::{MOST_CHILDREN, Place, Planner, Reached, Shape};

@@ -23,6 +23,7 @@ done
 [ -n "$s" ] || refuse "no folder for what is passed on: neither /var/tmp nor /tmp nor the home directory can be written to"
 free=$(df -Pk "$s" 2>/dev/null | { read -r l; read -r a b c k l; echo "$k"; })
 c=${SSH_CONNECTION-}
+# shellcheck disable=SC2086 # its words are what is wanted
 set -- $c
 say here "$(uname -m)" "${free:-0}" "${3:--}" "$s"
 IFS=' ' read -r size sum || exit 1

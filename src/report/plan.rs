@@ -286,6 +286,10 @@ mod tests {
             }),
             pin_digest: true,
             via: PullVia::SshOnly,
+            fan_out: Some(FanOut {
+                port: Some(28),
+                max_upload: Some(29),
+            }),
             platform: Some("linux/arm64".into()),
             seed: 27,
         }
@@ -318,6 +322,7 @@ mod tests {
             "every node must end with the same digest",
             "for the platform linux/arm64",
             "images come through the SSH connections alone",
+            "nodes pass images on to each other on port 28, at most 29 B a second",
         ] {
             assert!(text.contains(shown), "{shown:?} is missing in\n{text}");
         }
@@ -329,7 +334,7 @@ mod tests {
         let shown = plan_json(&plan(unusual))["policy"].clone();
         let default = plan_json(&plan(usual))["policy"].clone();
         let fields = shown.as_object().unwrap();
-        assert_eq!(fields.len(), 19, "one for each but the seed");
+        assert_eq!(fields.len(), 20, "one for each but the seed");
         for (name, value) in fields {
             assert!(!value.is_null(), "{name}");
             assert_ne!(*value, default[name], "{name} does not follow the policy");
