@@ -111,7 +111,7 @@ pub async fn run<T: Transport>(
         finish = attending => finish,
     };
     Finish {
-        fan_out: Some(hub.finish(items).await),
+        fan_out: Some(hub.finish().await),
         ..finish
     }
 }

@@ -1,26 +1,24 @@
 //! The relays of a run together: who joins, who gets what from whom, and what is done about those that are lost.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use prepull_relay::protocol::{
-    BlobSize, FromRelay, ImageParts, Key, Manifest, Origin, Parents, Peer, Probe, Secret as Wire,
-    Start, Stats, Ticket, ToRelay,
-};
+use prepull_relay::protocol::{Origin, Peer, Probe, Secret as Wire, Start, Stats, Ticket, ToRelay};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::planner::{Planner, Reached};
+use super::planner::Reached;
 use super::programs::{Programs, architecture};
 use super::relay::{self, Here, LEASE, impossible};
+use super::state::{Heard, Relay, State, Tunnel, What, image_parts};
 use crate::model::text::{escape_line, format_bytes};
 use crate::model::{Failure, FanOut, FanOutTotals, RegistryLogin, Secret};
-use crate::ports::{BlobOrigin, ImageServer, ServedImage, ServedParts, Session};
+use crate::ports::{BlobOrigin, ImageServer, ServedImage, Session};
 
 /// What relays say and is not heard yet, at most; they wait where that is not fast enough.
 const HEARD: usize = 1024;
@@ -28,10 +26,6 @@ const HEARD: usize = 1024;
 const PROBE_BYTES: u64 = 1 << 20;
 /// How long that may take for all nodes that are tried.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
-/// How often a relay that lost all its parents gets new ones.
-const REPAIRS: u32 = 5;
-/// Roots that may fail at the source before no other is tried.
-const SOURCE_FAILURES: usize = 2;
 /// How long relays may take to end.
 const ENDING: Duration = Duration::from_secs(10);
 /// What a disk keeps free beside what is passed on, in bytes.
@@ -53,52 +47,6 @@ pub struct Hub {
     tasks: Mutex<JoinSet<()>>,
 }
 
-#[derive(Default)]
-struct State {
-    planner: Planner,
-    relays: BTreeMap<usize, Relay>,
-    /// The keys of all roots that there were.
-    signers: Vec<Key>,
-    /// What an item is made of, for each architecture; or why that is not known.
-    parts: BTreeMap<(usize, &'static str), Result<Arc<ServedParts>, String>>,
-    /// Why roots got nothing from the source.
-    source_failures: Vec<String>,
-    /// Nodes that reached no other, or did not get an image from one.
-    fallbacks: BTreeSet<usize>,
-    last: u64,
-    gone: Stats,
-    joined: usize,
-}
-
-/// A relay that is there.
-struct Relay {
-    /// Tells it from an earlier one of the same node.
-    number: u64,
-    orders: mpsc::UnboundedSender<ToRelay>,
-    port: u16,
-    login: RegistryLogin,
-    peer: Peer,
-    architecture: &'static str,
-    /// Where its node finds a registry on its own 127.0.0.1, for the roots of a run through SSH.
-    tunnel: Option<Tunnel>,
-    stats: Stats,
-    counted: Instant,
-    repairs: u32,
-    /// Nodes that it could not get anything from.
-    lost: Vec<usize>,
-    tried: mpsc::UnboundedSender<(SocketAddr, Option<u64>)>,
-    ended: watch::Sender<Option<String>>,
-}
-
-/// A port of a node's 127.0.0.1 that leads to the registry inside prepull.
-#[derive(Debug, Clone)]
-pub struct Tunnel {
-    /// Its number.
-    pub port: u16,
-    /// What that registry wants to see, as in the header `Authorization`.
-    pub authorization: Secret,
-}
-
 /// What a node needs to pull from its relay.
 #[derive(Debug, Clone)]
 pub struct Joined {
@@ -106,17 +54,6 @@ pub struct Joined {
     pub port: u16,
     /// The login that it wants.
     pub login: RegistryLogin,
-}
-
-struct Heard {
-    node: usize,
-    number: u64,
-    what: What,
-}
-
-enum What {
-    Said(FromRelay),
-    Ended(String),
 }
 
 /// Something to do that waits for a registry.
@@ -216,6 +153,7 @@ impl Hub {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (tried, mut trying) = mpsc::unbounded_channel();
         let (ended, _) = watch::channel(None);
+        let sent = Arc::new(Mutex::new(Stats::default()));
         let ready = relay.ready.clone();
         let peer = Peer {
             address: SocketAddr::new(here.address, ready.peer_port),
@@ -228,7 +166,7 @@ impl Hub {
         let (number, candidates) = {
             let mut state = self.state();
             state.last += 1;
-            state.joined += 1;
+            state.sent.push(Arc::clone(&sent));
             let number = state.last;
             let relay = Relay {
                 number,
@@ -238,7 +176,7 @@ impl Hub {
                 peer,
                 architecture,
                 tunnel,
-                stats: Stats::default(),
+                from_registry: 0,
                 counted: Instant::now(),
                 repairs: 0,
                 lost: Vec::new(),
@@ -263,7 +201,7 @@ impl Hub {
                 number,
                 what: What::Said(said),
             };
-            let why = relay.attend(ordered, &heard, wrap).await;
+            let why = relay.attend(ordered, &heard, wrap, &sent).await;
             // The hub is gone only when nothing matters any more.
             let what = What::Ended(why);
             let _ = heard.send(Heard { node, number, what }).await;
@@ -441,91 +379,14 @@ impl Hub {
                 heard = hearing.recv() => {
                     // This side holds a sender.
                     let Some(heard) = heard else { return };
-                    for node in self.hear(heard, items) {
+                    let placed = self.state().hear(heard, items);
+                    for node in placed {
                         waiting.extend(self.place(node, images, items));
                     }
                 }
                 Some(task) = waiting.next(), if !waiting.is_empty() => self.done(task),
             }
         }
-    }
-
-    /// Takes in what a relay said. Returns the nodes that have a new place.
-    fn hear(&self, Heard { node, number, what }: Heard, items: usize) -> Vec<usize> {
-        let mut state = self.state();
-        let Some(relay) = state.relays.get_mut(&node) else {
-            return Vec::new();
-        };
-        if relay.number != number {
-            return Vec::new();
-        }
-        match what {
-            What::Ended(why) => {
-                relay.ended.send_replace(Some(why));
-                state.forget(node);
-            }
-            What::Said(FromRelay::Reached {
-                address,
-                bytes_per_second,
-                ..
-            }) => {
-                // No longer waited for where nobody hears it.
-                let _ = relay.tried.send((address, bytes_per_second));
-            }
-            What::Said(FromRelay::Stats(stats)) => {
-                let seconds = relay.counted.elapsed().as_secs_f64();
-                let came = stats
-                    .from_registry
-                    .saturating_sub(relay.stats.from_registry);
-                (relay.stats, relay.counted) = (stats, Instant::now());
-                if came > 0 && seconds > 0.1 {
-                    // A rate of a length fits, and what is beyond is cut.
-                    state
-                        .planner
-                        .source_rate(node, (came as f64 / seconds) as u64);
-                }
-            }
-            What::Said(
-                FromRelay::ParentLost { address, .. } | FromRelay::ParentLies { address, .. },
-            ) => {
-                if let Some(lost) = state.node_at(address) {
-                    state.planner.moved(node, lost);
-                    if let Some(relay) = state.relays.get_mut(&node) {
-                        relay.lost.push(lost);
-                    }
-                }
-            }
-            What::Said(FromRelay::Orphaned { .. }) => {
-                relay.repairs += 1;
-                let (repairs, lost) = (relay.repairs, relay.lost.clone());
-                if repairs > REPAIRS {
-                    state.end(node);
-                } else if !state.planner.parents(node).is_empty() {
-                    // It has new ones already, by its word about another image.
-                    state.tell_parents(node, items);
-                } else if state.planner.orphaned(node, &lost).is_some() {
-                    return vec![node];
-                }
-            }
-            What::Said(FromRelay::Unauthorized { .. }) => {
-                relay.repairs += 1;
-                match relay.repairs > REPAIRS {
-                    true => {
-                        let why = "the registry refused the relay's login".to_string();
-                        state.source_failed(node, why);
-                    }
-                    false => return vec![node],
-                }
-            }
-            What::Said(FromRelay::SourceFailed { why, .. }) => {
-                state.source_failed(node, escape_line(&why).into_owned());
-            }
-            What::Said(FromRelay::Complete { .. }) => state.planner.completed(node),
-            What::Said(
-                FromRelay::Ready(_) | FromRelay::BlobFailed { .. } | FromRelay::Failed { .. },
-            ) => {}
-        }
-        Vec::new()
     }
 
     /// The node has its images.
@@ -545,10 +406,10 @@ impl Hub {
 
     /// Why no relay is started any more, if so.
     fn given_up(&self) -> Option<String> {
-        let state = self.state();
-        let last = state.source_failures.last()?;
-        (state.source_failures.len() >= SOURCE_FAILURES)
-            .then(|| format!("the relays before it got nothing from the registry: {last}"))
+        let last = self.state().given_up()?.to_string();
+        Some(format!(
+            "the relays before it got nothing from the registry: {last}"
+        ))
     }
 
     /// Does this once the node's relay has ended.
@@ -568,32 +429,37 @@ impl Hub {
     }
 
     /// Ends all relays, and waits until they have.
-    pub async fn finish(&self, images: usize) -> FanOutTotals {
-        let totals = self.totals(images);
-        self.state().relays.clear();
+    pub async fn finish(&self) -> FanOutTotals {
+        let shape = {
+            let mut state = self.state();
+            state.relays.clear();
+            state.planner.shape()
+        };
         let mut tasks = std::mem::take(&mut *locked(&self.tasks));
         let ending = async { while tasks.join_next().await.is_some() {} };
         // Those that do not end now do so by their lease.
         let _ = timeout(ENDING, ending).await;
-        totals
-    }
-
-    fn totals(&self, items: usize) -> FanOutTotals {
         let state = self.state();
-        let shape = state.planner.shape();
-        let mut sent = state.gone;
-        for relay in state.relays.values() {
-            add(&mut sent, &relay.stats);
-        }
-        let parts = state.parts.iter().filter(|((item, _), _)| *item < items);
-        let known = parts.filter_map(|(_, parts)| parts.as_ref().ok());
+        let sum = |bytes: fn(&Stats) -> u64| {
+            let sent = state.sent.iter().map(|sent| bytes(&locked(sent)));
+            sent.fold(0, u64::saturating_add)
+        };
+        // Images may share layers.
+        let parts = state.parts.iter();
+        let blobs: BTreeMap<(&str, &str), u64> = parts
+            .filter_map(|((_, architecture), parts)| Some((*architecture, parts.as_ref().ok()?)))
+            .flat_map(|(architecture, parts)| {
+                let blobs = parts.blobs.iter();
+                blobs.map(move |(digest, size)| ((architecture, digest.as_str()), *size))
+            })
+            .collect();
         FanOutTotals {
-            nodes: state.joined,
+            nodes: state.sent.len(),
             roots: shape.roots,
             depth: shape.depth,
-            from_source: sent.from_registry,
-            from_peers: sent.from_peers,
-            image_bytes: known.map(|parts| parts.bytes()).sum(),
+            from_source: sum(|sent| sent.from_registry),
+            from_peers: sum(|sent| sent.from_peers),
+            image_bytes: blobs.values().copied().fold(0, u64::saturating_add),
             fallbacks: state.fallbacks.len(),
         }
     }
@@ -605,95 +471,6 @@ impl Hub {
     fn state(&self) -> MutexGuard<'_, State> {
         locked(&self.state)
     }
-}
-
-impl State {
-    fn order(&self, node: usize, order: ToRelay) {
-        if let Some(relay) = self.relays.get(&node) {
-            // Its end is told on its own.
-            let _ = relay.orders.send(order);
-        }
-    }
-
-    /// The relay ends: nobody gives it orders any more.
-    fn end(&mut self, node: usize) {
-        self.order(node, ToRelay::End {});
-    }
-
-    fn forget(&mut self, node: usize) {
-        self.planner.remove(node);
-        if let Some(relay) = self.relays.remove(&node) {
-            add(&mut self.gone, &relay.stats);
-        }
-    }
-
-    /// A root gets nothing from the source, so it cannot go on.
-    fn source_failed(&mut self, node: usize, why: String) {
-        self.source_failures.push(why);
-        self.end(node);
-        if self.source_failures.len() >= SOURCE_FAILURES {
-            let all: Vec<usize> = self.relays.keys().copied().collect();
-            for node in all {
-                self.end(node);
-            }
-        }
-    }
-
-    fn tell_parents(&self, node: usize, items: usize) {
-        let Some(relay) = self.relays.get(&node) else {
-            return;
-        };
-        let parents = self.planner.parents(node).iter();
-        let peers: Vec<Peer> = parents
-            .filter_map(|parent| Some(self.relays.get(parent)?.peer.clone()))
-            .collect();
-        if peers.is_empty() {
-            return;
-        }
-        for parts in self.parts_of(relay.architecture, items) {
-            let parents = Parents {
-                image: parts.image.repository.clone(),
-                signers: self.signers.clone(),
-                peers: peers.clone(),
-            };
-            self.order(node, ToRelay::Parents(parents));
-        }
-    }
-
-    fn parts_of(&self, architecture: &'static str, items: usize) -> Vec<Arc<ServedParts>> {
-        let parts = (0..items).filter_map(|item| self.parts.get(&(item, architecture)));
-        parts
-            .filter_map(|parts| parts.as_ref().ok().cloned())
-            .collect()
-    }
-
-    fn node_at(&self, address: SocketAddr) -> Option<usize> {
-        let mut relays = self.relays.iter();
-        let found = relays.find(|(_, relay)| relay.peer.address == address);
-        found.map(|(node, _)| *node)
-    }
-}
-
-fn image_parts(parts: &ServedParts) -> ImageParts {
-    let manifest = |(digest, media_type, bytes): &(String, String, bytes::Bytes)| Manifest {
-        digest: digest.clone(),
-        media_type: media_type.clone(),
-        bytes: bytes.to_vec(),
-    };
-    let blob = |(digest, size): &(String, u64)| BlobSize {
-        digest: digest.clone(),
-        size: *size,
-    };
-    ImageParts {
-        repository: parts.image.repository.clone(),
-        manifests: parts.manifests.iter().map(manifest).collect(),
-        blobs: parts.blobs.iter().map(blob).collect(),
-    }
-}
-
-fn add(sum: &mut Stats, more: &Stats) {
-    sum.from_registry = sum.from_registry.saturating_add(more.from_registry);
-    sum.from_peers = sum.from_peers.saturating_add(more.from_peers);
 }
 
 fn random() -> Result<[u8; 32], &'static str> {

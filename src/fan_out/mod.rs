@@ -5,9 +5,11 @@ mod hub;
 mod planner;
 mod programs;
 mod relay;
+mod state;
 #[cfg(test)]
 mod tests;
 
-pub use hub::{Hub, Joined, Tunnel};
+pub use hub::{Hub, Joined};
 pub use planner::{MOST_CHILDREN, Place, Planner, Reached, Shape};
 pub use programs::{Programs, ProgramsError, folders};
+pub use state::Tunnel;

@@ -1,10 +1,13 @@
 //! One relay on a node: how its program gets there and starts, and what it and prepull say to each other.
 
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use prepull_relay::protocol::{FromRelay, MOST_FROM_RELAY, Ready, Start, ToRelay, Words as _};
+use prepull_relay::protocol::{
+    FromRelay, MOST_FROM_RELAY, Ready, Start, Stats, ToRelay, Words as _,
+};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -112,6 +115,7 @@ impl<C: Channel> Relay<C> {
         mut orders: mpsc::UnboundedReceiver<ToRelay>,
         heard: &mpsc::Sender<H>,
         wrap: impl Fn(FromRelay) -> H,
+        sent: &Mutex<Stats>,
     ) -> String {
         let mut beat = Instant::now() + BEAT;
         loop {
@@ -119,7 +123,7 @@ impl<C: Channel> Relay<C> {
                 said = self.lines.said() => said,
                 order = orders.recv() => {
                     let Some(order) = order else {
-                        return self.end().await;
+                        return self.end(sent).await;
                     };
                     beat = Instant::now() + BEAT;
                     match self.lines.say(&order).await {
@@ -137,6 +141,10 @@ impl<C: Channel> Relay<C> {
             };
             match said {
                 Ok(Some(FromRelay::Failed { why })) => return escape_line(&why).into_owned(),
+                Ok(Some(FromRelay::Stats(stats))) => {
+                    count(sent, stats);
+                    let _ = heard.send(wrap(FromRelay::Stats(stats))).await;
+                }
                 // Nothing hears it only when the run is over.
                 Ok(Some(said)) => drop(heard.send(wrap(said)).await),
                 Ok(None) => return self.lines.ended().detail,
@@ -146,10 +154,14 @@ impl<C: Channel> Relay<C> {
     }
 
     /// Tells it to end, and waits until it has.
-    async fn end(mut self) -> String {
+    async fn end(mut self, sent: &Mutex<Stats>) -> String {
         let ending = async {
             self.lines.say(&ToRelay::End {}).await?;
-            while self.lines.said().await?.is_some() {}
+            while let Some(said) = self.lines.said().await? {
+                if let FromRelay::Stats(stats) = said {
+                    count(sent, stats);
+                }
+            }
             Ok::<_, Failure>(())
         };
         match timeout(ENDING, ending).await {
@@ -231,6 +243,10 @@ impl<C: Channel> Lines<C> {
             false => impossible(&format!("it ended, and printed: {words}")),
         }
     }
+}
+
+fn count(sent: &Mutex<Stats>, stats: Stats) {
+    *sent.lock().unwrap_or_else(PoisonError::into_inner) = stats;
 }
 
 /// Reads `MACHINE FREE-KIBIBYTES ADDRESS SPOOL`.

@@ -489,7 +489,7 @@ async fn at_the_end_all_relays_are_told_to_end_and_what_they_sent_is_known() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     })
     .await;
-    let totals = run.hub.finish(1).await;
+    let totals = run.hub.finish().await;
     for node in [1, 2] {
         assert!(run.world.told(node).contains(&ToRelay::End {}), "{node}");
     }
