@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use prepull::inventory::{Asked, Behind, NodeSettings, Selection, parse, resolve};
+use prepull::inventory::{SshQuery, SshDefaults, NodeSettings, Selection, parse, resolve};
 use prepull::ssh::config::{LocalEnv, CommandLine, HostKeyChecking, Source, SshConfig, System};
 
 fuzz_target!(|text: &str| {
@@ -17,7 +17,7 @@ fuzz_target!(|text: &str| {
         environment: Default::default(),
     };
     let config = SshConfig::load(&Source::Nothing, ambient, Box::new(System)).expect("no file");
-    let behind = |asked: &Asked<'_>| {
+    let behind = |asked: &SshQuery<'_>| {
         let given = CommandLine {
             // A name would be looked up.
             inventory_options: asked
@@ -37,9 +37,9 @@ fuzz_target!(|text: &str| {
         ));
         assert_eq!(host.required_rsa_size, 1024);
         assert_eq!(host.user_known_hosts_files.len(), 2);
-        Ok(Behind {
+        Ok(SshDefaults {
             user: Some("me".into()),
-            ..Behind::default()
+            ..SshDefaults::default()
         })
     };
     let _ = parse(&text, "fuzz").and_then(|drafts| {

@@ -44,10 +44,10 @@ fuzz_target!(|bytes: &[u8]| {
     };
     if let Ok(config) = SshConfig::load(&Source::Only(file), ambient, Box::new(Nowhere)) {
         for host in ["a", "web1.example", "2001:db8::7"] {
-            let first = config.way(host, &CommandLine::default());
+            let first = config.route(host, &CommandLine::default());
             assert_eq!(
                 format!("{first:?}"),
-                format!("{:?}", config.way(host, &CommandLine::default()))
+                format!("{:?}", config.route(host, &CommandLine::default()))
             );
         }
     }
