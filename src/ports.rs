@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::model::{
     CommandOutput, ExitStatus, Failure, FailureKind, Image, LocalImage, Node, Passwords,
-    RegistryLogin, RuntimeKind, Secret, Stage,
+    RegistryLogin, RuntimeKind, Secret, Stage, Stock,
 };
 
 /// Reaches nodes. The product's own is SSH; tests script one.
@@ -183,6 +183,17 @@ pub struct Naming<'a> {
     pub image: &'a Image,
     /// The one that it was pulled under: a port of 127.0.0.1, a repository, and the digest.
     pub local: &'a Image,
+    /// The runtime's socket, where it is not the default.
+    pub endpoint: Option<&'a str>,
+}
+
+/// Which layers a node's store holds.
+#[derive(Debug, Clone, Copy)]
+pub struct StockQuestion<'a> {
+    /// Where the runtime keeps its files.
+    pub root: &'a str,
+    /// The short digests of the layers that are asked about, each once, with blanks between them.
+    pub layers: &'a str,
     /// The runtime's socket, where it is not the default.
     pub endpoint: Option<&'a str>,
 }
@@ -368,6 +379,17 @@ pub trait Runtime: Send + Sync {
     /// `None` where this runtime has no means for it.
     fn naming<'a>(&self, _naming: &Naming<'a>) -> Option<[NodeCommand<'a>; 3]> {
         None
+    }
+
+    /// Asks which layers the store holds, and when the node's kubelet collects images. `None` where this runtime has no
+    /// means for it.
+    fn stock<'a>(&self, _question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {
+        None
+    }
+
+    /// Reads the answer to [`Runtime::stock`].
+    fn read_stock(&self, _output: &CommandOutput) -> Stock {
+        Stock::default()
     }
 
     /// Reads how a pull ended, whichever way was taken. Success here is not yet proof: the image is inspected

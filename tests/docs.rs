@@ -37,6 +37,12 @@ nodes,*' --probe '*)
         [ "$word" = --probe ] || set -- "$@" "$word"
     done ;;
 *' -n '*) ;;
+pull,*' --forecast '*)
+    for word; do
+        shift
+        [ "$word" = --forecast ] || set -- "$@" "$word"
+    done
+    set -- -n "$@" ;;
 pull,* | check,* | exec,*) set -- -n "$@" ;;
 esac
 exec "$PREPULL" "$name" "$@"

@@ -35,7 +35,13 @@ pub(super) async fn asked(settings: &RunSettings) -> Arc<Plan> {
         // The other half is for the nodes.
         let limit = left.map_or(LIMIT, |left| (left / 2).min(LIMIT));
         let certificates = Path::new(registry::DOCKER_CERTIFICATES);
-        let asking = registry::contents(images, policy.platform.as_deref(), certificates, limit);
+        let asking = registry::contents(
+            images,
+            policy.platform.as_deref(),
+            certificates,
+            limit,
+            settings.plan.forecast,
+        );
         let mut asking = std::pin::pin!(asking);
         let answers = match tokio::time::timeout(QUICK, asking.as_mut()).await {
             Ok(answers) => answers,

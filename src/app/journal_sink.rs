@@ -46,6 +46,7 @@ impl EventSink for JournalSink {
             finished: result.finished,
             stopped: result.stopped,
             counts: Some(report::counts(result)),
+            forecast: result.forecast.as_ref().map(|forecast| forecast.totals),
         };
         self.try_to(|journal| journal.end(&end));
     }

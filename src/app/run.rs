@@ -21,9 +21,11 @@ use crate::cli::{Format, NodesFormat};
 use crate::credentials;
 use crate::engine::{self, Finish, Supply};
 use crate::fan_out::{self, Programs};
-use crate::journal::{Header, Journal};
+use crate::journal::{self, Header, Journal};
 use crate::model::text::{escape_line, format_count};
-use crate::model::{EventKind, Outcome, Plan, ProgressStyle, Secret, Work};
+use crate::model::{
+    EventKind, Forecast, Foretold, History, Outcome, Plan, ProgressStyle, Secret, Work,
+};
 use crate::ports::ImageServer;
 use crate::report::{
     self, EventSink, FileReport, Human, HumanOptions, Json, Jsonl, Layout, Reporter, RunInfo,
@@ -64,11 +66,12 @@ pub(super) fn run(
     let relays = relays(settings, ambient)?;
     let started = SystemTime::now();
     let id = run_id(started);
+    let (foretold, history) = earlier(settings, ambient);
     let words = runs::words(arguments.iter().map(|word| word.to_string_lossy()));
     let journal = settings
         .output
         .journal
-        .then(|| journal(&id, started, settings, ambient, arguments));
+        .then(|| journal(&id, started, settings, ambient, arguments, foretold.clone()));
     let journal = match journal {
         Some(Err(error)) => {
             // An operator whose home is read-only wants the images all the same.
@@ -87,6 +90,7 @@ pub(super) fn run(
         id,
         started,
         plan: Arc::clone(&plan),
+        foretold,
     });
     let recorded_in = journal.as_ref().map(|journal| journal.path().to_owned());
     let (ledger, gap) = match journal.map(JournalSink::new) {
@@ -96,6 +100,7 @@ pub(super) fn run(
     let (facts, facts_receiver) = mpsc::channel(FACTS_UNDER_WAY);
     let mut reporters = match settings.nodes {
         Some(format) => probe_reporters(format, settings.output, &info),
+        None if settings.forecast => forecast_reporters(settings.output, &info),
         None => reporters(settings.output, &info),
     };
     for file in &settings.reports {
@@ -125,7 +130,9 @@ pub(super) fn run(
             return Ok(exit);
         }
     };
+    let forecast = (settings.forecast).then(|| Forecast::new(&plan, &finish.nodes, &history));
     let result = RunResult {
+        forecast,
         info: still_resumable(info, recorded_in.as_deref()),
         finished: SystemTime::now(),
         nodes: finish.nodes,
@@ -174,6 +181,33 @@ fn relays(settings: &RunSettings, ambient: &Environment) -> Result<Option<Progra
     let executable = std::env::current_exe().ok();
     let folders = fan_out::folders(named.as_deref(), executable.as_deref());
     Ok(Some(Programs::read(&folders).context("--fan-out")?))
+}
+
+/// What earlier runs tell: the forecast that was made for a pull, and for a forecast how long pulls took.
+fn earlier(settings: &RunSettings, ambient: &Environment) -> (Option<Foretold>, History) {
+    let Ok(folder) = runs::folder(ambient) else {
+        return (None, History::default());
+    };
+    let plan = &settings.plan;
+    let nodes: Vec<&str> = plan
+        .fleet
+        .nodes()
+        .iter()
+        .map(|node| node.name.as_str())
+        .collect();
+    // Of a run that is gone on with a part is done.
+    let foretold = match &plan.work {
+        Work::Pull(images) if plan.already_present.is_empty() => {
+            let images: Vec<String> = images.iter().map(|one| one.image.to_string()).collect();
+            journal::foretold(&folder, &images, &nodes)
+        }
+        _ => None,
+    };
+    let history = match settings.forecast {
+        true => journal::history(&folder, &nodes),
+        false => History::default(),
+    };
+    (foretold, history)
 }
 
 /// The run, without a word of going on with it where its journal was removed meanwhile.
@@ -236,13 +270,15 @@ fn journal(
     settings: &RunSettings,
     ambient: &Environment,
     arguments: Vec<OsString>,
+    foretold: Option<Foretold>,
 ) -> Result<Journal> {
     let folder = runs::folder(ambient)?;
     let here = std::env::current_dir().context("cannot tell the current directory")?;
     let arguments = arguments
         .iter()
         .map(|text| text.to_string_lossy().into_owned());
-    let header = Header::new(id, started, &settings.plan, here, arguments.collect());
+    let mut header = Header::new(id, started, &settings.plan, here, arguments.collect());
+    header.foretold = foretold;
     Ok(Journal::create(&folder, &header)?)
 }
 
@@ -313,6 +349,18 @@ fn probe_reporters(
         NodesFormat::Yaml => report::probed_yaml(result),
         NodesFormat::Json => super::pretty(&report::probed_json(result)),
         NodesFormat::Name => report::fleet_names(&result.info.plan.fleet),
+    };
+    vec![
+        beside_json(output, info),
+        Box::new(report::AtEnd::new(Box::new(io::stdout()), text)),
+    ]
+}
+
+fn forecast_reporters(output: OutputSettings, info: &Arc<RunInfo>) -> Vec<Box<dyn Reporter>> {
+    let layout = layout(output);
+    let text = move |result: &RunResult| match output.format {
+        Format::Human => report::forecast_text(result, layout, report::terminal_width()),
+        Format::Json | Format::Jsonl => super::pretty(&report::forecast_json(result)),
     };
     vec![
         beside_json(output, info),

@@ -12,7 +12,7 @@ use clap::{CommandFactory, FromArgMatches};
 use super::exit::Exit;
 use crate::cli::{Cli, Format, ListFormat, ReportFile, ReportForm, RunsCommand};
 use crate::journal::{self, Claim, JournalWork, Listed, RecordedRun, Runs, State};
-use crate::model::{ColorChoice, Fleet, Plan, text::format_count};
+use crate::model::{ColorChoice, Fleet, Forecast, History, Plan, text::format_count};
 use crate::report::{self, FileReport, Jsonl, Layout, Reporter, RunEntry, RunInfo, RunResult};
 use crate::settings::{self, Environment};
 
@@ -88,6 +88,17 @@ fn show(folder: &Path, run: &str, format: Format) -> Result<Exit> {
     let past = RecordedRun::read(&journal::find(folder, run, Runs::All)?)?;
     let told = result(&past).map_err(anyhow::Error::msg)?;
     match format {
+        Format::Human if told.forecast.is_some() => {
+            let layout = Layout::stdout(false);
+            report::print_stdout(&report::forecast_text(
+                &told,
+                layout,
+                report::terminal_width(),
+            ))?;
+        }
+        Format::Json | Format::Jsonl if told.forecast.is_some() => {
+            report::print_stdout(&super::pretty(&report::forecast_json(&told)))?;
+        }
         Format::Human => report::write_stdout(|out| {
             let (run, command) = (&told.info.id, told.info.plan.work.command());
             writeln!(out, "{run} {command} ({})", state(past.state))?;
@@ -136,8 +147,18 @@ fn state(state: State) -> &'static str {
 /// A recorded run as reporters know it.
 fn result(past: &RecordedRun) -> Result<RunResult, String> {
     let plan = Arc::new(past.plan()?);
+    let nodes = past.records(&plan);
+    let forecast = past
+        .end
+        .and_then(|end| end.forecast)
+        .map(|totals| Forecast {
+            // What was foretold then, and not what would be now.
+            totals,
+            ..Forecast::new(&plan, &nodes, &History::default())
+        });
     Ok(RunResult {
-        nodes: past.records(&plan),
+        forecast,
+        nodes,
         finished: past.finished(),
         stopped: past.end.and_then(|end| end.stopped),
         fan_out: None,
@@ -149,6 +170,7 @@ fn result(past: &RecordedRun) -> Result<RunResult, String> {
                 &past.header.run,
             ),
             words: words(past.header.arguments.iter()),
+            foretold: past.header.foretold.clone(),
             plan,
         }),
     })

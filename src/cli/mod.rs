@@ -9,7 +9,7 @@ mod values;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueHint};
 
 pub use options::{
     FleetArgs, LoginArgs, OutputArgs, PolicyArgs, ProgressArgs, ReachArgs, RegistryArgs, RunArgs,
@@ -89,6 +89,7 @@ pub enum Command {
 
 /// `prepull pull`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("asks_for_room").multiple(true))]
 #[command(mut_args(|arg| arg.hide_short_help(true)))]
 pub struct PullArgs {
     /// Images, e.g. registry.example:5000/team/app:v2 or app@sha256:...
@@ -132,10 +133,18 @@ pub struct PullArgs {
     /// The registry is asked once, from here, how large the images are. A node that is not ready fails, the others
     /// pull; with --max-failures 1 nothing is pulled unless every node is ready. --resume asks again only where
     /// --preflight is given with it.
-    #[arg(long, help_heading = "Policy")]
+    #[arg(long, help_heading = "Policy", group = "asks_for_room")]
     pub preflight: bool,
-    /// How large images are once unpacked, against what the registry sends; the preflight wants room for both.
-    #[arg(long, value_name = "FACTOR", default_value = "2.5", value_parser = factor, requires = "preflight", help_heading = "Policy")]
+    /// Pull nothing: ask every node and the registry, and say what the pull would cost.
+    ///
+    /// Per node: the bytes of the layers that it lacks, whether there is room, and whether its kubelet would start to
+    /// collect images. For the fleet: the bytes that the registry sends, ordinarily and with --via ssh, and the time, by
+    /// what earlier runs on these nodes took. A later pull of the same images on the same nodes is compared with it.
+    #[arg(long, conflicts_with_all = ["dry_run", "resume", "from", "report", "on_finish"], help_heading = "Policy", group = "asks_for_room")]
+    pub forecast: bool,
+    /// How large images are once unpacked, against what the registry sends; --preflight and --forecast want room for
+    /// both.
+    #[arg(long, value_name = "FACTOR", default_value = "2.5", value_parser = factor, requires = "asks_for_room", help_heading = "Policy")]
     pub unpack_factor: f64,
     /// At most so many nodes pull from one registry at one time.
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Policy")]

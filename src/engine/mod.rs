@@ -9,6 +9,7 @@ mod canary;
 mod context;
 mod facts;
 mod fan_out;
+mod forecast;
 mod logins;
 mod means;
 mod pins;

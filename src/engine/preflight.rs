@@ -8,8 +8,8 @@ use super::context::{RunContext, guarded};
 use super::state::NodeState;
 use crate::model::text::format_bytes;
 use crate::model::{
-    EventKind, Failure, FailureKind, Image, Manifest, NodeFacts, Outcome, Plan, Preflight, PullVia,
-    PullWhen, Stage, manifest_for,
+    EventKind, Failure, FailureKind, Image, Layer, LocalImage, Manifest, NodeFacts, Outcome, Plan,
+    Preflight, PullVia, PullWhen, Stage, manifest_for,
 };
 use crate::node::{self, Interrupted};
 use crate::ports::{Session, Transport};
@@ -100,12 +100,7 @@ fn judge(
         .iter()
         .zip(&facts.images)
         .map(|(image, held)| {
-            let held = held.as_ref()?;
-            let wanted = image.digest();
-            let is_it = wanted.is_none_or(|wanted| held.digest.as_deref() == Some(wanted))
-                && held.suits(plan.policy.platform.as_deref());
-            (plan.policy.pull == PullWhen::Missing && is_it)
-                .then(|| Ok(Outcome::Present(held.clone())))
+            present(plan, image, held.as_ref()).map(|held| Ok(Outcome::Present(held.clone())))
         })
         .collect();
     if let Some(failure) = clock_trouble(facts) {
@@ -122,7 +117,7 @@ fn judge(
             *answer = Some(Err(failure.clone()));
         }
     }
-    let mut missing: Vec<&Manifest> = Vec::new();
+    let mut missing: Vec<&Layer> = Vec::new();
     for (at, item) in due.iter().enumerate() {
         let Some(Some(manifests)) = plan.contents.get(*item) else {
             continue;
@@ -136,8 +131,15 @@ fn judge(
                 if facts.images[at]
                     .as_ref()
                     .is_some_and(|held| held.suits(plan.policy.platform.as_deref())) => {}
-            Some(manifest) => missing.push(manifest),
+            Some(manifest) => missing.extend(&manifest.layers),
         }
+    }
+    if let Some(known) = facts
+        .forecast
+        .as_ref()
+        .and_then(|asked| asked.missing.as_ref())
+    {
+        missing = known.iter().flatten().collect();
     }
     if let (Some(preflight), Some(free)) = (plan.policy.preflight, facts.free)
         && let Some(failure) = lack_of_room(preflight, &missing, free, &facts.root)
@@ -145,6 +147,19 @@ fn judge(
         fail(&mut answers, &failure);
     }
     answers
+}
+
+/// What the node holds of an image, where that is left as it is.
+pub(super) fn present<'a>(
+    plan: &Plan,
+    image: &Image,
+    held: Option<&'a LocalImage>,
+) -> Option<&'a LocalImage> {
+    let held = held?;
+    let wanted = image.digest();
+    let is_it = wanted.is_none_or(|wanted| held.digest.as_deref() == Some(wanted))
+        && held.suits(plan.policy.platform.as_deref());
+    (plan.policy.pull == PullWhen::Missing && is_it).then_some(held)
 }
 
 /// Everything that has no answer yet fails.
@@ -207,13 +222,12 @@ fn no_platform(plan: &Plan, manifests: &[Manifest], facts: &NodeFacts) -> Failur
 /// Whether the images fit: each layer once, as it is sent and as it will be unpacked.
 fn lack_of_room(
     preflight: Preflight,
-    missing: &[&Manifest],
+    missing: &[&Layer],
     free: u64,
     root: &str,
 ) -> Option<Failure> {
     let layers: HashMap<&str, u64> = missing
         .iter()
-        .flat_map(|manifest| &manifest.layers)
         .map(|layer| (layer.digest.as_str(), layer.bytes))
         .collect();
     let sent = layers
@@ -242,7 +256,7 @@ fn lack_of_room(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ClockOffset, Fleet, Layer, LocalImage, Node, PlannedImage, Policy, Work};
+    use crate::model::{ClockOffset, Fleet, Node, NodeForecast, PlannedImage, Policy, Work};
 
     fn manifest(architecture: Option<&str>, layers: &[(&str, u64)]) -> Manifest {
         Manifest {
@@ -254,6 +268,7 @@ mod tests {
                     bytes: *bytes,
                 })
                 .collect(),
+            diff_ids: Vec::new(),
         }
     }
 
@@ -274,6 +289,7 @@ mod tests {
             images,
             unusable_registries: Vec::new(),
             obstacles: Vec::new(),
+            forecast: None,
         }
     }
 
@@ -335,6 +351,24 @@ mod tests {
         assert_eq!(words(&both, &half), ["disk-full", "present"]);
         let unknown = plan(vec![None, None]);
         assert_eq!(words(&unknown, &facts(Some(0), none())), ["may pull"; 2]);
+    }
+
+    #[test]
+    fn a_forecast_wants_room_for_the_layers_that_a_node_lacks() {
+        let plan = plan(vec![Some(vec![manifest(None, &[("a", 100), ("b", 50)])])]);
+        let mut facts = facts(Some(150), vec![None]);
+        assert_eq!(words(&plan, &facts), ["disk-full"]);
+        let layer = Layer {
+            digest: "b".into(),
+            bytes: 50,
+        };
+        facts.forecast = Some(NodeForecast {
+            missing: Some(vec![vec![layer]]),
+            ..NodeForecast::default()
+        });
+        assert_eq!(words(&plan, &facts), ["may pull"]);
+        facts.free = Some(149);
+        assert_eq!(words(&plan, &facts), ["disk-full"]);
     }
 
     #[test]

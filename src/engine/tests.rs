@@ -1246,6 +1246,7 @@ fn with_preflight(nodes: usize, policy: Policy) -> Plan {
     let manifest = Manifest {
         platform: None,
         layers: vec![layer],
+        diff_ids: Vec::new(),
     };
     Plan {
         contents: vec![Some(vec![manifest])],

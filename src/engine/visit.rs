@@ -6,10 +6,10 @@ use tokio::time::Instant;
 use super::attempt::ImageAttempt;
 use super::context::{RunContext, guarded};
 use super::means::Means;
-use super::preflight;
+use super::registries::Permit;
 use super::state::NodeState;
 use super::through_ssh::Tunnel;
-use super::ways;
+use super::{forecast, preflight, ways};
 use crate::model::{
     Delivery, EventKind, Failure, FailureKind, Outcome, RegistryLogin, Stage, Work,
 };
@@ -335,6 +335,10 @@ async fn try_item<T: Transport>(
             let images: Vec<_> = images.iter().map(|one| one.image.clone()).collect();
             let asking = node::facts(session, node, runtime, &images, cancel);
             let mut facts = guarded(Stage::Probe, asking).await?;
+            if context.plan.forecast {
+                let asking = forecast::ask(context, session, node, runtime, &facts);
+                facts.forecast = Some(guarded(Stage::Probe, asking).await?);
+            }
             facts.obstacles = preflight::obstacles(context.plan, &facts);
             Ok((Outcome::Probed(Box::new(facts)), None))
         }

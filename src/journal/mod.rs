@@ -4,6 +4,7 @@
 //! and a last one when the run ended. The process that writes it holds a lock on it until it is gone.
 
 mod folder;
+mod lookup;
 mod recorded_run;
 mod write;
 
@@ -14,9 +15,12 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Counts, Event, Node, Plan, Policy, RuntimeKind, StopReason, Work};
+use crate::model::{
+    Counts, Event, ForecastTotals, Foretold, Node, Plan, Policy, RuntimeKind, StopReason, Work,
+};
 
 pub use folder::{Claim, Runs, claim, find, list, names};
+pub use lookup::{foretold, history, last_held};
 pub use recorded_run::{Listed, RecordedRun, State};
 pub use write::Journal;
 
@@ -48,6 +52,9 @@ pub struct Header {
     pub lease: u64,
     /// What was done.
     pub work: JournalWork,
+    /// The forecast that the run is compared with, if one was made before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foretold: Option<Foretold>,
     /// The fleet, in its order.
     pub nodes: Vec<JournalNode>,
 }
@@ -98,6 +105,9 @@ pub struct End {
     /// What came of it, for lists. Older versions did not write it down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
+    /// For a forecast: what it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<ForecastTotals>,
 }
 
 /// A line as it is read.
@@ -209,6 +219,7 @@ impl Header {
                     JournalWork::Probe(names.collect())
                 }
             },
+            foretold: None,
             nodes: plan.fleet.nodes().iter().map(node).collect(),
         }
     }

@@ -119,7 +119,7 @@ impl RecordedRun {
             .collect()
     }
 
-    fn outcomes(&self) -> impl Iterator<Item = (usize, usize, &Arc<Record>)> {
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = (usize, usize, &Arc<Record>)> {
         self.events.iter().filter_map(|event| match &event.fact {
             EventKind::Finished { node, item, record } => Some((*node, *item, record)),
             _ => None,

@@ -103,6 +103,7 @@ fn a_run_that_ended_reads_back_as_it_was() {
         finished: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_009),
         stopped: Some(StopReason::Deadline),
         counts: None,
+        forecast: None,
     };
     let (_folder, path) = written(&events, Some(end));
     let past = RecordedRun::read(&path).unwrap();
@@ -125,6 +126,7 @@ fn a_run_that_ended_is_listed_by_its_first_and_last_line() {
         finished: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_009),
         stopped: None,
         counts: Some(counts),
+        forecast: None,
     };
     let (folder, path) = written(&[finished(1, 0, Outcome::Missing)], Some(end));
     let text = std::fs::read_to_string(&path).unwrap();
@@ -306,6 +308,7 @@ fn run_of(folder: &Path, run: &str, work: JournalWork, is_ended: bool) -> Journa
             finished: SystemTime::UNIX_EPOCH,
             stopped: None,
             counts: None,
+            forecast: None,
         };
         journal.end(&end).unwrap();
     }
@@ -460,4 +463,120 @@ proptest! {
             prop_assert!(RecordedRun::read(&path).is_err());
         }
     }
+}
+
+/// A finished item that came at the first try.
+fn arrived(node: usize, outcome: Outcome, bytes: Option<u64>, seconds: u64) -> Event {
+    let mut event = finished(1, node, outcome);
+    if let EventKind::Finished { record, .. } = &mut event.fact {
+        let record = Arc::make_mut(record);
+        record.attempts[0].failure = None;
+        record.arrived = bytes;
+        record.elapsed = Duration::from_secs(seconds);
+    }
+    event
+}
+
+/// A journal of this work on nodes 0 and 1, with these events.
+fn run_with(folder: &Path, run: &str, work: JournalWork, events: &[Event], end: End) {
+    let header = Header {
+        work,
+        ..header(run, 2)
+    };
+    let mut journal = Journal::create(folder, &header).unwrap();
+    journal.events(events).unwrap();
+    journal.end(&end).unwrap();
+}
+
+fn end(forecast: Option<ForecastTotals>) -> End {
+    End {
+        finished: SystemTime::UNIX_EPOCH,
+        stopped: None,
+        counts: Some(Counts::default()),
+        forecast,
+    }
+}
+
+fn pulled_app() -> JournalWork {
+    JournalWork::Pull(vec![APP.into()])
+}
+
+#[test]
+fn a_forecast_counts_until_the_images_are_pulled() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (images, nodes) = ([APP.to_string()], ["node-1", "node-0"]);
+    let found = || foretold(folder, &images, &nodes);
+    assert_eq!(found(), None);
+    let totals = ForecastTotals {
+        bytes: 7,
+        at_most: Some(7),
+        unknown: 0,
+        through_ssh: 7,
+        time: None,
+    };
+    let probe = JournalWork::Probe(vec![APP.into()]);
+    run_with(folder, "2026-01", probe, &[], end(Some(totals)));
+    let told = found().unwrap();
+    assert_eq!((told.run.as_str(), told.totals), ("2026-01", totals));
+    let other = ["node-0", "node-2"];
+    assert_eq!(foretold(folder, &images, &other), None, "other nodes");
+    assert_eq!(foretold(folder, &["other:v1".into()], &nodes), None);
+    run_with(
+        folder,
+        "2026-02",
+        JournalWork::Check(images.to_vec()),
+        &[],
+        end(None),
+    );
+    assert!(found().is_some(), "a check changes nothing");
+    run_with(folder, "2026-03", pulled_app(), &[], end(None));
+    assert_eq!(found(), None, "the images were pulled since");
+}
+
+#[test]
+fn earlier_pulls_tell_how_long_a_node_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let event = |fact| Event {
+        number: 1,
+        at: Duration::ZERO,
+        fact,
+    };
+    let events = [
+        event(EventKind::NodeStarted { node: 0 }),
+        event(EventKind::NodeStarted { node: 1 }),
+        arrived(0, Outcome::Pulled(held()), Some(100), 10),
+        // Neither a time with failed tries in it nor bytes that were not counted tell a rate.
+        finished(1, 1, Outcome::Pulled(held())),
+    ];
+    run_with(folder, "2026-01", pulled_app(), &events, end(None));
+    let history = format!("{:?}", history(folder, &["node-0", "node-1"]));
+    assert!(history.contains("bytes: 100, seconds: 10.0"), "{history}");
+    assert!(history.contains("at_once: 2"), "{history}");
+    assert_eq!(history.matches("Sample {").count(), 1, "{history}");
+    let none = format!("{:?}", super::history(folder, &["node-7"]));
+    assert!(!none.contains("Sample {"), "{none}");
+}
+
+#[test]
+fn what_a_node_held_is_what_the_last_run_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let check = || JournalWork::Check(vec![APP.into()]);
+    let events = [0, 1].map(|node| finished(1, node, Outcome::Pulled(held())));
+    run_with(folder, "2026-01", pulled_app(), &events, end(None));
+    run_with(
+        folder,
+        "2026-02",
+        check(),
+        &[finished(1, 1, Outcome::Missing)],
+        end(None),
+    );
+    let found = last_held(folder, &["node-0", "node-1"]);
+    let expected = (
+        ("node-0".to_string(), APP.to_string()),
+        "2026-01".to_string(),
+    );
+    assert_eq!(found, HashMap::from([expected]));
 }

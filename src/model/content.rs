@@ -1,5 +1,7 @@
 //! What an image is made of, as its registry says: a manifest for each platform, and its layers.
 
+use serde::{Deserialize, Serialize};
+
 /// One manifest of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
@@ -7,10 +9,12 @@ pub struct Manifest {
     pub platform: Option<(String, String)>,
     /// What a pull brings, compressed.
     pub layers: Vec<Layer>,
+    /// The digests of the layers once they are unpacked, in their order; empty where the registry was not asked.
+    pub diff_ids: Vec<String>,
 }
 
 /// One layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// `sha256:...` of the compressed bytes.
     pub digest: String,
@@ -51,6 +55,7 @@ mod tests {
                 digest: "sha256:1".into(),
                 bytes,
             }],
+            diff_ids: Vec::new(),
         }
     }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
+use super::forecast::NodeForecast;
 use super::platform::is_platform;
 
 /// A node's answer to a probe. Every text is the node's: never trusted.
@@ -35,6 +36,9 @@ pub struct NodeFacts {
     /// Why the node could not pull the images asked about that it does not hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub obstacles: Vec<Failure>,
+    /// What a forecast asked besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<NodeForecast>,
 }
 
 impl NodeFacts {

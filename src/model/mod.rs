@@ -9,6 +9,7 @@ pub mod event;
 pub mod facts;
 pub mod failure;
 pub mod fold;
+pub mod forecast;
 pub mod image;
 pub mod limit;
 pub mod node;
@@ -31,6 +32,10 @@ pub use event::{Event, EventKind};
 pub use facts::{ClockOffset, LocalImage, NodeFacts};
 pub use failure::{Failure, FailureKind, Retry, Stage};
 pub use fold::fold;
+pub use forecast::{
+    Forecast, ForecastTotals, Foretold, History, KubeletGc, NodeForecast, Sample, Stock, TimeRange,
+    Way,
+};
 pub use image::{Image, ImageError, is_digest};
 pub use limit::Limit;
 pub use node::{Fleet, FleetError, Hop, Node, RuntimeChoice, RuntimeKind};

@@ -24,6 +24,8 @@ pub struct Plan {
     pub already_present: HashMap<(usize, usize), LocalImage>,
     /// What the registry says the images are made of, where it was asked: one entry for each item, or none at all.
     pub contents: Vec<Option<Vec<Manifest>>>,
+    /// Whether nodes are also asked which layers they hold, for a forecast of a pull.
+    pub forecast: bool,
     /// Names the run's pulls on nodes, so that they are found again, also by a run that resumes this one.
     pub pull_token: String,
 }
@@ -37,6 +39,7 @@ impl Plan {
             policy,
             already_present: HashMap::new(),
             contents: Vec::new(),
+            forecast: false,
             pull_token: String::new(),
         }
     }

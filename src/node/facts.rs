@@ -109,6 +109,7 @@ pub async fn facts<S: Session>(
         images,
         unusable_registries,
         obstacles: Vec::new(),
+        forecast: None,
     })
 }
 

@@ -415,6 +415,22 @@ async fn step<C: Channel, F: Future<Output = ()> + Send>(
     Ok(answer?)
 }
 
+/// Runs one command of a runtime that answers within a minute, whatever its status.
+///
+/// # Errors
+/// Cancelled, or a [`Failure`] at stage start or `stage`.
+pub async fn ask<S: Session>(
+    session: &mut S,
+    node: &Node,
+    command: NodeCommand<'_>,
+    stage: Stage,
+    cancel: impl Future<Output = ()> + Send,
+) -> Result<CommandOutput, Interrupted> {
+    let request = Request::new(Action::Ask, vec![command]);
+    let asked = one_command(session, node, &request, stage, Some(ANSWER_LIMIT), cancel);
+    Ok(asked.await?.0)
+}
+
 /// Asks whether the node holds the image, and changes nothing.
 ///
 /// # Errors

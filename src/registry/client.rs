@@ -86,6 +86,18 @@ impl<'a> RegistryClient<'a> {
         }
     }
 
+    /// The configuration of an image, a small blob.
+    pub(super) async fn configuration(&mut self, digest: &str) -> Result<Bytes, RegistryError> {
+        match self
+            .get(&format!("blobs/{digest}"), Wanted::Token)
+            .await?
+            .body
+        {
+            Body::Whole(bytes) => Ok(bytes),
+            Body::Blob(_) => Ok(Bytes::new()),
+        }
+    }
+
     /// What the repository answers for a path below it.
     pub(super) async fn get(
         &mut self,

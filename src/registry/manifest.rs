@@ -11,8 +11,8 @@ const MOST_ENTRIES: usize = 32;
 /// What a registry answers for a tag or digest.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The layers of one manifest.
-    Image(Vec<Layer>),
+    /// The layers of one manifest, and the digest of its configuration.
+    Image(Vec<Layer>, Option<String>),
     /// Manifests of several platforms.
     Index(Vec<Entry>),
 }
@@ -45,6 +45,8 @@ struct Document {
     layers: Option<Vec<Descriptor>>,
     #[serde(default)]
     manifests: Option<Vec<Descriptor>>,
+    #[serde(default)]
+    config: Option<Descriptor>,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +61,25 @@ struct Descriptor {
 struct Platform {
     os: String,
     architecture: String,
+}
+
+/// An image's configuration.
+#[derive(Deserialize)]
+struct Configuration {
+    rootfs: RootFs,
+}
+
+#[derive(Deserialize)]
+struct RootFs {
+    #[serde(default)]
+    diff_ids: Vec<String>,
+}
+
+/// The digests of the unpacked layers that a configuration names; none where it names none.
+pub(super) fn diff_ids(configuration: &[u8]) -> Vec<String> {
+    serde_json::from_slice(configuration)
+        .map(|Configuration { rootfs }| rootfs.diff_ids)
+        .unwrap_or_default()
 }
 
 pub(super) fn read(json: &[u8]) -> Result<Answer, RegistryError> {
@@ -80,6 +101,7 @@ pub(super) fn read(json: &[u8]) -> Result<Answer, RegistryError> {
         )),
         Document {
             layers: Some(layers),
+            config,
             ..
         } => Ok(Answer::Image(
             layers
@@ -89,6 +111,7 @@ pub(super) fn read(json: &[u8]) -> Result<Answer, RegistryError> {
                     bytes: layer.size,
                 })
                 .collect(),
+            config.map(|config| config.digest),
         )),
         Document { .. } => Err(RegistryError::lasting(
             "it answered a manifest without sizes: an image of a format before docker 1.10",

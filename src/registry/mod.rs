@@ -56,19 +56,21 @@ impl RegistryError {
 }
 
 /// What each image is made of, in their order, as far as that is known within `limit`. A host that cannot be reached,
-/// is silent or wants to be left alone is not asked again for the next image. `certificates` is [`DOCKER_CERTIFICATES`]
+/// is silent or wants to be left alone is not asked again for the next image. The digests of unpacked layers cost a
+/// request more for each manifest. `certificates` is [`DOCKER_CERTIFICATES`]
 /// but in tests.
 pub async fn contents(
     images: &[PlannedImage],
     platform: Option<&str>,
     certificates: &Path,
     limit: Duration,
+    with_diff_ids: bool,
 ) -> Vec<Result<Vec<Manifest>, RegistryError>> {
     let http = Http::new(certificates);
     let until = Instant::now() + limit;
     stream::iter(images)
         .map(|planned| async {
-            let asked = timeout_at(until, content(&http, planned, platform));
+            let asked = timeout_at(until, content(&http, planned, platform, with_diff_ids));
             asked.await.unwrap_or_else(|_| {
                 let (registry, limit) = (planned.image.registry(), format_duration(limit));
                 let why = format!("{registry} did not tell within {limit}");
@@ -84,16 +86,18 @@ async fn content(
     http: &Http,
     planned: &PlannedImage,
     platform: Option<&str>,
+    with_diff_ids: bool,
 ) -> Result<Vec<Manifest>, RegistryError> {
     let image = &planned.image;
     let login = planned.login.as_ref().map(|found| &found.login);
     let mut talk = RegistryClient::new(http, image.registry(), image.repository(), login);
     let first = talk.manifest(reference(image)).await?;
     let entries = match manifest::read(&first)? {
-        manifest::Answer::Image(layers) => {
+        manifest::Answer::Image(layers, config) => {
             return Ok(vec![Manifest {
                 platform: None,
                 layers,
+                diff_ids: diff_ids(&mut talk, config.filter(|_| with_diff_ids)).await,
             }]);
         }
         manifest::Answer::Index(entries) => entries,
@@ -101,14 +105,26 @@ async fn content(
     let mut manifests = Vec::new();
     for entry in entries.into_iter().filter(|entry| entry.is_for(platform)) {
         let answer = talk.manifest(&entry.digest).await?;
-        if let manifest::Answer::Image(layers) = manifest::read(&answer)? {
+        if let manifest::Answer::Image(layers, config) = manifest::read(&answer)? {
             manifests.push(Manifest {
                 platform: entry.platform,
                 layers,
+                diff_ids: diff_ids(&mut talk, config.filter(|_| with_diff_ids)).await,
             });
         }
     }
     Ok(manifests)
+}
+
+/// What an image's configuration says; nothing where it cannot be had: then a node's own layers cannot be compared.
+async fn diff_ids(talk: &mut RegistryClient<'_>, config: Option<String>) -> Vec<String> {
+    let Some(digest) = config else {
+        return Vec::new();
+    };
+    match talk.configuration(&digest).await {
+        Ok(answer) => manifest::diff_ids(&answer),
+        Err(_) => Vec::new(),
+    }
 }
 
 /// A digest says more than a tag beside it.

@@ -108,7 +108,14 @@ async fn ask_with(
         }),
     };
     let limit = Duration::from_secs(60);
-    let answers = contents(&[planned], platform, Path::new("/nonexistent"), limit).await;
+    let answers = contents(
+        &[planned],
+        platform,
+        Path::new("/nonexistent"),
+        limit,
+        false,
+    )
+    .await;
     let [answer] = answers.try_into().unwrap();
     answer.map_err(|error| error.to_string())
 }
@@ -144,6 +151,30 @@ async fn a_registry_with_a_plain_login_is_shown_it_once_it_asks() {
     assert_eq!(error, format!("{host} wants a login, and none was given"));
     let error = ask(&host, Some("other"), None).await.unwrap_err();
     assert!(error.ends_with("answers 404 Not Found"), "{error}");
+}
+
+#[tokio::test]
+async fn the_digests_of_unpacked_layers_are_asked_for_where_they_are_wanted() {
+    let configuration = r#"{"rootfs":{"type":"layers","diff_ids":["sha256:x","sha256:y"]}}"#;
+    let (host, asked) = registry(|_| {
+        Script::from([
+            (("/v2/team/app/manifests/v1", None), ok(IMAGE)),
+            (("/v2/team/app/blobs/sha256:c", None), ok(configuration)),
+        ])
+    })
+    .await;
+    let planned = PlannedImage {
+        image: format!("{host}/team/app:v1").parse().unwrap(),
+        login: None,
+    };
+    let limit = Duration::from_secs(60);
+    for (wanted, found, requests) in [(false, 0, 1), (true, 2, 3)] {
+        let images = std::slice::from_ref(&planned);
+        let asking = contents(images, None, Path::new("/nonexistent"), limit, wanted);
+        let answer = asking.await.remove(0).unwrap();
+        assert_eq!(answer[0].diff_ids.len(), found);
+        assert_eq!(asked.lock().unwrap().len(), requests);
+    }
 }
 
 #[tokio::test]
@@ -321,7 +352,7 @@ async fn ask_for_many(host: &str, images: usize, limit: Duration) -> Vec<String>
         login: None,
     };
     let planned: Vec<PlannedImage> = (0..images).map(planned).collect();
-    let answers = contents(&planned, None, Path::new("/nonexistent"), limit).await;
+    let answers = contents(&planned, None, Path::new("/nonexistent"), limit, false).await;
     let why = |answer: Result<_, super::RegistryError>| answer.unwrap_err().to_string();
     answers.into_iter().map(why).collect()
 }

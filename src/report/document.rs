@@ -7,6 +7,7 @@ use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 
 use super::RunResult;
+use super::forecast::{ForecastEntry, forecast_entry};
 use crate::model::{
     Attempt, Counts, ExitStatus, Failure, FailureKind, FanOutTotals, Kept, NodeRecord, Outcome,
     Record, Retry, Stage, Work, text::truncate_bytes,
@@ -28,6 +29,8 @@ pub struct Document {
     arrived: Option<u64>,
     #[serde(skip_serializing_if = "is_none")]
     arrived_unseen: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forecast: Option<ForecastEntry>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stopped: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -190,6 +193,7 @@ pub(super) fn document_within(result: &RunResult, limit: usize) -> Document {
         seconds: seconds(took(result)),
         arrived: arrived(result),
         arrived_unseen: unseen(result),
+        forecast: forecast_entry(result),
         stopped: result.stopped.map(|reason| reason.as_str()),
         fan_out: result.fan_out,
         images,

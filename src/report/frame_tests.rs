@@ -36,6 +36,7 @@ impl Run {
                 plan: Arc::new(plan),
                 resume: None,
                 words: vec![],
+                foretold: None,
             })),
             at: Duration::ZERO,
         }

@@ -5,6 +5,7 @@ mod cause;
 mod document;
 mod failures;
 mod file;
+mod forecast;
 mod format;
 mod frame;
 mod groups;
@@ -39,10 +40,13 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::Receiver;
 
-use crate::model::{ColorChoice, Event, EventKind, FanOutTotals, NodeRecord, Plan, StopReason};
+use crate::model::{
+    ColorChoice, Event, EventKind, FanOutTotals, Forecast, Foretold, NodeRecord, Plan, StopReason,
+};
 
 pub use document::{Document, counts, digests_agree};
 pub use file::{FileReport, ReportForm};
+pub use forecast::{forecast_json, forecast_text};
 pub use human::{Human, HumanOptions};
 pub use json::{Json, Jsonl, write_document};
 pub use nodes::{
@@ -69,6 +73,8 @@ pub struct RunInfo {
     pub resume: Option<String>,
     /// The words of the run's own command; empty where they are not known.
     pub words: Vec<String>,
+    /// The forecast that was made for it.
+    pub foretold: Option<Foretold>,
 }
 
 /// A finished run.
@@ -84,6 +90,8 @@ pub struct RunResult {
     pub stopped: Option<StopReason>,
     /// What came of nodes passing images on, where they were to.
     pub fan_out: Option<FanOutTotals>,
+    /// For a forecast: what it says.
+    pub forecast: Option<Forecast>,
 }
 
 /// Shows a run: on the terminal, as lines, or as JSON.

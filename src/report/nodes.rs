@@ -20,7 +20,7 @@ use crate::model::{
 /// The longest cell of a table, in characters.
 const CELL: usize = 200;
 
-const fn column(head: &'static str, rank: u8, least: usize) -> Column {
+pub(super) const fn column(head: &'static str, rank: u8, least: usize) -> Column {
     Column { head, rank, least }
 }
 
@@ -143,7 +143,7 @@ pub fn probed_table(result: &RunResult, wide: bool, layout: Layout, columns: usi
 }
 
 /// What stands in the way of the images, in a few words: the whole sentence comes below the table.
-fn in_the_way(obstacle: &Failure) -> &'static str {
+pub(super) fn in_the_way(obstacle: &Failure) -> &'static str {
     match obstacle.kind {
         FailureKind::DiskFull => "no room",
         FailureKind::RegistryUnresolved => "cannot resolve registry",

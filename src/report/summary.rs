@@ -11,6 +11,7 @@ use super::document::{
     arrived, counts, digests_agree, digests_of, disagreements, is_unseen, took, unseen,
 };
 use super::failures::{failures, names, node_name};
+use super::forecast::comparison;
 use super::format::escape_truncated;
 use super::next::next_commands;
 use super::styled::{Layout, Line};
@@ -67,6 +68,7 @@ fn body(result: &RunResult) -> Vec<Line> {
     let mut rest = deliveries(result);
     rest.extend(registries(result));
     rest.extend(pace(result));
+    rest.extend(comparison(result));
     rest.extend(next_commands(result));
     if !failures.is_empty() {
         out.push(Line::default());

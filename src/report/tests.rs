@@ -85,6 +85,7 @@ pub(super) fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
         plan: Arc::new(Plan::new(fleet, work, policy)),
         resume: None,
         words: vec![],
+        foretold: None,
     };
     let record = |outcome| Record {
         outcome,
@@ -105,6 +106,7 @@ pub(super) fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
             })
             .collect(),
         stopped: None,
+        forecast: None,
     }
 }
 
@@ -439,6 +441,7 @@ fn a_probe_says_no_room_and_shows_versions_in_full_where_there_is_room() {
             images: vec![None],
             unusable_registries: vec![],
             obstacles,
+            forecast: None,
         }))]
     };
     let full = Failure::new(

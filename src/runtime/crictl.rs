@@ -6,13 +6,15 @@
 use serde_json::Value;
 
 use super::rules::{DAEMON_GONE, HELD_BY_ANOTHER, MALFORMED, Rule};
-use super::{ErrorLines, digests, explain, output};
+use super::{ErrorLines, digests, explain, output, stock};
 use crate::model::FailureKind::{self, NodeSetup, Platform, RuntimeAbsent, RuntimeDown};
 use crate::model::{
     CommandOutput, ExitStatus, Failure, Image, LocalImage, RegistryLogin, RuntimeKind, Secret,
-    Stage, basic, text,
+    Stage, Stock, basic, text,
 };
-use crate::ports::{Description, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery};
+use crate::ports::{
+    Description, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery, StockQuestion,
+};
 
 /// Any CRI runtime, through `crictl`.
 #[derive(Debug, Clone, Copy)]
@@ -343,6 +345,14 @@ impl Runtime for Crictl {
                 ..crictl
             }
         }))
+    }
+
+    fn stock<'a>(&self, question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {
+        Some(stock::question(RuntimeKind::Crictl, question, &[]))
+    }
+
+    fn read_stock(&self, output: &CommandOutput) -> Stock {
+        stock::read(output)
     }
 
     fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {

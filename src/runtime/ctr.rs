@@ -5,12 +5,12 @@
 use serde_json::Value;
 
 use super::containerd::if_seen;
-use super::{containerd, output};
+use super::{containerd, output, stock};
 use crate::model::{
     CommandOutput, Failure, FailureKind, Image, LocalImage, RegistryLogin, RuntimeKind, Secret,
-    Stage, basic, is_digest, text,
+    Stage, Stock, basic, is_digest, text,
 };
-use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
+use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery, StockQuestion};
 
 /// containerd, through `ctr`.
 #[derive(Debug, Clone, Copy)]
@@ -266,6 +266,14 @@ impl Runtime for Ctr {
                 }),
             ..containerd::command(KIND, request.endpoint, &argv)
         })
+    }
+
+    fn stock<'a>(&self, question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {
+        Some(stock::question(KIND, question, &[]))
+    }
+
+    fn read_stock(&self, output: &CommandOutput) -> Stock {
+        stock::read(output)
     }
 
     fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {

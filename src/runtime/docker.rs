@@ -9,15 +9,17 @@ use serde::Deserialize;
 
 use super::kubelet::{UNSEEN, if_seen};
 use super::rules::{DAEMON_GONE, HELD_BY_ANOTHER, MALFORMED, Rule};
-use super::{ErrorLines, digests, docker_api, explain, output};
+use super::{ErrorLines, digests, docker_api, explain, output, stock};
 use crate::model::FailureKind::{
     self, NodeSetup, RegistryAuth, RegistryRefused, RegistryUnavailable, RuntimeAbsent, RuntimeDown,
 };
 use crate::model::{
-    CommandOutput, Failure, Image, LocalImage, RegistryLogin, RuntimeKind, Secret, Stage, basic,
-    text,
+    CommandOutput, Failure, Image, LocalImage, RegistryLogin, RuntimeKind, Secret, Stage, Stock,
+    basic, text,
 };
-use crate::ports::{Description, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery};
+use crate::ports::{
+    Description, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery, StockQuestion,
+};
 
 /// The docker daemon, through the `docker` client.
 #[derive(Debug, Clone, Copy)]
@@ -296,6 +298,15 @@ impl Runtime for Docker {
             secret: None,
             stdin: b"",
         }))
+    }
+
+    fn stock<'a>(&self, question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {
+        let client = Self::command(&[], question.endpoint, &[]);
+        Some(stock::question(self.kind(), question, &client.argv))
+    }
+
+    fn read_stock(&self, output: &CommandOutput) -> Stock {
+        stock::read(output)
     }
 
     fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {

@@ -19,6 +19,7 @@ mod output;
 mod podman;
 mod rules;
 mod skopeo;
+mod stock;
 
 pub use crictl::Crictl;
 pub use ctr::Ctr;

@@ -5,11 +5,11 @@
 use serde_json::Value;
 
 use super::containerd::if_seen;
-use super::{containerd, docker, output};
+use super::{containerd, docker, output, stock};
 use crate::model::{
-    CommandOutput, Failure, FailureKind, Image, LocalImage, RuntimeKind, Stage, text,
+    CommandOutput, Failure, FailureKind, Image, LocalImage, RuntimeKind, Stage, Stock, text,
 };
-use crate::ports::{Description, NodeCommand, PullRequest, Runtime};
+use crate::ports::{Description, NodeCommand, PullRequest, Runtime, StockQuestion};
 
 /// containerd, through `nerdctl`.
 #[derive(Debug, Clone, Copy)]
@@ -130,6 +130,14 @@ impl Runtime for Nerdctl {
             secret: docker::login_directory(request)?,
             ..containerd::command(KIND, request.endpoint, &argv)
         })
+    }
+
+    fn stock<'a>(&self, question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {
+        Some(stock::question(KIND, question, &[]))
+    }
+
+    fn read_stock(&self, output: &CommandOutput) -> Stock {
+        stock::read(output)
     }
 
     fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {

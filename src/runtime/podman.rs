@@ -2,10 +2,12 @@
 
 use super::docker::{self, INSPECT};
 use super::kubelet::if_seen;
+use super::stock;
 use crate::model::{
     CommandOutput, Failure, FailureKind, Image, LocalImage, RegistryLogin, RuntimeKind, Stage,
+    Stock,
 };
-use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
+use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery, StockQuestion};
 
 /// podman, through its own client.
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +139,15 @@ impl Runtime for Podman {
             }),
             ..Self::command(WITH_LOGIN, request.endpoint, &arguments)
         })
+    }
+
+    fn stock<'a>(&self, question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {
+        let client = Self::command(PLAIN, question.endpoint, &[]);
+        Some(stock::question(self.kind(), question, &client.argv))
+    }
+
+    fn read_stock(&self, output: &CommandOutput) -> Stock {
+        stock::read(output)
     }
 
     fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {

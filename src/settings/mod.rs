@@ -40,6 +40,8 @@ pub struct RunSettings {
     pub plan: Arc<Plan>,
     /// For `nodes`: how the fleet and what was found is printed.
     pub nodes: Option<cli::NodesFormat>,
+    /// Pull nothing, and say what the pull would cost.
+    pub forecast: bool,
     /// Print the plan and stop.
     pub dry_run: bool,
     /// Where the plan's logins came from: they are asked for again when they get old.
@@ -137,7 +139,7 @@ pub fn pull(
     policy.lease = args.lease;
     policy.disk_credentials = args.registry.allow_disk_credentials;
     policy.per_registry = args.per_registry.map(|most| most as usize);
-    policy.preflight = args.preflight.then_some(Preflight {
+    policy.preflight = (args.preflight || args.forecast).then_some(Preflight {
         unpack_factor: args.unpack_factor,
     });
     policy.pin_digest = args.pin_digest;
@@ -170,22 +172,35 @@ pub fn pull(
     )?;
     let planned = with_logins(images, found.logins);
     policy.canary = policy::canary(args.course.policy.canary, fleet.nodes().len());
-    let through_ssh =
-        (policy.via != PullVia::Registry || policy.fan_out.is_some()).then(|| ThroughSshSettings {
-            cache: cache(ambient),
-            cache_limit: args.cache_limit,
-            upload_limit: args.upload_limit,
-            archives: args
-                .from
-                .iter()
-                .map(|from| ImageArchive {
-                    path: ambient.path(&from.path),
-                    form: from.form,
-                })
-                .collect(),
-        });
-    let plan = Plan::new(fleet, Work::Pull(planned), policy);
+    if args.forecast {
+        // Nothing is passed on.
+        policy.fan_out = None;
+    }
+    let serves = policy.via != PullVia::Registry || policy.fan_out.is_some();
+    let serves = serves && !args.forecast;
+    let through_ssh = serves.then(|| ThroughSshSettings {
+        cache: cache(ambient),
+        cache_limit: args.cache_limit,
+        upload_limit: args.upload_limit,
+        archives: args
+            .from
+            .iter()
+            .map(|from| ImageArchive {
+                path: ambient.path(&from.path),
+                form: from.form,
+            })
+            .collect(),
+    });
+    let work = match args.forecast {
+        true => Work::Probe(planned),
+        false => Work::Pull(planned),
+    };
+    let plan = Plan {
+        forecast: args.forecast,
+        ..Plan::new(fleet, work, policy)
+    };
     Ok(RunSettings {
+        forecast: args.forecast,
         through_ssh,
         login_sources: sources,
         reports,
@@ -376,6 +391,7 @@ fn run(
     Ok(RunSettings {
         plan: Arc::new(plan),
         nodes: None,
+        forecast: false,
         dry_run,
         login_sources: LoginSources::default(),
         ssh: ssh_settings,

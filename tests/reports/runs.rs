@@ -243,6 +243,7 @@ fn info(work: Work, nodes: Vec<Node>) -> RunInfo {
         started: SystemTime::UNIX_EPOCH + seconds(1_795_468_629.0),
         resume: Some("prepull pull --resume 2026-11-23T21-17-09Z-3f9c".into()),
         words: Vec::new(),
+        foretold: None,
         plan: Arc::new(Plan::new(
             Fleet::new(nodes).unwrap(),
             work,
@@ -388,6 +389,7 @@ fn told(
         nodes: nodes.collect(),
         stopped,
         fan_out: None,
+        forecast: None,
         info,
     };
     MadeUp { events, result }

@@ -1,0 +1,95 @@
+//! Forecasts on real nodes: docker and containerd, and what the pulls after them bring.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test file: a panic is a failed test
+
+#[allow(dead_code)] // each test file uses its part
+#[path = "support/schemas.rs"]
+mod schemas;
+#[path = "support/fleet.rs"]
+mod support;
+
+use serde_json::Value;
+use support::*;
+
+/// One layer of 4 MB is in both images.
+const BEFORE: [&str; 3] = ["registry.lab:5000/foretold/before:v1", "4M@foretold", "1M"];
+const AFTER: [&str; 4] = [
+    "registry.lab:5000/foretold/after:v1",
+    "4M@foretold",
+    "2M",
+    "300k",
+];
+
+/// The sizes of the layers that only [`AFTER`] has: what was pushed, and the headers of its archives.
+fn own_layers(forecast: &Value) -> u64 {
+    let bytes = forecast["bytes"].as_u64().unwrap();
+    assert!((2_300_000..2_310_000).contains(&bytes), "{forecast}");
+    bytes
+}
+
+/// docker and containerd, each as root and as a user with sudo.
+#[test]
+fn what_is_foretold_comes_to_the_byte() {
+    let lab = Lab::start("foretold", 4, &[]);
+    for image in [&BEFORE[..], &AFTER[..]] {
+        succeed(&mut lab.command(&[&["push"], image].concat()));
+    }
+    let forecast = |image: &str| {
+        let run = pull(&lab, &["--forecast", image]).expect(0);
+        let schema = [serde_json::to_string(&run.json()).unwrap()];
+        schemas::validate("forecast-1.json", &schema);
+        run.json()
+    };
+    let first = forecast(BEFORE[0]);
+    assert_eq!(
+        first["forecast"]["time"],
+        Value::Null,
+        "no run was recorded"
+    );
+    assert_eq!(first["forecast"]["unknown_nodes"], 0);
+    let pulled = pull(&lab, &[BEFORE[0]]).expect(0).json();
+    assert_eq!(pulled["forecast"]["bytes_error"], 0.0, "{pulled}");
+    assert_eq!(pulled["forecast"]["run"], first["run"]);
+    assert_eq!(pulled["arrived"], first["forecast"]["bytes"]);
+
+    // A kubelet that collects from 2 % on; its runtime is containerd, so that it changes no node's runtime.
+    succeed(&mut lab.on("node-2", &["sh", "-c", "mkdir -p /var/lib/kubelet && echo 'imageGCHighThresholdPercent: 2' >/var/lib/kubelet/config.yaml"]));
+    pretend(&lab, "node-2", "kubelet");
+    let second = forecast(AFTER[0]);
+    let nodes = second["nodes"].as_array().unwrap();
+    for node in nodes {
+        // The shared layer is there.
+        own_layers(&node["forecast"]);
+        assert_eq!(node["forecast"]["layers"], 2, "{node}");
+        assert!(
+            node["forecast"]["seconds"].as_f64().unwrap() > 0.0,
+            "{node}"
+        );
+    }
+    let each = own_layers(&nodes[0]["forecast"]);
+    assert_eq!(second["forecast"]["bytes"], 4 * each);
+    assert_eq!(second["forecast"]["through_ssh_bytes"], each);
+    assert_eq!(second["forecast"]["time"]["runs"], 1);
+    assert_eq!(nodes[0]["forecast"]["kubelet"], Value::Null);
+    assert_eq!(nodes[1]["forecast"]["kubelet"]["image_gc_high_percent"], 2);
+    assert_eq!(nodes[1]["forecast"]["kubelet"]["collects"], true);
+
+    // In words, as it was recorded, and as the next pull is compared with it.
+    let name = second["run"].as_str().unwrap();
+    let shown = end(start(
+        lab.operator(&[env!("CARGO_BIN_EXE_prepull"), "runs", "show", name])
+            .env("HOME", lab.state.join("home")),
+        "",
+    ));
+    let shown = shown.expect(0).stdout;
+    assert!(
+        shown.contains("kubelet collects") && shown.contains("4 of 4 nodes can pull"),
+        "{shown}"
+    );
+    assert!(shown.contains("by 1 earlier run"), "{shown}");
+    let pulled = pull(&lab, &["-o", "human", AFTER[0]]).expect(0).stdout;
+    assert!(
+        pulled.contains(&format!("Foretold by {name}: 9.2 MB (as it came)")),
+        "{pulled}"
+    );
+}
