@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::context::RunContext;
 use super::preflight::{manifest_of, present};
-use crate::model::forecast::short_digest;
+use crate::model::stock::short_digest;
 use crate::model::{Image, Layer, Node, NodeFacts, NodeForecast, Plan, Stage, Stock};
 use crate::node::{self, Interrupted};
 use crate::ports::{Runtime, Session, StockQuestion};

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
-use super::forecast::NodeForecast;
 use super::platform::is_platform;
+use super::stock::NodeForecast;
 
 /// A node's answer to a probe. Every text is the node's: never trusted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

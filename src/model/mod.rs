@@ -20,6 +20,7 @@ pub mod plan;
 mod platform;
 pub mod redact;
 pub mod secret;
+pub mod stock;
 pub mod text;
 mod tries;
 
@@ -32,10 +33,7 @@ pub use event::{Event, EventKind};
 pub use facts::{ClockOffset, LocalImage, NodeFacts};
 pub use failure::{Failure, FailureKind, Retry, Stage};
 pub use fold::fold;
-pub use forecast::{
-    Forecast, ForecastTotals, Foretold, History, KubeletGc, NodeForecast, Sample, Stock, TimeRange,
-    Way,
-};
+pub use forecast::{Forecast, ForecastTotals, Foretold, History, Sample, TimeRange, Way};
 pub use image::{Image, ImageError, is_digest};
 pub use limit::Limit;
 pub use node::{Fleet, FleetError, Hop, Node, RuntimeChoice, RuntimeKind};
@@ -47,4 +45,5 @@ pub use passwords::{Passwords, Permit, Withheld};
 pub use plan::{Backoff, FanOut, Plan, PlannedImage, Policy, Portion, Preflight, Work, pull_token};
 pub use platform::is_platform;
 pub use secret::{Credential, LoginSource, RegistryLogin, Secret, basic};
+pub use stock::{KubeletGc, NodeForecast, Stock};
 pub use tries::Tries;

@@ -7,7 +7,6 @@ use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 
 use super::RunResult;
-use super::forecast::{ForecastEntry, forecast_entry};
 use crate::model::{
     Attempt, Counts, ExitStatus, Failure, FailureKind, FanOutTotals, Kept, NodeRecord, Outcome,
     Record, Retry, Stage, Work, text::truncate_bytes,
@@ -201,6 +200,45 @@ pub(super) fn document_within(result: &RunResult, limit: usize) -> Document {
         nodes,
         summary: counts(result),
     }
+}
+
+/// How a pull compares with the forecast that was made before it, for programs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct ForecastEntry {
+    pub(super) run: String,
+    pub(super) bytes: u64,
+    /// Arrived bytes against foretold ones, less 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) bytes_error: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) seconds: Option<f64>,
+    /// Real time against foretold time, less 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) seconds_error: Option<f64>,
+}
+
+/// The comparison; `None` where there was no forecast, or the run did not do all of what was foretold.
+pub(super) fn forecast_entry(result: &RunResult) -> Option<ForecastEntry> {
+    let foretold = result.info.foretold.as_ref()?;
+    let counts = counts(result);
+    if result.stopped.is_some() || counts.ok != counts.nodes {
+        return None;
+    }
+    let totals = &foretold.totals;
+    let is_counted = totals.unknown == 0 && unseen(result) == 0;
+    let came = is_counted.then(|| arrived(result).unwrap_or(0));
+    let error = |real: f64, told: f64| match told > 0.0 {
+        true => Some((real / told - 1.0) * 10_000.0).map(|error| error.round() / 10_000.0),
+        false => (real <= 0.0).then_some(0.0),
+    };
+    let time = totals.time.as_ref().map(|time| time.seconds);
+    Some(ForecastEntry {
+        run: foretold.run.clone(),
+        bytes: totals.bytes,
+        bytes_error: came.and_then(|came| error(came as f64, totals.bytes as f64)),
+        seconds: time.map(|time| seconds(Duration::try_from_secs_f64(time).unwrap_or_default())),
+        seconds_error: time.and_then(|time| error(took(result).as_secs_f64(), time)),
+    })
 }
 
 /// How long the run took.

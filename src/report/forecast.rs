@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::RunResult;
-use super::document::{arrived, counts, seconds, took, unseen};
+use super::document::{counts, forecast_entry, seconds};
 use super::failures::{failures, names};
 use super::format::escape_truncated;
 use super::nodes::{column, probed_json};
@@ -281,45 +280,6 @@ pub fn forecast_json(result: &RunResult) -> Value {
         "nodes": counts.nodes, "ok": counts.ok, "failed": counts.failed, "not_run": counts.not_run,
     });
     out
-}
-
-/// How a pull compares with the forecast that was made before it, for programs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct ForecastEntry {
-    run: String,
-    bytes: u64,
-    /// Arrived bytes against foretold ones, less 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bytes_error: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seconds: Option<f64>,
-    /// Real time against foretold time, less 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seconds_error: Option<f64>,
-}
-
-/// The comparison; `None` where there was no forecast, or the run did not do all of what was foretold.
-pub(super) fn forecast_entry(result: &RunResult) -> Option<ForecastEntry> {
-    let foretold = result.info.foretold.as_ref()?;
-    let counts = counts(result);
-    if result.stopped.is_some() || counts.ok != counts.nodes {
-        return None;
-    }
-    let totals = &foretold.totals;
-    let is_counted = totals.unknown == 0 && unseen(result) == 0;
-    let came = is_counted.then(|| arrived(result).unwrap_or(0));
-    let error = |real: f64, told: f64| match told > 0.0 {
-        true => Some((real / told - 1.0) * 10_000.0).map(|error| error.round() / 10_000.0),
-        false => (real <= 0.0).then_some(0.0),
-    };
-    let time = totals.time.as_ref().map(|time| time.seconds);
-    Some(ForecastEntry {
-        run: foretold.run.clone(),
-        bytes: totals.bytes,
-        bytes_error: came.and_then(|came| error(came as f64, totals.bytes as f64)),
-        seconds: time.map(|time| seconds(duration(time))),
-        seconds_error: time.and_then(|time| error(took(result).as_secs_f64(), time)),
-    })
 }
 
 /// "Foretold by ...: 320.1 MB (as it came), 12s (it took 8% more)".

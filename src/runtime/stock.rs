@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::kubelet::with_kubelet;
-use crate::model::forecast::SHORT_DIGEST;
+use crate::model::stock::SHORT_DIGEST;
 use crate::model::{CommandOutput, KubeletGc, RuntimeKind, Stock, text};
 use crate::ports::{NodeCommand, StockQuestion};
 
@@ -55,8 +55,11 @@ chains() {
     fi
     printf 'images\n%s\n' "$told"
 }
-blobs=$root/io.containerd.content.v1.content/blobs/sha256
+store=$root/io.containerd.content.v1.content
+blobs=$store/blobs/sha256
 listed=$root/overlay-layers/layers.json
+# The folder for blobs comes with the first of them.
+[ -e "$blobs" ] || blobs=$store
 if [ "$kind" != docker ] && [ -r "$blobs" ] && [ -x "$blobs" ]; then
     if grep -qs '^ *discard_unpacked_layers *= *true' /etc/containerd/config.toml \
         /var/lib/rancher/k3s/agent/etc/containerd/config.toml /var/lib/rancher/rke2/agent/etc/containerd/config.toml; then
@@ -224,6 +227,13 @@ mod tests {
         let stock = asked(folder.path(), "crictl", "", &[]);
         assert_eq!((stock.layers, stock.chains), (None, None));
         assert!(stock.unknown.unwrap().starts_with("only root may see"));
+        // A containerd that never held an image.
+        let store = folder
+            .path()
+            .join("root/io.containerd.content.v1.content/ingest");
+        fs::create_dir_all(store).unwrap();
+        let stock = asked(folder.path(), "crictl", "abc", &[]);
+        assert_eq!((stock.layers, stock.unknown), (Some(HashSet::new()), None));
         let stock = asked(folder.path(), "docker", "", &["false"]);
         assert!(stock.unknown.unwrap().starts_with("docker did not tell"));
     }
