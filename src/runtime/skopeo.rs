@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use super::docker;
 use super::kubelet::with_kubelet;
 use super::output;
+use super::stock;
 use crate::model::{
     CommandOutput, Failure, FailureKind, Image, LocalImage, RegistryLogin, RuntimeKind, Stage,
-    is_digest, text,
+    Stock, is_digest, text,
 };
-use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery};
+use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery, StockQuestion};
 
 /// skopeo, beside CRI-O.
 #[derive(Debug, Clone, Copy)]
@@ -210,6 +211,14 @@ impl Runtime for Skopeo {
             secret,
             ..Self::command(PULL, &arguments)
         })
+    }
+
+    fn stock<'a>(&self, question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {
+        Some(stock::question(self.kind(), question, &[]))
+    }
+
+    fn read_stock(&self, output: &CommandOutput) -> Stock {
+        stock::read(output)
     }
 
     fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {
