@@ -140,7 +140,7 @@ pub struct PullArgs {
     /// Per node: the bytes of the layers that it lacks, whether there is room, and whether its kubelet would start to
     /// collect images. For the fleet: the bytes that the registry sends, ordinarily and with --via ssh, and the time, by
     /// what earlier runs on these nodes took. A later pull of the same images on the same nodes is compared with it.
-    #[arg(long, conflicts_with_all = ["dry_run", "resume", "from", "report", "on_finish"], help_heading = "Policy", group = "asks_for_room")]
+    #[arg(long, conflicts_with_all = ["dry_run", "resume", "from", "fan_out", "report", "on_finish"], help_heading = "Policy", group = "asks_for_room")]
     pub forecast: bool,
     /// How large images are once unpacked, against what the registry sends; --preflight and --forecast want room for
     /// both.

@@ -6,7 +6,6 @@ use tokio::time::Instant;
 use super::attempt::ImageAttempt;
 use super::context::{RunContext, guarded};
 use super::means::Means;
-use super::registries::Permit;
 use super::state::NodeState;
 use super::through_ssh::Tunnel;
 use super::{forecast, preflight, ways};

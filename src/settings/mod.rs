@@ -172,10 +172,6 @@ pub fn pull(
     )?;
     let planned = with_logins(images, found.logins);
     policy.canary = policy::canary(args.course.policy.canary, fleet.nodes().len());
-    if args.forecast {
-        // Nothing is passed on.
-        policy.fan_out = None;
-    }
     let serves = policy.via != PullVia::Registry || policy.fan_out.is_some();
     let serves = serves && !args.forecast;
     let through_ssh = serves.then(|| ThroughSshSettings {
