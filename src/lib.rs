@@ -33,6 +33,8 @@ pub mod cli;
 #[doc(hidden)]
 pub mod credentials;
 #[doc(hidden)]
+pub mod daemonset;
+#[doc(hidden)]
 pub mod engine;
 #[doc(hidden)]
 pub mod fan_out;

@@ -70,6 +70,9 @@ fn it_installs_and_runs_on_a_bare_debian_root() {
         inside(&["prepull", "nodes", "-H", "w[1-2]", "-o", "name"]),
         "w1\nw2\n"
     );
+    // kubectl finds it as a plugin under this name.
+    let help = inside(&["kubectl-prepull", "--help"]);
+    assert!(help.contains("Usage: kubectl prepull"), "{help}");
     for path in [
         "usr/share/man/man1/prepull-pull.1.gz",
         "usr/share/bash-completion/completions/prepull",

@@ -51,7 +51,8 @@ impl Exit {
             | StopReason::FailureLimit
             | StopReason::WaveFailed
             | StopReason::FanOut
-            | StopReason::CutShort => Self::Stopped,
+            | StopReason::CutShort
+            | StopReason::NotYet => Self::Stopped,
         }
     }
 

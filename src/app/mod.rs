@@ -2,6 +2,7 @@
 
 mod complete;
 mod contents;
+mod daemonset;
 mod exit;
 mod fd_limit;
 mod harden;
@@ -31,7 +32,8 @@ pub use man::pages;
 use ssh_config::SshConfigFiles;
 
 use crate::cli::{
-    Cli, Command, HostsCommand, ImagesArgs, ImagesFormat, NodesArgs, NodesFormat, PullArgs, SshArgs,
+    self, Cli, Command, DaemonSetCommand, HostsCommand, ImagesArgs, ImagesFormat, NodesArgs,
+    NodesFormat, PullArgs, SshArgs,
 };
 use crate::inventory::{NamedImage, SshConfigSource, SshQuery};
 use crate::model::Fleet;
@@ -43,9 +45,13 @@ use crate::settings::{self, Defaults, Environment};
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     harden::harden();
     panics::tell_plainly();
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     if let Some(exit) = complete::answer(&arguments) {
         return exit;
+    }
+    let is_plugin = is_plugin(&arguments);
+    if is_plugin {
+        arguments = cli::plugin_arguments(arguments);
     }
     let ambient = Environment::of_this_process();
     let defaults = match defaults(&ambient) {
@@ -55,9 +61,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             return Exit::Usage;
         }
     };
-    let matches = defaults
-        .apply(Cli::command())
-        .try_get_matches_from(&arguments);
+    let definitions = match is_plugin {
+        true => cli::plugin(),
+        false => Cli::command(),
+    };
+    let matches = defaults.apply(definitions).try_get_matches_from(&arguments);
     let parsed = matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
     let (cli, matches) = match parsed {
         Ok(parsed) => parsed,
@@ -86,6 +94,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     })
 }
 
+/// Whether kubectl started it, as `kubectl prepull`.
+fn is_plugin(arguments: &[OsString]) -> bool {
+    let program = arguments.first().map(std::path::Path::new);
+    program
+        .and_then(|path| path.file_name())
+        .is_some_and(|name| name == cli::PLUGIN)
+}
+
 /// The defaults that variables and files set for options.
 fn defaults(ambient: &Environment) -> Result<Defaults> {
     let mut command = Cli::command();
@@ -104,6 +120,9 @@ fn perform(
     ambient: &Environment,
 ) -> Result<Exit> {
     let mut recorded: Vec<OsString> = arguments.iter().skip(1).cloned().collect();
+    if is_plugin(&arguments) {
+        recorded.insert(0, cli::AS_PLUGIN.into());
+    }
     let end = recorded.iter().position(|word| word == "--");
     let end = end.unwrap_or(recorded.len());
     recorded.splice(end..end, stated.into_iter().map(OsString::from));
@@ -132,6 +151,17 @@ fn perform(
         }),
         Command::Nodes(args) => return nodes(args, ambient),
         Command::Hosts(HostsCommand::Scan(args)) => return hosts::scan(args, ambient),
+        Command::DaemonSet(command) => {
+            return match command {
+                DaemonSetCommand::Render(args) => daemonset::render(args, ambient),
+                DaemonSetCommand::Apply(args) => daemonset::apply(args, ambient),
+                DaemonSetCommand::Remove(args) => daemonset::remove(args, ambient),
+                DaemonSetCommand::Status(args) => {
+                    let settings = daemonset::status(args, ambient)?;
+                    run::run(&settings, Vec::new(), ambient, recorded)
+                }
+            };
+        }
         Command::Images(args) => return images(args, ambient),
         Command::Runs(command) => return runs::perform(command, ambient),
         // Answered before anything is looked at.
@@ -140,9 +170,12 @@ fn perform(
         Command::Man { command } => return man::print(command),
     }?;
     warn(settings.plan.fleet.warnings());
-    warn(&ssh.warnings());
+    let is_by_ssh = (settings.daemonset.as_ref()).is_none_or(|set| set.falls_back_to_ssh());
+    if is_by_ssh {
+        warn(&ssh.warnings());
+        warn(&without_address(&settings.plan.fleet));
+    }
     warn(&settings.warnings);
-    warn(&without_address(&settings.plan.fleet));
     // Locked until the end of this run.
     if let Some(resumed) = &resumed {
         let plan = Arc::make_mut(&mut settings.plan);

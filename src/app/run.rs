@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch};
 
 use super::contents;
+use super::daemonset::PodRun;
 use super::exit::Exit;
 use super::journal_sink::{JournalSink, WriteError};
 use super::logins::CredentialRefresher;
@@ -24,7 +25,7 @@ use crate::fan_out::{self, Programs};
 use crate::journal::{self, Header, Journal};
 use crate::model::text::{escape_line, format_count};
 use crate::model::{
-    EventKind, Forecast, Foretold, History, Outcome, Plan, ProgressStyle, Secret, Work,
+    EventKind, Forecast, Foretold, History, Outcome, Plan, ProgressStyle, PullVia, Secret, Work,
 };
 use crate::ports::ImageServer;
 use crate::report::{
@@ -59,11 +60,15 @@ pub(super) fn run(
         password: settings.ssh.password.clone(),
         jump_passwords: settings.ssh.jump_passwords.clone(),
     };
-    let transport = SshTransport::asking(options, settings.plan.fleet.nodes(), &passphrase)?;
-    super::warn(transport.warnings());
+    let needs_ssh = (settings.daemonset.as_ref()).is_none_or(|set| set.falls_back_to_ssh());
+    let transport = needs_ssh
+        .then(|| SshTransport::asking(options, settings.plan.fleet.nodes(), &passphrase))
+        .transpose()?;
+    super::warn(transport.as_ref().map_or(&[], SshTransport::warnings));
     let tokio = tokio::runtime::Runtime::new().context("cannot start the tokio runtime")?;
     let images = tokio.block_on(through_ssh::served(settings))?;
     let relays = relays(settings, ambient)?;
+    let pods = tokio.block_on(PodRun::prepare(settings))?;
     let started = SystemTime::now();
     let id = run_id(started);
     let (foretold, history) = earlier(settings, ambient);
@@ -111,7 +116,8 @@ pub(super) fn run(
     let logins = CredentialRefresher::new(&settings.login_sources, &plan);
     let ended = tokio.block_on(perform(
         &plan,
-        &transport,
+        transport.as_ref(),
+        pods.as_ref(),
         &logins,
         Supply {
             images: images.as_ref().map(|images| images as &dyn ImageServer),
@@ -122,12 +128,17 @@ pub(super) fn run(
     ));
     // What still runs after a second signal must not hold the program back.
     tokio.shutdown_background();
-    let finish = match ended? {
-        Ended::Finished(finish) => finish,
-        Ended::Quit(exit) => {
+    let finish = match ended {
+        Ok(Ended::Finished(finish)) => finish,
+        Ok(Ended::Quit(exit)) => {
             running.quit();
-            super::warn(&[given_up(&info)]);
+            let left = pods.as_ref().and_then(PodRun::left_behind);
+            super::warn(&[given_up(&info) + &left.unwrap_or_default()]);
             return Ok(exit);
+        }
+        Err(error) => {
+            running.quit();
+            return Err(error);
         }
     };
     let forecast = (settings.forecast).then(|| Forecast::new(&plan, &finish.nodes, &history));
@@ -243,6 +254,7 @@ fn given_up(info: &RunInfo) -> String {
         format!("; to go on with what is open: {command}")
     });
     let pulls = match info.plan.work {
+        Work::Pull(_) if info.plan.policy.via == PullVia::DaemonSet => String::new(),
         Work::Pull(_) => {
             let lease = humantime::format_duration(info.plan.policy.lease);
             format!(": a pull that still runs on a node ends by itself within {lease}")
@@ -290,7 +302,8 @@ enum Ended {
 
 async fn perform(
     plan: &Plan,
-    transport: &SshTransport,
+    transport: Option<&SshTransport>,
+    pods: Option<&PodRun>,
     logins: &CredentialRefresher,
     supply: Supply<'_>,
     facts: mpsc::Sender<(Duration, EventKind)>,
@@ -300,21 +313,30 @@ async fn perform(
     let (stop, stop_receiver) = watch::channel(None);
     let runtimes = runtime::all();
     let run = async {
-        let finish = engine::run(
-            plan,
-            transport,
-            &runtimes,
-            logins,
-            supply,
-            facts,
-            stop_receiver,
-        )
-        .await;
-        transport.close().await;
+        let finish = match (pods, transport) {
+            (Some(pods), transport) => {
+                pods.run(plan, transport, logins, facts, stop_receiver)
+                    .await
+            }
+            (None, Some(transport)) => Ok(engine::run(
+                plan,
+                transport,
+                &runtimes,
+                logins,
+                supply,
+                facts,
+                stop_receiver,
+            )
+            .await),
+            (None, None) => Err(anyhow::anyhow!("no way to the nodes")),
+        };
+        if let Some(transport) = transport {
+            transport.close().await;
+        }
         finish
     };
     Ok(tokio::select! {
-        finish = run => Ended::Finished(finish),
+        finish = run => Ended::Finished(finish?),
         reason = signals.quit(&stop) => Ended::Quit(Exit::quit(reason)),
     })
 }

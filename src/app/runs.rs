@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{CommandFactory, FromArgMatches};
 
 use super::exit::Exit;
-use crate::cli::{Cli, Format, ListFormat, ReportFile, ReportForm, RunsCommand};
+use crate::cli::{self, Cli, Format, ListFormat, ReportFile, ReportForm, RunsCommand};
 use crate::journal::{self, Claim, JournalWork, Listed, RecordedRun, Runs, State};
 use crate::model::{ColorChoice, Fleet, Forecast, History, Plan, text::format_count};
 use crate::report::{self, FileReport, Jsonl, Layout, Reporter, RunEntry, RunInfo, RunResult};
@@ -181,12 +181,16 @@ pub(super) fn resume_command(is_pull: bool, run: &str) -> Option<String> {
     is_pull.then(|| format!("prepull pull --resume {run}"))
 }
 
-/// The words of a run's command line, to be given again.
+/// The words of a run's command line, to be given again. Those of the plugin of kubectl are not: their `-n` is another.
 pub(super) fn words(arguments: impl Iterator<Item = impl AsRef<str>>) -> Vec<String> {
     let arguments = arguments.map(|argument| argument.as_ref().to_string());
-    std::iter::once("prepull".to_string())
+    let words: Vec<String> = std::iter::once("prepull".to_string())
         .chain(arguments)
-        .collect()
+        .collect();
+    match words.get(1).map(String::as_str) {
+        Some(cli::AS_PLUGIN | "daemonset") => Vec::new(),
+        _ => words,
+    }
 }
 
 /// A run to go on with, and the command line that does: the run's own, then what is said now.
@@ -236,11 +240,15 @@ pub(super) fn resume(wanted: &str, given: &[OsString], ambient: &Environment) ->
         );
     }
     let arguments = merged(&header.arguments, given);
+    let (definitions, words) = match arguments.split_first() {
+        Some((first, words)) if first == cli::AS_PLUGIN => (cli::plugin(), words),
+        _ => (Cli::command(), &arguments[..]),
+    };
     // Only here may an option stand twice: the one that is given now counts.
-    let command = Cli::command().mut_subcommand("pull", |pull| pull.args_override_self(true));
+    let command = definitions.mut_subcommand("pull", |pull| pull.args_override_self(true));
     let program = given.first().cloned().unwrap_or_default();
     let matches = command
-        .try_get_matches_from(std::iter::once(&program).chain(&arguments))
+        .try_get_matches_from(std::iter::once(&program).chain(words))
         .map_err(|error| {
             anyhow!(
                 "{error}\n(these are the arguments of the run {}, and then those given now)",

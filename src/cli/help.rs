@@ -141,6 +141,31 @@ Examples:
   prepull exec -i nodes.yml -- df -h /var/lib/docker
   prepull exec -i nodes.yml --limit gpu -b -- sh -c 'journalctl -u docker | tail -3'";
 
+pub(super) const DAEMONSET: &str = "\
+Examples:
+  prepull pull --kube --via daemonset --create-namespace app:v2   apply, wait, remove
+  prepull daemonset render app:v2 | kubectl apply -f -
+  prepull daemonset status                 what became of it";
+
+pub(super) const DAEMONSET_RENDER: &str = "\
+Examples:
+  prepull daemonset render -n warm --create-namespace app:v2 | kubectl apply -f -
+  prepull daemonset render -n warm --rbac | kubectl apply -f -";
+
+pub(super) const DAEMONSET_APPLY: &str = "\
+Examples:
+  prepull daemonset apply --create-namespace registry.example:5000/team/app:v2
+  prepull daemonset apply -l pool=gpu --image-pull-secret regcred app:v2";
+
+pub(super) const DAEMONSET_STATUS: &str = "\
+Examples:
+  prepull daemonset status
+  prepull daemonset status --no-wait -o json";
+
+pub(super) const DAEMONSET_REMOVE: &str = "\
+Examples:
+  prepull daemonset remove -n warm";
+
 pub(super) const IMAGES: &str = "\
 Examples:
   prepull images -f deploy/ -f job.yml

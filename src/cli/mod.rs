@@ -2,8 +2,10 @@
 
 #![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)] // the docs are the help texts
 
+mod daemonset;
 mod help;
 mod options;
+mod plugin;
 mod values;
 
 use std::path::PathBuf;
@@ -11,10 +13,15 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueHint};
 
+pub use daemonset::{
+    ApplyArgs, ChoiceArgs, ClusterArgs, DaemonSetCommand, PlaceArgs, PodArgs, RemoveArgs,
+    RenderArgs, StatusArgs,
+};
 pub use options::{
     FleetArgs, LoginArgs, OutputArgs, PolicyArgs, ProgressArgs, ReachArgs, RegistryArgs, RunArgs,
     RuntimeArgs, SshArgs,
 };
+pub use plugin::{AS_PLUGIN, PLUGIN, plugin, plugin_arguments};
 pub use values::{
     ArchiveForm, Format, HostsFormat, ImageArchive, ImagesFormat, ListFormat, NodesFormat,
     ReportFile, ReportForm, Shell,
@@ -22,7 +29,7 @@ pub use values::{
 
 use values::{at_least_one, bytes, choice, duration, factor, image_archive, lease, report_file};
 
-use crate::model::{PullVia, PullWhen};
+use crate::model::{PullVia, PullWhen, RestVia};
 
 /// Loads container images onto nodes over SSH before a roll-out needs them.
 #[derive(Debug, Parser)]
@@ -63,6 +70,10 @@ pub enum Command {
     #[command(help_template = help::TEMPLATE, before_help = help::EXEC_SHORT, after_help = help::MORE)]
     #[command(before_long_help = help::EXEC, after_long_help = help::EXIT)]
     Exec(ExecArgs),
+    /// Pull by pods instead of SSH, where you may create a DaemonSet.
+    #[command(subcommand, name = "daemonset")]
+    #[command(help_template = help::TEMPLATE, before_help = help::DAEMONSET)]
+    DaemonSet(DaemonSetCommand),
     /// The images that Kubernetes manifests name, one a line, each once.
     #[command(help_template = help::TEMPLATE, before_help = help::IMAGES)]
     Images(ImagesArgs),
@@ -161,7 +172,7 @@ pub struct PullArgs {
     /// How long a pull goes on by itself when its node's connection is lost, before it is cancelled.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = lease, help_heading = "Policy")]
     pub lease: Duration,
-    /// Where nodes pull from: their registries, or this machine, through the SSH connections.
+    /// Where nodes pull from: their registries, or this machine, through the SSH connections; or by pods, without SSH.
     ///
     /// With ssh a registry sends each layer once, to this machine, and nodes need no way to it. A node where that cannot
     /// be done pulls from the registry, and the summary says why; with ssh-only it fails instead, no node asks a registry,
@@ -174,6 +185,24 @@ pub struct PullArgs {
         help_heading = "Through SSH"
     )]
     pub via: PullVia,
+    /// What to do about nodes that the DaemonSet has no pod on, with --via daemonset.
+    #[arg(
+        long,
+        value_name = "WAY",
+        default_value = "none",
+        value_parser = choice::<RestVia>(),
+        help_heading = "DaemonSet"
+    )]
+    pub rest: RestVia,
+    /// Leave the DaemonSet there at the end, with --via daemonset: new nodes pull the images as well.
+    #[arg(long, help_heading = "DaemonSet")]
+    pub leave: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub place: PlaceArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub pods: PodArgs,
     /// Take the images from these files instead of their registries, with --via ssh: oci:DIR, oci-archive:FILE or
     /// docker-archive:FILE; repeatable.
     ///
@@ -496,5 +525,6 @@ mod tests {
     #[test]
     fn the_definitions_are_consistent() {
         Cli::command().debug_assert();
+        plugin().debug_assert();
     }
 }

@@ -39,7 +39,7 @@ pub struct RunArgs {
 }
 
 /// Which nodes.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Fleet")]
 pub struct FleetArgs {
     /// An inventory file, - for standard input; repeatable.
@@ -90,7 +90,7 @@ pub struct FleetArgs {
 }
 
 /// Who logs in where; all that `nodes` shows.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "SSH")]
 pub struct LoginArgs {
     /// Log in as this user.
@@ -121,7 +121,7 @@ pub struct LoginArgs {
 }
 
 /// How nodes are reached.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "SSH")]
 pub struct SshArgs {
     #[command(flatten)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use crate::model::{Choice, Portion};
+use crate::model::{Choice, Portion, Toleration};
 
 /// One of the words of a [`Choice`].
 pub(super) fn choice<T: Choice>() -> impl TypedValueParser<Value = T> {
@@ -21,6 +21,27 @@ pub(super) fn choice<T: Choice>() -> impl TypedValueParser<Value = T> {
     });
     PossibleValuesParser::new(words)
         .try_map(|word| T::from_word(&word).ok_or("not one of its words"))
+}
+
+/// `--toleration`.
+pub(super) fn toleration(text: &str) -> Result<Toleration, String> {
+    Toleration::parse(text)
+}
+
+/// The name of an object of Kubernetes, which becomes part of a path: a DNS subdomain (RFC 1123).
+pub(super) fn name(text: &str) -> Result<String, String> {
+    let is_label = |label: &str| {
+        let is_plain =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !label.is_empty()
+            && label.bytes().all(is_plain)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_name = text.len() <= 253 && text.split('.').all(is_label);
+    is_name
+        .then(|| text.to_string())
+        .ok_or_else(|| "use lower-case letters, digits, - and .".into())
 }
 
 /// `prepull images --output`.

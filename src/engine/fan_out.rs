@@ -30,7 +30,7 @@ pub(super) async fn pull<T, S: Session>(
         Some(joined) => joined,
         None => {
             let own = match context.plan.policy.via {
-                PullVia::Registry => None,
+                PullVia::Registry | PullVia::DaemonSet => None,
                 PullVia::Ssh | PullVia::SshOnly => {
                     let open = opened(context, session, &mut means.tunnel).await?;
                     Some(fan_out::Tunnel {
@@ -60,7 +60,7 @@ pub(super) async fn pull<T, S: Session>(
         .map_err(missed)?;
     let via = match (hub.is_root(node), context.plan.policy.via) {
         (false, _) => Via::Peers,
-        (true, PullVia::Registry) => Via::Registry,
+        (true, PullVia::Registry | PullVia::DaemonSet) => Via::Registry,
         (true, PullVia::Ssh | PullVia::SshOnly) => Via::Ssh,
     };
     Ok((outcome, served.digest, via))

@@ -32,7 +32,10 @@ use std::path::PathBuf;
 
 pub use draft::{Draft, Group, Mention};
 pub use error::{InputError, InventoryError, Position};
-pub use kubernetes::{KubernetesQuery, pull_secret};
+pub use kubernetes::{
+    Api, Change, KubernetesQuery, Refusal, WATCH_SECONDS, Watch, WatchEvent, api_query, connect,
+    pull_secret,
+};
 pub use layers::{
     JumpSpec, NodeSettings, SshConfigSource, SshDefaults, SshQuery, built_in, parse_endpoint,
     parse_jump,

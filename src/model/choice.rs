@@ -65,6 +65,19 @@ choice! {
         Ssh = "ssh",
         /// From prepull alone: no node asks a registry or gets a registry login.
         SshOnly = "ssh-only",
+        /// From the registries, by pods of a DaemonSet instead of SSH; with --kube.
+        DaemonSet = "daemonset",
+    }
+}
+
+choice! {
+    /// What becomes of nodes that have no pod of the DaemonSet.
+    RestVia {
+        /// They fail, and the message says why there is no pod.
+        #[default]
+        None = "none",
+        /// They pull over SSH, in the same run.
+        Ssh = "ssh",
     }
 }
 

@@ -125,6 +125,24 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// The node that it is about, to be replaced by its number in another fleet.
+    pub fn node_mut(&mut self) -> Option<&mut usize> {
+        match self {
+            Self::NodeStarted { node }
+            | Self::RuntimeFound { node, .. }
+            | Self::NodeStage { node, .. }
+            | Self::Progress { node, .. }
+            | Self::Stalled { node, .. }
+            | Self::AttemptFailed { node, .. }
+            | Self::Finished { node, .. }
+            | Self::NodeLeft { node, .. } => Some(node),
+            Self::WaveStarted { .. }
+            | Self::Preflighted { .. }
+            | Self::RegistryPaused { .. }
+            | Self::Stopping { .. } => None,
+        }
+    }
+
     /// Whether a reporter that lags behind may miss it, because another one follows soon.
     pub fn may_be_lost(&self) -> bool {
         matches!(self, Self::NodeStage { .. } | Self::Progress { .. })

@@ -162,6 +162,8 @@ pub enum FailureKind {
     TimedOut,
     /// Another prepull goes on with the pull.
     TakenOver,
+    /// With a DaemonSet: the node has no pod of it, or one that cannot start.
+    NoPod,
     /// No rule recognises it.
     Unknown,
     /// A fault in prepull itself.
@@ -173,7 +175,7 @@ const _: () = assert!(FailureKind::ALL.len() == FailureKind::Internal as usize +
 
 impl FailureKind {
     /// Every kind, in the order of the enum.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Unreachable,
         Self::HostKey,
         Self::SshAuth,
@@ -198,6 +200,7 @@ impl FailureKind {
         Self::Stalled,
         Self::TimedOut,
         Self::TakenOver,
+        Self::NoPod,
         Self::Unknown,
         Self::Internal,
     ];
@@ -226,6 +229,7 @@ impl FailureKind {
             Self::Stalled => "stalled",
             Self::TimedOut => "timed-out",
             Self::TakenOver => "taken-over",
+            Self::NoPod => "no-pod",
             Self::Unknown | Self::Internal => "unknown",
         }
     }
@@ -258,6 +262,7 @@ impl FailureKind {
             | Self::TlsTrust
             | Self::DiskFull
             | Self::TakenOver
+            | Self::NoPod
             | Self::Internal => Retry::Never,
         }
     }
@@ -322,6 +327,9 @@ impl FailureKind {
             }
             Self::TakenOver => {
                 "The pull goes on, and the other prepull tells what becomes of it: wait for that one."
+            }
+            Self::NoPod => {
+                "Tolerate the taint or choose other nodes, as the message says, or pull on these nodes over SSH (--rest ssh)."
             }
             Self::Unknown => {
                 "Nothing known matches the node's own words; try the pull by hand on that node."

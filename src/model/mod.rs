@@ -2,9 +2,11 @@
 //! that
 //! `exec`'s output is kept in.
 
+#[macro_use]
 pub mod choice;
 pub mod command;
 pub mod content;
+pub mod daemonset;
 pub mod event;
 pub mod facts;
 pub mod failure;
@@ -25,10 +27,13 @@ pub mod text;
 mod tries;
 
 pub use choice::{
-    AddressType, Choice, ColorChoice, HostKeyPolicy, ProgressStyle, PullVia, PullWhen,
+    AddressType, Choice, ColorChoice, HostKeyPolicy, ProgressStyle, PullVia, PullWhen, RestVia,
 };
 pub use command::{CommandOutput, ExitStatus};
 pub use content::{Layer, Manifest, manifest_for};
+pub use daemonset::{
+    DaemonSetSpec, LabelOperator, LabelRequirement, NodeChoice, PodMode, Taint, Toleration,
+};
 pub use event::{Event, EventKind};
 pub use facts::{ClockOffset, LocalImage, NodeFacts};
 pub use failure::{Failure, FailureKind, Retry, Stage};

@@ -34,6 +34,8 @@ pub enum StopReason {
     FanOut,
     /// prepull itself was ended, and only the journal is left.
     CutShort,
+    /// It was asked how things stand, and not to wait.
+    NotYet,
 }
 
 impl StopReason {
@@ -50,6 +52,7 @@ impl StopReason {
             Self::WaveFailed => "the wave before it failed",
             Self::FanOut => "more than a tenth of the nodes could not get the image from others",
             Self::CutShort => "prepull was ended before it",
+            Self::NotYet => "its pod is still at it",
         }
     }
 }

@@ -109,6 +109,7 @@ fn policy_text(out: &mut String, policy: &Policy, is_pull: bool) {
                 .into(),
         ),
         PullVia::SshOnly => line("images come through the SSH connections alone".into()),
+        PullVia::DaemonSet => line("pods of a DaemonSet make the nodes pull".into()),
     }
     if let Some(FanOut { port, max_upload }) = fan_out {
         let port = port.map_or(String::new(), |port| format!(" on port {port}"));

@@ -204,11 +204,25 @@ fn digests(result: &RunResult) -> Vec<Line> {
             }
             out.push(line);
         }
-        if digests.is_empty() {
+        let unnamed = without_digest(result, item);
+        if unnamed > 0 {
+            let nodes = format_count(unnamed, "node");
+            out.push(Line::new(2).text(format!("on {nodes}, which do not tell its digest")));
+        } else if digests.is_empty() {
             out.push(Line::new(2).text("on no node"));
         }
     }
     out
+}
+
+/// On how many nodes an image is whose digest is not told there.
+fn without_digest(result: &RunResult, item: usize) -> usize {
+    let records = result.nodes.iter().filter_map(|node| node.items.get(item));
+    let is_unnamed = |record: &&Record| match &record.outcome {
+        Outcome::Pulled(held) | Outcome::Present(held) => held.digest.is_none(),
+        _ => false,
+    };
+    records.filter(is_unnamed).count()
 }
 
 /// " (10 pulled now, 2 there before)" for a digest, or nothing where nothing is pulled.
@@ -265,7 +279,7 @@ fn deliveries(result: &RunResult) -> Vec<Line> {
     let mut out = vec![Line::new(0).text(format!("Pulled: {}", counts.join(", ")))];
     if let Some(totals) = result.fan_out.filter(|totals| totals.nodes > 0) {
         let source = match result.info.plan.policy.via {
-            PullVia::Registry => "the registry",
+            PullVia::Registry | PullVia::DaemonSet => "the registry",
             PullVia::Ssh | PullVia::SshOnly => "prepull",
         };
         out.push(Line::new(2).text(format!(

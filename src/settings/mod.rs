@@ -4,6 +4,7 @@
 //! be asked is asked here, last, so that no password is typed for a run that a typo stops.
 
 mod ambient;
+mod daemonset;
 mod defaults;
 mod fleet;
 mod logins;
@@ -19,11 +20,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 pub use ambient::Environment;
+pub use daemonset::{
+    DaemonSetSettings, DaemonSetTask, daemonset_apply, daemonset_named, daemonset_render,
+    daemonset_status,
+};
 pub use defaults::Defaults;
 pub use reports::report_files;
 
 use crate::cli::{self, FleetArgs, ImageArchive, ManifestArgs, SshArgs};
-use crate::credentials::{self, LoginSources};
+use crate::credentials::{self, FoundLogins, LoginSources};
 use crate::inventory::{self, ManifestImages, SshConfigSource};
 use crate::model::text::escape_line;
 use crate::model::{
@@ -54,6 +59,8 @@ pub struct RunSettings {
     pub reports: Vec<cli::ReportFile>,
     /// What is served to nodes through their SSH connections, and how.
     pub through_ssh: Option<ThroughSshSettings>,
+    /// The DaemonSet whose pods pull, where it is not SSH.
+    pub daemonset: Option<Arc<DaemonSetSettings>>,
     /// The shell command to run at the end.
     pub on_finish: Option<String>,
     /// What the operator should know before anything starts.
@@ -162,19 +169,32 @@ pub fn pull(
     if policy.platform.is_some() {
         platform_fits(&fleet)?;
     }
-    let (sources, found, known) = logins(
-        &args.registry,
-        &args.reach.fleet,
-        &images,
-        args.course.dry_run,
-        policy.deadline.and_then(|limit| began.checked_add(limit)),
-        ambient,
-    )?;
+    let daemonset = daemonset::of_pull(args, &images, &fleet, ambient)?;
+    // The kubelets log in by themselves.
+    let (sources, found, known) = match &daemonset {
+        Some(daemonset) if !daemonset.falls_back_to_ssh() => {
+            let logins = vec![None; images.len()];
+            let found = FoundLogins {
+                logins,
+                warnings: Vec::new(),
+            };
+            (LoginSources::default(), found, Instant::now())
+        }
+        _ => logins(
+            &args.registry,
+            &args.reach.fleet,
+            &images,
+            args.course.dry_run,
+            policy.deadline.and_then(|limit| began.checked_add(limit)),
+            ambient,
+        )?,
+    };
     let planned = with_logins(images, found.logins);
     policy.canary = policy::canary(args.course.policy.canary, fleet.nodes().len());
-    let serves = policy.via != PullVia::Registry || policy.fan_out.is_some();
-    let serves = serves && !args.forecast;
-    let through_ssh = serves.then(|| ThroughSshSettings {
+    let is_served =
+        matches!(policy.via, PullVia::Ssh | PullVia::SshOnly) || policy.fan_out.is_some();
+    let is_served = is_served && !args.forecast;
+    let through_ssh = is_served.then(|| ThroughSshSettings {
         cache: cache(ambient),
         cache_limit: args.cache_limit,
         upload_limit: args.upload_limit,
@@ -198,6 +218,7 @@ pub fn pull(
     Ok(RunSettings {
         forecast: args.forecast,
         through_ssh,
+        daemonset: daemonset.map(Arc::new),
         login_sources: sources,
         reports,
         warnings: [warnings, found.warnings].concat(),
@@ -394,6 +415,7 @@ fn run(
         output,
         reports: Vec::new(),
         through_ssh: None,
+        daemonset: None,
         on_finish: None,
         warnings: Vec::new(),
         spent: Duration::ZERO,

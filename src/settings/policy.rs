@@ -49,7 +49,7 @@ fn rising(waves: &[Portion]) -> Result<Vec<Portion>> {
 
 /// Where nodes pull from. Files can only be sent.
 pub(super) fn via(args: &PullArgs) -> Result<PullVia> {
-    if args.via == PullVia::Registry {
+    if matches!(args.via, PullVia::Registry | PullVia::DaemonSet) {
         if !args.from.is_empty() {
             bail!("--from: images in files reach nodes only through SSH: add --via ssh-only");
         }

@@ -1,13 +1,13 @@
-//! Questions to an API server: the way there, who asks, and what a refusal means.
+//! Requests to an API server: the way there, who asks, and what a refusal means.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -27,14 +27,14 @@ use crate::model::{Secret, basic};
 
 /// How long a connection may take, and how long an answer may stand still.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-const READ_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const READ_LIMIT: Duration = Duration::from_secs(60);
 /// The largest answer: a page of 500 nodes is some 5 to 25 MB.
-const BODY_LIMIT: usize = 256 << 20;
+pub(super) const BODY_LIMIT: usize = 256 << 20;
 /// How often a server that is busy is asked again, and the longest pause that it may ask for.
 const TRIES: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-type Http<C> = Client<HttpsConnector<C>, Empty<Bytes>>;
+type Http<C> = Client<HttpsConnector<C>, Full<Bytes>>;
 
 /// A connection to the server, and what is before it.
 enum Dispatch {
@@ -45,27 +45,52 @@ enum Dispatch {
 }
 
 /// An API server, and who asks.
-pub(super) struct Api {
+pub struct Api {
     dispatch: Dispatch,
     base: Uri,
     headers: HeaderMap,
     /// The namespace of the context.
-    pub(super) namespace: String,
+    pub namespace: String,
 }
 
 /// Why there is no answer.
-pub(super) enum Refusal {
+#[derive(Debug)]
+pub enum Refusal {
     /// The server's own words, with the HTTP status.
-    Status(StatusCode, String),
+    Status(u16, String),
     /// No server answered, or none that is an API server.
     InputError(InputError),
 }
 
+/// A request that changes something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Creates an object.
+    Create,
+    /// Server-side apply: the fields in the body are to be as they are there.
+    Apply,
+    /// Deletes an object; the body is its `DeleteOptions`.
+    Delete,
+}
+
+impl Change {
+    /// The method and the type of the body. JSON is YAML, and the only form of an apply patch is YAML.
+    fn request(self) -> (Method, &'static str) {
+        match self {
+            Self::Create => (Method::POST, "application/json"),
+            Self::Apply => (Method::PATCH, "application/apply-patch+yaml"),
+            Self::Delete => (Method::DELETE, "application/json"),
+        }
+    }
+}
+
 /// The part of a `Status` that is read.
 #[derive(Deserialize)]
-struct Status {
+pub(super) struct Status {
     #[serde(default)]
-    message: String,
+    pub(super) message: String,
+    #[serde(default)]
+    pub(super) code: u16,
 }
 
 impl Api {
@@ -122,25 +147,54 @@ impl Api {
     }
 
     /// What to call the server.
-    pub(super) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         self.base.to_string()
     }
 
     /// What the server answers at this path, which may hold a query.
-    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refusal> {
-        let unreached =
-            |error: &dyn fmt::Display| Refusal::InputError(unreachable(&error.to_string()));
-        let base = self.base.to_string();
-        let uri: Uri = format!("{}{path}", base.trim_end_matches('/'))
-            .parse()
-            .map_err(|error| unreached(&error))?;
+    ///
+    /// # Errors
+    /// What the server refused, or why there is no answer.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refusal> {
+        self.answer(Method::GET, path, None).await
+    }
+
+    /// Changes something, and reads the answer. Tried again only where the server was too busy to begin.
+    ///
+    /// # Errors
+    /// What the server refused, or why there is no answer.
+    pub async fn change<T: DeserializeOwned>(
+        &self,
+        change: Change,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<T, Refusal> {
+        let (method, form) = change.request();
+        let body = Bytes::from(body.to_string());
+        self.answer(method, path, Some((form, body))).await
+    }
+
+    /// An answer that goes on: its body, once the server has said that it will.
+    pub(super) async fn open(&self, path: &str) -> Result<Incoming, Refusal> {
+        let request = self.request(&Method::GET, path, None)?;
+        let response = self.ask(request).await?;
+        if response.status() == StatusCode::OK {
+            return Ok(response.into_body());
+        }
+        let (status, _, body) = read_body(response).await?;
+        Err(refusal(status, &body))
+    }
+
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, Bytes)>,
+    ) -> Result<T, Refusal> {
         let mut tried = 1;
         loop {
-            let mut request = Request::get(&uri)
-                .body(Empty::new())
-                .map_err(|error| unreached(&error))?;
-            request.headers_mut().extend(self.headers.clone());
-            let (status, headers, body) = self.ask(request).await?;
+            let request = self.request(&method, path, body.clone())?;
+            let (status, headers, body) = read_body(self.ask(request).await?).await?;
             let is_busy = matches!(status.as_u16(), 429 | 503 | 504);
             if is_busy && tried < TRIES {
                 sleep(pause(&headers, tried)).await;
@@ -150,52 +204,93 @@ impl Api {
                     Refusal::InputError(no_api("something that is not what the API says there"))
                 });
             } else {
-                if status == StatusCode::UNAUTHORIZED {
-                    exec::forget();
-                }
-                let said: Option<Status> = serde_json::from_slice(&body).ok();
-                let said = said
-                    .filter(|said| !said.message.is_empty())
-                    .ok_or_else(|| {
-                        Refusal::InputError(no_api(&format!(
-                            "{status}, and not in the words of an API server"
-                        )))
-                    })?;
-                return Err(Refusal::Status(status, said.message));
+                return Err(refusal(status, &body));
             }
         }
     }
 
-    async fn ask(
+    fn request(
         &self,
-        request: Request<Empty<Bytes>>,
-    ) -> Result<(StatusCode, HeaderMap, Vec<u8>), Refusal> {
-        let late = |_| {
-            let seconds = READ_LIMIT.as_secs();
-            Refusal::InputError(unreachable(&format!("nothing came for {seconds} s")))
-        };
+        method: &Method,
+        path: &str,
+        body: Option<(&'static str, Bytes)>,
+    ) -> Result<Request<Full<Bytes>>, Refusal> {
+        let wrong = |error: &dyn fmt::Display| Refusal::InputError(unreachable(&error.to_string()));
+        let base = self.base.to_string();
+        let uri: Uri = format!("{}{path}", base.trim_end_matches('/'))
+            .parse()
+            .map_err(|error| wrong(&error))?;
+        let mut request = Request::builder().method(method).uri(uri);
+        let (form, body) = body.unzip();
+        if let Some(form) = form {
+            request = request.header(header::CONTENT_TYPE, form);
+        }
+        let mut request = request
+            .body(Full::new(body.unwrap_or_default()))
+            .map_err(|error| wrong(&error))?;
+        request.headers_mut().extend(self.headers.clone());
+        Ok(request)
+    }
+
+    async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Refusal> {
         let answering = match &self.dispatch {
             Dispatch::Direct(client) => client.request(request),
             Dispatch::HttpProxy(client) => client.request(request),
             Dispatch::HttpsProxy(client) => client.request(request),
             Dispatch::SocksProxy(client) => client.request(request),
         };
-        let response: Response<Incoming> = timeout(READ_LIMIT, answering)
+        timeout(READ_LIMIT, answering)
             .await
             .map_err(late)?
-            .map_err(|error| Refusal::InputError(unreachable(&chain(&error))))?;
-        let (head, mut incoming) = response.into_parts();
-        let mut body = Vec::new();
-        while let Some(frame) = timeout(READ_LIMIT, incoming.frame()).await.map_err(late)? {
-            let frame = frame.map_err(|error| Refusal::InputError(unreachable(&chain(&error))))?;
-            if let Ok(data) = frame.into_data() {
-                body.extend_from_slice(&data);
-            }
-            if body.len() > BODY_LIMIT {
-                return Err(Refusal::InputError(no_api("far more than any API server")));
-            }
+            .map_err(|error| Refusal::InputError(unreachable(&chain(&error))))
+    }
+}
+
+/// No byte came for too long.
+pub(super) fn late(_: tokio::time::error::Elapsed) -> Refusal {
+    let seconds = READ_LIMIT.as_secs();
+    Refusal::InputError(unreachable(&format!("nothing came for {seconds} s")))
+}
+
+/// The next bytes of an answer; `None` at its end.
+pub(super) async fn read_frame(incoming: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(|error| Refusal::InputError(unreachable(&chain(&error))))?;
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
         }
-        Ok((head.status, head.headers, body))
+    }
+    Ok(None)
+}
+
+async fn read_body(
+    response: Response<Incoming>,
+) -> Result<(StatusCode, HeaderMap, Vec<u8>), Refusal> {
+    let (head, mut incoming) = response.into_parts();
+    let mut body = Vec::new();
+    while let Some(data) = timeout(READ_LIMIT, read_frame(&mut incoming))
+        .await
+        .map_err(late)??
+    {
+        body.extend_from_slice(&data);
+        if body.len() > BODY_LIMIT {
+            return Err(Refusal::InputError(no_api("far more than any API server")));
+        }
+    }
+    Ok((head.status, head.headers, body))
+}
+
+/// An answer that is not a success.
+fn refusal(status: StatusCode, body: &[u8]) -> Refusal {
+    if status == StatusCode::UNAUTHORIZED {
+        exec::forget();
+    }
+    let said: Option<Status> = serde_json::from_slice(body).ok();
+    match said.filter(|said| !said.message.is_empty()) {
+        Some(said) => Refusal::Status(status.as_u16(), said.message),
+        None => Refusal::InputError(no_api(&format!(
+            "{status}, and not in the words of an API server"
+        ))),
     }
 }
 
@@ -301,7 +396,7 @@ fn pause(headers: &HeaderMap, tried: u32) -> Duration {
 }
 
 /// A query of a URL, `?` included.
-pub(super) fn query(fields: &[(&str, Option<&str>)]) -> String {
+pub fn query(fields: &[(&str, Option<&str>)]) -> String {
     let mut text = String::new();
     for (name, value) in fields {
         let Some(value) = value else { continue };
@@ -321,7 +416,7 @@ pub(super) fn query(fields: &[(&str, Option<&str>)]) -> String {
     text
 }
 
-fn no_api(answered: &str) -> InputError {
+pub(super) fn no_api(answered: &str) -> InputError {
     InputError::new(format!("the server answered {answered}"))
         .with_hint("is it an API server, or something before it? See server: and proxy-url: of the kubeconfig, and $HTTPS_PROXY")
 }

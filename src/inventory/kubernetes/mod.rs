@@ -12,22 +12,23 @@ mod kubeconfig;
 mod pull_secrets;
 mod tls;
 mod user;
+mod watch;
 mod x509;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use hyper::StatusCode;
 use serde::Deserialize;
 
+pub use client::{Api, Change, Refusal, query as api_query};
 pub use pull_secrets::pull_secret;
+pub use watch::{WATCH_SECONDS, Watch, WatchEvent};
 
 use super::draft::{Draft, Group, Mention};
 use super::error::{InputError, InventoryError, Position};
 use super::layers::NodeSettings;
 use super::names;
 use crate::model::{AddressType, RuntimeChoice, RuntimeKind};
-use client::{Api, Refusal};
 
 /// What a page of the answer holds at most: as `kubectl` asks.
 const PAGE: &str = "500";
@@ -72,6 +73,20 @@ pub(super) fn draft(query: &KubernetesQuery) -> Result<Draft, InventoryError> {
     })
 }
 
+/// A client for the cluster of a query: reads the kubeconfig, and runs its login program where it has one. Blocks while
+/// that runs.
+///
+/// # Errors
+/// What is wrong with the kubeconfig, or what the login program said.
+pub fn connect(query: &KubernetesQuery) -> Result<Api, InventoryError> {
+    let access = match kubeconfig::read(query)? {
+        Some(access) => access,
+        None => in_cluster::read().map_err(|fault| InventoryError::of_file("Kubernetes", fault))?,
+    };
+    let url = access.cluster.url.to_string();
+    Api::new(access).map_err(|fault| InventoryError::of_file(format!("Kubernetes at {url}"), fault))
+}
+
 /// Connects to the API server and asks it something.
 fn ask<T: Send>(
     query: &KubernetesQuery,
@@ -79,13 +94,7 @@ fn ask<T: Send>(
 ) -> Result<T, InventoryError> {
     let wrong = |fault| InventoryError::of_file("Kubernetes", fault);
     let answer = || {
-        let access = match kubeconfig::read(query)? {
-            Some(access) => access,
-            None => in_cluster::read().map_err(wrong)?,
-        };
-        let url = access.cluster.url.to_string();
-        let api = Api::new(access)
-            .map_err(|fault| InventoryError::of_file(format!("Kubernetes at {url}"), fault))?;
+        let api = connect(query)?;
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -176,6 +185,7 @@ struct NodeInfo {
     operating_system: String,
     architecture: String,
     os_image: String,
+    kubelet_version: String,
 }
 
 async fn nodes(api: &Api, query: &KubernetesQuery) -> Result<Vec<ApiNode>, InputError> {
@@ -184,7 +194,7 @@ async fn nodes(api: &Api, query: &KubernetesQuery) -> Result<Vec<ApiNode>, Input
         match listing(api, query).await {
             Ok(nodes) => return Ok(nodes),
             // The place in the listing is too old: it starts again.
-            Err(Refusal::Status(StatusCode::GONE, said)) => {
+            Err(Refusal::Status(410, said)) => {
                 fault = Some(InputError::new(format!("the listing broke off: {said}")));
             }
             Err(error) => return Err(refused(error)),
@@ -283,7 +293,7 @@ fn counted(number: usize) -> String {
 /// What a refusal means, and what helps.
 fn refused(refusal: Refusal) -> InputError {
     let (status, said) = match refusal {
-        Refusal::Status(status, said) => (status.as_u16(), said),
+        Refusal::Status(status, said) => (status, said),
         Refusal::InputError(fault) => return fault,
     };
     match status {
@@ -412,6 +422,7 @@ fn facts(node: &ApiNode, is_ready: bool) -> BTreeMap<String, String> {
         ("operating-system", info.operating_system.clone()),
         ("system", info.os_image.clone()),
         ("runtime-version", info.container_runtime_version.clone()),
+        ("kubelet", info.kubelet_version.clone()),
         ("ready", is_ready.to_string()),
         ("cordoned", node.spec.unschedulable.to_string()),
         ("taints", taints.join(",")),

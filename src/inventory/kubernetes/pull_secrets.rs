@@ -68,7 +68,7 @@ async fn read(api: &Api, given: &str) -> Result<(Secret, bool), InputError> {
 /// What a refusal means, and what helps.
 fn refused(refusal: Refusal, url: &str, namespace: &str, name: &str) -> InputError {
     let (status, said) = match refusal {
-        Refusal::Status(status, said) => (status.as_u16(), said),
+        Refusal::Status(status, said) => (status, said),
         Refusal::InputError(fault) => return fault,
     };
     match status {
