@@ -270,7 +270,7 @@ impl Forecast {
 
 fn way(plan: &Plan, image: &Image) -> Way {
     match plan.policy.via {
-        PullVia::Registry => Way::Registry(image.registry().to_string()),
+        PullVia::Registry | PullVia::DaemonSet => Way::Registry(image.registry().to_string()),
         PullVia::Ssh | PullVia::SshOnly => Way::Ssh,
     }
 }

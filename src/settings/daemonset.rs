@@ -104,6 +104,7 @@ pub(super) fn of_pull(
             args.per_registry.is_some(),
             "--per-registry: the kubelets pull by themselves",
         ),
+        (args.forecast, "--forecast asks nodes over SSH"),
         (args.fan_out, "--fan-out: pods pull from the registry"),
         (args.preflight, "--preflight asks nodes over SSH"),
         (
