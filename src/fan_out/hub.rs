@@ -1,6 +1,6 @@
 //! The relays of a run together: who joins, who gets what from whom, and what is done about those that are lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -166,7 +166,7 @@ impl Hub {
         let (number, candidates) = {
             let mut state = self.state();
             state.last += 1;
-            state.sent.push(Arc::clone(&sent));
+            state.sent.push((node, Arc::clone(&sent)));
             let number = state.last;
             let relay = Relay {
                 number,
@@ -441,9 +441,10 @@ impl Hub {
         let _ = timeout(ENDING, ending).await;
         let state = self.state();
         let sum = |bytes: fn(&Stats) -> u64| {
-            let sent = state.sent.iter().map(|sent| bytes(&locked(sent)));
+            let sent = state.sent.iter().map(|(_, sent)| bytes(&locked(sent)));
             sent.fold(0, u64::saturating_add)
         };
+        let nodes: BTreeSet<usize> = state.sent.iter().map(|(node, _)| *node).collect();
         // Images may share layers.
         let parts = state.parts.iter();
         let blobs: BTreeMap<(&str, &str), u64> = parts
@@ -454,7 +455,7 @@ impl Hub {
             })
             .collect();
         FanOutTotals {
-            nodes: state.sent.len(),
+            nodes: nodes.len(),
             roots: shape.roots,
             depth: shape.depth,
             from_source: sum(|sent| sent.from_registry),

@@ -34,7 +34,7 @@ pub(super) struct State {
     pub(super) fallbacks: BTreeSet<usize>,
     pub(super) last: u64,
     /// What each relay that was there says of its bytes.
-    pub(super) sent: Vec<Arc<Mutex<Stats>>>,
+    pub(super) sent: Vec<(usize, Arc<Mutex<Stats>>)>,
 }
 
 /// A relay that is there.

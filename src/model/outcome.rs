@@ -156,7 +156,7 @@ impl Via {
 /// What came of nodes passing images on to each other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FanOutTotals {
-    /// Relays that were started.
+    /// Nodes that had a relay.
     pub nodes: usize,
     /// Nodes that fetched from the source: the registry, or prepull with `--via ssh`.
     pub roots: usize,

@@ -68,8 +68,9 @@ const PROJECT: [&str; 22] = [
 const PATTERNS: [&str; 2] = ["exclude", "limit"];
 /// The beginning of the variables' names.
 const PREFIX: &str = "PREPULL_";
-/// Variables with that beginning that set no default: completion scripts use this one.
-const NO_OPTION: &str = "PREPULL_COMPLETE";
+/// Variables with that beginning that set no default: completion scripts use the first, and the second says where
+/// relays are.
+const NO_OPTION: [&str; 2] = ["PREPULL_COMPLETE", "PREPULL_RELAYS"];
 /// The project's file.
 const PROJECT_FILE: &str = "prepull.toml";
 /// The longest file that is read, in bytes.
@@ -116,7 +117,7 @@ impl Defaults {
         let known: Vec<String> = options(cli).map(variable).collect();
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
         for name in ambient.names_with(PREFIX) {
-            if name != NO_OPTION && !known.contains(&name) {
+            if !NO_OPTION.contains(&name) && !known.contains(&name) {
                 found.warnings.push(unknown_variable(name, &known));
             }
         }
