@@ -99,4 +99,12 @@ fn what_is_foretold_comes_to_the_byte() {
         pulled.contains(&format!("Foretold by {name}: 9.3 MB (as it came)")),
         "{pulled}"
     );
+
+    // A check knows what was there, and is gone now.
+    succeed(&mut lab.on("node-1", &["docker", "rmi", "-f", AFTER[0]]));
+    let checked = end(start(&mut command(&lab, &["check", AFTER[0]]), ""));
+    let checked = checked.expect(1).stdout;
+    let gone = format!("GONE {} from node-1, where the run ", AFTER[0]);
+    assert!(checked.contains(&gone), "{checked}");
+    assert_eq!(checked.matches("GONE").count(), 1, "{checked}");
 }

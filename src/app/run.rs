@@ -29,8 +29,8 @@ use crate::model::{
 };
 use crate::ports::ImageServer;
 use crate::report::{
-    self, EventSink, FileReport, Human, HumanOptions, Json, Jsonl, Layout, Reporter, RunInfo,
-    RunResult, Screen,
+    self, Earlier, EventSink, FileReport, Human, HumanOptions, Json, Jsonl, Layout, Reporter,
+    RunInfo, RunResult, Screen,
 };
 use crate::runtime;
 use crate::settings::{Environment, OutputSettings, RunSettings, SshSettings};
@@ -71,12 +71,18 @@ pub(super) fn run(
     let pods = tokio.block_on(PodRun::prepare(settings))?;
     let started = SystemTime::now();
     let id = run_id(started);
-    let (foretold, history) = earlier(settings, ambient);
+    let (earlier, history) = earlier(settings, ambient);
     let words = runs::words(arguments.iter().map(|word| word.to_string_lossy()));
-    let journal = settings
-        .output
-        .journal
-        .then(|| journal(&id, started, settings, ambient, arguments, foretold.clone()));
+    let journal = settings.output.journal.then(|| {
+        journal(
+            &id,
+            started,
+            settings,
+            ambient,
+            arguments,
+            earlier.foretold.clone(),
+        )
+    });
     let journal = match journal {
         Some(Err(error)) => {
             // An operator whose home is read-only wants the images all the same.
@@ -95,7 +101,7 @@ pub(super) fn run(
         id,
         started,
         plan: Arc::clone(&plan),
-        foretold,
+        earlier,
     });
     let recorded_in = journal.as_ref().map(|journal| journal.path().to_owned());
     let (ledger, gap) = match journal.map(JournalSink::new) {
@@ -194,10 +200,10 @@ fn relays(settings: &RunSettings, ambient: &Environment) -> Result<Option<Progra
     Ok(Some(Programs::read(&folders).context("--fan-out")?))
 }
 
-/// What earlier runs tell: the forecast that was made for a pull, and for a forecast how long pulls took.
-fn earlier(settings: &RunSettings, ambient: &Environment) -> (Option<Foretold>, History) {
+/// What earlier runs tell of this one, and for a forecast how long pulls took.
+fn earlier(settings: &RunSettings, ambient: &Environment) -> (Earlier, History) {
     let Ok(folder) = runs::folder(ambient) else {
-        return (None, History::default());
+        return Default::default();
     };
     let plan = &settings.plan;
     let nodes: Vec<&str> = plan
@@ -206,19 +212,21 @@ fn earlier(settings: &RunSettings, ambient: &Environment) -> (Option<Foretold>, 
         .iter()
         .map(|node| node.name.as_str())
         .collect();
-    // Of a run that is gone on with a part is done.
-    let foretold = match &plan.work {
+    let mut earlier = Earlier::default();
+    match &plan.work {
+        // Of a run that is gone on with a part is done.
         Work::Pull(images) if plan.already_present.is_empty() => {
             let images: Vec<String> = images.iter().map(|one| one.image.to_string()).collect();
-            journal::foretold(&folder, &images, &nodes)
+            earlier.foretold = journal::foretold(&folder, &images, &nodes);
         }
-        _ => None,
-    };
+        Work::Check(_) => earlier.last_held = journal::last_held(&folder, &nodes),
+        _ => {}
+    }
     let history = match settings.forecast {
         true => journal::history(&folder, &nodes),
         false => History::default(),
     };
-    (foretold, history)
+    (earlier, history)
 }
 
 /// The run, without a word of going on with it where its journal was removed meanwhile.

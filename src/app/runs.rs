@@ -13,7 +13,9 @@ use super::exit::Exit;
 use crate::cli::{self, Cli, Format, ListFormat, ReportFile, ReportForm, RunsCommand};
 use crate::journal::{self, Claim, JournalWork, Listed, RecordedRun, Runs, State};
 use crate::model::{ColorChoice, Fleet, Forecast, History, Plan, text::format_count};
-use crate::report::{self, FileReport, Jsonl, Layout, Reporter, RunEntry, RunInfo, RunResult};
+use crate::report::{
+    self, Earlier, FileReport, Jsonl, Layout, Reporter, RunEntry, RunInfo, RunResult,
+};
 use crate::settings::{self, Environment};
 
 /// How many names a warning lists.
@@ -170,7 +172,10 @@ fn result(past: &RecordedRun) -> Result<RunResult, String> {
                 &past.header.run,
             ),
             words: words(past.header.arguments.iter()),
-            foretold: past.header.foretold.clone(),
+            earlier: Earlier {
+                foretold: past.header.foretold.clone(),
+                ..Earlier::default()
+            },
             plan,
         }),
     })

@@ -90,6 +90,8 @@ pub(super) struct OutcomeEntry {
     via: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     via_note: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gone_since: Option<String>,
     #[serde(flatten)]
     output: Option<OutputEntry>,
     seconds: f64,
@@ -179,7 +181,10 @@ pub(super) fn document_within(result: &RunResult, limit: usize) -> Document {
                 .items
                 .iter()
                 .enumerate()
-                .map(|(item, record)| outcome_entry(&plan.work, item, record, limit))
+                .map(|(item, record)| OutcomeEntry {
+                    gone_since: gone_since(result, &node.name, item, record).map(String::from),
+                    ..outcome_entry(&plan.work, item, record, limit)
+                })
                 .collect(),
         })
         .collect();
@@ -219,7 +224,7 @@ pub(super) struct ForecastEntry {
 
 /// The comparison; `None` where there was no forecast, or the run did not do all of what was foretold.
 pub(super) fn forecast_entry(result: &RunResult) -> Option<ForecastEntry> {
-    let foretold = result.info.foretold.as_ref()?;
+    let foretold = result.info.earlier.foretold.as_ref()?;
     let counts = counts(result);
     if result.stopped.is_some() || counts.ok != counts.nodes {
         return None;
@@ -239,6 +244,26 @@ pub(super) fn forecast_entry(result: &RunResult) -> Option<ForecastEntry> {
         seconds: time.map(|time| seconds(Duration::try_from_secs_f64(time).unwrap_or_default())),
         seconds_error: time.and_then(|time| error(took(result).as_secs_f64(), time)),
     })
+}
+
+/// The run that found an image on a node that does not hold it any more.
+pub(super) fn gone_since<'a>(
+    result: &'a RunResult,
+    node: &str,
+    item: usize,
+    record: &Record,
+) -> Option<&'a str> {
+    if !matches!(record.outcome, Outcome::Missing) {
+        return None;
+    }
+    let image = result.info.plan.work.image(item)?.to_string();
+    let place = (node.to_string(), image);
+    result
+        .info
+        .earlier
+        .last_held
+        .get(&place)
+        .map(String::as_str)
 }
 
 /// How long the run took.
@@ -416,6 +441,7 @@ pub(super) fn outcome_entry(
         via_note: (record.delivery.as_ref())
             .and_then(|delivery| delivery.note.as_ref())
             .map(|note| truncate_bytes(note.as_bytes(), DETAIL_LIMIT)),
+        gone_since: None,
         output: None,
         seconds: seconds(record.elapsed),
         attempts: record.attempts.iter().map(attempt_entry).collect(),

@@ -441,7 +441,7 @@ mod tests {
             },
         };
         let mut line = |foretold| {
-            Arc::make_mut(&mut run.info).foretold = Some(foretold);
+            Arc::make_mut(&mut run.info).earlier.foretold = Some(foretold);
             comparison(&run).unwrap().render(Layout::default())
         };
         // The run took 151 seconds.

@@ -36,7 +36,7 @@ impl Run {
                 plan: Arc::new(plan),
                 resume: None,
                 words: vec![],
-                foretold: None,
+                earlier: Default::default(),
             })),
             at: Duration::ZERO,
         }

@@ -8,6 +8,7 @@ mod file;
 mod forecast;
 mod format;
 mod frame;
+mod gone;
 mod groups;
 mod html;
 mod human;
@@ -33,6 +34,7 @@ mod tests;
 mod timeline;
 mod writer_thread;
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -73,8 +75,17 @@ pub struct RunInfo {
     pub resume: Option<String>,
     /// The words of the run's own command; empty where they are not known.
     pub words: Vec<String>,
-    /// The forecast that was made for it.
+    /// What earlier runs tell of it.
+    pub earlier: Earlier,
+}
+
+/// What earlier runs tell of one.
+#[derive(Debug, Clone, Default)]
+pub struct Earlier {
+    /// For a pull: the forecast that was made for it.
     pub foretold: Option<Foretold>,
+    /// For a check: which run found an image on a node when one last looked, by node and image.
+    pub last_held: HashMap<(String, String), String>,
 }
 
 /// A finished run.

@@ -13,6 +13,7 @@ use super::document::{
 use super::failures::{failures, names, node_name};
 use super::forecast::comparison;
 use super::format::escape_truncated;
+use super::gone::gone;
 use super::next::next_commands;
 use super::styled::{Layout, Line};
 use crate::model::text::{escape_line, format_bytes, format_count, format_duration};
@@ -65,7 +66,8 @@ fn body(result: &RunResult) -> Vec<Line> {
         out.push(line);
     }
     let failures = failures(result);
-    let mut rest = deliveries(result);
+    let mut rest = gone(result);
+    rest.extend(deliveries(result));
     rest.extend(registries(result));
     rest.extend(pace(result));
     rest.extend(comparison(result));

@@ -85,7 +85,7 @@ pub(super) fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
         plan: Arc::new(Plan::new(fleet, work, policy)),
         resume: None,
         words: vec![],
-        foretold: None,
+        earlier: Default::default(),
     };
     let record = |outcome| Record {
         outcome,

@@ -243,7 +243,7 @@ fn info(work: Work, nodes: Vec<Node>) -> RunInfo {
         started: SystemTime::UNIX_EPOCH + seconds(1_795_468_629.0),
         resume: Some("prepull pull --resume 2026-11-23T21-17-09Z-3f9c".into()),
         words: Vec::new(),
-        foretold: None,
+        earlier: Default::default(),
         plan: Arc::new(Plan::new(
             Fleet::new(nodes).unwrap(),
             work,
