@@ -620,14 +620,14 @@ mod tests {
         let home = Home::new("", "");
         let found = home.find(&[
             ("PREPULL_PARALEL", "2"),
-            ("PREPULL_FLAVOUR", "2"),
+            ("PREPULL_BREAKFAST", "2"),
             ("PREPULL_COMPLETE", "bash"),
             ("PREPULL_RETRIES", "2"),
         ]);
         assert_eq!(
             found.unwrap().warnings(),
             [
-                "$PREPULL_FLAVOUR sets no option; the defaults are PREPULL_ and an option's long name, such as PREPULL_PARALLEL",
+                "$PREPULL_BREAKFAST sets no option; the defaults are PREPULL_ and an option's long name, such as PREPULL_PARALLEL",
                 "$PREPULL_PARALEL sets no option; did you mean $PREPULL_PARALLEL?",
             ]
         );
