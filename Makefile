@@ -1,5 +1,5 @@
 # The two commands of the README. Both need Debian 12 (or like it), root and Rust, and set up everything else themselves.
-.PHONY: demo test check deny advisories sbom generated book pictures package static
+.PHONY: demo test check deny advisories sbom generated book pictures package relay static
 
 # Starts four real nodes, pulls a private image of 80 MB onto each, shows it, and takes the nodes down.
 demo:
@@ -60,9 +60,13 @@ pictures:
 	lab/lab run 6 -- lab/pictures
 
 # A Debian package in target/debian.
-package:
+package: relay
 	lab/install
 	cargo deb --locked
+
+# The relays of --fan-out for both architectures, in target/relay.
+relay:
+	lab/relay
 
 # A binary without shared libraries, in target/x86_64-unknown-linux-musl/release.
 static:

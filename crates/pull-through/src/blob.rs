@@ -16,7 +16,7 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use crate::store::Store;
-use crate::{Digest, Error, LocalBlob, Source, SourceError};
+use crate::{Arriving, Digest, Error, LocalBlob, Progress, Source, SourceError};
 
 /// What is written, and then passed on, at a time.
 const CHUNK: usize = 128 << 10;
@@ -36,14 +36,8 @@ pub(crate) struct Blob {
     file: Arc<File>,
     offset: u64,
     progress: watch::Receiver<Progress>,
-    task: AbortHandle,
-}
-
-struct Progress {
-    /// Bytes that may be passed on: all but the last while they arrive, and that too once the digest fits. Of a blob that
-    /// is read in place it is none before.
-    ready: u64,
-    failed: Option<Error>,
+    /// What fills the file, unless the source does.
+    task: Option<AbortHandle>,
 }
 
 /// What the blobs of a run share.
@@ -56,7 +50,9 @@ pub(crate) struct Supply {
 
 impl Drop for Blob {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
@@ -68,15 +64,25 @@ impl Blob {
         source: Arc<dyn Source>,
         supply: Arc<Supply>,
     ) -> Result<Self, Error> {
+        if let Some(arriving) = source.arriving(&digest) {
+            let Arriving {
+                file,
+                offset,
+                progress,
+            } = arriving;
+            return Ok(Self {
+                file,
+                offset,
+                progress,
+                task: None,
+            });
+        }
         let local = source.local(&digest);
         let (file, offset) = match &local {
             Some(LocalBlob { file, offset, .. }) => (Arc::clone(file), *offset),
             None => (Arc::new(supply.store.file(&digest)?), 0),
         };
-        let (sender, progress) = watch::channel(Progress {
-            ready: 0,
-            failed: None,
-        });
+        let (sender, progress) = watch::channel(Progress::default());
         let filling = Filling {
             digest,
             size,
@@ -94,7 +100,7 @@ impl Blob {
             file,
             offset,
             progress,
-            task,
+            task: Some(task),
         })
     }
 

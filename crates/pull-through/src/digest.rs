@@ -30,6 +30,13 @@ impl Digest {
     }
 }
 
+/// The digest whose bytes these are.
+impl From<[u8; 32]> for Digest {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "sha256:{}", self.hex())

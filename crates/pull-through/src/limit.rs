@@ -12,7 +12,7 @@ const PART: usize = 64 << 10;
 
 /// Hands out times to send at. Each node waits for one time only (`turn`), and both locks are fair, so nodes that want to
 /// send take turns, part by part, however many connections each of them has.
-pub(crate) struct UploadLimit {
+pub struct UploadLimit {
     rate: Option<u64>,
     /// When the next part may be sent. A waiter holds the lock until that time and only then sets the next one, so a
     /// cancelled wait uses up no rate.
@@ -21,15 +21,15 @@ pub(crate) struct UploadLimit {
 
 impl UploadLimit {
     /// No limit at all without a rate.
-    pub(crate) fn new(rate: Option<u64>) -> Self {
+    pub fn new(rate: Option<u64>) -> Self {
         Self {
             rate,
             next: Mutex::default(),
         }
     }
 
-    /// Returns when these bytes may be sent.
-    pub(crate) async fn wait(&self, turn: &Mutex<()>, bytes: usize) {
+    /// Returns when these bytes may be sent. `turn` is one for each node.
+    pub async fn wait(&self, turn: &Mutex<()>, bytes: usize) {
         let Some(rate) = self.rate else { return };
         let _turn = turn.lock().await;
         let mut left = bytes;

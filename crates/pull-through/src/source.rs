@@ -7,8 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::Stream;
+use tokio::sync::watch;
 
-use crate::{Digest, Reference};
+use crate::{Digest, Error, Reference};
 
 /// The bytes of a blob, in order.
 pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, SourceError>> + Send>>;
@@ -32,6 +33,33 @@ pub trait Source: Send + Sync {
     fn local(&self, _digest: &Digest) -> Option<LocalBlob> {
         None
     }
+
+    /// The blob in a file that the source fills and checks by itself: it is read there as far as it has come, and not
+    /// cached.
+    fn arriving(&self, _digest: &Digest) -> Option<Arriving> {
+        None
+    }
+}
+
+/// A blob on its way into a file of its source.
+#[derive(Debug, Clone)]
+pub struct Arriving {
+    /// The file.
+    pub file: Arc<File>,
+    /// Where the blob begins.
+    pub offset: u64,
+    /// How far the blob has come. After a failure the source is asked for the blob again.
+    pub progress: watch::Receiver<Progress>,
+}
+
+/// How far a blob has come.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// Bytes that may be passed on. The last one is withheld until the digest fits. Of a blob in an archive it is none
+    /// before.
+    pub ready: u64,
+    /// Why no more will come.
+    pub failed: Option<Error>,
 }
 
 /// A blob as a part of a file.

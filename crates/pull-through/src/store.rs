@@ -22,11 +22,20 @@ use crate::{Digest, Error};
 /// The cache. It holds private layers, so its directory is readable by its owner only.
 #[derive(Debug, Clone)]
 pub struct Store {
+    /// Empty where there is no cache.
     directory: PathBuf,
     most: u64,
 }
 
 impl Store {
+    /// No cache at all: for sources that have their blobs in files of their own.
+    pub fn none() -> Self {
+        Self {
+            directory: PathBuf::new(),
+            most: 0,
+        }
+    }
+
     /// Opens the cache in this directory, which is made where it is missing (mode 0700). It must belong to this user and
     /// not be a link: what is written here would end up in files of another's choice. Whenever something is added,
     /// what was used longest ago goes until the rest has at most `most` bytes. What a running process needs stays,
@@ -47,6 +56,10 @@ impl Store {
         Ok(store)
     }
 
+    fn is_none(&self) -> bool {
+        self.directory.as_os_str().is_empty()
+    }
+
     pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
         self.directory.join(digest.hex())
     }
@@ -54,6 +67,10 @@ impl Store {
     /// The file of a blob, new or as far as it goes. It counts as used now.
     pub(crate) fn file(&self, digest: &Digest) -> Result<File, Error> {
         let path = self.path(digest);
+        if self.is_none() {
+            let error = io::Error::other("this registry has no cache");
+            return Err(Error::cache("open", &path)(error));
+        }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600);
         let file = open_own(&mut options, &path).map_err(Error::cache("open", &path))?;
@@ -64,6 +81,9 @@ impl Store {
 
     /// A manifest, if it is here and whole.
     pub(crate) fn manifest(&self, digest: &Digest) -> Option<Bytes> {
+        if self.is_none() {
+            return None;
+        }
         let file = open_own(OpenOptions::new().read(true), &self.path(digest)).ok()?;
         let mut bytes = Vec::new();
         let most = MOST_BYTES as u64;
@@ -74,6 +94,9 @@ impl Store {
 
     /// Keeps a manifest. Two processes write the same bytes to the same place, so they need no lock.
     pub(crate) fn keep_manifest(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
+        if self.is_none() {
+            return Ok(());
+        }
         let path = self.path(digest);
         let file = self.file(digest)?;
         let written = file.write_all_at(bytes, 0);

@@ -147,6 +147,11 @@ impl Probe {
 pub enum FromRelay {
     /// The answer to [`Start`].
     Ready(Ready),
+    /// The answer to [`ImageParts`]: from here on the runtime and peers may ask for it.
+    Serving {
+        /// The image's repository.
+        image: String,
+    },
     /// The answer to [`Probe`], for one peer.
     Reached {
         /// The peer.
@@ -395,6 +400,7 @@ impl Words for ToRelay {
 impl Words for FromRelay {
     const WORDS: &'static [&'static str] = &[
         "ready",
+        "serving",
         "reached",
         "stats",
         "parent_lost",
