@@ -147,11 +147,6 @@ impl Probe {
 pub enum FromRelay {
     /// The answer to [`Start`].
     Ready(Ready),
-    /// The answer to [`ImageParts`]: from here on the runtime and peers may ask for it.
-    Serving {
-        /// The image's repository.
-        image: String,
-    },
     /// The answer to [`Probe`], for one peer.
     Reached {
         /// The peer.
@@ -161,7 +156,7 @@ pub enum FromRelay {
         /// Why it could not be reached.
         error: Option<String>,
     },
-    /// What went in and out, at most once a second and while something changes.
+    /// What went in and out, at most once a second and while something changes, and before the end.
     Stats(Stats),
     /// A parent broke off, was silent or could not be reached. The relay goes on with the next one by itself.
     ParentLost {
@@ -400,7 +395,6 @@ impl Words for ToRelay {
 impl Words for FromRelay {
     const WORDS: &'static [&'static str] = &[
         "ready",
-        "serving",
         "reached",
         "stats",
         "parent_lost",

@@ -79,7 +79,9 @@ async fn work<R: AsyncRead + Unpin>(
     };
     let lease = Duration::from_secs(start.lease_seconds);
     let relay = Relay::start(start, said.clone(), timing).await?;
-    relay.listen(&mut lines, lease).await
+    let ended = relay.listen(&mut lines, lease).await;
+    relay.shared.say(FromRelay::Stats(relay.shared.stats()));
+    ended
 }
 
 fn broken(error: io::Error) -> String {
@@ -249,9 +251,6 @@ impl Relay {
                 .add(&parts.repository, source.clone(), &reference);
             added.await.map_err(|error| error.to_string())?;
         }
-        shared.say(FromRelay::Serving {
-            image: parts.repository,
-        });
         Ok(())
     }
 }

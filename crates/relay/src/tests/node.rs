@@ -1,8 +1,11 @@
 //! The relay on its node: the runtime's port, the lease, and what prepull may say.
 
+use std::time::Duration;
+
 use tokio::io::AsyncWriteExt as _;
 
 use super::support::*;
+use crate::Timing;
 use crate::protocol::*;
 
 #[tokio::test]
@@ -58,7 +61,11 @@ async fn the_runtime_needs_the_login_and_gets_this_runs_digests_only() {
         .ask(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
         .await;
     assert!(answer.starts_with("HTTP/"), "{answer}");
-    let stats = node.stats("requests", |stats| stats.requests == 4).await;
+    let stats = node
+        .stats("requests", |stats| {
+            stats.requests == 4 && stats.from_registry == 3000
+        })
+        .await;
     assert_eq!(
         (stats.from_registry, stats.from_peers, stats.to_peers),
         (3000, 0, 0)
@@ -67,9 +74,18 @@ async fn the_runtime_needs_the_login_and_gets_this_runs_digests_only() {
 
 #[tokio::test]
 async fn a_relay_ends_when_told_and_when_its_lease_is_over() {
-    let mut node = Node::new().await;
+    let never = Timing {
+        stats: Duration::from_secs(3600),
+        ..patient()
+    };
+    let mut node = Node::with(start(3600), never).await;
+    let asked = request(REPOSITORY, "manifests/x", "node:s3cret", "");
+    node.ask(asked.as_bytes()).await;
     node.say(&ToRelay::End {}).await;
     assert_eq!(soon("the end", &mut node.running).await.unwrap(), Ok(()));
+    // Its last words are what went in and out.
+    node.stats("the last stats", |stats| stats.requests == 1)
+        .await;
     // Nobody can connect any more.
     assert!(
         tokio::net::TcpStream::connect(("127.0.0.1", node.ready.port))
@@ -100,7 +116,7 @@ async fn beats_and_words_of_newer_versions_renew_the_lease() {
     let began = tokio::time::Instant::now();
     tokio::time::pause();
     for _ in 0..10 {
-        tokio::time::advance(std::time::Duration::from_secs(15)).await;
+        tokio::time::advance(Duration::from_secs(15)).await;
         node.say(&ToRelay::Beat {}).await;
         node.write(b"{\"newer\":{\"a\":[1]}}\n").await;
         // An answer shows that it was read.
@@ -115,7 +131,7 @@ async fn beats_and_words_of_newer_versions_renew_the_lease() {
         assert!(!node.running.is_finished());
     }
     assert!(began.elapsed().as_secs() >= 150);
-    tokio::time::advance(std::time::Duration::from_secs(21)).await;
+    tokio::time::advance(Duration::from_secs(21)).await;
     tokio::time::resume();
     assert_eq!(
         soon("the end of the lease", &mut node.running)
