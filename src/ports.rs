@@ -179,12 +179,10 @@ pub struct PullRequest<'a> {
 /// An image under two names.
 #[derive(Debug, Clone, Copy)]
 pub struct Naming<'a> {
-    /// Its own.
-    pub image: &'a Image,
-    /// The one that it was pulled under: a port of 127.0.0.1, a repository, and the digest.
+    /// The pull of its own name.
+    pub request: PullRequest<'a>,
+    /// The name that it was pulled under: a port of 127.0.0.1, a repository, and the digest.
     pub local: &'a Image,
-    /// The runtime's socket, where it is not the default.
-    pub endpoint: Option<&'a str>,
 }
 
 /// Which layers a node's store holds.
@@ -364,6 +362,15 @@ pub trait Runtime: Send + Sync {
     /// A [`Failure`] at stage pull when this runtime cannot do what is asked.
     fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure>;
 
+    /// The pull of a name that leads to prepull: a port of the node's 127.0.0.1 that speaks plain HTTP and wants the
+    /// login of the request.
+    ///
+    /// # Errors
+    /// As for [`Runtime::pull`].
+    fn pull_locally<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
+        self.pull(request)
+    }
+
     /// A question to the daemon itself, which pulls and tells more than the client would.
     ///
     /// Its answer begins with `HTTP/`. The node does not ask, or goes on to [`Runtime::pull`], where only the client
@@ -372,13 +379,24 @@ pub trait Runtime: Send + Sync {
         None
     }
 
-    /// Gives an image that was pulled under another name its own, by the runtime's means and without its registry. Three
-    /// commands: the first tells whether that can be done on this node, the second does it and removes the other name,
-    /// the third removes the other name alone, also one that a pull before left behind.
+    /// Gives an image that was pulled under another name its own. Three commands: the first tells whether that can be
+    /// done on this node, the second does it and removes the other name, the third removes the other name alone, also
+    /// one that an earlier pull left behind.
     ///
-    /// `None` where this runtime has no means for it.
-    fn naming<'a>(&self, _naming: &Naming<'a>) -> Option<[NodeCommand<'a>; 3]> {
-        None
+    /// The registry is asked for nothing, except for a digest where [`Runtime::names_digests`] is false.
+    ///
+    /// # Errors
+    /// A [`Failure`] at stage pull when this runtime cannot do it.
+    fn naming<'a>(&self, _naming: &Naming<'a>) -> Result<[NodeCommand<'a>; 3], Failure> {
+        let kind = self.kind();
+        let detail = format!("prepull cannot have {kind} give an image another name");
+        Err(Failure::new(FailureKind::NodeSetup, Stage::Pull, detail))
+    }
+
+    /// Whether it names an image by digest without its registry. Otherwise the second command of [`Runtime::naming`] is
+    /// an ordinary pull of that digest, which finds all layers there.
+    fn names_digests(&self) -> bool {
+        false
     }
 
     /// Asks which layers the store holds, and when the node's kubelet collects images. `None` where this runtime has no

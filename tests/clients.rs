@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test file: a panic is a failed test
 
+#[path = "support/registry_log.rs"]
+mod registry_log;
 #[path = "support/schemas.rs"]
 #[allow(dead_code)]
 mod schemas;
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use registry_log::{RegistryLog, outcome};
 use serde_json::Value;
 use support::*;
 
@@ -472,4 +475,179 @@ fn a_cancelled_pull_through_ctr_stops_at_once_and_later_goes_on_from_its_last_by
         stopped_at > 0 && ranges() > before,
         "each layer came from its first byte: {again}"
     );
+}
+
+/// The names and digests of a node's only image, as its runtime has them.
+fn names_on(lab: &Lab, node: &Node) -> String {
+    let inspect = r#"for image in $(podman images -q); do
+        podman image inspect --format '{{json .RepoTags}} {{json .RepoDigests}}' "$image"
+    done"#;
+    match node.name.as_str() {
+        "node-ctr" => succeed(&mut lab.on(
+            &node.name,
+            &["sh", "-c", "ctr images ls | awk '{ print $1, $3 }'"],
+        )),
+        "node-podman" => succeed(&mut lab.on(&node.name, &["sh", "-c", inspect])),
+        _ => as_ops(lab, &["sh", "-c", inspect]),
+    }
+}
+
+/// Removes what tests before have pulled, also in prepull's cache.
+fn forget(lab: MutexGuard<'static, Lab>) -> MutexGuard<'static, Lab> {
+    let state = lab.state.clone();
+    drop(lab);
+    let _ = std::fs::remove_dir_all(state.join("home/.cache"));
+    self::lab()
+}
+
+#[test]
+fn through_ssh_every_client_leaves_what_an_ordinary_pull_leaves() {
+    let lab = forget(lab());
+    let nodes = lab.nodes();
+    let ordinary = pull(&lab, &[APP]).expect(0).json();
+    let expected: Vec<String> = nodes.iter().map(|node| names_on(&lab, node)).collect();
+    let lab = forget(lab);
+
+    let log = RegistryLog::now(&lab);
+    let document = via(&lab, &["--via", "ssh-only", APP]).expect(0).json();
+    let blobs = log.blobs();
+    assert!(
+        blobs.len() == 5 && blobs.values().all(|times| *times == 1),
+        "{blobs:#?}"
+    );
+    for (node, expected) in nodes.iter().zip(&expected) {
+        let (outcome, before) = (outcome(&document, node), outcome(&ordinary, node));
+        assert_eq!(
+            (&outcome["status"], &outcome["via"]),
+            (&"pulled".into(), &"ssh".into())
+        );
+        assert_eq!(outcome["via_note"], Value::Null, "{outcome:#}");
+        assert_eq!(outcome["digest"], before["digest"], "on {}", node.name);
+        assert_eq!(&names_on(&lab, node), expected, "on {}", node.name);
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+        assert!(!log.heard_of(node), "{} asked the registry", node.name);
+    }
+}
+
+#[test]
+fn through_ssh_an_image_is_named_by_its_digest() {
+    let lab = lab();
+    let nodes = lab.nodes();
+    let tagged = pull(&lab, &[SMALL]).expect(0).json();
+    let digest = outcomes(&tagged)[0]["digest"].as_str().unwrap().to_string();
+    let pinned = format!("{}@{digest}", SMALL.rsplit_once(':').unwrap().0);
+    let lab = forget(lab);
+
+    let log = RegistryLog::now(&lab);
+    let document = via(&lab, &["--via", "ssh", &pinned]).expect(0).json();
+    for (node, outcome) in nodes.iter().zip(outcomes(&document)) {
+        assert_eq!(
+            (&outcome["status"], &outcome["via"]),
+            (&"pulled".into(), &"ssh".into())
+        );
+        assert_eq!(outcome["digest"], digest.as_str(), "{outcome:#}");
+        // podman asks the registry for the name.
+        let is_podman = node.name != "node-ctr";
+        assert_eq!(outcome["via_note"].is_string(), is_podman, "{outcome:#}");
+        assert_eq!(log.heard_of(node), is_podman, "{}", node.name);
+        let names = names_on(&lab, node);
+        assert!(
+            names.contains(&pinned) && !names.contains("127.0.0.1"),
+            "{names}"
+        );
+    }
+    // podman fetches the small configuration once more, and no layer.
+    let again: Vec<usize> = log
+        .blobs()
+        .into_values()
+        .filter(|times| *times > 1)
+        .collect();
+    assert!(again.len() <= 1, "{:#?}", log.blobs());
+
+    let lab = forget(lab);
+    let document = via(&lab, &["--via", "ssh-only", &pinned]).expect(1).json();
+    for (node, outcome) in nodes.iter().zip(outcomes(&document)) {
+        let kind = outcome["failure"]["kind"].as_str();
+        let expected = (node.name != "node-ctr").then_some("node-setup");
+        assert_eq!(kind, expected, "{outcome:#}");
+    }
+}
+
+/// crictl where CRI-O keeps the images, as podman tells of them.
+const CRICTL_OF_CRI_O: &str = r#"#!/bin/sh
+podman() { command podman --root /var/lib/containers/of-crio "$@"; }
+case $1 in
+    images) podman images -q ;;
+    info) echo '{ "config": { "crio": {} } }' ;;
+    version) printf 'Version:  0.1.0\nRuntimeName:  cri-o\nRuntimeVersion:  1.35.0\nRuntimeApiVersion:  v1\n' ;;
+    inspecti)
+        while [ $# -gt 1 ]; do shift; done
+        podman image exists "$1" || { echo "FATA[0000] no such image \"$1\" present" >&2; exit 1; }
+        podman image inspect --format '{"status":{"id":"{{.Id}}","repoTags":{{json .RepoTags}},"repoDigests":{{json .RepoDigests}},"size":"{{.Size}}"}}' "$1"
+        ;;
+    *) echo 'FATA[0000] pulling image: server gave HTTP response to HTTPS client' >&2; exit 1 ;;
+esac
+"#;
+
+/// Where CRI-O keeps its images there.
+const STORE: &str = "/var/lib/containers/of-crio";
+
+#[test]
+fn through_ssh_podman_pulls_into_the_store_of_cri_o() {
+    let lab = forget(lab());
+    let crio = pretend(&lab, "node-podman", "crio");
+    let configure = r#"set -e
+        mkdir -p /run/crio /etc/crio/crio.conf.d
+        python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("/run/crio/crio.sock")'
+        printf '[crio]\nroot = "/var/lib/containers/of-crio"\n' >/etc/crio/crio.conf.d/10-root.conf
+        printf '%s' "$1" >/usr/local/bin/crictl
+        chmod 755 /usr/local/bin/crictl"#;
+    succeed(&mut lab.on(
+        "node-podman",
+        &["sh", "-c", configure, "sh", CRICTL_OF_CRI_O],
+    ));
+    let limits = ["--limit", "node-podman"];
+    let pulled = via(&lab, &[&limits[..], &["--via", "ssh-only", SMALL]].concat());
+    let names = lab.on(
+        "node-podman",
+        &[
+            "podman",
+            "--root",
+            "/var/lib/containers/of-crio",
+            "images",
+            "--format",
+            "{{.Names}}",
+        ],
+    );
+    let names = succeed(&mut { names });
+    let served = pulled.json();
+    let pinned = format!(
+        "{}@{}",
+        SMALL.rsplit_once(':').unwrap().0,
+        outcomes(&served)[0]["digest"].as_str().unwrap_or_default()
+    );
+    succeed(&mut lab.on("node-podman", &["podman", "--root", STORE, "rmi", "--all"]));
+    let by_digest = via(
+        &lab,
+        &[&limits[..], &["--via", "ssh-only", &pinned]].concat(),
+    );
+    let tidy =
+        "kill \"$1\"; rm -r /usr/local/bin/crictl /run/crio /etc/crio /var/lib/containers/of-crio";
+    succeed(&mut lab.on("node-podman", &["sh", "-c", tidy, "sh", &crio]));
+    let document = pulled.expect(0).json();
+    let outcome = outcomes(&document)[0];
+    assert_eq!(
+        (&outcome["status"], &outcome["via"]),
+        (&"pulled".into(), &"ssh".into())
+    );
+    assert!(
+        outcome["digest"].as_str().unwrap().starts_with("sha256:"),
+        "{outcome:#}"
+    );
+    assert_eq!(names, format!("[{SMALL}]\n"));
+    let document = by_digest.expect(1).json();
+    let failure = &outcomes(&document)[0]["failure"];
+    assert_eq!(failure["kind"], "node-setup", "{failure}");
+    let said = failure["detail"].as_str().unwrap();
+    assert!(said.contains("CRI-O needs its registry"), "{said}");
 }

@@ -22,6 +22,10 @@ done
 
 /// The hosts.toml for this image on a node whose certs.d has these files; `Err` with what the script says.
 fn given(image: &str, files: &[(&str, &str)]) -> Result<String, String> {
+    given_for(image, files, false)
+}
+
+fn given_for(image: &str, files: &[(&str, &str)], is_local: bool) -> Result<String, String> {
     let node = tempfile::tempdir().unwrap();
     let root = node.path();
     for (name, text) in [&[("bin/ctr", CTR)], files].concat() {
@@ -35,14 +39,19 @@ fn given(image: &str, files: &[(&str, &str)]) -> Result<String, String> {
         username: "ci".into(),
         password: Secret::new("pw"),
     };
-    let command = of_kind(RuntimeKind::Ctr)
-        .pull(&PullRequest {
+    let (ctr, request) = (
+        of_kind(RuntimeKind::Ctr),
+        PullRequest {
             image: &image,
             endpoint: Some("/run/own.sock"),
             platform: None,
             login: Some(&login),
-        })
-        .unwrap();
+        },
+    );
+    let (command, option) = match is_local {
+        true => (ctr.pull_locally(&request).unwrap(), "--plain-http "),
+        false => (ctr.pull(&request).unwrap(), ""),
+    };
     let vault = root.join("vault");
     fs::create_dir(&vault).unwrap();
     let Some(SecretDelivery::Directory {
@@ -72,7 +81,10 @@ fn given(image: &str, files: &[(&str, &str)]) -> Result<String, String> {
     let called = read(&root.join("called"));
     assert_eq!(
         called,
-        format!("images pull --hosts-dir /vault/hosts {}\n", image.exact())
+        format!(
+            "images pull --hosts-dir /vault/hosts {option}{}\n",
+            image.exact()
+        )
     );
     Ok(read(&root.join("given")))
 }
@@ -85,6 +97,18 @@ fn without_a_configuration_the_registry_itself_gets_the_header() {
     for image in [IMAGE, "nginx:1"] {
         assert_eq!(given(image, &[]), Ok(format!("[header]\n{LOGIN}[host]\n")));
     }
+}
+
+#[test]
+fn what_leads_to_prepull_gets_the_header_alone() {
+    let local = "127.0.0.1:4001/prepull/app@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    let mirror = "server = \"https://mirror.example\"\n[host.\"https://mirror.example\"]\n";
+    let files = [
+        ("certs.d/_default/hosts.toml", mirror),
+        ("certs.d/_default/ca.crt", ""),
+    ];
+    let expected = format!("[header]\n{LOGIN}[host]\n");
+    assert_eq!(given_for(local, &files, true), Ok(expected));
 }
 
 #[test]

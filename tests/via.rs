@@ -7,7 +7,6 @@ mod registry_log;
 #[path = "support/fleet.rs"]
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -79,6 +78,117 @@ fn archive(lab: &Lab) -> String {
     format!("docker-archive:{}", file.display())
 }
 
+/// What containerd exports: an image layout in a tar, and the same as a folder.
+fn layouts(lab: &Lab) -> [String; 2] {
+    let nodes = lab.nodes();
+    let node = nodes.iter().find(|node| node.runtime != "docker").unwrap();
+    pull(lab, &["--limit", &node.name, APP]).expect(0);
+    let folder = lab.state.join("home/layout");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    let export = ["ctr", "-n", "k8s.io", "images", "export", "-", APP];
+    let exported = lab.on(&node.name, &export).output().unwrap();
+    assert!(exported.status.success(), "{}", said(&exported));
+    let file = lab.state.join("home/layout.tar");
+    fs::write(&file, exported.stdout).unwrap();
+    succeed(
+        Command::new("tar")
+            .arg("-xf")
+            .arg(&file)
+            .arg("-C")
+            .arg(&folder),
+    );
+    forget_images(lab, node);
+    [
+        format!("oci-archive:{}", file.display()),
+        format!("oci:{}", folder.display()),
+    ]
+}
+
+#[test]
+fn an_image_layout_reaches_nodes_without_a_registry() {
+    let lab = lab();
+    let ordinary = pull(&lab, &[APP]).expect(0).json();
+    let nodes = lab.nodes();
+    for node in &nodes {
+        forget_images(&lab, node);
+    }
+    let layouts = layouts(&lab);
+    let log = RegistryLog::now(&lab);
+    for (from, nodes) in layouts.iter().zip([&nodes[..2], &nodes[2..]]) {
+        let limit = format!("{},{}", nodes[0].name, nodes[1].name);
+        let arguments = ["--via", "ssh-only", "--from", from, "--limit", &limit, APP];
+        let document = pull(&lab, &arguments).expect(0).json();
+        for node in nodes {
+            let (outcome, before) = (outcome(&document, node), outcome(&ordinary, node));
+            assert_eq!(outcome["via"], "ssh", "{outcome:#}");
+            // docker's own store keeps no digest without a registry.
+            if node.runtime != "docker" {
+                assert_eq!(outcome["digest"], before["digest"], "{from}: {outcome:#}");
+            }
+            let names = names_on(&lab, node);
+            assert!(
+                names.iter().any(|name| name.starts_with(APP)),
+                "{from}, {}: {names:?}",
+                node.name
+            );
+            assert!(!log.heard_of(node), "{} asked the registry", node.name);
+        }
+    }
+    assert_only_real_names(&lab, &nodes);
+}
+
+#[test]
+fn docker_names_an_image_by_digest_with_the_registrys_word_and_without_its_layers() {
+    let lab = lab();
+    let nodes = lab.nodes();
+    let docker: Vec<&Node> = nodes
+        .iter()
+        .filter(|node| node.runtime == "docker")
+        .collect();
+    let limit = format!("{},{}", docker[0].name, docker[1].name);
+    let limits = ["--limit", &limit];
+    let ordinary = pull(&lab, &[&limits[..], &[SMALL]].concat())
+        .expect(0)
+        .json();
+    let digest = outcome(&ordinary, docker[0])["digest"]
+        .as_str()
+        .unwrap()
+        .to_string();
+    let pinned = format!("{}@{digest}", SMALL.rsplit_once(':').unwrap().0);
+    let by_digest = |way| [&limits[..], &["--via", way, &pinned]].concat();
+    for node in &docker {
+        forget_images(&lab, node);
+    }
+
+    let log = RegistryLog::now(&lab);
+    let document = via(&lab, &by_digest("ssh")).expect(0).json();
+    let blobs = log.blobs();
+    assert!(
+        !blobs.is_empty() && blobs.values().all(|times| *times == 1),
+        "{blobs:#?}"
+    );
+    for node in &docker {
+        let outcome = outcome(&document, node);
+        assert_eq!(
+            (&outcome["status"], &outcome["via"]),
+            (&"pulled".into(), &"ssh".into())
+        );
+        assert_eq!(outcome["digest"], digest.as_str(), "{outcome:#}");
+        let note = outcome["via_note"].as_str().unwrap();
+        assert!(note.contains("asked the registry"), "{note}");
+        succeed(&mut lab.on(&node.name, &["docker", "image", "inspect", &pinned]));
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+    }
+    assert_only_real_names(&lab, &nodes);
+
+    for node in &docker {
+        forget_images(&lab, node);
+    }
+    let document = via(&lab, &by_digest("ssh-only")).expect(1).json();
+    assert_eq!(kinds(&document), only("node-setup"), "{document:#}");
+}
+
 /// An image in a file, on nodes that have no way to the registry.
 #[test]
 fn an_image_in_a_file_reaches_nodes_without_a_registry() {
@@ -106,17 +216,6 @@ fn an_image_in_a_file_reaches_nodes_without_a_registry() {
         assert!(!log.heard_of(node), "{} asked the registry", node.name);
     }
     assert_only_real_names(&lab, &nodes);
-}
-
-/// A pull with the registry's login, whose authority is known here.
-fn via_command(lab: &Lab, arguments: &[&str]) -> Command {
-    let mut command = pull_command(lab, arguments);
-    command.env("SSL_CERT_FILE", lab.file("ca.crt"));
-    command
-}
-
-fn via(lab: &Lab, arguments: &[&str]) -> Run {
-    end(start(&mut via_command(lab, arguments), &lab.password()))
 }
 
 #[test]
@@ -286,4 +385,100 @@ fn a_cancelled_run_leaves_nothing_on_its_nodes() {
             node.name
         );
     }
+}
+
+#[test]
+fn a_killed_run_leaves_no_local_name_and_is_resumed_through_ssh() {
+    let lab = lab();
+    let nodes = &lab.nodes()[..2];
+    let state = tempfile::tempdir().unwrap();
+    let arguments = [
+        "--via",
+        "ssh",
+        "--upload-limit",
+        "8MB",
+        "--limit",
+        "node-1:node-2",
+        APP,
+    ];
+    let mut command = via_command(&lab, &arguments);
+    let mut running = start(command.env("XDG_STATE_HOME", state.path()), &lab.password());
+    all_pulling(&lab, nodes);
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let began = Instant::now();
+    loop {
+        let left: Vec<String> = nodes
+            .iter()
+            .flat_map(|node| [names_on(&lab, node).concat(), left_on(&lab, node)])
+            .filter(|left| !left.is_empty())
+            .collect();
+        if left.is_empty() {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{left:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+
+    let words = [
+        env!("CARGO_BIN_EXE_prepull"),
+        "pull",
+        "--resume",
+        "last",
+        "-o",
+        "json",
+    ];
+    let mut command = lab.operator(&words);
+    command
+        .env("XDG_STATE_HOME", state.path())
+        .env("HOME", lab.state.join("home"))
+        .env("SSL_CERT_FILE", lab.file("ca.crt"))
+        .env_remove("SSH_AUTH_SOCK");
+    let document = end(start(&mut command, &lab.password())).expect(0).json();
+    for node in nodes {
+        let outcome = outcome(&document, node);
+        assert_eq!(
+            (&outcome["status"], &outcome["via"]),
+            (&"pulled".into(), &"ssh".into())
+        );
+    }
+    assert_only_real_names(&lab, nodes);
+}
+
+/// What has arrived on the node's network, in bytes.
+fn received(lab: &Lab, node: &Node) -> u64 {
+    let counter = ["cat", "/sys/class/net/eth0/statistics/rx_bytes"];
+    succeed(&mut lab.on(&node.name, &counter))
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn nodes_share_the_upload_limit() {
+    let lab = lab();
+    let nodes = &lab.nodes()[..2];
+    let all = || [received(&lab, &nodes[0]), received(&lab, &nodes[1])];
+    let before = all();
+    let running = pulling_slowly(&lab, nodes, &[]);
+    // Both have asked for layers, and both still do when it is counted.
+    let since = |from: [u64; 2], least: [u64; 2]| {
+        let began = Instant::now();
+        loop {
+            let now = all();
+            let more = [now[0] - from[0], now[1] - from[1]];
+            if more[0] >= least[0] && more[1] >= least[1] || more[0] + more[1] >= 100_000_000 {
+                return (now, more);
+            }
+            assert!(began.elapsed() < Duration::from_secs(120), "{more:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    let (both, _) = since(before, [4_000_000; 2]);
+    let (_, more) = since(both, [12_000_000; 2]);
+    let process = running.id().to_string();
+    succeed(Command::new("kill").args(["-s", "INT", &process]));
+    end(running).expect(130);
+    let [less, most] = [more[0].min(more[1]), more[0].max(more[1])];
+    assert!(most < less + less / 3, "unequal shares: {more:?}");
 }

@@ -105,6 +105,8 @@ pub struct LocalPull<'a> {
     pub name: &'a Image,
     /// The login that is asked for there.
     pub login: &'a RegistryLogin,
+    /// Whether the image's registry may be asked for a name that the runtime does not give by itself.
+    pub may_ask_registry: bool,
 }
 
 /// How long a question to a runtime, or the start of our program, may take.
@@ -238,21 +240,21 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
     mut cancel: Pin<&mut F>,
 ) -> Result<Option<Outcome>, Interrupted> {
     let (runtime, image) = (job.runtime, job.request.image);
-    let asked = match local {
-        Some(local) => PullRequest {
-            image: local.name,
-            login: Some(local.login),
-            ..job.request
-        },
-        None => job.request,
-    };
-    let naming = match local {
-        Some(local) => Some(naming(job, local)?),
-        None => None,
+    let (asked, pull, naming) = match local {
+        Some(local) => {
+            let asked = PullRequest {
+                image: local.name,
+                login: Some(local.login),
+                ..job.request
+            };
+            let pull = runtime.pull_locally(&asked)?;
+            (asked, pull, Some(naming(job, local)?))
+        }
+        None => (job.request, runtime.pull(&job.request)?, None),
     };
     let mut commands = vec![
         runtime.inspect(image, job.request.endpoint),
-        runtime.pull(&asked)?,
+        pull,
         runtime.data_dir(job.request.endpoint),
     ];
     commands.extend(runtime.daemon_pull(&asked));
@@ -337,6 +339,16 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
             protocol.finish().await;
             // A pull that did not bring the image may say why.
             runtime.read_pull(asked.image, &pulled)?;
+            if asks_registry(job) {
+                runtime.read_pull(image, &named).map_err(|mut failure| {
+                    let kind = runtime.kind();
+                    failure.detail.insert_str(
+                        0,
+                        &format!("the layers came through SSH, but {kind} asks the registry for a name by digest: "),
+                    );
+                    failure
+                })?;
+            }
             return Err(not_named(&named, FailureKind::Unknown, Stage::Verify).into());
         }
     }
@@ -376,16 +388,22 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
 
 /// The commands that give the image its own name.
 fn naming<'a>(job: &PullJob<'a>, local: &LocalPull<'a>) -> Result<[NodeCommand<'a>; 3], Failure> {
-    let naming = Naming {
-        image: job.request.image,
-        local: local.name,
-        endpoint: job.request.endpoint,
-    };
-    job.runtime.naming(&naming).ok_or_else(|| {
+    if asks_registry(job) && !local.may_ask_registry {
         let kind = job.runtime.kind();
-        let detail = format!("prepull cannot have {kind} give an image another name");
-        Failure::new(FailureKind::NodeSetup, Stage::Pull, detail)
+        let detail = format!(
+            "{kind} gives an image a name by digest only when it asks the registry: use --via ssh, or name the image by its tag"
+        );
+        return Err(Failure::new(FailureKind::NodeSetup, Stage::Pull, detail));
+    }
+    job.runtime.naming(&Naming {
+        request: job.request,
+        local: local.name,
     })
+}
+
+/// Whether the image gets its own name from the registry: by an ordinary pull of the digest, which finds all layers.
+pub fn asks_registry(job: &PullJob<'_>) -> bool {
+    job.request.image.digest().is_some() && !job.runtime.names_digests()
 }
 
 /// Why the image did not get its name.

@@ -191,7 +191,8 @@ impl<'a> Request<'a> {
                 lease: job.lease,
                 turn_limit: job.timeout.unwrap_or(TURN_LIMIT),
                 timeout: job.timeout,
-                disk_credentials: job.disk_credentials,
+                // The login for a local pull is worth nothing once its connection has ended.
+                disk_credentials: job.disk_credentials || !way.is_empty(),
                 naming: (commands.len() >= first).then_some(first),
             }),
             commands,

@@ -29,8 +29,8 @@ use crate::model::{
     RuntimeKind, Stage,
 };
 use crate::ports::{
-    Channel, ChannelEvent, Description, NodeCommand, PullRequest, Runtime, SecretDelivery, Session,
-    Transport,
+    Channel, ChannelEvent, Description, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery,
+    Session, Transport,
 };
 
 use super::request::Part;
@@ -857,6 +857,10 @@ impl Runtime for ScriptedRuntime {
             },
         });
         Ok(command)
+    }
+
+    fn naming<'a>(&self, _: &Naming<'a>) -> Result<[NodeCommand<'a>; 3], Failure> {
+        Ok(["check", "name", "forget"].map(|mode| self.command(&["naming", mode])))
     }
 
     fn read_pull(&self, _: &Image, output: &CommandOutput) -> Result<(), Failure> {

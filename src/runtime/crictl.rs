@@ -5,8 +5,9 @@
 
 use serde_json::Value;
 
+use super::podman::{self, with_store};
 use super::rules::{DAEMON_GONE, HELD_BY_ANOTHER, MALFORMED, Rule};
-use super::{ErrorLines, digests, explain, output, stock};
+use super::{ErrorLines, containerd, digests, explain, output, stock};
 use crate::model::FailureKind::{self, NodeSetup, Platform, RuntimeAbsent, RuntimeDown};
 use crate::model::{
     CommandOutput, ExitStatus, Failure, Image, LocalImage, RegistryLogin, RuntimeKind, Secret,
@@ -110,45 +111,79 @@ if [ "$1" = config ]; then
 fi
 exec $client "$@""#;
 
-/// Gives an image in containerd its own name, through ctr: `MODE LOCAL NAME TAG CRICTL...`.
+/// A script that begins with containerd's socket as `$address`; `$crio` is "yes" where the CRI is CRI-O's. `"$@"` is crictl.
+macro_rules! with_cri {
+    ($script:expr) => {
+        concat!(
+            r#"address=$("$@" info 2>/dev/null | sed -n 's/^ *"containerdEndpoint": "\(.*\)".*/\1/p' | head -n 1)
+crio=
+[ -n "$address" ] || ! "$@" version 2>/dev/null | grep -q '^RuntimeName: *cri-o' || crio=yes
+"#,
+            $script
+        )
+    };
+}
+
+/// Pulls what leads to prepull: `LOCAL CRICTL...`. CRI-O wants TLS there: podman pulls into its store.
+const PULL_LOCALLY: &str = concat!(
+    "local=$1\nshift\n",
+    with_cri!(with_store!(
+        r#"if [ -z "$crio" ]; then
+    CRICTL_AUTH=$(sed -n 's/.*"auth":"\([^"]*\)".*/\1/p' "$PREPULL_LOGIN/auth.json")
+    export CRICTL_AUTH
+    exec "$@" pull "$local"
+fi
+export REGISTRY_AUTH_FILE="$PREPULL_LOGIN/auth.json"
+podman pull --tls-verify=false "$local""#
+    ))
+);
+
+/// Gives an image its own name, through ctr in containerd and through podman in CRI-O's store: `MODE LOCAL NAME TAG
+/// CRICTL...`.
 ///
-/// crictl cannot: its rmi takes every name of an image. containerd tells the CRI of a new name a moment later. The local
-/// names of all ports are removed: a node that lost its power may have kept one. A reference by the configuration's digest,
-/// which the CRI makes for each image, goes with the last name.
-const NAME: &str = r#"mode=$1 local=$2 name=$3 tag=$4
-shift 4
-digest=${local#*@}
-repository=${local#*/}
-repository=${repository%@*}
-address=$("$@" info | sed -n 's/^ *"containerdEndpoint": "\(.*\)".*/\1/p' | head -n 1)
-client=
+/// crictl cannot: its rmi takes every name of an image. containerd tells the CRI of a new name a moment later.
+const NAME: &str = concat!(
+    "mode=$1 local=$2 name=$3 tag=$4\nshift 4\n",
+    with_cri!(concat!(
+        r#"wait_for_cri() {
+    wanted=$1
+    shift
+    tries=0
+    until "$@" inspecti -o json "$wanted" >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 30 ] || { echo 'the CRI does not know the image by its own name' >&2; return 1; }
+        [ "$tries" -lt 10 ] || sleep 1
+    done
+}
+if [ -n "$crio" ]; then
+"#,
+        with_store!(podman::with_local_names!(
+            r#"case $mode in
+    check)
+        command -v podman >/dev/null || { echo 'there is no podman, which pulls into the store of CRI-O' >&2; exit 1; }
+        [ -n "$tag" ] || { echo 'CRI-O needs its registry for a name by digest' >&2; exit 1; }
+        ;;
+    name) podman tag "$local" "$name:$tag" && wait_for_cri "$name:$tag" "$@" && forget ;;
+    forget)
+        forget
+        sleep 1
+        forget
+        ;;
+esac
+exit
+fi
+"#
+        )),
+        r#"client=
 for words in ctr 'k3s ctr' 'k0s ctr' 'microk8s ctr'; do
     command -v "${words%% *}" >/dev/null && client=$words && break
 done
 images() { $client -a "$address" -n k8s.io images "$@"; }
-names() {
-    images ls | while read -r reference kind found rest; do
-        [ "$found" != "$digest" ] || printf '%s\n' "$reference"
-    done
-}
-forget() {
-    all=$(names)
-    others=
-    for reference in $all; do
-        case $reference in
-            127.0.0.1:*/"$repository@$digest") images rm "$reference" >/dev/null || return ;;
-            sha256:*) ;;
-            *) others=yes ;;
-        esac
-    done
-    [ -z "$others" ] || return 0
-    for reference in $all; do
-        case $reference in sha256:*) images rm "$reference" >/dev/null ;; esac
-    done
-}
-case $mode in
+"#,
+        containerd::with_local_names!(
+            r#"case $mode in
     check)
-        [ -n "$address" ] || { echo 'the CRI runtime is not containerd' >&2; exit 1; }
+        [ -n "$address" ] || { echo 'the CRI runtime is neither containerd nor CRI-O' >&2; exit 1; }
         [ -n "$client" ] || { echo 'there is no ctr, which names images in containerd' >&2; exit 1; }
         images ls -q >/dev/null
         ;;
@@ -156,22 +191,19 @@ case $mode in
         for wanted in ${tag:+"$name:$tag"} "$name@$digest"; do
             images tag --force "$local" "$wanted" >/dev/null || exit
         done
-        tries=0
         wanted=$name@$digest
         [ -z "$tag" ] || wanted=$name:$tag
-        until "$@" inspecti -o json "$wanted" >/dev/null 2>&1; do
-            tries=$((tries + 1))
-            [ "$tries" -lt 30 ] || { echo 'the CRI does not know the name that ctr gave the image' >&2; exit 1; }
-            [ "$tries" -lt 10 ] || sleep 1
-        done
-        forget
+        wait_for_cri "$wanted" "$@" && forget
         ;;
     forget)
         forget
         sleep 1
         forget
         ;;
-esac"#;
+esac"#
+        )
+    ))
+);
 
 impl Crictl {
     /// The endpoint goes by environment. `CONTAINER_RUNTIME_ENDPOINT` alone would lose against an
@@ -300,15 +332,7 @@ impl Runtime for Crictl {
     }
 
     fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
-        if let Some(platform) = request.platform {
-            return Err(Failure::new(
-                Platform,
-                Stage::Pull,
-                format!(
-                    "crictl cannot ask for platform {platform}: a CRI runtime pulls for its own node; leave --platform out for this node"
-                ),
-            ));
-        }
+        own_platform(request)?;
         let secret =
             request
                 .login
@@ -324,12 +348,25 @@ impl Runtime for Crictl {
         })
     }
 
-    fn naming<'a>(&self, naming: &Naming<'a>) -> Option<[NodeCommand<'a>; 3]> {
-        let image = naming.image;
+    fn pull_locally<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
+        own_platform(request)?;
+        let crictl = Self::command(request.endpoint, &[]);
+        let words = ["sh", "-c", PULL_LOCALLY, "sh", request.image.exact()];
+        Ok(NodeCommand {
+            argv: [&words, &crictl.argv[..]].concat(),
+            secret: podman::login_file(request)?,
+            ..crictl
+        })
+    }
+
+    fn naming<'a>(&self, naming: &Naming<'a>) -> Result<[NodeCommand<'a>; 3], Failure> {
+        let PullRequest {
+            image, endpoint, ..
+        } = naming.request;
         // As a pull by digest leaves it.
         let tag = image.tag().filter(|_| image.digest().is_none());
-        Some(["check", "name", "forget"].map(|mode| {
-            let crictl = Self::command(naming.endpoint, &[]);
+        Ok(["check", "name", "forget"].map(|mode| {
+            let crictl = Self::command(endpoint, &[]);
             let words = [
                 "sh",
                 "-c",
@@ -355,6 +392,10 @@ impl Runtime for Crictl {
         stock::read(output)
     }
 
+    fn names_digests(&self) -> bool {
+        true
+    }
+
     fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {
         if !output.success() {
             return Err(Self::failure(Stage::Pull, Some(image), output));
@@ -363,6 +404,16 @@ impl Runtime for Crictl {
         // only the inspection afterwards tells what is there.
         Ok(())
     }
+}
+
+fn own_platform(request: &PullRequest<'_>) -> Result<(), Failure> {
+    let Some(platform) = request.platform else {
+        return Ok(());
+    };
+    let detail = format!(
+        "crictl cannot ask for platform {platform}: a CRI runtime pulls for its own node; leave --platform out for this node"
+    );
+    Err(Failure::new(Platform, Stage::Pull, detail))
 }
 
 /// The socket in containerd's answer to `crictl info`.

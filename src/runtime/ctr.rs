@@ -4,13 +4,15 @@
 
 use serde_json::Value;
 
-use super::containerd::if_seen;
+use super::containerd::{if_seen, with_local_names};
 use super::{containerd, output, stock};
 use crate::model::{
     CommandOutput, Failure, FailureKind, Image, LocalImage, RegistryLogin, RuntimeKind, Secret,
     Stage, Stock, basic, is_digest, text,
 };
-use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery, StockQuestion};
+use crate::ports::{
+    Description, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery, StockQuestion,
+};
 
 /// containerd, through `ctr`.
 #[derive(Debug, Clone, Copy)]
@@ -48,10 +50,14 @@ done"#
 ///
 /// ctr before 2.0 does not show that header to a token service: there curl, which reads the login from its standard input,
 /// exchanges it for a token first.
+///
+/// With `--plain-http` first it is prepull that is asked: what the node's configuration says of registries is left out.
 const PULL: &str = if_seen!(
     r#"registry=$1
 repository=$2
 shift 2
+plain=
+[ "$1" != --plain-http ] || { plain=yes; certs=/dev/null; }
 ask() { curl -sS -g -m 30 ${cacert:+--cacert "$cacert"} "$@" | tr -d '\r'; }
 challenged() {
     printf '%s\n' "$challenge" |
@@ -102,7 +108,7 @@ if [ -n "${PREPULL_LOGIN-}" ]; then
     for name in "$escaped" "$registry" _default; do
         [ -d "$certs/$name" ] && from=$certs/$name && break
     done
-    exchange_login
+    [ -n "$plain" ] || exchange_login
     mkdir -p "$hosts/$registry" || exit
     for entry in "$certs"/*; do
         case ${entry##*/} in "$escaped" | "$registry" | \*) ;; *) ln -s "$entry" "$hosts/" ;; esac
@@ -168,6 +174,57 @@ digest=$($client images ls "name==$1" | grep -o 'sha256:[0-9a-f]\{64\}' | tail -
 case $1 in *@*) ;; *) $client images tag --force "$1" "$registry/$repository@$digest" >/dev/null 2>&1 ;; esac
 exit 0"#
 );
+
+/// Gives an image its own names, those of [`PULL`]: `MODE LOCAL NAME TAG`.
+const NAME: &str = concat!(
+    "mode=$1 local=$2 name=$3 tag=$4\n",
+    with_local_names!(
+        r#"images() { $client images "$@"; }
+case $mode in
+    check) images ls -q >/dev/null ;;
+    name)
+        by_digest=$name@$digest
+        [ -z "$tag" ] || [ "$CONTAINERD_NAMESPACE" = k8s.io ] || by_digest=
+        for wanted in ${tag:+"$name:$tag"} $by_digest; do
+            images tag --force "$local" "$wanted" >/dev/null || exit
+        done
+        forget
+        ;;
+    forget)
+        forget
+        sleep 1
+        forget
+        ;;
+esac"#
+    )
+);
+
+impl Ctr {
+    fn pull_with<'a>(
+        request: &PullRequest<'a>,
+        options: &[&'a str],
+    ) -> Result<NodeCommand<'a>, Failure> {
+        let (registry, repository) = (request.image.registry(), request.image.repository());
+        let mut argv = vec!["sh", "-c", PULL, "ctr", registry, repository];
+        argv.extend(options);
+        if let Some(platform) = request.platform {
+            argv.extend(["--platform", platform]);
+        }
+        argv.push(request.image.exact());
+        Ok(NodeCommand {
+            secret: request
+                .login
+                .map(authorization)
+                .transpose()?
+                .map(|content| SecretDelivery::Directory {
+                    variable: "PREPULL_LOGIN",
+                    file: "authorization",
+                    content,
+                }),
+            ..containerd::command(KIND, request.endpoint, &argv)
+        })
+    }
+}
 
 impl Runtime for Ctr {
     fn kind(&self) -> RuntimeKind {
@@ -248,24 +305,27 @@ impl Runtime for Ctr {
     }
 
     fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
-        let (registry, repository) = (request.image.registry(), request.image.repository());
-        let mut argv = vec!["sh", "-c", PULL, "ctr", registry, repository];
-        if let Some(platform) = request.platform {
-            argv.extend(["--platform", platform]);
-        }
-        argv.push(request.image.exact());
-        Ok(NodeCommand {
-            secret: request
-                .login
-                .map(authorization)
-                .transpose()?
-                .map(|content| SecretDelivery::Directory {
-                    variable: "PREPULL_LOGIN",
-                    file: "authorization",
-                    content,
-                }),
-            ..containerd::command(KIND, request.endpoint, &argv)
-        })
+        Self::pull_with(request, &[])
+    }
+
+    fn pull_locally<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
+        Self::pull_with(request, &["--plain-http"])
+    }
+
+    fn naming<'a>(&self, naming: &Naming<'a>) -> Result<[NodeCommand<'a>; 3], Failure> {
+        let PullRequest {
+            image, endpoint, ..
+        } = naming.request;
+        let tag = image.tag().filter(|_| image.digest().is_none());
+        Ok(["check", "name", "forget"].map(|mode| {
+            let (local, tag) = (naming.local.as_str(), tag.unwrap_or_default());
+            let argv = ["sh", "-c", NAME, "ctr", mode, local, image.name(), tag];
+            containerd::command(KIND, endpoint, &argv)
+        }))
+    }
+
+    fn names_digests(&self) -> bool {
+        true
     }
 
     fn stock<'a>(&self, question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {

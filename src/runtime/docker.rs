@@ -129,11 +129,13 @@ const DATA_DIR: &str = r#""$0" "$@" 'docker {{.DockerRootDir}}' || { echo; "$0" 
 /// Docker Hub's key in docker's `config.json`.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 
-/// Gives an image its own name: `MODE LOCAL TAGGED ENDPOINT`.
+/// Gives an image its own name: `MODE LOCAL TAGGED ENDPOINT ARGUMENTS...`. Without a tagged name docker pulls with these
+/// arguments: by digest it finds only what it pulled under the image's own name.
 ///
 /// The local names of all ports are removed: a node that lost its power may have kept one. One that is removed while the
 /// daemon still ends a cancelled pull may come back, once.
 const NAME: &str = r#"mode=$1 local=$2 tagged=$3 endpoint=$4
+shift 4
 digest=${local#*@}
 repository=${local#*/}
 repository=${repository%@*}
@@ -146,11 +148,10 @@ forget() {
     done
 }
 case $mode in
-    check) [ -n "$tagged" ] || {
-        echo 'docker gives an image a name by digest only when it pulls it from its registry' >&2
-        exit 1
-    } ;;
-    name) ask image tag "$local" "$tagged" && ask image rm "$local" >/dev/null && forget ;;
+    name)
+        if [ -n "$tagged" ]; then ask image tag "$local" "$tagged"; else ask "$@" >/dev/null; fi &&
+            ask image rm "$local" >/dev/null && forget
+        ;;
     forget)
         forget
         sleep 1
@@ -176,6 +177,20 @@ impl Docker {
             stdin: b"",
         }
     }
+}
+
+/// CLI 28 asks for a login when the registry refuses the one it has, and waits for ever on /dev/null or a closed input; at
+/// an empty line on a pipe it gives up at once.
+const NO_ANSWER: &[u8] = b"\n";
+
+/// docker's arguments for a pull.
+fn pull_arguments<'a>(request: &PullRequest<'a>) -> Vec<&'a str> {
+    let mut arguments = vec!["pull"];
+    if let Some(platform) = request.platform {
+        arguments.extend(["--platform", platform]);
+    }
+    arguments.push(request.image.exact());
+    arguments
 }
 
 /// What became of a command of docker's client, or of podman, which speaks as it does.
@@ -261,17 +276,10 @@ impl Runtime for Docker {
     }
 
     fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
-        let mut arguments = vec!["pull"];
-        if let Some(platform) = request.platform {
-            arguments.extend(["--platform", platform]);
-        }
-        arguments.push(request.image.exact());
         Ok(NodeCommand {
             secret: login_directory(request)?,
-            // CLI 28 asks for a login when the registry refuses the one it has, and waits for ever on
-            // /dev/null or a closed input; at an empty line on a pipe it gives up at once.
-            stdin: b"\n",
-            ..Self::command(IF_SEEN, request.endpoint, &arguments)
+            stdin: NO_ANSWER,
+            ..Self::command(IF_SEEN, request.endpoint, &pull_arguments(request))
         })
     }
 
@@ -283,21 +291,29 @@ impl Runtime for Docker {
         })
     }
 
-    fn naming<'a>(&self, naming: &Naming<'a>) -> Option<[NodeCommand<'a>; 3]> {
-        let image = naming.image;
-        // By digest docker finds only what it pulled under the image's own name.
-        let tagged = match image.digest() {
-            None => image.as_str(),
-            Some(_) => "",
-        };
-        let endpoint = naming.endpoint.unwrap_or_default();
+    fn naming<'a>(&self, naming: &Naming<'a>) -> Result<[NodeCommand<'a>; 3], Failure> {
+        let request = &naming.request;
+        let endpoint = request.endpoint.unwrap_or_default();
         let local = naming.local.as_str();
-        Some(["check", "name", "forget"].map(|mode| NodeCommand {
-            argv: vec!["sh", "-c", NAME, "sh", mode, local, tagged, endpoint],
+        let command = |mode: &'a str, tagged: &'a str, arguments: &[&'a str]| NodeCommand {
+            argv: [
+                &["sh", "-c", NAME, "sh", mode, local, tagged, endpoint],
+                arguments,
+            ]
+            .concat(),
             environment: Vec::new(),
             secret: None,
             stdin: b"",
-        }))
+        };
+        let name = match request.image.digest() {
+            None => command("name", request.image.as_str(), &[]),
+            Some(_) => NodeCommand {
+                secret: login_directory(request)?,
+                stdin: NO_ANSWER,
+                ..command("name", "", &pull_arguments(request))
+            },
+        };
+        Ok([command("check", "", &[]), name, command("forget", "", &[])])
     }
 
     fn stock<'a>(&self, question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {

@@ -5,11 +5,11 @@
 use serde_json::Value;
 
 use super::containerd::if_seen;
-use super::{containerd, docker, output, stock};
+use super::{Ctr, containerd, docker, output, stock};
 use crate::model::{
     CommandOutput, Failure, FailureKind, Image, LocalImage, RuntimeKind, Stage, Stock, text,
 };
-use crate::ports::{Description, NodeCommand, PullRequest, Runtime, StockQuestion};
+use crate::ports::{Description, Naming, NodeCommand, PullRequest, Runtime, StockQuestion};
 
 /// containerd, through `nerdctl`.
 #[derive(Debug, Clone, Copy)]
@@ -119,17 +119,20 @@ impl Runtime for Nerdctl {
     }
 
     fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
-        // Its progress begins before it has read the login, which is removed at the first word of a client.
-        let pull = if_seen!(r#"exec nerdctl pull "$@" >/dev/null"#);
-        let mut argv = vec!["sh", "-c", pull, "nerdctl"];
-        if let Some(platform) = request.platform {
-            argv.extend(["--platform", platform]);
-        }
-        argv.push(request.image.exact());
-        Ok(NodeCommand {
-            secret: docker::login_directory(request)?,
-            ..containerd::command(KIND, request.endpoint, &argv)
-        })
+        Self::pull_with(request, &[])
+    }
+
+    fn pull_locally<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
+        Self::pull_with(request, &["--insecure-registry"])
+    }
+
+    /// By ctr: nerdctl does not give names by digest.
+    fn naming<'a>(&self, naming: &Naming<'a>) -> Result<[NodeCommand<'a>; 3], Failure> {
+        Ctr.naming(naming)
+    }
+
+    fn names_digests(&self) -> bool {
+        Ctr.names_digests()
     }
 
     fn stock<'a>(&self, question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {
@@ -146,6 +149,25 @@ impl Runtime for Nerdctl {
             return Ok(());
         }
         Err(containerd::failure(KIND, Stage::Pull, Some(image), output))
+    }
+}
+
+impl Nerdctl {
+    fn pull_with<'a>(
+        request: &PullRequest<'a>,
+        options: &[&'a str],
+    ) -> Result<NodeCommand<'a>, Failure> {
+        // Its progress begins before it has read the login, which is removed at the first word of a client.
+        let pull = if_seen!(r#"exec nerdctl pull "$@" >/dev/null"#);
+        let mut argv = [&["sh", "-c", pull, "nerdctl"], options].concat();
+        if let Some(platform) = request.platform {
+            argv.extend(["--platform", platform]);
+        }
+        argv.push(request.image.exact());
+        Ok(NodeCommand {
+            secret: docker::login_directory(request)?,
+            ..containerd::command(KIND, request.endpoint, &argv)
+        })
     }
 }
 
@@ -203,6 +225,19 @@ mod tests {
                 .argv
                 .ends_with(&["--platform", "linux/arm64", "reg.example/app:v1"])
         );
+        let local: Image = format!("127.0.0.1:4001/prepull/app@sha256:{}", "a".repeat(64))
+            .parse()
+            .unwrap();
+        let asked = Nerdctl.pull_locally(&PullRequest {
+            image: &local,
+            endpoint: None,
+            platform: None,
+            login: Some(&login),
+        });
+        let asked = asked.unwrap();
+        let expected = ["--insecure-registry", local.as_str()];
+        assert!(asked.argv.ends_with(&expected), "{asked:?}");
+        assert!(!format!("{asked:?}").contains("hunter2"));
         let Some(SecretDelivery::Directory { variable, file, .. }) = command.secret else {
             panic!("no directory");
         };

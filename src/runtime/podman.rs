@@ -7,17 +7,20 @@ use crate::model::{
     CommandOutput, Failure, FailureKind, Image, LocalImage, RegistryLogin, RuntimeKind, Stage,
     Stock,
 };
-use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery, StockQuestion};
+use crate::ports::{
+    Description, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery, StockQuestion,
+};
 
 /// podman, through its own client.
 #[derive(Debug, Clone, Copy)]
 pub struct Podman;
 
-/// Calls podman with the store of CRI-O, which may have another one in its configuration: where crictl is missing, podman
-/// is what puts images there.
-macro_rules! podman {
-    () => {
-        r#"root=
+/// A script that begins with the options for the store of CRI-O, as `$store`, which may be another one than podman's: where
+/// crictl is missing, or cannot do it, podman is what puts images there.
+macro_rules! with_store {
+    ($script:expr) => {
+        concat!(
+            r#"root=
 driver=
 if [ -S /run/crio/crio.sock ] && [ "$(id -u)" = 0 ]; then
     for file in /etc/crio/crio.conf /etc/crio/crio.conf.d/*; do
@@ -28,7 +31,22 @@ if [ -S /run/crio/crio.sock ] && [ "$(id -u)" = 0 ]; then
         driver=${own:-$driver}
     done
 fi
-exec "$0" ${root:+--root "$root"} ${driver:+--storage-driver "$driver"} "$@""#
+podman() {
+    command podman ${root:+--root "$root"} ${driver:+--storage-driver "$driver"} ${url:+--url "$url"} "$@"
+}
+"#,
+            $script
+        )
+    };
+}
+pub(super) use with_store;
+
+/// Calls podman with that store.
+macro_rules! podman {
+    () => {
+        with_store!(
+            r#"exec "$0" ${root:+--root "$root"} ${driver:+--storage-driver "$driver"} "$@""#
+        )
     };
 }
 
@@ -42,6 +60,65 @@ const SEEN: &str = if_seen!(podman!());
 const WITH_LOGIN: &str = if_seen!(concat!(
     "export REGISTRY_AUTH_FILE=\"$PREPULL_LOGIN/auth.json\"\n",
     podman!()
+));
+
+/// A script that begins with the functions that give an image its own name, where `podman` calls podman with its store:
+/// `name_locally TAGGED` and `forget`, for the local name `$local`.
+///
+/// podman finds an image by any name of its repository with a digest that the image has: `image rm` of a name that is
+/// not there would remove another one. So names are removed as they are listed; `untag` leaves an image without its last
+/// name. The local names of all ports are removed: a node that lost its power may have kept one.
+macro_rules! with_local_names {
+    ($script:expr) => {
+        concat!(
+            r#"digest=${local#*@}
+repository=${local#*/}
+repository=${repository%@*}
+forget() {
+    podman images -a --format '{{.Names}}' | tr -d '[]' | while read -r names; do
+        own=
+        others=
+        for name in $names; do
+            case $name in
+                127.0.0.1:*/"$repository@$digest") own="$own $name" ;;
+                *) others=yes ;;
+            esac
+        done
+        for name in $own; do
+            if [ -n "$others" ]; then
+                podman untag "$name" "$name" || exit
+            else
+                podman image rm "$name" >/dev/null || exit
+            fi
+        done
+    done
+}
+"#,
+            $script
+        )
+    };
+}
+pub(super) use with_local_names;
+
+/// Gives an image its own name: `MODE LOCAL TAGGED URL ARGUMENTS...`. Without a tagged name podman pulls with these
+/// arguments.
+const NAME: &str = with_store!(concat!(
+    r#"mode=$1 local=$2 tagged=$3 url=$4
+shift 4
+[ -z "${PREPULL_LOGIN-}" ] || export REGISTRY_AUTH_FILE="$PREPULL_LOGIN/auth.json"
+"#,
+    with_local_names!(
+        r#"case $mode in
+    name)
+        if [ -n "$tagged" ]; then podman tag "$local" "$tagged"; else podman "$@" >/dev/null; fi && forget
+        ;;
+    forget)
+        forget
+        sleep 1
+        forget
+        ;;
+esac"#
+    )
 ));
 
 impl Podman {
@@ -63,6 +140,49 @@ impl Podman {
             stdin: b"",
         }
     }
+
+    fn pull_with<'a>(
+        request: &PullRequest<'a>,
+        options: &[&'a str],
+    ) -> Result<NodeCommand<'a>, Failure> {
+        let secret = login_file(request)?;
+        let script = if secret.is_some() { WITH_LOGIN } else { SEEN };
+        let arguments = pull_arguments(request, options);
+        Ok(NodeCommand {
+            secret,
+            ..Self::command(script, request.endpoint, &arguments)
+        })
+    }
+}
+
+/// podman's arguments for a pull.
+fn pull_arguments<'a>(request: &PullRequest<'a>, options: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = [&["pull"], options].concat();
+    if let Some(platform) = request.platform {
+        arguments.extend(["--platform", platform]);
+    }
+    arguments.push(request.image.exact());
+    arguments
+}
+
+/// The login of a pull, as a file.
+pub(super) fn login_file(request: &PullRequest<'_>) -> Result<Option<SecretDelivery>, Failure> {
+    if let Some(RegistryLogin::RegistryToken(_)) = request.login {
+        return Err(Failure::new(
+            FailureKind::RegistryAuth,
+            Stage::Pull,
+            "this login is a registry token, which podman cannot be told; use --registry-user, or another --auth-file",
+        ));
+    }
+    let content = request
+        .login
+        .map(|login| docker::config_json(request.image, login))
+        .transpose()?;
+    Ok(content.map(|content| SecretDelivery::Directory {
+        variable: "PREPULL_LOGIN",
+        file: "auth.json",
+        content,
+    }))
 }
 
 impl Runtime for Podman {
@@ -116,29 +236,34 @@ impl Runtime for Podman {
     }
 
     fn pull<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
-        let mut arguments = vec!["pull"];
-        if let Some(platform) = request.platform {
-            arguments.extend(["--platform", platform]);
-        }
-        arguments.push(request.image.exact());
-        let Some(login) = request.login else {
-            return Ok(Self::command(SEEN, request.endpoint, &arguments));
+        Self::pull_with(request, &[])
+    }
+
+    fn pull_locally<'a>(&self, request: &PullRequest<'a>) -> Result<NodeCommand<'a>, Failure> {
+        Self::pull_with(request, &["--tls-verify=false"])
+    }
+
+    fn naming<'a>(&self, naming: &Naming<'a>) -> Result<[NodeCommand<'a>; 3], Failure> {
+        let request = &naming.request;
+        let (local, url) = (naming.local.as_str(), request.endpoint.unwrap_or_default());
+        let command = |mode: &'a str, tagged: &'a str, arguments: &[&'a str]| NodeCommand {
+            argv: [
+                &["sh", "-c", NAME, "sh", mode, local, tagged, url],
+                arguments,
+            ]
+            .concat(),
+            environment: Vec::new(),
+            secret: None,
+            stdin: b"",
         };
-        if let RegistryLogin::RegistryToken(_) = login {
-            return Err(Failure::new(
-                FailureKind::RegistryAuth,
-                Stage::Pull,
-                "this login is a registry token, which podman cannot be told; use --registry-user, or another --auth-file",
-            ));
-        }
-        Ok(NodeCommand {
-            secret: Some(SecretDelivery::Directory {
-                variable: "PREPULL_LOGIN",
-                file: "auth.json",
-                content: docker::config_json(request.image, login)?,
-            }),
-            ..Self::command(WITH_LOGIN, request.endpoint, &arguments)
-        })
+        let name = match request.image.digest() {
+            None => command("name", request.image.as_str(), &[]),
+            Some(_) => NodeCommand {
+                secret: login_file(request)?,
+                ..command("name", "", &pull_arguments(request, &[]))
+            },
+        };
+        Ok([command("check", "", &[]), name, command("forget", "", &[])])
     }
 
     fn stock<'a>(&self, question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {
@@ -215,6 +340,46 @@ mod tests {
         let failure = pull(&image, Some(&token)).unwrap_err();
         assert_eq!(failure.kind, FailureKind::RegistryAuth);
         assert!(!failure.detail.contains("hunter2"), "{failure}");
+    }
+
+    #[test]
+    fn a_name_by_digest_is_a_pull_with_the_registrys_login_and_a_tag_is_none() {
+        let login = RegistryLogin::Password {
+            username: "ci".into(),
+            password: Secret::new("hunter2"),
+        };
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let local = format!("127.0.0.1:4001/prepull/app@{digest}");
+        let local: Image = local.parse().unwrap();
+        let by_digest: Image = format!("reg.example/app@{digest}").parse().unwrap();
+        let name = |image: &Image| {
+            let naming = Naming {
+                request: PullRequest {
+                    image,
+                    endpoint: None,
+                    platform: None,
+                    login: Some(&login),
+                },
+                local: &local,
+            };
+            let [_, name, _] = Podman.naming(&naming).unwrap();
+            let words: Vec<String> = name.argv[4..].iter().map(ToString::to_string).collect();
+            (words, name.secret.is_some())
+        };
+        let pull = ["name", local.as_str(), "", "", "pull", by_digest.as_str()];
+        assert_eq!(name(&by_digest), (pull.map(String::from).to_vec(), true));
+        let tag = ["name", local.as_str(), "reg.example/app:v1", ""];
+        assert_eq!(name(&image()), (tag.map(String::from).to_vec(), false));
+        let asked = Podman.pull_locally(&PullRequest {
+            image: &local,
+            endpoint: None,
+            platform: None,
+            login: Some(&login),
+        });
+        let asked = asked.unwrap();
+        let expected = ["podman", "pull", "--tls-verify=false", local.as_str()];
+        assert_eq!(asked.argv[3..], expected);
+        assert!(!format!("{asked:?}").contains("hunter2"));
     }
 
     #[test]

@@ -48,6 +48,7 @@ async fn pull(
     let local = LocalPull {
         name: &local,
         login: &login,
+        may_ask_registry: true,
     };
     let mut session = place.session();
     pull_locally(&mut session, &node(false), &job, &local, &|_| {}, cancel).await

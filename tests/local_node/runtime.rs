@@ -131,8 +131,8 @@ impl Runtime for FakeRuntime {
         })
     }
 
-    fn naming<'a>(&self, _: &Naming<'a>) -> Option<[NodeCommand<'a>; 3]> {
-        Some(["check", "name", "forget"].map(|mode| self.command(&["naming", mode])))
+    fn naming<'a>(&self, _: &Naming<'a>) -> Result<[NodeCommand<'a>; 3], Failure> {
+        Ok(["check", "name", "forget"].map(|mode| self.command(&["naming", mode])))
     }
 
     fn read_pull(&self, _: &Image, output: &CommandOutput) -> Result<(), Failure> {

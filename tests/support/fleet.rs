@@ -253,3 +253,14 @@ pub fn all_pulling(lab: &Lab, nodes: &[Node]) -> Vec<String> {
         std::thread::sleep(Duration::from_millis(200));
     }
 }
+
+/// A pull with the registry's login, whose authority is known here.
+pub fn via_command(lab: &Lab, arguments: &[&str]) -> Command {
+    let mut command = pull_command(lab, arguments);
+    command.env("SSL_CERT_FILE", lab.file("ca.crt"));
+    command
+}
+
+pub fn via(lab: &Lab, arguments: &[&str]) -> Run {
+    end(start(&mut via_command(lab, arguments), &lab.password()))
+}

@@ -136,6 +136,8 @@ vault_in() {
 # Puts command $1's secret into the vault.
 make_secret() {
     eval "name=\$secret_file_$1 secret=\$secret_$1"
+    # That of an earlier command went when its client had read it.
+    [ -d "$vault" ] || make_vault
     [ -n "$vault" ] && printf %s "$secret" >"$vault/$name"
 }
 
