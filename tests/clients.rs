@@ -504,15 +504,15 @@ fn forget(lab: MutexGuard<'static, Lab>) -> MutexGuard<'static, Lab> {
 fn through_ssh_every_client_leaves_what_an_ordinary_pull_leaves() {
     let lab = forget(lab());
     let nodes = lab.nodes();
-    let ordinary = pull(&lab, &[APP]).expect(0).json();
+    let ordinary = pull(&lab, &[SMALL]).expect(0).json();
     let expected: Vec<String> = nodes.iter().map(|node| names_on(&lab, node)).collect();
     let lab = forget(lab);
 
     let log = RegistryLog::now(&lab);
-    let document = via(&lab, &["--via", "ssh-only", APP]).expect(0).json();
+    let document = via(&lab, &["--via", "ssh-only", SMALL]).expect(0).json();
     let blobs = log.blobs();
     assert!(
-        blobs.len() == 5 && blobs.values().all(|times| *times == 1),
+        blobs.len() == 2 && blobs.values().all(|times| *times == 1),
         "{blobs:#?}"
     );
     for (node, expected) in nodes.iter().zip(&expected) {

@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use lab::{Lab, succeed};
 use prepull::model::{Image, RegistryLogin, Secret};
 use prepull::registry::Registries;
-use pull_through::{Access, Archive, Digest, Error, PullThrough, Reference, Source, Store};
+use pull_through::{Access, Archive, Digest, Error, Form, PullThrough, Reference, Source, Store};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// The environment variable with the state folder of the lab, for [`inside_the_lab`].
@@ -55,8 +55,8 @@ fn inside_the_lab() {
 async fn to_runtimes(state: &Path) {
     let folder = tempfile::tempdir().unwrap();
     let through = PullThrough::new(Store::open(folder.path(), 1 << 30).unwrap(), None);
-    let saved = Arc::new(Archive::open(&state.join("saved.tar")).unwrap());
-    let exported = Arc::new(Archive::open(&state.join("exported.tar")).unwrap());
+    let saved = Arc::new(Archive::open(&state.join("saved.tar"), Form::DockerArchive).unwrap());
+    let exported = Arc::new(Archive::open(&state.join("exported.tar"), Form::OciArchive).unwrap());
     let name = Reference::Tag("app:v1".into());
     let docker = through.add("team/saved", saved, &name).await.unwrap();
     let oci = through.add("team/exported", exported, &name).await.unwrap();
@@ -133,7 +133,7 @@ async fn against_the_registry(state: &Path) {
     };
     let image: Image = IMAGE.parse().unwrap();
     let registries = Registries::new(folder.path());
-    let source = |login| Arc::new(registries.source(&image, login, &[])) as Arc<dyn Source>;
+    let source = |login| Arc::new(registries.source(&image, login, None, &[])) as Arc<dyn Source>;
     let cache = folder.path().join("cache");
     let through = || PullThrough::new(Store::open(&cache, 1 << 30).unwrap(), None);
     let tag = Reference::Tag("v1".into());
@@ -250,8 +250,12 @@ fn archives(lab: &Lab) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let mut configs = Vec::new();
-        for path in [saved, exported, layout] {
-            let archive = Arc::new(Archive::open(path.as_ref()).unwrap());
+        for (path, form) in [
+            (saved, Form::DockerArchive),
+            (exported, Form::OciArchive),
+            (layout, Form::OciDirectory),
+        ] {
+            let archive = Arc::new(Archive::open(path.as_ref(), form).unwrap());
             let folder = tempfile::tempdir().unwrap();
             let through = PullThrough::new(Store::open(folder.path(), 1 << 30).unwrap(), None);
             let name = Reference::Tag("docker.io/library/app:v1".into());

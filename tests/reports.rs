@@ -20,7 +20,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use prepull::model::{
-    CommandOutput, ExitStatus, Failure, FailureKind, Outcome, PlannedImage, Stage, StopReason, Work,
+    CommandOutput, Delivery, ExitStatus, Failure, FailureKind, Outcome, PlannedImage, Record,
+    Stage, StopReason, Via, Work,
 };
 use prepull::report::ReportForm;
 use serde_json::Value;
@@ -95,7 +96,7 @@ fn every_sort() -> Vec<MadeUp> {
             ),
         ],
     );
-    vec![runs::pull(300), check, exec, hostile()]
+    vec![runs::pull(300), check, exec, hostile(), delivered()]
 }
 
 /// Two nodes where nobody answers, and what prepull makes of them.
@@ -609,6 +610,78 @@ fn the_page_is_legible_in_a_narrow_window_and_its_command_can_be_copied() {
             return bad.join(' ')",
         );
         assert_eq!(bad, "", "{width}");
+    }
+}
+
+/// A run through SSH: one node that fell back, for a reason that would hurt, and one that did not.
+fn delivered() -> MadeUp {
+    let work = Work::Pull(vec![PlannedImage {
+        image: image(),
+        login: None,
+    }]);
+    let pulled = || vec![Outcome::Pulled(held("ab", 5))];
+    let mut run = runs::outcomes(work, vec![("a", pulled()), ("b", pulled())]);
+    let deliveries = [
+        (Via::Ssh, None),
+        (Via::Registry, Some(format!("no port: {}", HOSTILE[0]))),
+    ];
+    for (node, (via, note)) in run.result.nodes.iter_mut().zip(deliveries) {
+        let record = Record {
+            delivery: Some(Delivery { via, note }),
+            ..Record::clone(&node.items[0])
+        };
+        node.items[0] = record.into();
+    }
+    run
+}
+
+#[test]
+fn reports_say_how_images_came() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("run.html");
+    let run = delivered();
+    run.report(&path, ReportForm::Html);
+    let browser = Browser::start();
+    browser.open(&path, "");
+    for row in 0..2 {
+        browser.click(&format!("#rows tr[data-node=\"{row}\"] button"));
+    }
+    let facts = browser.texts("#rows .outcome .mono");
+    assert!(facts[0].contains("through SSH"), "{facts:?}");
+    assert!(facts[1].contains("from the registry"), "{facts:?}");
+    let note = format!("no port: {}", HOSTILE[0]);
+    assert_eq!(
+        browser.texts("#rows [aria-label='How it came']"),
+        [note.as_str()]
+    );
+    assert_eq!(
+        browser.run("return document.querySelectorAll('img').length"),
+        0
+    );
+
+    let path = folder.path().join("run.xml");
+    run.report(&path, ReportForm::Junit);
+    check_junit(&path);
+    let said = |node: &str| {
+        let mut xmllint = Command::new("xmllint");
+        let expression = format!("string(//testcase[@name='{node}']/system-out)");
+        succeed(xmllint.args(["--xpath", &expression]).arg(&path))
+            .trim()
+            .to_string()
+    };
+    assert!(said("a").ends_with("via=ssh"), "{}", said("a"));
+    assert!(
+        said("b").ends_with(&format!("via=registry\nvia_note={note}")),
+        "{}",
+        said("b")
+    );
+
+    let path = folder.path().join("run.prom");
+    run.report(&path, ReportForm::Prometheus);
+    let metrics = fs::read_to_string(&path).unwrap();
+    for way in ["ssh", "registry"] {
+        let sample = format!("via=\"{way}\"}} 1\n");
+        assert!(metrics.contains(&sample), "{metrics}");
     }
 }
 

@@ -7,6 +7,7 @@ mod registry_log;
 #[path = "support/fleet.rs"]
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -82,11 +83,11 @@ fn archive(lab: &Lab) -> String {
 fn layouts(lab: &Lab) -> [String; 2] {
     let nodes = lab.nodes();
     let node = nodes.iter().find(|node| node.runtime != "docker").unwrap();
-    pull(lab, &["--limit", &node.name, APP]).expect(0);
+    pull(lab, &["--limit", &node.name, SMALL]).expect(0);
     let folder = lab.state.join("home/layout");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).unwrap();
-    let export = ["ctr", "-n", "k8s.io", "images", "export", "-", APP];
+    let export = ["ctr", "-n", "k8s.io", "images", "export", "-", SMALL];
     let exported = lab.on(&node.name, &export).output().unwrap();
     assert!(exported.status.success(), "{}", said(&exported));
     let file = lab.state.join("home/layout.tar");
@@ -108,7 +109,7 @@ fn layouts(lab: &Lab) -> [String; 2] {
 #[test]
 fn an_image_layout_reaches_nodes_without_a_registry() {
     let lab = lab();
-    let ordinary = pull(&lab, &[APP]).expect(0).json();
+    let ordinary = pull(&lab, &[SMALL]).expect(0).json();
     let nodes = lab.nodes();
     for node in &nodes {
         forget_images(&lab, node);
@@ -117,7 +118,9 @@ fn an_image_layout_reaches_nodes_without_a_registry() {
     let log = RegistryLog::now(&lab);
     for (from, nodes) in layouts.iter().zip([&nodes[..2], &nodes[2..]]) {
         let limit = format!("{},{}", nodes[0].name, nodes[1].name);
-        let arguments = ["--via", "ssh-only", "--from", from, "--limit", &limit, APP];
+        let arguments = [
+            "--via", "ssh-only", "--from", from, "--limit", &limit, SMALL,
+        ];
         let document = pull(&lab, &arguments).expect(0).json();
         for node in nodes {
             let (outcome, before) = (outcome(&document, node), outcome(&ordinary, node));
@@ -128,7 +131,7 @@ fn an_image_layout_reaches_nodes_without_a_registry() {
             }
             let names = names_on(&lab, node);
             assert!(
-                names.iter().any(|name| name.starts_with(APP)),
+                names.iter().any(|name| name.starts_with(SMALL)),
                 "{from}, {}: {names:?}",
                 node.name
             );
@@ -447,11 +450,9 @@ fn a_killed_run_leaves_no_local_name_and_is_resumed_through_ssh() {
 
 /// What has arrived on the node's network, in bytes.
 fn received(lab: &Lab, node: &Node) -> u64 {
-    let counter = ["cat", "/sys/class/net/eth0/statistics/rx_bytes"];
-    succeed(&mut lab.on(&node.name, &counter))
-        .trim()
-        .parse()
-        .unwrap()
+    let counters = succeed(&mut lab.on(&node.name, &["cat", "/proc/net/dev"]));
+    let (_, counters) = counters.split_once("eth0:").unwrap();
+    counters.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub(super) async fn asked(settings: &RunSettings) -> Arc<Plan> {
         let asking = registry::contents(
             images,
             policy.platform.as_deref(),
+            &policy.mirrors,
             certificates,
             limit,
             settings.plan.forecast,

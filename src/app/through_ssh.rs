@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use pull_through::{Archive, Digest, Form, InvalidDigest, Reference, Source};
 
+use super::logins::{CredentialRefresher, RenewedLogins};
 use crate::cli::{ArchiveForm, ImageArchive};
 use crate::model::text::escape_line;
 use crate::model::{Image, PlannedImage, Work};
@@ -29,20 +30,27 @@ pub(super) async fn served(settings: &RunSettings) -> Result<Option<ServedImages
         "--via and --fan-out: neither XDG_CACHE_HOME nor HOME says where to keep what is sent to nodes",
     )?;
     let (images, origins) = match through.archives.is_empty() {
-        true => from_registries(planned)?,
+        true => from_registries(settings, planned)?,
         false => (from_archives(through, planned).await?, Vec::new()),
     };
     let served = ServedImages::new(cache, through.cache_limit, through.upload_limit, images);
     Ok(Some(served.context("--via")?.with_origins(origins)))
 }
 
-/// Each image from its registry, with the login that prepull found for it.
-fn from_registries(planned: &[PlannedImage]) -> Result<(Vec<Sourced>, Vec<Origins>)> {
+/// Each image from its registry, with the login that prepull found for it, and finds again when it is refused.
+fn from_registries(
+    settings: &RunSettings,
+    planned: &[PlannedImage],
+) -> Result<(Vec<Sourced>, Vec<Origins>)> {
     let registries = Registries::new(Path::new(registry::DOCKER_CERTIFICATES));
-    let sourced = |planned: &PlannedImage| {
+    let mirrors = &settings.plan.policy.mirrors;
+    let refresher = CredentialRefresher::new(&settings.login_sources, &settings.plan);
+    let logins = Arc::new(RenewedLogins::new(Box::new(refresher)));
+    let sourced = |(item, planned): (usize, &PlannedImage)| {
         let PlannedImage { image, login } = planned;
         let login = login.as_ref().map(|found| found.login.clone());
-        let source = Arc::new(registries.source(image, login, &[]));
+        let renewal = Arc::new(RenewedLogins::of(&logins, item));
+        let source = Arc::new(registries.source(image, login, Some(renewal), mirrors));
         let reference = match image.digest() {
             Some(digest) => Reference::Digest(digest.parse().with_context(|| {
                 format!("--via: {image} cannot be sent through SSH, only digests of SHA-256 can")
@@ -55,7 +63,7 @@ fn from_registries(planned: &[PlannedImage]) -> Result<(Vec<Sourced>, Vec<Origin
             origin,
         ))
     };
-    planned.iter().map(sourced).collect()
+    planned.iter().enumerate().map(sourced).collect()
 }
 
 /// Each image from the first archive that has it.
@@ -71,7 +79,7 @@ async fn from_archives(
                 ArchiveForm::OciArchive => Form::OciArchive,
                 ArchiveForm::DockerArchive => Form::DockerArchive,
             };
-            Archive::open_as(&given.path, form).map(Arc::new)
+            Archive::open(&given.path, form).map(Arc::new)
         };
         given.iter().map(open).collect::<Result<Vec<_>, _>>()
     });

@@ -29,7 +29,7 @@ pub use values::{
 
 use values::{at_least_one, bytes, choice, duration, factor, image_archive, lease, report_file};
 
-use crate::model::{PullVia, PullWhen, RestVia};
+use crate::model::{Mirror, PullVia, PullWhen, RestVia};
 
 /// Loads container images onto nodes over SSH before a roll-out needs them.
 #[derive(Debug, Parser)]
@@ -209,6 +209,16 @@ pub struct PullArgs {
     /// An image layout as a folder or a tar, or what `docker save` writes.
     #[arg(long, value_name = "FORM:PATH", value_parser = image_archive(), help_heading = "Through SSH")]
     pub from: Vec<ImageArchive>,
+    /// Ask this host before the registries, or before the one that is named; repeatable, the first one first.
+    ///
+    /// With --via ssh it is asked for images, with --preflight for their sizes: questions of nodes go where their own
+    /// configuration says. A mirror is asked by HTTPS and without a login; the registry is asked for what no mirror has.
+    #[arg(
+        long,
+        value_name = "[REGISTRY=]HOST[:PORT]",
+        help_heading = "Through SSH"
+    )]
+    pub mirror: Vec<Mirror>,
     /// The most that is sent through SSH a second, to all nodes together, e.g. 50MB.
     #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = "Through SSH")]
     pub upload_limit: Option<u64>,

@@ -14,6 +14,7 @@ pub mod fold;
 pub mod forecast;
 pub mod image;
 pub mod limit;
+mod mirror;
 pub mod node;
 pub mod outcome;
 pub mod output;
@@ -41,6 +42,7 @@ pub use fold::fold;
 pub use forecast::{Forecast, ForecastTotals, Foretold, History, Sample, TimeRange, Way};
 pub use image::{Image, ImageError, is_digest};
 pub use limit::Limit;
+pub use mirror::Mirror;
 pub use node::{Fleet, FleetError, Hop, Node, RuntimeChoice, RuntimeKind};
 pub use outcome::{
     Attempt, Counts, Delivery, FanOutTotals, NodeRecord, Outcome, Record, StopReason, Via,

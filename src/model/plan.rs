@@ -8,6 +8,7 @@ use super::choice::{PullVia, PullWhen};
 use super::content::Manifest;
 use super::facts::LocalImage;
 use super::image::Image;
+use super::mirror::Mirror;
 use super::node::Fleet;
 use super::secret::Credential;
 
@@ -193,6 +194,8 @@ pub struct Policy {
     pub via: PullVia,
     /// Whether nodes pass images on to each other, and how.
     pub fan_out: Option<FanOut>,
+    /// Whom prepull itself asks before the registries.
+    pub mirrors: Vec<Mirror>,
     /// Seeds the jitter: the same seed gives the same schedule.
     pub seed: u64,
 }
@@ -226,6 +229,7 @@ impl Default for Policy {
             platform: None,
             via: PullVia::Registry,
             fan_out: None,
+            mirrors: Vec::new(),
             seed: 0,
         }
     }

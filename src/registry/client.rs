@@ -162,7 +162,8 @@ impl<'a> RegistryClient<'a> {
                     return Err(RegistryError::passing(format!("{host} answers {status}")));
                 }
                 status => {
-                    return Err(RegistryError::lasting(format!("{host} answers {status}")));
+                    let why = format!("{host} answers {status}");
+                    return Err(RegistryError::of_status(status, why));
                 }
             }
         }
@@ -253,7 +254,7 @@ impl<'a> RegistryClient<'a> {
                 let why = format!("{host} gives no token: it answers {status}");
                 return Err(match status.is_server_error() {
                     true => RegistryError::passing(why),
-                    false => RegistryError::lasting(why),
+                    false => RegistryError::of_status(status, why),
                 });
             }
         };

@@ -13,13 +13,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
+use hyper::StatusCode;
 use tokio::time::{Instant, timeout_at};
 
 use crate::model::text::format_duration;
-use crate::model::{Image, Manifest, PlannedImage};
+use crate::model::{Image, Manifest, Mirror, PlannedImage};
 use client::RegistryClient;
 use http::Http;
-pub use source::{Registries, RegistrySource};
+pub use source::{LoginRenewal, Registries, RegistrySource};
 
 /// How many images are asked about at one time.
 const AT_ONE_TIME: usize = 4;
@@ -33,35 +34,45 @@ pub const DOCKER_CERTIFICATES: &str = "/etc/docker/certs.d";
 pub struct RegistryError {
     why: String,
     is_temporary: bool,
+    /// Whether another login might help.
+    is_login_refused: bool,
 }
 
 impl RegistryError {
     /// Asking again does not help.
     fn lasting(why: impl Into<String>) -> Self {
-        let why = why.into();
         Self {
-            why,
+            why: why.into(),
             is_temporary: false,
+            is_login_refused: false,
         }
     }
 
     /// It may pass.
     fn passing(why: impl Into<String>) -> Self {
-        let why = why.into();
         Self {
-            why,
             is_temporary: true,
+            ..Self::lasting(why)
+        }
+    }
+
+    /// Asking again does not help, but with another login it might.
+    fn of_status(status: StatusCode, why: impl Into<String>) -> Self {
+        Self {
+            is_login_refused: matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
+            ..Self::lasting(why)
         }
     }
 }
 
-/// What each image is made of, in their order, as far as that is known within `limit`. A host that cannot be reached,
-/// is silent or wants to be left alone is not asked again for the next image. The digests of unpacked layers cost a
-/// request more for each manifest. `certificates` is [`DOCKER_CERTIFICATES`]
+/// What each image is made of, in their order, as far as that is known within `limit`. Mirrors are asked first. A host
+/// that cannot be reached, is silent or wants to be left alone is not asked again for the next image. The digests of
+/// unpacked layers cost a request more for each manifest. `certificates` is [`DOCKER_CERTIFICATES`]
 /// but in tests.
 pub async fn contents(
     images: &[PlannedImage],
     platform: Option<&str>,
+    mirrors: &[Mirror],
     certificates: &Path,
     limit: Duration,
     with_diff_ids: bool,
@@ -70,7 +81,8 @@ pub async fn contents(
     let until = Instant::now() + limit;
     stream::iter(images)
         .map(|planned| async {
-            let asked = timeout_at(until, content(&http, planned, platform, with_diff_ids));
+            let asked = content(&http, planned, platform, mirrors, with_diff_ids);
+            let asked = timeout_at(until, asked);
             asked.await.unwrap_or_else(|_| {
                 let (registry, limit) = (planned.image.registry(), format_duration(limit));
                 let why = format!("{registry} did not tell within {limit}");
@@ -86,11 +98,28 @@ async fn content(
     http: &Http,
     planned: &PlannedImage,
     platform: Option<&str>,
+    mirrors: &[Mirror],
     with_diff_ids: bool,
 ) -> Result<Vec<Manifest>, RegistryError> {
     let image = &planned.image;
+    let (registry, repository) = (image.registry(), image.repository());
+    for mirror in Mirror::hosts(mirrors, registry) {
+        let talk = RegistryClient::of_mirror(http, mirror, registry, repository);
+        if let Ok(content) = content_from(talk, image, platform, with_diff_ids).await {
+            return Ok(content);
+        }
+    }
     let login = planned.login.as_ref().map(|found| &found.login);
-    let mut talk = RegistryClient::new(http, image.registry(), image.repository(), login);
+    let talk = RegistryClient::new(http, registry, repository, login);
+    content_from(talk, image, platform, with_diff_ids).await
+}
+
+async fn content_from(
+    mut talk: RegistryClient<'_>,
+    image: &Image,
+    platform: Option<&str>,
+    with_diff_ids: bool,
+) -> Result<Vec<Manifest>, RegistryError> {
     let first = talk.manifest(reference(image)).await?;
     let entries = match manifest::read(&first)? {
         manifest::Answer::Image(layers, config) => {

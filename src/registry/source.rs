@@ -1,7 +1,7 @@
 //! Images of registries for `pull_through`: manifests, and blobs from any byte on.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -17,11 +17,23 @@ use tokio::time::timeout;
 use super::RegistryError;
 use super::client::RegistryClient;
 use super::http::{Answer, Body, Http, Wanted};
-use crate::model::{Image, RegistryLogin, Secret};
+use crate::model::{Image, Mirror, RegistryLogin, Secret};
 use crate::ports::{BlobOrigin, OriginSource};
 
 /// The longest silence within a blob.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// Gives an image's login again, where a registry refused the one that was shown: it may have expired.
+pub trait LoginRenewal: Send + Sync {
+    /// The login as it is now; `None` where none is known.
+    ///
+    /// # Errors
+    /// Why it cannot be had, for the operator.
+    fn instead_of<'a>(
+        &'a self,
+        refused: &'a RegistryLogin,
+    ) -> BoxFuture<'a, Result<Option<RegistryLogin>, String>>;
+}
 
 /// Connections to registries, shared by the sources that are made here.
 #[derive(Clone)]
@@ -33,15 +45,16 @@ impl Registries {
         Self(Arc::new(Http::patient(certificates)))
     }
 
-    /// An image's repository, with the login for its registry. Mirrors (`HOST[:PORT]`) are asked first, in order and
+    /// An image's repository, with the login for its registry and what renews it. Mirrors are asked first, in order and
     /// without the login; the registry is asked for what none of them has.
     pub fn source(
         &self,
         image: &Image,
         login: Option<RegistryLogin>,
-        mirrors: &[String],
+        renewal: Option<Arc<dyn LoginRenewal>>,
+        mirrors: &[Mirror],
     ) -> RegistrySource {
-        let mirrors = mirrors.iter().cloned().map(Some);
+        let mirrors = Mirror::hosts(mirrors, image.registry()).map(|host| Some(host.to_string()));
         let hosts = mirrors.chain([None]).map(|mirror| Host {
             mirror,
             authorization: Mutex::default(),
@@ -50,7 +63,8 @@ impl Registries {
             http: Arc::clone(&self.0),
             registry: image.registry().to_string(),
             repository: image.repository().to_string(),
-            login,
+            login: Mutex::new(login),
+            renewal,
             hosts: hosts.collect(),
         }
     }
@@ -61,7 +75,8 @@ pub struct RegistrySource {
     http: Arc<Http>,
     registry: String,
     repository: String,
-    login: Option<RegistryLogin>,
+    login: Mutex<Option<RegistryLogin>>,
+    renewal: Option<Arc<dyn LoginRenewal>>,
     /// In the order in which they are asked; the registry comes last.
     hosts: Vec<Host>,
 }
@@ -79,14 +94,15 @@ impl RegistrySource {
     async fn ask(&self, path: &str, wanted: Wanted) -> Result<(Answer, u64), SourceError> {
         let mut failed = RegistryError::lasting("no host");
         for host in &self.hosts {
-            let (http, registry, repository) = (&*self.http, &*self.registry, &*self.repository);
-            let mut client = match &host.mirror {
-                Some(mirror) => RegistryClient::of_mirror(http, mirror, registry, repository),
-                None => RegistryClient::new(http, registry, repository, self.login.as_ref()),
-            };
-            client.authorization = host.lock().clone();
-            let answer = client.get(path, wanted).await;
-            *host.lock() = client.authorization;
+            let login = lock(&self.login).clone();
+            let mut answer = self.ask_host(host, login.as_ref(), path, wanted).await;
+            if let (Err(error), Some(refused), None) = (&mut answer, login, &host.mirror)
+                && error.is_login_refused
+                && let Some(renewed) = self.renewed(&refused, error).await
+            {
+                *lock(&host.authorization) = None;
+                answer = self.ask_host(host, Some(&renewed), path, wanted).await;
+            }
             let skipped = |answer: Answer| Ok((skipped(&answer, wanted)?, answer));
             match answer.and_then(skipped) {
                 Ok((skipped, answer)) => return Ok((answer, skipped)),
@@ -95,20 +111,53 @@ impl RegistrySource {
         }
         Err(failed.into())
     }
-}
 
-impl RegistrySource {
+    async fn ask_host(
+        &self,
+        host: &Host,
+        login: Option<&RegistryLogin>,
+        path: &str,
+        wanted: Wanted,
+    ) -> Result<Answer, RegistryError> {
+        let (http, registry, repository) = (&*self.http, &*self.registry, &*self.repository);
+        let mut client = match &host.mirror {
+            Some(mirror) => RegistryClient::of_mirror(http, mirror, registry, repository),
+            None => RegistryClient::new(http, registry, repository, login),
+        };
+        client.authorization = lock(&host.authorization).clone();
+        let answer = client.get(path, wanted).await;
+        *lock(&host.authorization) = client.authorization;
+        answer
+    }
+
+    /// Another login than the one that was refused. Why there is none is added to the error.
+    async fn renewed(
+        &self,
+        refused: &RegistryLogin,
+        error: &mut RegistryError,
+    ) -> Option<RegistryLogin> {
+        match self.renewal.as_ref()?.instead_of(refused).await {
+            Ok(Some(login)) if login != *refused => {
+                *lock(&self.login) = Some(login.clone());
+                Some(login)
+            }
+            Ok(_) => None,
+            Err(why) => {
+                let why = format!("; a new login cannot be had: {why}");
+                error.why.push_str(&why);
+                None
+            }
+        }
+    }
+
     /// A body is left to be read if it is a blob's, so this does not happen.
     fn unexpected(&self) -> SourceError {
         SourceError::temporary(format!("{} sent an answer of another kind", self.registry))
     }
 }
 
-impl Host {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Authority, HeaderValue)>> {
-        let authorization = self.authorization.lock();
-        authorization.unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl From<RegistryError> for SourceError {
@@ -158,7 +207,8 @@ impl Source for RegistrySource {
 impl OriginSource for RegistrySource {
     fn origin<'a>(&'a self, manifest: &'a str) -> BoxFuture<'a, Result<BlobOrigin, String>> {
         Box::pin(async move {
-            let (registry, login) = (&*self.registry, self.login.as_ref());
+            let login = lock(&self.login).clone();
+            let (registry, login) = (&*self.registry, login.as_ref());
             let mut client = RegistryClient::new(&self.http, registry, &self.repository, login);
             let asked = client.manifest(manifest).await;
             asked.map_err(|error| error.to_string())?;

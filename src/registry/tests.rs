@@ -9,10 +9,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use futures::TryStreamExt as _;
+use futures::future::BoxFuture;
 use pull_through::{Digest, Reference, Source as _, SourceError};
 
-use super::{Registries, RegistrySource, contents};
-use crate::model::{Credential, LoginSource, Manifest, PlannedImage, RegistryLogin, Secret};
+use super::{LoginRenewal, Registries, RegistrySource, contents};
+use crate::model::{
+    Credential, LoginSource, Manifest, Mirror, PlannedImage, RegistryLogin, Secret,
+};
 
 const IMAGE: &str = r#"{"schemaVersion":2,"config":{"digest":"sha256:c","size":9},
     "layers":[{"digest":"sha256:a","size":100},{"digest":"sha256:b","size":20}]}"#;
@@ -92,13 +95,14 @@ async fn ask(
         username: "ci".into(),
         password: Secret::new(password),
     });
-    ask_with(host, login, platform).await
+    ask_with(host, login, platform, &[]).await
 }
 
 async fn ask_with(
     host: &str,
     login: Option<RegistryLogin>,
     platform: Option<&str>,
+    mirrors: &[Mirror],
 ) -> Result<Vec<Manifest>, String> {
     let planned = PlannedImage {
         image: format!("{host}/team/app:v1").parse().unwrap(),
@@ -108,14 +112,8 @@ async fn ask_with(
         }),
     };
     let limit = Duration::from_secs(60);
-    let answers = contents(
-        &[planned],
-        platform,
-        Path::new("/nonexistent"),
-        limit,
-        false,
-    )
-    .await;
+    let nowhere = Path::new("/nonexistent");
+    let answers = contents(&[planned], platform, mirrors, nowhere, limit, false).await;
     let [answer] = answers.try_into().unwrap();
     answer.map_err(|error| error.to_string())
 }
@@ -170,7 +168,7 @@ async fn the_digests_of_unpacked_layers_are_asked_for_where_they_are_wanted() {
     let limit = Duration::from_secs(60);
     for (wanted, found, requests) in [(false, 0, 1), (true, 2, 3)] {
         let images = std::slice::from_ref(&planned);
-        let asking = contents(images, None, Path::new("/nonexistent"), limit, wanted);
+        let asking = contents(images, None, &[], Path::new("/nonexistent"), limit, wanted);
         let answer = asking.await.remove(0).unwrap();
         assert_eq!(answer[0].diff_ids.len(), found);
         assert_eq!(asked.lock().unwrap().len(), requests);
@@ -330,13 +328,22 @@ async fn what_a_log_in_left_buys_a_token_and_an_access_token_is_one() {
         username: String::new(),
         token: Secret::new("left+over"),
     };
-    assert_eq!(ask_with(&host, Some(bought), None).await.unwrap().len(), 1);
+    assert_eq!(
+        ask_with(&host, Some(bought), None, &[])
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
     assert_eq!(
         asked.lock().unwrap()[1],
         "/token -grant_type=refresh_token&client_id=prepull&refresh_token=left%2Bover&service=s"
     );
     let ready = RegistryLogin::RegistryToken(Secret::new("t0k"));
-    assert_eq!(ask_with(&host, Some(ready), None).await.unwrap().len(), 1);
+    assert_eq!(
+        ask_with(&host, Some(ready), None, &[]).await.unwrap().len(),
+        1
+    );
     assert_eq!(
         asked.lock().unwrap().len(),
         5,
@@ -352,7 +359,8 @@ async fn ask_for_many(host: &str, images: usize, limit: Duration) -> Vec<String>
         login: None,
     };
     let planned: Vec<PlannedImage> = (0..images).map(planned).collect();
-    let answers = contents(&planned, None, Path::new("/nonexistent"), limit, false).await;
+    let nowhere = Path::new("/nonexistent");
+    let answers = contents(&planned, None, &[], nowhere, limit, false).await;
     let why = |answer: Result<_, super::RegistryError>| answer.unwrap_err().to_string();
     answers.into_iter().map(why).collect()
 }
@@ -449,13 +457,17 @@ async fn a_login_goes_to_a_token_service_without_tls_on_this_machine_only() {
     assert_eq!(asked.lock().unwrap()[1], "/token -");
 }
 
-fn source(host: &str, password: Option<&str>, mirrors: &[String]) -> RegistrySource {
-    let login = password.map(|password| RegistryLogin::Password {
+fn source(host: &str, password: Option<&str>, mirrors: &[Mirror]) -> RegistrySource {
+    let image = format!("{host}/team/app:v1").parse().unwrap();
+    let registries = Registries::new(Path::new("/nonexistent"));
+    registries.source(&image, password.map(login), None, mirrors)
+}
+
+fn login(password: &str) -> RegistryLogin {
+    RegistryLogin::Password {
         username: "ci".into(),
         password: Secret::new(password),
-    });
-    let image = format!("{host}/team/app:v1").parse().unwrap();
-    Registries::new(Path::new("/nonexistent")).source(&image, login, mirrors)
+    }
 }
 
 /// A blob from this byte on.
@@ -546,8 +558,9 @@ async fn mirrors_are_asked_first_without_the_login_and_the_registry_for_what_the
         Script::from([((path, None), ok(IMAGE))])
     })
     .await;
-    let down = "127.0.0.1:1".to_string();
-    let source = source(&host, Some("pw"), &[down, mirror]);
+    let elsewhere = format!("other.example={host}");
+    let mirrors = ["127.0.0.1:1", &elsewhere, &mirror].map(|given| given.parse().unwrap());
+    let source = source(&host, Some("pw"), &mirrors);
     let tag = Reference::Tag("v1".into());
     assert_eq!(source.manifest(&tag).await.unwrap(), IMAGE);
     assert!(asked.lock().unwrap().is_empty());
@@ -557,6 +570,84 @@ async fn mirrors_are_asked_first_without_the_login_and_the_registry_for_what_the
         format!("{blob_path}{ns} -"),
     ];
     assert_eq!(*asked_there.lock().unwrap(), there);
+
+    // Sizes for a preflight come from there too.
+    let manifests = ask_with(&host, Some(login("pw")), None, &mirrors).await;
+    assert_eq!(manifests.unwrap().len(), 1);
+    assert_eq!(asked.lock().unwrap().len(), 2);
+}
+
+/// Logins that are handed out one after the other.
+struct Renewal(Mutex<Vec<RegistryLogin>>);
+
+impl LoginRenewal for Renewal {
+    fn instead_of<'a>(
+        &'a self,
+        _: &'a RegistryLogin,
+    ) -> BoxFuture<'a, Result<Option<RegistryLogin>, String>> {
+        let next = self.0.lock().unwrap().pop();
+        let next = next.ok_or_else(|| "the helper is gone".to_string());
+        Box::pin(std::future::ready(next.map(Some)))
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_expires_while_a_source_is_read_is_renewed() {
+    let digest = Digest::of(b"blob");
+    let path: &str = format!("/v2/team/app/blobs/{digest}").leak();
+    let (host, asked) = registry(|host| {
+        let basic = "WWW-Authenticate: Basic realm=\"lab\"\r\n".to_string();
+        let bearer = format!("WWW-Authenticate: Bearer realm=\"http://{host}/token\"\r\n");
+        let expired = ("403 Forbidden", String::new(), "{}");
+        Script::from([
+            // Behind a plain login, as in ECR.
+            (
+                ("/v2/team/app/manifests/v1", None),
+                ("401 Unauthorized", basic, "{}"),
+            ),
+            (
+                ("/v2/team/app/manifests/v1", Some("Basic Y2k6b2xk")),
+                expired,
+            ),
+            (("/v2/team/app/manifests/v1", Some(BASIC)), ok(IMAGE)),
+            (
+                ("/v2/team/app/manifests/v1", Some("Bearer t0k")),
+                ("403 Forbidden", String::new(), "{}"),
+            ),
+            // Behind a token service.
+            ((path, None), ("401 Unauthorized", bearer.clone(), "{}")),
+            ((path, Some(BASIC)), ("401 Unauthorized", bearer, "{}")),
+            (
+                ("/token", Some(BASIC)),
+                ("401 Unauthorized", String::new(), "{}"),
+            ),
+            (("/token", Some("Basic Y2k6bmV3")), ok(r#"{"token":"t0k"}"#)),
+            ((path, Some("Bearer t0k")), ok("blob")),
+        ])
+    })
+    .await;
+    let image = format!("{host}/team/app:v1").parse().unwrap();
+    let renewal = Arc::new(Renewal(Mutex::new(vec![login("new"), login("pw")])));
+    let registries = Registries::new(Path::new("/nonexistent"));
+    let source = registries.source(&image, Some(login("old")), Some(renewal), &[]);
+    let tag = Reference::Tag("v1".into());
+    assert_eq!(source.manifest(&tag).await.unwrap(), IMAGE);
+    assert_eq!(blob(&source, &digest, 0).await.unwrap(), "blob");
+    // The last one is refused as well.
+    let before = asked.lock().unwrap().len();
+    let error = source
+        .manifest(&Reference::Tag("v2".into()))
+        .await
+        .unwrap_err();
+    assert!(error.message.ends_with("answers 404 Not Found"), "{error}");
+    assert_eq!(asked.lock().unwrap().len(), before + 1);
+    let error = source.manifest(&tag).await.unwrap_err();
+    assert!(
+        error
+            .message
+            .contains("a new login cannot be had: the helper is gone"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -12,7 +12,9 @@ use super::RunResult;
 use super::document::{digests_of, seconds, timestamp};
 use super::format::{escape_truncated, truncate_middle};
 use crate::model::text::escape_multiline;
-use crate::model::{Attempt, ExitStatus, Failure, Outcome, Record, Work, text::truncate_bytes};
+use crate::model::{
+    Attempt, Delivery, ExitStatus, Failure, Outcome, Record, Work, text::truncate_bytes,
+};
 
 /// The longest message of a failure, in characters. What it says in full stands in the element.
 const MESSAGE: usize = 300;
@@ -154,8 +156,15 @@ fn outcome(xml: &mut Xml<'_>, record: &Record) -> io::Result<()> {
     match &record.outcome {
         Outcome::Pulled(_) | Outcome::Present(_) | Outcome::Probed(_) => {
             tries(xml, "flakyFailure", &record.attempts)?;
-            if let Some(arrived) = record.arrived {
-                let text = format!("arrived_bytes={arrived}");
+            let mut facts: Vec<String> = Vec::new();
+            facts.extend(record.arrived.map(|bytes| format!("arrived_bytes={bytes}")));
+            if let Some(Delivery { via, note }) = &record.delivery {
+                facts.push(format!("via={}", via.as_str()));
+                let note = note.as_ref().map(|note| escape_truncated(note, MESSAGE));
+                facts.extend(note.map(|note| format!("via_note={note}")));
+            }
+            if !facts.is_empty() {
+                let text = legal(&facts.join("\n"));
                 xml.create_element("system-out")
                     .write_text_content(BytesText::new(&text))?;
             }

@@ -75,6 +75,7 @@ fn policy_text(out: &mut String, policy: &Policy, is_pull: bool) {
         platform,
         via,
         fan_out,
+        mirrors,
         // Drawn for each run: that of a dry run is never used.
         seed: _,
     } = policy;
@@ -101,6 +102,13 @@ fn policy_text(out: &mut String, policy: &Policy, is_pull: bool) {
     }
     if !is_pull {
         return;
+    }
+    if !mirrors.is_empty() {
+        let mirrors: Vec<String> = mirrors.iter().map(ToString::to_string).collect();
+        line(format!(
+            "mirrors are asked before the registries: {}",
+            mirrors.join(", ")
+        ));
     }
     match via {
         PullVia::Registry => {}
@@ -206,6 +214,7 @@ fn policy_json(policy: &Policy) -> Value {
         platform,
         via,
         fan_out,
+        mirrors,
         // Drawn for each run: that of a dry run is never used.
         seed: _,
     } = policy;
@@ -228,6 +237,7 @@ fn policy_json(policy: &Policy) -> Value {
         "fan_out": fan_out.map(|FanOut { port, max_upload }| json!({
             "port": port, "max_upload": max_upload
         })),
+        "mirrors": mirrors.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }
 
@@ -291,6 +301,7 @@ mod tests {
                 port: Some(28),
                 max_upload: Some(29),
             }),
+            mirrors: vec!["docker.io=m.example".parse().unwrap()],
             platform: Some("linux/arm64".into()),
             seed: 27,
         }
@@ -324,6 +335,7 @@ mod tests {
             "for the platform linux/arm64",
             "images come through the SSH connections alone",
             "nodes pass images on to each other on port 28, at most 29 B a second",
+            "mirrors are asked before the registries: docker.io=m.example\n",
         ] {
             assert!(text.contains(shown), "{shown:?} is missing in\n{text}");
         }
@@ -335,7 +347,7 @@ mod tests {
         let shown = plan_json(&plan(unusual))["policy"].clone();
         let default = plan_json(&plan(usual))["policy"].clone();
         let fields = shown.as_object().unwrap();
-        assert_eq!(fields.len(), 20, "one for each but the seed");
+        assert_eq!(fields.len(), 21, "one for each but the seed");
         for (name, value) in fields {
             assert!(!value.is_null(), "{name}");
             assert_ne!(*value, default[name], "{name} does not follow the policy");

@@ -77,10 +77,14 @@ fn metrics(result: &RunResult) -> String {
     }
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     let mut images: BTreeMap<(usize, &str), usize> = BTreeMap::new();
+    let mut ways: BTreeMap<&str, usize> = BTreeMap::new();
     for node in &result.nodes {
         for (item, record) in node.items.iter().enumerate() {
             if let Outcome::Failed(failure) = &record.outcome {
                 *kinds.entry(failure.kind.as_str()).or_default() += 1;
+            }
+            if let Some(delivery) = &record.delivery {
+                *ways.entry(delivery.via.as_str()).or_default() += 1;
             }
             let status = record.outcome.status();
             *images.entry((item, status)).or_default() += 1;
@@ -90,6 +94,17 @@ fn metrics(result: &RunResult) -> String {
         .into_iter()
         .map(|(kind, number)| (vec![("kind", kind)], number as f64))
         .collect();
+    let ways: Vec<_> = ways
+        .into_iter()
+        .map(|(via, number)| (vec![("via", via)], number as f64))
+        .collect();
+    if !ways.is_empty() {
+        gauge(
+            "prepull_run_deliveries",
+            "Pulls of the last run by where nodes got the image from.",
+            &ways,
+        );
+    }
     if !kinds.is_empty() {
         gauge(
             "prepull_run_failures",

@@ -159,6 +159,7 @@ pub fn pull(
     policy.platform = args.platform.as_deref().map(policy::platform).transpose()?;
     policy.via = policy::via(args)?;
     policy.fan_out = policy::fan_out(args)?;
+    policy.mirrors.clone_from(&args.mirror);
     let fleet = fleet(
         &args.reach.fleet,
         &args.reach.ssh.login,

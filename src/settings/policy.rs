@@ -56,6 +56,11 @@ pub(super) fn via(args: &PullArgs) -> Result<PullVia> {
         if args.upload_limit.is_some() {
             bail!("--upload-limit: nothing is sent to nodes without --via ssh");
         }
+        if !args.mirror.is_empty() && !args.preflight {
+            bail!(
+                "--mirror: prepull itself asks registries only with --via ssh or --preflight; nodes pull from their own mirrors"
+            );
+        }
     }
     Ok(args.via)
 }

@@ -225,7 +225,8 @@ async fn an_archive_is_served_in_place_and_checked_as_well() {
     fs::write(blobs.join(digest.hex()), &layer).unwrap();
     let cache = folder.path().join("cache");
     let through = PullThrough::new(store(&cache), None);
-    let archive = Arc::new(pull_through::Archive::open(&layout).unwrap());
+    let archive =
+        Arc::new(pull_through::Archive::open(&layout, pull_through::Form::OciDirectory).unwrap());
     let named = Reference::Tag("r.example/app:v1".into());
     through.add(NAME, archive, &named).await.unwrap();
     let mut client = Client::connect(&through, &access()).await;
@@ -238,7 +239,9 @@ async fn an_archive_is_served_in_place_and_checked_as_well() {
     for damaged in [changed.as_slice(), &layer[1..]] {
         fs::write(blobs.join(digest.hex()), damaged).unwrap();
         let through = PullThrough::new(store(&cache), None);
-        let archive = Arc::new(pull_through::Archive::open(&layout).unwrap());
+        let archive = Arc::new(
+            pull_through::Archive::open(&layout, pull_through::Form::OciDirectory).unwrap(),
+        );
         through.add(NAME, archive, &named).await.unwrap();
         let access = access();
         let mut client = Client::connect(&through, &access).await;

@@ -98,7 +98,7 @@
     const words = new Map();
     for (const one of node.outcomes) words.set(ending(one), (words.get(ending(one)) || 0) + 1);
     const said = node.outcomes.flatMap((outcome) => [
-      outcome.status, outcome.digest, outcome.stdout, outcome.stderr,
+      outcome.status, outcome.digest, outcome.via_note, outcome.stdout, outcome.stderr,
       ...[outcome, ...outcome.attempts].flatMap(({ failure }) => (failure ? [failure.kind, failure.detail] : [])),
     ]);
     const only = words.size === 1;
@@ -296,6 +296,7 @@
     return svg;
   };
 
+  const ways = { ssh: 'through SSH', registry: 'from the registry' };
   const outcome = (one) => {
     const tries = one.attempts.map((attempt) => make('li', {},
       `${time(attempt.seconds)}: `,
@@ -303,10 +304,11 @@
         ? make('span', { class: 'mono' }, `${attempt.failure.kind} (${attempt.failure.stage}): ${attempt.failure.detail}`)
         : (one.status === 'not-run' ? 'cancelled' : one.status === 'ran' ? ending(one) : 'success')));
     const facts = [
-      one.digest, one.arrived !== undefined && `${size(one.arrived)} arrived`, time(one.seconds), one.status === 'not-run' && one.failure.detail,
+      one.digest, one.arrived !== undefined && `${size(one.arrived)} arrived`, ways[one.via], time(one.seconds), one.status === 'not-run' && one.failure.detail,
     ].filter(Boolean).join(', ');
     return make('div', { class: 'outcome' },
       one.image ? make('code', {}, one.image) : '', ` ${ending(one)} `, make('span', { class: 'quiet mono' }, facts),
+      one.via_note ? make('p', { class: 'quiet', 'aria-label': 'How it came' }, one.via_note) : '',
       tries.length ? make('ol', { 'aria-label': 'Attempts' }, ...tries) : '',
       one.stdout ? make('pre', { 'aria-label': 'Standard output' }, one.stdout) : '',
       one.stderr ? make('pre', { 'aria-label': 'Standard error' }, one.stderr) : '',

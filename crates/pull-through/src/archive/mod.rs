@@ -44,17 +44,7 @@ pub enum Form {
 impl Archive {
     /// Opens an archive of this form. This reads the whole table of a tar, and compressed layers: call it where blocking
     /// is fine.
-    pub fn open_as(path: &Path, form: Form) -> Result<Self, SourceError> {
-        Self::read_from(path, Some(form))
-    }
-
-    /// Opens a directory with an OCI layout, a tar of one, or a tar of `docker save`, whichever it is. This reads the
-    /// whole table of a tar, and compressed layers: call it where blocking is fine.
-    pub fn open(path: &Path) -> Result<Self, SourceError> {
-        Self::read_from(path, None)
-    }
-
-    fn read_from(path: &Path, form: Option<Form>) -> Result<Self, SourceError> {
+    pub fn open(path: &Path, form: Form) -> Result<Self, SourceError> {
         let path_shown = path.display().to_string();
         let trouble = |problem: String| {
             SourceError::permanent(format!("cannot read images from {path_shown}: {problem}"))
@@ -66,12 +56,12 @@ impl Archive {
                 .map_err(|error| trouble(format!("{name}: {error}")))
         };
         match (form, files.is_directory()) {
-            (Some(Form::OciDirectory), false) => {
+            (Form::OciDirectory, false) => {
                 return Err(trouble(
                     "it is a file, not a directory with an OCI layout".into(),
                 ));
             }
-            (Some(Form::OciArchive | Form::DockerArchive), true) => {
+            (Form::OciArchive | Form::DockerArchive, true) => {
                 return Err(trouble("it is a directory, not a tar".into()));
             }
             _ => {}
@@ -79,22 +69,18 @@ impl Archive {
         let (index, list) = (read("index.json")?, read("manifest.json")?);
         let mut made = Made::default();
         let entries = match (form, index, list) {
-            (Some(Form::DockerArchive), _, None) => {
+            (Form::DockerArchive, _, None) => {
                 let problem = "it has no manifest.json, which docker save writes";
                 return Err(trouble(problem.into()));
             }
             // Docker 25 and later write both; the OCI layout has the manifests as well.
             (_, Some(index), _) => oci::read(&index).map_err(&trouble)?,
-            (None | Some(Form::DockerArchive), None, Some(list)) => {
+            (Form::DockerArchive, None, Some(list)) => {
                 made = docker::read(&list, &files).map_err(&trouble)?;
                 std::mem::take(&mut made.entries)
             }
-            (Some(_), None, _) => {
+            (_, None, _) => {
                 let problem = "it has no index.json, which an OCI layout has";
-                return Err(trouble(problem.into()));
-            }
-            (None, None, None) => {
-                let problem = "it has neither index.json (OCI layout) nor manifest.json, which only a tar of docker save has";
                 return Err(trouble(problem.into()));
             }
         };

@@ -73,7 +73,7 @@ async fn the_old_form_of_docker_save_gets_a_manifest_and_its_layers_as_they_are(
     );
     add(&mut tar, "manifest.json", list.as_bytes());
     let folder = tempfile::tempdir().unwrap();
-    let archive = Archive::open(&written(folder.path(), tar)).unwrap();
+    let archive = Archive::open(&written(folder.path(), tar), Form::DockerArchive).unwrap();
     let (digest, read) = manifest_of(&archive, "docker.io/library/app:v1").await;
     for name in ["app:v1", "r.example:5000/team/app:v2", "v2"] {
         assert_eq!(archive.find(name).unwrap(), digest, "{name}");
@@ -125,7 +125,7 @@ async fn compressed_layers_of_a_docker_archive_have_their_own_digests() {
         br#"[{"Config":"c","RepoTags":null,"Layers":["l.tar.gz"]}]"#,
     );
     let folder = tempfile::tempdir().unwrap();
-    let archive = Archive::open(&written(folder.path(), tar)).unwrap();
+    let archive = Archive::open(&written(folder.path(), tar), Form::DockerArchive).unwrap();
     // It is the only one and has no name.
     let (_, read) = manifest_of(&archive, "any.example/name:v9").await;
     let Content::Image { layers, .. } = read.content else {
@@ -178,8 +178,11 @@ async fn an_oci_layout_is_read_as_a_directory_and_as_a_tar() {
         add(&mut tar, name, bytes);
     }
     let tar = written(folder.path(), tar);
-    for path in [folder.path().join("layout"), tar] {
-        let archive = Archive::open(&path).unwrap();
+    for (path, form) in [
+        (folder.path().join("layout"), Form::OciDirectory),
+        (tar, Form::OciArchive),
+    ] {
+        let archive = Archive::open(&path, form).unwrap();
         let (digest, read) = manifest_of(&archive, "app:v1").await;
         assert_eq!(
             archive
@@ -205,18 +208,19 @@ async fn an_oci_layout_is_read_as_a_directory_and_as_a_tar() {
 fn what_is_not_an_archive_is_refused_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image.tar");
-    let refused = |why: &str| {
-        let error = Archive::open(&path).unwrap_err().to_string();
+    let refused_as = |form: Form, why: &str| {
+        let error = Archive::open(&path, form).unwrap_err().to_string();
         assert!(
             error.contains(why) && error.contains("image.tar"),
             "{error}"
         );
     };
+    let refused = |why: &str| refused_as(Form::OciArchive, why);
     refused("No such file");
     fs::write(&path, b"\x1f\x8b...").unwrap();
     refused("use gunzip on it first");
     fs::write(&path, b"").unwrap();
-    refused("neither index.json");
+    refused("it has no index.json");
     for (name, text, why) in [
         ("index.json", "{}", "in index.json: missing field"),
         (
@@ -239,7 +243,11 @@ fn what_is_not_an_archive_is_refused_with_what_to_do() {
         let mut tar = Builder::new(Vec::new());
         add(&mut tar, name, text.as_bytes());
         written(folder.path(), tar);
-        refused(why);
+        let form = match name {
+            "manifest.json" => Form::DockerArchive,
+            _ => Form::OciArchive,
+        };
+        refused_as(form, why);
     }
     let mut tar = Builder::new(Vec::new());
     add(&mut tar, "index.json", &[b' '; 2000]);
@@ -251,7 +259,7 @@ fn what_is_not_an_archive_is_refused_with_what_to_do() {
     link(&mut tar, "index.json", "a", EntryType::Symlink);
     link(&mut tar, "a", "index.json", EntryType::Link);
     written(folder.path(), tar);
-    refused("neither index.json");
+    refused("it has no index.json");
 }
 
 /// Files in a directory.
@@ -284,9 +292,8 @@ fn a_directory_is_never_read_as_an_archive_of_docker() {
         );
         let _ = symlink(&secret, directory.join("link"));
         for opened in [
-            Archive::open(&directory),
-            Archive::open_as(&directory, Form::OciDirectory),
-            Archive::open_as(&directory, Form::DockerArchive),
+            Archive::open(&directory, Form::OciDirectory),
+            Archive::open(&directory, Form::DockerArchive),
         ] {
             let error = opened.unwrap_err().to_string();
             assert!(error.contains("image: it "), "{named}: {error}");
@@ -305,7 +312,7 @@ async fn only_regular_files_of_an_oci_directory_are_opened_and_no_links() {
     symlink(folder.path().join("secret"), blobs.join(link.hex())).unwrap();
     // A pipe without a writer: opening it must not block.
     mkfifo(&blobs.join(pipe.hex()), Mode::S_IRWXU).unwrap();
-    let archive = Archive::open(&directory).unwrap();
+    let archive = Archive::open(&directory, Form::OciDirectory).unwrap();
     assert_eq!(blob(&archive, &Digest::of(b"a layer")), "a layer");
     assert!(archive.local(&link).is_none());
     assert!(archive.local(&pipe).is_none());
@@ -318,11 +325,13 @@ async fn only_regular_files_of_an_oci_directory_are_opened_and_no_links() {
     fs::write(blobs.join(wrong.hex()), "secret").unwrap();
     let index = format!(r#"{{"manifests":[{{"digest":"{wrong}"}}]}}"#);
     fs::write(directory.join("index.json"), index).unwrap();
-    let archive = Archive::open(&directory).unwrap();
+    let archive = Archive::open(&directory, Form::OciDirectory).unwrap();
     let error = archive.manifest(&name).await.unwrap_err().to_string();
     assert!(error.contains("layout is damaged"), "{error}");
     let refused = |why: &str| {
-        let error = Archive::open(&directory).unwrap_err().to_string();
+        let error = Archive::open(&directory, Form::OciDirectory)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(why), "{error}");
     };
     fs::rename(directory.join("index.json"), directory.join("index")).unwrap();
@@ -336,7 +345,9 @@ async fn only_regular_files_of_an_oci_directory_are_opened_and_no_links() {
     refused("blobs in it is a symbolic link");
     let pipe = folder.path().join("pipe");
     mkfifo(&pipe, Mode::S_IRWXU).unwrap();
-    let error = Archive::open(&pipe).unwrap_err().to_string();
+    let error = Archive::open(&pipe, Form::OciArchive)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("neither a file nor a directory"), "{error}");
 }
 
@@ -367,11 +378,10 @@ fn an_archive_is_read_as_the_form_that_is_meant_and_no_other() {
         // Docker 25 and later.
         (&both, [false, true, true]),
     ] {
-        let opened = forms.map(|form| Archive::open_as(path, form).is_ok());
+        let opened = forms.map(|form| Archive::open(path, form).is_ok());
         assert_eq!(opened, wanted, "{}", path.display());
-        assert!(Archive::open(path).is_ok());
     }
-    let error = Archive::open_as(&old, Form::OciArchive).unwrap_err();
+    let error = Archive::open(&old, Form::OciArchive).unwrap_err();
     assert!(
         error.message.contains("old.tar: it has no index.json"),
         "{error}"
