@@ -31,14 +31,20 @@ static LAB: LazyLock<Mutex<Lab>> = LazyLock::new(|| {
 /// The lab, without images and with everything in order.
 fn lab() -> MutexGuard<'static, Lab> {
     let lab = LAB.lock().unwrap_or_else(PoisonError::into_inner);
+    forget(&lab);
+    lab
+}
+
+/// Removes what has been pulled, also from prepull's cache, and mends the registry.
+fn forget(lab: &Lab) {
     succeed(&mut lab.command(&["registry", "rate", "off"]));
     succeed(&mut lab.command(&["registry", "fault", "off"]));
     let forget = "for image in $(ctr images ls -q); do ctr images rm --sync $image || exit; done
         for lease in $(ctr leases ls -q); do ctr leases rm --sync $lease || exit; done";
     succeed(&mut lab.on("node-ctr", &["sh", "-c", forget]));
     succeed(&mut lab.on("node-podman", &["podman", "rmi", "--all", "--force"]));
-    as_ops(&lab, &["podman", "rmi", "--all", "--force"]);
-    lab
+    as_ops(lab, &["podman", "rmi", "--all", "--force"]);
+    let _ = std::fs::remove_dir_all(lab.state.join("home/.cache"));
 }
 
 /// What a command of the user without rights prints.
@@ -492,21 +498,13 @@ fn names_on(lab: &Lab, node: &Node) -> String {
     }
 }
 
-/// Removes what tests before have pulled, also in prepull's cache.
-fn forget(lab: MutexGuard<'static, Lab>) -> MutexGuard<'static, Lab> {
-    let state = lab.state.clone();
-    drop(lab);
-    let _ = std::fs::remove_dir_all(state.join("home/.cache"));
-    self::lab()
-}
-
 #[test]
 fn through_ssh_every_client_leaves_what_an_ordinary_pull_leaves() {
-    let lab = forget(lab());
+    let lab = lab();
     let nodes = lab.nodes();
     let ordinary = pull(&lab, &[SMALL]).expect(0).json();
     let expected: Vec<String> = nodes.iter().map(|node| names_on(&lab, node)).collect();
-    let lab = forget(lab);
+    forget(&lab);
 
     let log = RegistryLog::now(&lab);
     let document = via(&lab, &["--via", "ssh-only", SMALL]).expect(0).json();
@@ -536,7 +534,7 @@ fn through_ssh_an_image_is_named_by_its_digest() {
     let tagged = pull(&lab, &[SMALL]).expect(0).json();
     let digest = outcomes(&tagged)[0]["digest"].as_str().unwrap().to_string();
     let pinned = format!("{}@{digest}", SMALL.rsplit_once(':').unwrap().0);
-    let lab = forget(lab);
+    forget(&lab);
 
     let log = RegistryLog::now(&lab);
     let document = via(&lab, &["--via", "ssh", &pinned]).expect(0).json();
@@ -564,7 +562,7 @@ fn through_ssh_an_image_is_named_by_its_digest() {
         .collect();
     assert!(again.len() <= 1, "{:#?}", log.blobs());
 
-    let lab = forget(lab);
+    forget(&lab);
     let document = via(&lab, &["--via", "ssh-only", &pinned]).expect(1).json();
     for (node, outcome) in nodes.iter().zip(outcomes(&document)) {
         let kind = outcome["failure"]["kind"].as_str();
@@ -594,7 +592,7 @@ const STORE: &str = "/var/lib/containers/of-crio";
 
 #[test]
 fn through_ssh_podman_pulls_into_the_store_of_cri_o() {
-    let lab = forget(lab());
+    let lab = lab();
     let crio = pretend(&lab, "node-podman", "crio");
     let configure = r#"set -e
         mkdir -p /run/crio /etc/crio/crio.conf.d

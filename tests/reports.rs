@@ -96,7 +96,7 @@ fn every_sort() -> Vec<MadeUp> {
             ),
         ],
     );
-    vec![runs::pull(300), check, exec, hostile(), delivered()]
+    vec![runs::pull(300), check, exec, delivered(), hostile()]
 }
 
 /// Two nodes where nobody answers, and what prepull makes of them.
