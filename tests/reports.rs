@@ -630,7 +630,7 @@ fn delivered() -> MadeUp {
             delivery: Some(Delivery { via, note }),
             ..Record::clone(&node.items[0])
         };
-        node.items[0] = record.into();
+        node.items[0] = record;
     }
     run
 }
