@@ -1,7 +1,7 @@
 //! A TLS server that plays API server, DaemonSet controller and kubelets, as strict as an API server is.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Arc, Condvar, Mutex};
@@ -58,7 +58,6 @@ pub struct Cluster {
 
 pub struct Api {
     pub folder: tempfile::TempDir,
-    address: SocketAddr,
     pub cluster: Arc<(Mutex<Cluster>, Condvar)>,
 }
 
@@ -126,7 +125,6 @@ impl Api {
         std::fs::write(folder.path().join("config"), text).unwrap();
         Self {
             folder,
-            address,
             cluster,
         }
     }
