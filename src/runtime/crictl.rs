@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::podman::{self, with_store};
 use super::rules::{DAEMON_GONE, HELD_BY_ANOTHER, MALFORMED, Rule};
-use super::{ErrorLines, containerd, digests, explain, output, stock};
+use super::{ErrorLines, digests, explain, local_names, output, stock};
 use crate::model::FailureKind::{self, NodeSetup, Platform, RuntimeAbsent, RuntimeDown};
 use crate::model::{
     CommandOutput, ExitStatus, Failure, Image, LocalImage, RegistryLogin, RuntimeKind, Secret,
@@ -180,7 +180,7 @@ for words in ctr 'k3s ctr' 'k0s ctr' 'microk8s ctr'; do
 done
 images() { $client -a "$address" -n k8s.io images "$@"; }
 "#,
-        containerd::with_local_names!(
+        local_names::with_local_names!(
             r#"case $mode in
     check)
         [ -n "$address" ] || { echo 'the CRI runtime is neither containerd nor CRI-O' >&2; exit 1; }

@@ -4,7 +4,8 @@
 
 use serde_json::Value;
 
-use super::containerd::{if_seen, with_local_names};
+use super::containerd::if_seen;
+use super::local_names::with_local_names;
 use super::{containerd, output, stock};
 use crate::model::{
     CommandOutput, Failure, FailureKind, Image, LocalImage, RegistryLogin, RuntimeKind, Secret,

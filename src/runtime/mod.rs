@@ -13,6 +13,7 @@ mod digests;
 mod docker;
 mod docker_api;
 mod kubelet;
+mod local_names;
 mod mask;
 mod nerdctl;
 mod output;

@@ -123,10 +123,7 @@ impl Api {
              contexts: [{{name: lab, context: {{cluster: lab, user: me}}}}]\n"
         );
         std::fs::write(folder.path().join("config"), text).unwrap();
-        Self {
-            folder,
-            cluster,
-        }
+        Self { folder, cluster }
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
