@@ -1,5 +1,7 @@
 //! One attempt at one image on one node: from its registry, or from a registry on the node itself.
 
+use std::future::Future;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::context::RunContext;
@@ -97,11 +99,13 @@ impl<T> ImageAttempt<'_, T> {
         Ok((outcome, delivery))
     }
 
-    /// A pull from a registry on the node itself. The outer error is not of that registry.
+    /// A pull from a registry on the node itself, which is given up once that is `gone`, and why. The outer error is not of that
+    /// registry.
     pub(super) async fn pull_locally<S: Session>(
         &self,
         session: &mut S,
         place: &LocalPlace<'_>,
+        gone: impl Future<Output = String> + Send,
     ) -> Result<Result<Outcome, Failure>, Missed> {
         let ServedImage { repository, digest } = place.served;
         let name = format!("127.0.0.1:{}/{repository}@{digest}", place.port);
@@ -114,7 +118,14 @@ impl<T> ImageAttempt<'_, T> {
             login: place.login,
             may_ask_registry: self.context.plan.policy.via != PullVia::SshOnly,
         };
-        let (node, cancel) = (self.described(), self.context.cancelled());
+        let (node, cancelled) = (self.described(), self.context.cancelled());
+        let why = OnceLock::new();
+        let cancel = async {
+            tokio::select! {
+                () = cancelled => {}
+                gone = gone => drop(why.set(gone)),
+            }
+        };
         let pulling = node::pull_locally(session, node, self.job, &local, self.progress, cancel);
         match pulling.await {
             Ok(Outcome::Pulled(mut held)) => {
@@ -124,6 +135,12 @@ impl<T> ImageAttempt<'_, T> {
             }
             Ok(outcome) => Ok(Ok(outcome)),
             Err(Interrupted::Failed(failure)) => Ok(Err(failure)),
+            Err(Interrupted::Cancelled) if why.get().is_some() => {
+                let why = why.get().map_or("", String::as_str);
+                let detail = format!("what it was pulled from on the node ended meanwhile: {why}");
+                let kind = FailureKind::NodeSetup;
+                Ok(Err(Failure::new(kind, Stage::Pull, detail)))
+            }
             Err(cancelled) => Err(Missed::Interrupted(cancelled)),
         }
     }

@@ -55,7 +55,7 @@ pub(super) async fn pull<T, S: Session>(
         login: &joined.login,
     };
     let outcome = attempt
-        .pull_locally(session, &place)
+        .pull_locally(session, &place, hub.ended(node))
         .await?
         .map_err(missed)?;
     let via = match (hub.is_root(node), context.plan.policy.via) {

@@ -56,7 +56,10 @@ pub(super) async fn pull<T, S: Session>(
         served: &served,
         login: reader.login(),
     };
-    match attempt.pull_locally(session, &place).await? {
+    match attempt
+        .pull_locally(session, &place, std::future::pending())
+        .await?
+    {
         Ok(outcome) => Ok((outcome, served.digest)),
         Err(mut failure) => {
             if reader.requests() == before && tells_of_the_way(&failure) {

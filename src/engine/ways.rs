@@ -24,7 +24,15 @@ pub(super) async fn pull<T, S: Session>(
     if attempt.is_present(session).await? {
         return pull_alone(attempt, session, tunnel, None).await;
     }
-    match fan_out::pull(attempt, session, means).await {
+    let mut pulled = fan_out::pull(attempt, session, means).await;
+    let hub = attempt.context.hub.as_ref();
+    if matches!(pulled, Err(Missed::Impossible(_)))
+        && hub.is_some_and(|hub| hub.may_join_again(attempt.node))
+    {
+        // Its relay was killed.
+        pulled = fan_out::pull(attempt, session, means).await;
+    }
+    match pulled {
         Ok((Outcome::Pulled(held), digest, via)) => {
             attempt.named(session, held, &digest, via).await
         }
@@ -32,7 +40,7 @@ pub(super) async fn pull<T, S: Session>(
         Err(Missed::Interrupted(interrupted)) => Err(interrupted),
         Err(Missed::Impossible(missed)) => {
             let context = attempt.context;
-            if let Some(hub) = &context.hub {
+            if let Some(hub) = hub {
                 hub.fell_back(attempt.node);
             }
             if means.slot.is_none() {

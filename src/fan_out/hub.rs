@@ -152,7 +152,7 @@ impl Hub {
         }
         let (orders, ordered) = mpsc::unbounded_channel();
         let (tried, mut trying) = mpsc::unbounded_channel();
-        let (ended, _) = watch::channel(None);
+        let (ending, ended) = watch::channel(String::new());
         let sent = Arc::new(Mutex::new(Stats::default()));
         let ready = relay.ready.clone();
         let peer = Peer {
@@ -202,9 +202,11 @@ impl Hub {
                 what: What::Said(said),
             };
             let why = relay.attend(ordered, &heard, wrap, &sent).await;
+            let what = What::Ended;
             // The hub is gone only when nothing matters any more.
-            let what = What::Ended(why);
             let _ = heard.send(Heard { node, number, what }).await;
+            // Only now, so that no connection is closed before its relay has ended.
+            ending.send_replace(why);
         });
         if !candidates.is_empty() {
             let tried = self.probe(node, &candidates, &mut trying).await;
@@ -414,18 +416,38 @@ impl Hub {
 
     /// Does this once the node's relay has ended.
     pub fn after(&self, node: usize, then: impl Future<Output = ()> + Send + 'static) {
-        let ended = self
+        let ended = self.ended(node);
+        self.spawn(async move {
+            drop(ended.await);
+            then.await;
+        });
+    }
+
+    /// Resolves once the node's relay has ended, with the reason.
+    pub fn ended(&self, node: usize) -> impl Future<Output = String> + Send + use<> {
+        let relay = self
             .state()
             .relays
             .get(&node)
-            .map(|relay| relay.ended.subscribe());
-        self.spawn(async move {
-            if let Some(mut ended) = ended {
-                // An error is that it is forgotten.
-                let _ = ended.wait_for(Option::is_some).await;
-            }
-            then.await;
-        });
+            .map(|relay| relay.ended.clone());
+        async move {
+            let Some(mut ended) = relay else {
+                return "there is none".to_string();
+            };
+            let why = ended.wait_for(|why| !why.is_empty()).await;
+            why.map_or_else(|_| "it was given up".into(), |why| why.clone())
+        }
+    }
+
+    /// Whether a node that has no relay any more may get another: it had one before.
+    pub fn may_join_again(&self, node: usize) -> bool {
+        let state = self.state();
+        let had = state
+            .sent
+            .iter()
+            .filter(|(other, _)| *other == node)
+            .count();
+        had == 1 && !state.relays.contains_key(&node) && state.given_up().is_none()
     }
 
     /// Ends all relays, and waits until they have.

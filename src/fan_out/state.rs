@@ -54,7 +54,8 @@ pub(super) struct Relay {
     /// Nodes that it could not get anything from.
     pub(super) lost: Vec<usize>,
     pub(super) tried: mpsc::UnboundedSender<(SocketAddr, Option<u64>)>,
-    pub(super) ended: watch::Sender<Option<String>>,
+    /// Why the relay ended; empty until then.
+    pub(super) ended: watch::Receiver<String>,
 }
 
 /// A port of a node's 127.0.0.1 that leads to the registry inside prepull.
@@ -74,7 +75,7 @@ pub(super) struct Heard {
 
 pub(super) enum What {
     Said(FromRelay),
-    Ended(String),
+    Ended,
 }
 
 impl State {
@@ -88,10 +89,7 @@ impl State {
             return Vec::new();
         }
         match what {
-            What::Ended(why) => {
-                relay.ended.send_replace(Some(why));
-                state.forget(node);
-            }
+            What::Ended => state.forget(node),
             What::Said(FromRelay::Reached {
                 address,
                 bytes_per_second,

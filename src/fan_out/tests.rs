@@ -489,7 +489,15 @@ async fn at_the_end_all_relays_are_told_to_end_and_what_they_sent_is_known() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     })
     .await;
+    let (world, ended) = (run.world.clone(), Arc::new(Mutex::new(None)));
+    let seen = Arc::clone(&ended);
+    run.hub.after(1, async move {
+        let has_ended = world.lock().told[&1].contains(&ToRelay::End {});
+        *seen.lock().unwrap() = Some(has_ended);
+    });
     let totals = run.hub.finish().await;
+    // Its connection would be closed then.
+    assert_eq!(*ended.lock().unwrap(), Some(true));
     for node in [1, 2] {
         assert!(run.world.told(node).contains(&ToRelay::End {}), "{node}");
     }
