@@ -276,7 +276,74 @@ pub(super) fn impossible(why: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::path::PathBuf;
+    use std::process::{Command, Stdio};
+
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
+
+    /// What the script prints when it is sent this after its first line, or cut off where nothing is; and what it leaves.
+    fn scripted(sent: Option<&[u8]>) -> (String, Vec<PathBuf>) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut shell = Command::new("sh")
+            .args(["-c", SCRIPT])
+            .env("XDG_RUNTIME_DIR", folder.path())
+            .env("SSH_CONNECTION", "10.0.0.1 4000 10.0.0.3 22")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdin = shell.stdin.take().unwrap();
+        let mut stdout = BufReader::new(shell.stdout.take().unwrap());
+        let (mut said, mut rest) = (String::new(), String::new());
+        stdout.read_line(&mut said).unwrap();
+        assert!(said.starts_with("prepull-relay here "), "{said}");
+        here(said.trim_end().strip_prefix("prepull-relay here ").unwrap()).unwrap();
+        match sent {
+            Some(sent) => {
+                stdin.write_all(sent).unwrap();
+                drop(stdin);
+                stdout.read_to_string(&mut rest).unwrap();
+            }
+            None => {
+                stdin.write_all(b"1000 abc\nbegun").unwrap();
+                drop((stdout, stdin));
+            }
+        }
+        shell.wait().unwrap();
+        let left = std::fs::read_dir(folder.path()).unwrap();
+        (rest, left.map(|entry| entry.unwrap().path()).collect())
+    }
+
+    #[test]
+    fn the_relay_is_started_if_it_arrives_whole_and_nothing_is_left_if_not() {
+        let program = b"#!/bin/sh\necho it runs\nrm -f \"$0\"\n";
+        let sum: String = Sha256::digest(program)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let announced = format!("{} {sum}\n", program.len());
+        let whole = [announced.as_bytes(), program].concat();
+        let (said, left) = scripted(Some(&whole));
+        assert_eq!(said, "prepull-relay started\nit runs\n");
+        assert_eq!(left, [PathBuf::new(); 0]);
+
+        let mut damaged = whole.clone();
+        *damaged.last_mut().unwrap() = b'x';
+        let (said, left) = scripted(Some(&damaged));
+        assert!(
+            said.starts_with("prepull-relay refused the relay arrived damaged"),
+            "{said}"
+        );
+        assert_eq!(left, [PathBuf::new(); 0]);
+
+        // prepull was killed, and nobody hears what the script says of it.
+        let (_, left) = scripted(None);
+        assert_eq!(left, [PathBuf::new(); 0]);
+    }
 
     #[test]
     fn what_a_node_says_of_itself_is_read_and_not_believed_blindly() {

@@ -1,7 +1,7 @@
 umask 077
 f=
 trap '[ -z "$f" ] || rm -f "$f"' EXIT
-trap 'exit 1' HUP INT TERM
+trap 'exit 1' HUP INT PIPE TERM
 say() { printf 'prepull-relay %s\n' "$*"; }
 refuse() { say refused "$*"; exit 0; }
 [ "$(uname -s)" = Linux ] || refuse "it runs $(uname -s), not Linux"
