@@ -4,8 +4,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 use prepull::inventory::{InventoryError, NodeSettings, Source, built_in, load};
 use prepull::model::{Fleet, Node, RuntimeKind};
 
@@ -187,6 +188,12 @@ fn faults_of_sources_name_the_source() {
 
 /// The budget in a release build is 150 ms; an unoptimised one, on a machine that does other things
 /// too, gets much more: what this is to catch is work that grows with the square of the fleet.
+/// What this thread has cost: time on a clock would tell how busy the machine is.
+fn cpu_milliseconds() -> i64 {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
+    (usage.user_time() + usage.system_time()).num_milliseconds()
+}
+
 #[test]
 fn ten_thousand_nodes_resolve_quickly() {
     let mut text =
@@ -204,10 +211,10 @@ fn ten_thousand_nodes_resolve_quickly() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("big.yml");
     fs::write(&path, text).unwrap();
-    let started = Instant::now();
+    let before = cpu_milliseconds();
     let fleet = fleet_of(&[Source::File(path)]).unwrap();
-    let spent = started.elapsed();
+    let spent = cpu_milliseconds() - before;
     assert_eq!(fleet.nodes().len(), 10_000);
-    let budget = if cfg!(debug_assertions) { 4_000 } else { 150 };
-    assert!(spent.as_millis() < budget, "{spent:?}");
+    let budget = if cfg!(debug_assertions) { 8_000 } else { 150 };
+    assert!(spent < budget, "{spent} ms");
 }

@@ -259,7 +259,7 @@ fn lost_output(result: &RunResult) -> Option<(usize, &str)> {
 /// What is left behind by a second signal.
 fn given_up(info: &RunInfo) -> String {
     let resume = info.resume.as_ref().map_or(String::new(), |command| {
-        format!("; to go on with what is open: {command}")
+        format!("; to go on with what is open: `{command}`")
     });
     let pulls = match info.plan.work {
         Work::Pull(_) if info.plan.policy.via == PullVia::DaemonSet => String::new(),

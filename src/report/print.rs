@@ -41,8 +41,8 @@ pub fn print_stderr(text: &str) {
         .write_all(wrapped(text, width).as_bytes());
 }
 
-/// Wraps what is longer than `width` columns at words, with a hanging indent. Indented lines stay as they are: lists, and
-/// commands to paste.
+/// Wraps what is longer than `width` columns at words, with a hanging indent. Commands to paste stay whole: what a line has
+/// between backquotes, and indented lines, which lists are too.
 fn wrapped(text: &str, width: Option<usize>) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
@@ -52,7 +52,12 @@ fn wrapped(text: &str, width: Option<usize>) -> String {
                     width,
                     color: false,
                 };
-                out.push_str(&Line::new(0).text(line).render(layout));
+                let pieces = line.split_inclusive('`').enumerate();
+                let words = pieces.fold(Line::new(0), |words, (number, piece)| match number % 2 {
+                    0 => words.text(piece),
+                    _ => words.command(piece),
+                });
+                out.push_str(&words.render(layout));
             }
             // A question, whose answer is typed behind it, has no end.
             _ => out.push_str(line),
@@ -101,6 +106,11 @@ mod tests {
         assert_eq!(
             wrapped(text, Some(30)),
             "prepull: warning: no name is\n  known for node-1\n  prepull hosts scan --limit node-1,node-2\nGo on? "
+        );
+        let with_command = "it was ended: `prepull pull --resume 2026-11-23T21` goes on\n";
+        assert_eq!(
+            wrapped(with_command, Some(30)),
+            "it was ended:\n  `prepull pull --resume 2026-11-23T21`\n  goes on\n"
         );
     }
 }
