@@ -329,7 +329,7 @@ mod tests {
         let whole = [announced.as_bytes(), program].concat();
         let (said, left) = scripted(Some(&whole));
         assert_eq!(said, "prepull-relay started\nit runs\n");
-        assert_eq!(left, [PathBuf::new(); 0]);
+        assert_eq!(left, Vec::<PathBuf>::new());
 
         let mut damaged = whole.clone();
         *damaged.last_mut().unwrap() = b'x';
@@ -338,11 +338,11 @@ mod tests {
             said.starts_with("prepull-relay refused the relay arrived damaged"),
             "{said}"
         );
-        assert_eq!(left, [PathBuf::new(); 0]);
+        assert_eq!(left, Vec::<PathBuf>::new());
 
         // prepull was killed, and nobody hears what the script says of it.
         let (_, left) = scripted(None);
-        assert_eq!(left, [PathBuf::new(); 0]);
+        assert_eq!(left, Vec::<PathBuf>::new());
     }
 
     #[test]
