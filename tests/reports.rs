@@ -20,8 +20,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use prepull::model::{
-    CommandOutput, Delivery, ExitStatus, Failure, FailureKind, Outcome, PlannedImage, Record,
-    Stage, StopReason, Via, Work,
+    CommandOutput, Delivery, ExitStatus, Failure, FailureKind, FanOutTotals, Outcome, PlannedImage,
+    Record, Stage, StopReason, Via, Work,
 };
 use prepull::report::ReportForm;
 use serde_json::Value;
@@ -632,6 +632,15 @@ fn delivered() -> MadeUp {
         };
         node.items[0] = record;
     }
+    run.result.fan_out = Some(FanOutTotals {
+        nodes: 2,
+        roots: 1,
+        depth: 2,
+        from_source: 1_020_000,
+        from_peers: 1_000_000,
+        image_bytes: 1_000_000,
+        fallbacks: 1,
+    });
     run
 }
 
@@ -653,6 +662,19 @@ fn reports_say_how_images_came() {
     assert_eq!(
         browser.texts("#rows [aria-label='How it came']"),
         [note.as_str()]
+    );
+    assert_eq!(
+        browser.texts("#ways-counts"),
+        ["1 pull through SSH, 1 pull from the registry"]
+    );
+    assert_eq!(
+        browser.texts("#ways-notes li"),
+        [format!("b from the registry: {note}")]
+    );
+    let facts = browser.texts("#fan-out div");
+    assert!(
+        facts[3].contains("1.02 copies") && facts[3].contains("1.0 MB"),
+        "{facts:?}"
     );
     assert_eq!(
         browser.run("return document.querySelectorAll('img').length"),

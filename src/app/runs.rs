@@ -163,7 +163,7 @@ fn result(past: &RecordedRun) -> Result<RunResult, String> {
         nodes,
         finished: past.finished(),
         stopped: past.end.and_then(|end| end.stopped),
-        fan_out: None,
+        fan_out: past.fan_out(),
         info: Arc::new(RunInfo {
             id: past.header.run.clone(),
             started: past.header.started,

@@ -103,7 +103,8 @@ pub async fn run<T: Transport>(
     };
     let items = plan.work.items();
     let attending = async {
-        hub.attend(images, items).await;
+        hub.attend(images, items, |fact| context.facts.note(fact))
+            .await;
         std::future::pending::<Finish>().await
     };
     let finish = tokio::select! {
@@ -111,8 +112,12 @@ pub async fn run<T: Transport>(
         finish = running => finish,
         finish = attending => finish,
     };
+    let totals = hub.finish().await;
+    for fact in hub.news() {
+        context.emit(fact).await;
+    }
     Finish {
-        fan_out: Some(hub.finish().await),
+        fan_out: Some(totals),
         ..finish
     }
 }

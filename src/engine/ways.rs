@@ -34,14 +34,21 @@ pub(super) async fn pull<T, S: Session>(
     }
     match pulled {
         Ok((Outcome::Pulled(held), digest, via)) => {
-            attempt.named(session, held, &digest, via).await
+            let (outcome, delivery) = attempt.named(session, held, &digest, via).await?;
+            let fallback = hub.filter(|_| via != Via::Peers);
+            let fallback = fallback.and_then(|hub| hub.fallback(attempt.node));
+            let delivery = delivery.map(|delivery| Delivery {
+                note: delivery.note.or(fallback),
+                ..delivery
+            });
+            Ok((outcome, delivery))
         }
         Ok((outcome, _, _)) => Ok((outcome, None)),
         Err(Missed::Interrupted(interrupted)) => Err(interrupted),
         Err(Missed::Impossible(missed)) => {
             let context = attempt.context;
             if let Some(hub) = hub {
-                hub.fell_back(attempt.node);
+                hub.fell_back(attempt.node, missed.detail.clone());
             }
             if means.slot.is_none() {
                 means.slot = context.slot().await?;

@@ -1,47 +1,37 @@
 //! The relays of a run together: who joins, who gets what from whom, and what is done about those that are lost.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use prepull_relay::protocol::{Origin, Peer, Probe, Secret as Wire, Start, Stats, Ticket, ToRelay};
-use tokio::sync::{mpsc, watch};
+use prepull_relay::protocol::{Origin, Secret as Wire, Ticket, ToRelay};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use super::planner::Reached;
-use super::programs::{Programs, architecture};
-use super::relay::{self, Here, LEASE, impossible};
-use super::state::{Heard, Relay, State, Tunnel, What, image_parts};
-use crate::model::text::{escape_line, format_bytes};
-use crate::model::{Failure, FanOut, FanOutTotals, RegistryLogin, Secret};
-use crate::ports::{BlobOrigin, ImageServer, ServedImage, Session};
+use super::programs::Programs;
+use super::relay::impossible;
+use super::state::{Heard, State};
+use crate::model::{EventKind, Failure, FanOut, FanOutTotals, RegistryLogin, Secret};
+use crate::ports::{BlobOrigin, ImageServer, ServedImage};
 
 /// What relays say and is not heard yet, at most; they wait where that is not fast enough.
 const HEARD: usize = 1024;
-/// How much is fetched from a node to find out whether it is reached, and how fast.
-const PROBE_BYTES: u64 = 1 << 20;
-/// How long that may take for all nodes that are tried.
-const PROBE_LIMIT: Duration = Duration::from_secs(10);
+/// How often reporters learn how the trees are.
+const NEWS: Duration = Duration::from_secs(2);
 /// How long relays may take to end.
 const ENDING: Duration = Duration::from_secs(10);
-/// What a disk keeps free beside what is passed on, in bytes.
-const RESERVE: u64 = 64 << 20;
 /// Nodes that may pull from the registry in any fleet, however small, before that stops the run.
 const FEW: usize = 4;
-/// The user of every node's login; the password is its own.
-const USER: &str = "prepull";
 
 /// The relays of a run.
 pub struct Hub {
-    programs: Programs,
-    options: FanOut,
-    ticket: Ticket,
+    pub(super) programs: Programs,
+    pub(super) options: FanOut,
+    pub(super) ticket: Ticket,
     state: Mutex<State>,
-    heard: mpsc::Sender<Heard>,
+    pub(super) heard: mpsc::Sender<Heard>,
     hearing: Mutex<Option<mpsc::Receiver<Heard>>>,
     /// What lasts as long as relays do.
     tasks: Mutex<JoinSet<()>>,
@@ -57,7 +47,7 @@ pub struct Joined {
 }
 
 /// Something to do that waits for a registry.
-enum Task {
+pub(super) enum Task {
     /// The node is a root for these items: where from?
     Source {
         node: usize,
@@ -111,188 +101,8 @@ impl Hub {
         }
     }
 
-    /// Starts a relay on a node and gives it its place.
-    ///
-    /// # Errors
-    /// Of kind node-setup where this node cannot have one, else of the connection.
-    pub async fn join<S: Session>(
-        &self,
-        node: usize,
-        session: &mut S,
-        images: &dyn ImageServer,
-        items: usize,
-        tunnel: Option<Tunnel>,
-    ) -> Result<Joined, Failure> {
-        if let Some(why) = self.given_up() {
-            return Err(impossible(&why));
-        }
-        let password = random().map_err(impossible)?;
-        let password: String = password.iter().map(|byte| format!("{byte:02x}")).collect();
-        let told = |here: &Here| {
-            architecture(&here.machine).ok_or_else(|| format!("it is a {}", here.machine))?;
-            Ok(Start {
-                spool: here.spool.clone(),
-                lease_seconds: LEASE.as_secs(),
-                ticket: self.ticket.clone(),
-                user: USER.to_string(),
-                password: Wire(password.clone()),
-                peer_listen: SocketAddr::new(here.address, self.options.port.unwrap_or(0)),
-                max_upload: self.options.max_upload,
-            })
-        };
-        let (relay, here) = relay::start(session, &self.programs, told).await?;
-        let architecture =
-            architecture(&here.machine).ok_or_else(|| impossible("an unknown machine"))?;
-        let bytes = self.learn(images, items, architecture).await;
-        if here.free < bytes.saturating_add(RESERVE) {
-            let (free, bytes) = (format_bytes(here.free), format_bytes(bytes));
-            let spool = escape_line(&here.spool);
-            let why = format!("{spool} has {free} free, and the images take {bytes}");
-            return Err(impossible(&why));
-        }
-        let (orders, ordered) = mpsc::unbounded_channel();
-        let (tried, mut trying) = mpsc::unbounded_channel();
-        let (ending, ended) = watch::channel(String::new());
-        let sent = Arc::new(Mutex::new(Stats::default()));
-        let ready = relay.ready.clone();
-        let peer = Peer {
-            address: SocketAddr::new(here.address, ready.peer_port),
-            key: ready.key,
-        };
-        let login = RegistryLogin::Password {
-            username: USER.to_string(),
-            password: Secret::new(password),
-        };
-        let (number, candidates) = {
-            let mut state = self.state();
-            state.last += 1;
-            state.sent.push((node, Arc::clone(&sent)));
-            let number = state.last;
-            let relay = Relay {
-                number,
-                orders,
-                port: ready.port,
-                login: login.clone(),
-                peer,
-                architecture,
-                tunnel,
-                from_registry: 0,
-                counted: Instant::now(),
-                repairs: 0,
-                lost: Vec::new(),
-                tried,
-                ended,
-            };
-            state.forget(node);
-            state.relays.insert(node, relay);
-            let candidates = state.planner.candidates(architecture);
-            if candidates.is_empty() {
-                state.planner.join(node, architecture, &[]);
-            }
-            for parts in state.parts_of(architecture, items) {
-                state.order(node, ToRelay::Image(image_parts(&parts)));
-            }
-            (number, candidates)
-        };
-        let heard = self.heard.clone();
-        self.spawn(async move {
-            let wrap = |said| Heard {
-                node,
-                number,
-                what: What::Said(said),
-            };
-            let why = relay.attend(ordered, &heard, wrap, &sent).await;
-            let what = What::Ended;
-            // The hub is gone only when nothing matters any more.
-            let _ = heard.send(Heard { node, number, what }).await;
-            // Only now, so that no connection is closed before its relay has ended.
-            ending.send_replace(why);
-        });
-        if !candidates.is_empty() {
-            let tried = self.probe(node, &candidates, &mut trying).await;
-            let mut state = self.state();
-            if !state.relays.contains_key(&node) {
-                return Err(impossible("it ended"));
-            }
-            if tried.iter().all(|reached| reached.rate.is_none()) {
-                state.fallbacks.insert(node);
-            }
-            state.planner.join(node, architecture, &tried);
-        }
-        for task in self.place(node, images, items) {
-            self.done(task.await);
-        }
-        Ok(Joined {
-            port: ready.port,
-            login,
-        })
-    }
-
-    /// What the items are made of, for this architecture: the bytes of all that is known.
-    async fn learn(
-        &self,
-        images: &dyn ImageServer,
-        items: usize,
-        architecture: &'static str,
-    ) -> u64 {
-        let mut bytes = 0;
-        for item in 0..items {
-            let known = self.state().parts.get(&(item, architecture)).cloned();
-            let known = match known {
-                Some(known) => known,
-                None => {
-                    let asked = images.parts(item, architecture).await;
-                    let known = asked.map(Arc::new).map_err(|failure| failure.detail);
-                    let mut state = self.state();
-                    state.parts.insert((item, architecture), known.clone());
-                    known
-                }
-            };
-            bytes += known.map_or(0, |parts| parts.bytes());
-        }
-        bytes
-    }
-
-    /// Has a relay try these nodes.
-    async fn probe(
-        &self,
-        node: usize,
-        candidates: &[usize],
-        trying: &mut mpsc::UnboundedReceiver<(SocketAddr, Option<u64>)>,
-    ) -> Vec<Reached> {
-        let peers: Vec<(usize, Peer)> = {
-            let state = self.state();
-            let peer = |other: &usize| Some((*other, state.relays.get(other)?.peer.clone()));
-            let peers: Vec<(usize, Peer)> = candidates.iter().filter_map(peer).collect();
-            let probe = Probe {
-                peers: peers.iter().map(|(_, peer)| peer.clone()).collect(),
-                bytes: PROBE_BYTES,
-            };
-            state.order(node, ToRelay::Probe(probe));
-            peers
-        };
-        let mut reached: Vec<Reached> = Vec::new();
-        let until = Instant::now() + PROBE_LIMIT;
-        while reached.len() < peers.len()
-            && let Ok(Some((address, rate))) = timeout_at(until, trying.recv()).await
-        {
-            let asked = peers.iter().find(|(_, peer)| peer.address == address);
-            if let Some((node, _)) = asked
-                && !reached.iter().any(|known| known.node == *node)
-            {
-                reached.push(Reached { node: *node, rate });
-            }
-        }
-        for (node, _) in peers {
-            if !reached.iter().any(|known| known.node == node) {
-                reached.push(Reached { node, rate: None });
-            }
-        }
-        reached
-    }
-
-    /// Tells a node whom it gets the images from. What has to be asked of a registry first comes back.
-    fn place<'a>(
+    /// Tells a node where it gets the images from. What has to be asked of a registry first comes back.
+    pub(super) fn place<'a>(
         &self,
         node: usize,
         images: &'a dyn ImageServer,
@@ -342,7 +152,7 @@ impl Hub {
             .collect()
     }
 
-    fn done(&self, Task::Source { node, item, origin }: Task) {
+    pub(super) fn done(&self, Task::Source { node, item, origin }: Task) {
         let mut state = self.state();
         let Some(relay) = state.relays.get(&node) else {
             return;
@@ -369,13 +179,20 @@ impl Hub {
         }
     }
 
-    /// Hears what relays say and acts on it, for as long as it is polled.
-    pub async fn attend(&self, images: &dyn ImageServer, items: usize) {
+    /// Hears what relays say and acts on it, and reports how the trees are, for as long as it is polled.
+    pub async fn attend(
+        &self,
+        images: &dyn ImageServer,
+        items: usize,
+        report: impl Fn(EventKind) + Send,
+    ) {
         let hearing = locked(&self.hearing).take();
         let Some(mut hearing) = hearing else {
             return std::future::pending().await;
         };
         let mut waiting = FuturesUnordered::new();
+        let mut ticks = interval_at(Instant::now() + NEWS, NEWS);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 heard = hearing.recv() => {
@@ -387,6 +204,7 @@ impl Hub {
                     }
                 }
                 Some(task) = waiting.next(), if !waiting.is_empty() => self.done(task),
+                _ = ticks.tick() => self.news().into_iter().for_each(&report),
             }
         }
     }
@@ -396,9 +214,14 @@ impl Hub {
         self.state().planner.completed(node);
     }
 
-    /// The node pulls an image from its registry.
-    pub fn fell_back(&self, node: usize) {
-        self.state().fallbacks.insert(node);
+    /// The node pulls an image without its relay, for this reason.
+    pub fn fell_back(&self, node: usize, why: String) {
+        self.state().fell_back(node, why);
+    }
+
+    /// Why the node got nothing from others, if so.
+    pub fn fallback(&self, node: usize) -> Option<String> {
+        self.state().fallbacks.get(&node).cloned()
     }
 
     /// Whether so many nodes of the fleet pull from the registry that it is not to go on so: more than a tenth.
@@ -407,7 +230,7 @@ impl Hub {
     }
 
     /// Why no relay is started any more, if so.
-    fn given_up(&self) -> Option<String> {
+    pub(super) fn given_up(&self) -> Option<String> {
         let last = self.state().given_up()?.to_string();
         Some(format!(
             "the relays before it got nothing from the registry: {last}"
@@ -452,51 +275,29 @@ impl Hub {
 
     /// Ends all relays, and waits until they have.
     pub async fn finish(&self) -> FanOutTotals {
-        let shape = {
-            let mut state = self.state();
-            state.relays.clear();
-            state.planner.shape()
-        };
+        self.state().end_all();
         let mut tasks = std::mem::take(&mut *locked(&self.tasks));
         let ending = async { while tasks.join_next().await.is_some() {} };
         // Those that do not end now do so by their lease.
         let _ = timeout(ENDING, ending).await;
-        let state = self.state();
-        let sum = |bytes: fn(&Stats) -> u64| {
-            let sent = state.sent.iter().map(|(_, sent)| bytes(&locked(sent)));
-            sent.fold(0, u64::saturating_add)
-        };
-        let nodes: BTreeSet<usize> = state.sent.iter().map(|(node, _)| *node).collect();
-        // Images may share layers.
-        let parts = state.parts.iter();
-        let blobs: BTreeMap<(&str, &str), u64> = parts
-            .filter_map(|((_, architecture), parts)| Some((*architecture, parts.as_ref().ok()?)))
-            .flat_map(|(architecture, parts)| {
-                let blobs = parts.blobs.iter();
-                blobs.map(move |(digest, size)| ((architecture, digest.as_str()), *size))
-            })
-            .collect();
-        FanOutTotals {
-            nodes: nodes.len(),
-            roots: shape.roots,
-            depth: shape.depth,
-            from_source: sum(|sent| sent.from_registry),
-            from_peers: sum(|sent| sent.from_peers),
-            image_bytes: blobs.values().copied().fold(0, u64::saturating_add),
-            fallbacks: state.fallbacks.len(),
-        }
+        self.state().totals()
     }
 
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    /// What changed since this was last asked, for reporters.
+    pub fn news(&self) -> Vec<EventKind> {
+        self.state().news()
+    }
+
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         locked(&self.tasks).spawn(task);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         locked(&self.state)
     }
 }
 
-fn random() -> Result<[u8; 32], &'static str> {
+pub(super) fn random() -> Result<[u8; 32], &'static str> {
     let mut bytes = [0; 32];
     let random = rustls::crypto::ring::default_provider().secure_random;
     match random.fill(&mut bytes) {
@@ -505,6 +306,6 @@ fn random() -> Result<[u8; 32], &'static str> {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

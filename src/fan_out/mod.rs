@@ -1,7 +1,9 @@
 //! Fan-out: nodes pass an image on to each other. The plan of who gets it from whom, and the talk with the relays that do
 //! it.
 
+mod health;
 mod hub;
+mod join;
 mod planner;
 mod programs;
 mod relay;

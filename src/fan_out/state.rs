@@ -1,6 +1,7 @@
 //! What is known of a run's relays, and what follows from what they say. No I/O but the orders to them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -10,9 +11,9 @@ use prepull_relay::protocol::{
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::planner::Planner;
+use super::planner::{Planner, Shape};
 use crate::model::text::escape_line;
-use crate::model::{RegistryLogin, Secret};
+use crate::model::{FanOutTotals, RegistryLogin, Secret};
 use crate::ports::ServedParts;
 
 /// How often a relay that lost all its parents gets new ones.
@@ -30,8 +31,14 @@ pub(super) struct State {
     pub(super) parts: BTreeMap<(usize, &'static str), Result<Arc<ServedParts>, String>>,
     /// Why roots got nothing from the source.
     pub(super) source_failures: Vec<String>,
-    /// Nodes that reached no other, or did not get an image from one.
-    pub(super) fallbacks: BTreeSet<usize>,
+    /// Nodes that reached no other, or did not get an image from one, and why.
+    pub(super) fallbacks: BTreeMap<usize, String>,
+    /// Those of them that reporters do not know of yet.
+    pub(super) untold_fallbacks: Vec<usize>,
+    /// The totals that reporters were told last.
+    pub(super) told: FanOutTotals,
+    /// What the trees looked like when the run ended.
+    pub(super) last_shape: Option<Shape>,
     pub(super) last: u64,
     /// What each relay that was there says of its bytes.
     pub(super) sent: Vec<(usize, Arc<Mutex<Stats>>)>,
@@ -95,7 +102,7 @@ impl State {
                 bytes_per_second,
                 ..
             }) => {
-                // No longer waited for where nobody hears it.
+                // The node that joins may have stopped waiting for it.
                 let _ = relay.tried.send((address, bytes_per_second));
             }
             What::Said(FromRelay::Stats(stats)) => {
@@ -159,9 +166,17 @@ impl State {
         }
     }
 
-    /// The relay ends: nobody gives it orders any more.
+    /// Tells a relay to end.
     pub(super) fn end(&mut self, node: usize) {
         self.order(node, ToRelay::End {});
+    }
+
+    /// The node does not get an image from others. The first reason counts.
+    pub(super) fn fell_back(&mut self, node: usize, why: String) {
+        if let Entry::Vacant(place) = self.fallbacks.entry(node) {
+            place.insert(why);
+            self.untold_fallbacks.push(node);
+        }
     }
 
     pub(super) fn forget(&mut self, node: usize) {

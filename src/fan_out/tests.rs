@@ -12,7 +12,7 @@ use prepull_relay::protocol::{FromRelay, Key, Ready, Stats, ToRelay, Words as _}
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::model::{Failure, FailureKind, FanOut, Secret};
+use crate::model::{EventKind, Failure, FailureKind, FanOut, Secret};
 use crate::ports::{
     BlobOrigin, Channel, ChannelEvent, ImageReader, ImageServer, ServedImage, ServedParts, Session,
 };
@@ -223,6 +223,8 @@ struct Run {
     world: World,
     hub: Hub,
     images: Images,
+    /// What reporters were told.
+    facts: Mutex<Vec<EventKind>>,
 }
 
 impl Run {
@@ -234,6 +236,7 @@ impl Run {
         Self {
             hub: Hub::new(programs, FanOut::default()).unwrap(),
             images: Images(world.clone()),
+            facts: Mutex::default(),
             world,
         }
     }
@@ -251,7 +254,7 @@ impl Run {
         tokio::select! {
             biased;
             done = what => done,
-            () = self.hub.attend(&self.images, 1) => panic!("it hears nothing more"),
+            () = self.hub.attend(&self.images, 1, |fact| self.facts.lock().unwrap().push(fact)) => panic!("it hears nothing more"),
         }
     }
 
@@ -381,8 +384,24 @@ async fn nodes_that_reach_no_other_fetch_by_themselves_and_count() {
         }
         assert!(run.hub.is_failing(6));
         assert!(!run.hub.is_failing(100), "five of a hundred");
+        tokio::time::sleep(Duration::from_secs(3)).await;
     })
     .await;
+    let facts = run.facts.lock().unwrap().clone();
+    let fell_back = |node| {
+        facts.iter().find_map(|fact| match fact {
+            EventKind::FanOutFallback { node: one, why } if *one == node => Some(why.as_str()),
+            _ => None,
+        })
+    };
+    assert_eq!(fell_back(1), None, "it had no other to try");
+    let why = "it reached no other node (tried 4 nodes), so it fetched the image itself";
+    assert_eq!(fell_back(6), Some(why), "{facts:#?}");
+    assert_eq!(run.hub.fallback(6).as_deref(), Some(why));
+    let Some(EventKind::FanOut { totals }) = facts.last() else {
+        panic!("{facts:#?}");
+    };
+    assert_eq!((totals.roots, totals.fallbacks), (6, 5));
 }
 
 #[tokio::test(start_paused = true)]
@@ -486,9 +505,15 @@ async fn at_the_end_all_relays_are_told_to_end_and_what_they_sent_is_known() {
             ..Stats::default()
         };
         run.world.says(2, &FromRelay::Stats(sent));
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
     })
     .await;
+    let told = std::mem::take(&mut *run.facts.lock().unwrap());
+    // Once: what does not change is not told again.
+    let [EventKind::FanOut { totals }] = &told[..] else {
+        panic!("{told:#?}");
+    };
+    assert_eq!((totals.roots, totals.from_peers), (1, 990));
     let (world, ended) = (run.world.clone(), Arc::new(Mutex::new(None)));
     let seen = Arc::clone(&ended);
     run.hub.after(1, async move {

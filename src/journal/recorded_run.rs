@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use super::{End, Header, JournalError, JournalWork, Line, SCHEMA};
 use crate::model::{
-    Counts, Event, EventKind, Fleet, LocalImage, Node, NodeRecord, Outcome, Plan, PlannedImage,
-    Policy, Record, StopReason, Work,
+    Counts, Event, EventKind, FanOutTotals, Fleet, LocalImage, Node, NodeRecord, Outcome, Plan,
+    PlannedImage, Policy, Record, StopReason, Work,
 };
 
 /// The last line is shorter than this.
@@ -196,6 +196,15 @@ impl RecordedRun {
             }
         }
         nodes
+    }
+
+    /// What came of nodes passing images on, as far as it was recorded.
+    pub fn fan_out(&self) -> Option<FanOutTotals> {
+        let mut events = self.events.iter().rev();
+        events.find_map(|event| match event.fact {
+            EventKind::FanOut { totals } => Some(totals),
+            _ => None,
+        })
     }
 
     /// When it ended, or when it was last heard of.

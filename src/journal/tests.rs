@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    Attempt, CommandOutput, EventKind, ExitStatus, Failure, FailureKind, Fleet, LocalImage,
-    Outcome, PlannedImage, Policy, Record, Stage,
+    Attempt, CommandOutput, EventKind, ExitStatus, Failure, FailureKind, FanOutTotals, Fleet,
+    LocalImage, Outcome, PlannedImage, Policy, Record, Stage,
 };
 
 const APP: &str = "reg.example/team/app:v1";
@@ -38,6 +38,16 @@ fn held() -> LocalImage {
         bytes: Some(80_000_000),
         platform: Some("linux/amd64".into()),
     }
+}
+
+fn fan_out(number: u64, from_peers: u64) -> Event {
+    let totals = FanOutTotals {
+        from_peers,
+        ..FanOutTotals::default()
+    };
+    let fact = EventKind::FanOut { totals };
+    let at = Duration::ZERO;
+    Event { number, at, fact }
 }
 
 fn finished(number: u64, node: usize, outcome: Outcome) -> Event {
@@ -197,10 +207,13 @@ fn what_has_no_outcome_was_cut_short_and_what_is_held_is_known() {
                 runtime: RuntimeKind::Crictl,
             },
         },
+        fan_out(4, 7),
+        fan_out(5, 9),
     ];
     let (_folder, path) = written(&events, None);
     let past = RecordedRun::read(&path).unwrap();
     assert_eq!(past.state, State::CutShort);
+    assert_eq!(past.fan_out().map(|totals| totals.from_peers), Some(9));
     let records = past.records(&past.plan().unwrap());
     let runtimes: Vec<_> = records.iter().map(|node| node.runtime).collect();
     assert_eq!(runtimes, [None, Some(RuntimeKind::Crictl), None]);

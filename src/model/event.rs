@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::{Failure, Stage};
 use super::node::RuntimeKind;
-use super::outcome::{Record, StopReason};
+use super::outcome::{FanOutTotals, Record, StopReason};
 
 /// A numbered and timed fact.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -117,6 +117,18 @@ pub enum EventKind {
         /// Whether all its items have an outcome.
         done: bool,
     },
+    /// With `--fan-out`: how the relays of the run are, whenever that changed, about every two seconds.
+    FanOut {
+        /// Up to now.
+        totals: FanOutTotals,
+    },
+    /// With `--fan-out`: a node gets nothing from other nodes.
+    FanOutFallback {
+        /// The node.
+        node: usize,
+        /// The reason.
+        why: String,
+    },
     /// No further node is started.
     Stopping {
         /// Why.
@@ -135,10 +147,12 @@ impl EventKind {
             | Self::Stalled { node, .. }
             | Self::AttemptFailed { node, .. }
             | Self::Finished { node, .. }
+            | Self::FanOutFallback { node, .. }
             | Self::NodeLeft { node, .. } => Some(node),
             Self::WaveStarted { .. }
             | Self::Preflighted { .. }
             | Self::RegistryPaused { .. }
+            | Self::FanOut { .. }
             | Self::Stopping { .. } => None,
         }
     }

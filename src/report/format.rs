@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::model::text::escape_line;
+use crate::model::{Policy, PullVia};
 
 /// A node's words on one line, escaped and at most `limit` characters.
 pub fn escape_truncated(text: &str, limit: usize) -> Cow<'_, str> {
@@ -50,6 +51,14 @@ pub fn truncate_middle(text: &str, limit: usize) -> Cow<'_, str> {
         escape_truncated(head, first),
         escape_truncated(tail, last)
     ))
+}
+
+/// What relays get images from.
+pub(super) fn source(policy: &Policy) -> &'static str {
+    match policy.via {
+        PullVia::Registry | PullVia::DaemonSet => "the registry",
+        PullVia::Ssh | PullVia::SshOnly => "prepull",
+    }
 }
 
 /// "1.4"

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use console::{Style, measure_text_width, truncate_str};
 
-use super::format::escape_truncated;
+use super::format::{escape_truncated, source};
 use super::groups::Group;
 use super::run_state::{AtWork, RunState};
 use crate::model::text::{format_bytes, format_count, format_duration};
@@ -26,6 +26,8 @@ pub struct View {
 
 /// How many nodes a cause names at most, and how many columns there are for each: what was said needs room too.
 const NAMES: usize = 3;
+/// The longest reason, in characters.
+const EXAMPLE: usize = 300;
 const COLUMNS: usize = 30;
 /// In fewer columns the end of a text tells less than its beginning.
 const LITTLE: usize = 24;
@@ -54,6 +56,7 @@ pub fn frame(board: &RunState, now: Duration, view: View) -> Vec<String> {
     // What changes with time alone changes once a second.
     let now = Duration::from_secs(now.as_secs());
     let mut lines = vec![counts(board, now, view), pace(board, now, view)];
+    lines.extend(fan_out(board, view));
     if let Some(reason) = board.stopping {
         let tally = board.tally();
         let rest = match tally.running {
@@ -87,6 +90,7 @@ pub fn frame(board: &RunState, now: Duration, view: View) -> Vec<String> {
     let room = view.height - lines.len();
     let mut causes = failures(board, view);
     causes.extend(tries(board, now, view));
+    causes.extend(fallbacks(board, view));
     // The nodes at work need less than a third only when there are few of them.
     let most = room.saturating_sub((room / 3).max(1).min(pulling(board).count()));
     let hidden = causes.len().saturating_sub(most);
@@ -189,6 +193,41 @@ fn pace(board: &RunState, now: Duration, view: View) -> String {
     line
 }
 
+/// "fan-out: 2 roots, depth 9, 1.0 GB from the registry, 399.1 GB between nodes", with `--fan-out`.
+fn fan_out(board: &RunState, view: View) -> Option<String> {
+    let totals = board.fan_out.filter(|totals| totals.nodes > 0)?;
+    let roots = format_count(totals.roots, "root");
+    let mut line = format!("fan-out: {roots}, depth {}", totals.depth);
+    for part in [
+        format!(
+            ", {} from {}",
+            format_bytes(totals.from_source),
+            source(&board.info.plan.policy)
+        ),
+        format!(", {} between nodes", format_bytes(totals.from_peers)),
+        format!(", {}", format_count(totals.nodes, "relay")),
+    ] {
+        if measure_text_width(&line) + part.len() <= view.width {
+            line.push_str(&part);
+        }
+    }
+    Some(line)
+}
+
+/// Why nodes get nothing from others, the most frequent reason first.
+fn fallbacks(board: &RunState, view: View) -> Vec<String> {
+    let mut groups: Vec<(&String, &Vec<usize>)> = board.fell_back.iter().collect();
+    groups.sort_by_key(|(_, nodes)| std::cmp::Reverse(nodes.len()));
+    let yellow = view.style().yellow();
+    let line = |(why, nodes): (&String, &Vec<usize>)| {
+        let head = format!("{} fell back", nodes.len());
+        let head = yellow.apply_to(head).to_string();
+        let why = escape_truncated(why, EXAMPLE);
+        explained(board, format!("  {head}:"), &why, nodes, view)
+    };
+    groups.into_iter().map(line).collect()
+}
+
 /// "[####------]", or "████▌░░░░░" with an eighth of a column as the smallest step.
 fn bar(share: f64, width: usize, view: View) -> String {
     const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
@@ -253,6 +292,18 @@ fn tries(board: &RunState, now: Duration, view: View) -> Vec<String> {
 
 /// "  3 failed: registry-auth (pull) on node-7, node-3, node-1: unauthorized".
 fn cause(board: &RunState, head: &str, group: &Group, nodes: &[usize], view: View) -> String {
+    let line = format!("  {head}: {} on", group.what);
+    explained(board, line, &group.example, nodes, view)
+}
+
+/// A line that goes on with some names, and ends with what was said, as far as there is room.
+fn explained(
+    board: &RunState,
+    mut line: String,
+    said: &str,
+    nodes: &[usize],
+    view: View,
+) -> String {
     let most = (view.width / COLUMNS).clamp(1, NAMES);
     let names: Vec<String> = nodes
         .iter()
@@ -260,13 +311,13 @@ fn cause(board: &RunState, head: &str, group: &Group, nodes: &[usize], view: Vie
         .map(|node| name(board, *node))
         .collect();
     let more = if nodes.len() > most { ", ..." } else { "" };
-    let mut line = format!("  {head}: {} on {}{more}", group.what, names.join(", "));
-    if !group.example.is_empty() {
+    line.push_str(&format!(" {}{more}", names.join(", ")));
+    if !said.is_empty() {
         let room = view
             .width
             .saturating_sub(measure_text_width(&line) + ": ".len());
         line.push_str(": ");
-        line.push_str(&end_of(&group.example, room));
+        line.push_str(&end_of(said, room));
     }
     line
 }

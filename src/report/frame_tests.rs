@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::super::{RunInfo, lines::status_line};
+use super::super::{RunInfo, lines::status_line, tests::fan_out_totals};
 use super::*;
 use crate::model::{
     Event, EventKind, Failure, FailureKind, Fleet, LocalImage, Node, Outcome, Plan, PlannedImage,
@@ -335,6 +335,45 @@ fn a_total_holds_what_still_comes_and_no_more() {
     assert_eq!((run.board.arrived(), run.board.unseen()), (Some(40), 1));
     let standing = status_line(&run.board, run.at, "running");
     assert!(standing.ends_with(" bytes=40 unseen=1"), "{standing}");
+}
+
+#[test]
+fn the_relays_of_a_fan_out_have_a_line_and_so_has_each_reason_for_none() {
+    let mut run = Run::new(12, &[IMAGE]);
+    run.start(0);
+    assert!(
+        !run.frame(24, 80)
+            .iter()
+            .any(|line| line.contains("fan-out"))
+    );
+    let totals = fan_out_totals();
+    run.tell(EventKind::FanOut { totals });
+    for node in 3..6 {
+        let why = "no relay on this node: it is a riscv64\u{1b}[2J".into();
+        run.tell(EventKind::FanOutFallback { node, why });
+    }
+    let said = run.frame(24, 80);
+    assert_eq!(
+        said[2],
+        "fan-out: 2 roots, depth 9, 1.1 GB from the registry, 399.1 GB between nodes"
+    );
+    assert_eq!(
+        said[3],
+        "  3 fell back: worker-0004, worker-0005, ...: ... it is a riscv64\\u{1b}[2J"
+    );
+    let wide = run.frame(24, 120);
+    assert!(wide[2].ends_with(" between nodes, 400 relays"), "{wide:#?}");
+    for (height, width) in [(1, 80), (3, 40), (24, 20)] {
+        let said = run.frame(height, width);
+        assert!(
+            said.len() <= height && said.iter().all(|line| line.len() <= width),
+            "{said:#?}"
+        );
+    }
+    let standing = status_line(&run.board, run.at, "running");
+    let fields =
+        "relays=400 roots=2 depth=9 from_source=1095216660 from_peers=399100000000 fallbacks=3";
+    assert!(standing.ends_with(fields), "{standing}");
 }
 
 #[test]

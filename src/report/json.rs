@@ -223,6 +223,11 @@ fn event_json(info: &RunInfo, event: &Event) -> Value {
         EventKind::NodeLeft { node, done } => {
             ("node-left", json!({ "node": name(*node), "done": done }))
         }
+        EventKind::FanOut { totals } => ("fan-out", json!(totals)),
+        EventKind::FanOutFallback { node, why } => (
+            "fan-out-fallback",
+            json!({ "node": name(*node), "reason": why }),
+        ),
         EventKind::Stopping { reason } => ("stopping", json!({ "reason": reason.as_str() })),
     };
     let mut line = Map::new();

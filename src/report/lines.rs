@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::RunInfo;
 use super::format::{in_seconds, tenths, truncate_middle};
 use super::run_state::RunState;
-use crate::model::{Event, EventKind, ExitStatus, Failure, Outcome, Record, Stage, Tries};
+use crate::model::{
+    Event, EventKind, ExitStatus, Failure, FanOutTotals, Outcome, Record, Stage, Tries,
+};
 
 /// The longest piece of a node's words in a line, in characters.
 const DETAIL_LIMIT: usize = 500;
@@ -111,6 +113,19 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
         EventKind::Progress { .. }
         | EventKind::NodeLeft { .. }
         | EventKind::RuntimeFound { .. } => return None,
+        EventKind::FanOut { totals } => {
+            // Every heartbeat has these too.
+            if !verbose {
+                return None;
+            }
+            field(&mut out, "status", "fan-out");
+            fan_out(&mut out, totals);
+        }
+        EventKind::FanOutFallback { node: index, why } => {
+            node(&mut out, *index);
+            field(&mut out, "status", "fell-back");
+            field(&mut out, "detail", why);
+        }
         EventKind::Stopping { reason } => {
             field(&mut out, "status", "stopping");
             field(&mut out, "reason", reason.as_str());
@@ -163,7 +178,32 @@ pub fn status_line(board: &RunState, now: Duration, status: &str) -> String {
             field(&mut out, name, &number.to_string());
         }
     }
+    if let Some(totals) = &board.fan_out {
+        fan_out(&mut out, totals);
+    }
     out
+}
+
+fn fan_out(out: &mut String, totals: &FanOutTotals) {
+    let FanOutTotals {
+        nodes,
+        roots,
+        depth,
+        from_source,
+        from_peers,
+        image_bytes: _,
+        fallbacks,
+    } = totals;
+    for (name, number) in [
+        ("relays", *nodes as u64),
+        ("roots", *roots as u64),
+        ("depth", *depth as u64),
+        ("from_source", *from_source),
+        ("from_peers", *from_peers),
+        ("fallbacks", *fallbacks as u64),
+    ] {
+        field(out, name, &number.to_string());
+    }
 }
 
 fn outcome(out: &mut String, record: &Record) {

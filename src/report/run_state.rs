@@ -8,7 +8,9 @@ use super::RunInfo;
 use super::document::is_unseen;
 use super::groups::FailureGroups;
 use super::meter::Meter;
-use crate::model::{Event, EventKind, Image, Outcome, Record, Stage, StopReason, Tries};
+use crate::model::{
+    Event, EventKind, FanOutTotals, Image, Outcome, Record, Stage, StopReason, Tries,
+};
 
 /// How many nodes are in which state. Every node is in one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -90,6 +92,10 @@ pub struct RunState {
     pub paused: BTreeMap<String, Duration>,
     /// Why no further node is started.
     pub stopping: Option<StopReason>,
+    /// How the relays of `--fan-out` are.
+    pub fan_out: Option<FanOutTotals>,
+    /// The nodes that got nothing from others, by the reason.
+    pub fell_back: BTreeMap<String, Vec<usize>>,
     /// The wave that goes on, and how many nodes may be at work since it started.
     pub wave: Option<(usize, usize)>,
     open: Vec<usize>,
@@ -120,6 +126,8 @@ impl RunState {
             failed: FailureGroups::default(),
             paused: BTreeMap::new(),
             stopping: None,
+            fan_out: None,
+            fell_back: BTreeMap::new(),
             wave: None,
             open: vec![items; nodes],
             bad: vec![false; nodes],
@@ -195,6 +203,10 @@ impl RunState {
             EventKind::Stalled { .. }
             | EventKind::Preflighted { .. }
             | EventKind::RuntimeFound { .. } => {}
+            EventKind::FanOut { totals } => self.fan_out = Some(*totals),
+            EventKind::FanOutFallback { node, why } => {
+                self.fell_back.entry(why.clone()).or_default().push(*node);
+            }
             EventKind::Stopping { reason } => self.stopping = Some(*reason),
         }
     }

@@ -5,7 +5,9 @@ use insta::assert_snapshot;
 
 use super::lines::line;
 use super::summary::write_summary;
-use super::tests::{failed, finished, held, image, of_command, pull, result, summary};
+use super::tests::{
+    failed, fan_out_totals, finished, held, image, of_command, pull, result, summary,
+};
 use super::*;
 use crate::model::*;
 
@@ -109,6 +111,13 @@ fn a_line_for_every_event_that_has_one() {
             retry_in: second,
         },
         EventKind::NodeLeft { node, done: false },
+        EventKind::FanOut {
+            totals: fan_out_totals(),
+        },
+        EventKind::FanOutFallback {
+            node,
+            why: "no relay on this node: it is a riscv64".into(),
+        },
         EventKind::Stopping {
             reason: StopReason::Interrupted,
         },

@@ -12,14 +12,14 @@ use super::document::{
 };
 use super::failures::{failures, names, node_name};
 use super::forecast::comparison;
-use super::format::escape_truncated;
+use super::format::{escape_truncated, source};
 use super::gone::gone;
 use super::next::next_commands;
 use super::styled::{Layout, Line};
 use crate::model::text::{escape_line, format_bytes, format_count, format_duration};
 use crate::model::{
-    ExecOutput, Failure, FailureKind, Kept, LocalImage, NodeRecord, Outcome, PullVia, Record,
-    Stage, Tries, Via, Work,
+    ExecOutput, Failure, FailureKind, Kept, LocalImage, NodeRecord, Outcome, Record, Stage, Tries,
+    Via, Work,
 };
 
 /// How many of the slowest nodes are named.
@@ -280,12 +280,9 @@ fn deliveries(result: &RunResult) -> Vec<Line> {
         .collect();
     let mut out = vec![Line::new(0).text(format!("Pulled: {}", counts.join(", ")))];
     if let Some(totals) = result.fan_out.filter(|totals| totals.nodes > 0) {
-        let source = match result.info.plan.policy.via {
-            PullVia::Registry | PullVia::DaemonSet => "the registry",
-            PullVia::Ssh | PullVia::SshOnly => "prepull",
-        };
         out.push(Line::new(2).text(format!(
-            "{source} sent {:.2} copies for {}, they sent {} to each other",
+            "{} sent {:.2} copies for {}, they sent {} to each other",
+            source(&result.info.plan.policy),
             totals.copies(),
             format_count(totals.nodes, "node"),
             format_bytes(totals.from_peers),

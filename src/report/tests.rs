@@ -143,6 +143,18 @@ pub(super) fn finished(outcome: Outcome) -> Event {
     }
 }
 
+pub(super) fn fan_out_totals() -> FanOutTotals {
+    FanOutTotals {
+        nodes: 400,
+        roots: 2,
+        depth: 9,
+        from_source: 1_095_216_660,
+        from_peers: 399_100_000_000,
+        image_bytes: 1_073_741_824,
+        fallbacks: 3,
+    }
+}
+
 pub(super) fn summary(result: &RunResult) -> String {
     let mut out = Vec::new();
     write_summary(result, &mut out, Layout::default()).unwrap();

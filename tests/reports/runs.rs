@@ -301,6 +301,10 @@ pub fn pull(nodes: usize) -> MadeUp {
     if left_out > 0 {
         let reason = StopReason::Deadline;
         story.tell(end, EventKind::Stopping { reason });
+        let totals = FanOutTotals::default();
+        story.tell(end, EventKind::FanOut { totals });
+        let why = "no relay on this node".to_string();
+        story.tell(end, EventKind::FanOutFallback { node: 0, why });
         for node in nodes - left_out..nodes {
             let outcome = Outcome::NotRun(reason);
             let record = Arc::new(Record {

@@ -174,6 +174,31 @@
       advice ? make('p', {}, `What next: ${advice}`) : '');
   }));
 
+  // How the images came, where nodes had another way than their registry, and what there is to say of it.
+  const ways = { ssh: 'through SSH', peers: 'from other nodes', registry: 'from the registry' };
+  const deliveries = nodes.flatMap(({ name, outcomes }) =>
+    outcomes.filter(({ via }) => via).map(({ via, via_note: note }) => ({ name, via, note })));
+  const grouped = (list, key) => {
+    const all = new Map();
+    for (const one of list) all.set(key(one), all.get(key(one)) || []).get(key(one)).push(one.name);
+    return all;
+  };
+  const some = (names) => names.slice(0, 12).join(', ') + (names.length > 12 ? ` and ${names.length - 12} more` : '');
+  byId('ways').hidden = deliveries.length === 0;
+  put(byId('ways-counts'), [...grouped(deliveries, ({ via }) => via)]
+    .map(([via, names]) => `${count(names.length, 'pull')} ${ways[via]}`).join(', '));
+  if (run.fan_out) {
+    const { nodes: relays, roots, depth, from_source: source, from_peers: peers, image_bytes: bytes, fallbacks } = run.fan_out;
+    put(byId('fan-out'), ...[
+      ['relays', relays.toLocaleString('en')], [roots === 1 ? 'root' : 'roots', roots.toLocaleString('en')], ['depth', depth],
+      [`sent to roots${bytes ? `: ${(source / bytes).toFixed(2)} copies` : ''}`, size(source)],
+      ['between nodes', size(peers)], ['got nothing from others', fallbacks.toLocaleString('en')],
+    ].map(([name, value]) => make('div', {}, make('dt', {}, name), make('dd', {}, value))));
+  }
+  const noted = deliveries.filter(({ note }) => note);
+  put(byId('ways-notes'), ...[...grouped(noted, ({ via, note }) => `${ways[via]}: ${note}`)]
+    .map(([text, names]) => make('li', {}, make('b', {}, some([...new Set(names)])), ` ${text}`)));
+
   // The course of the run: how many nodes were in which state when.
   const SAMPLES = 240;
   const course = (() => {
@@ -296,7 +321,6 @@
     return svg;
   };
 
-  const ways = { ssh: 'through SSH', registry: 'from the registry' };
   const outcome = (one) => {
     const tries = one.attempts.map((attempt) => make('li', {},
       `${time(attempt.seconds)}: `,
