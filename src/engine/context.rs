@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::facts::Facts;
 use super::logins::CurrentLogins;
+use super::mirrors::Mirrors;
 use super::pins::Pins;
 use super::registries::{Permit, Registries};
 use crate::fan_out::Hub;
@@ -35,6 +36,8 @@ pub(super) struct RunContext<'a, T> {
     pub(super) hub: Option<Hub>,
     /// Places for nodes that are connected to, or pull from a registry, where those that wait for others do not count.
     pub(super) slots: Option<Arc<Semaphore>>,
+    /// What nodes with a mirror of their own wait for.
+    pub(super) mirrors: Mirrors,
     pub(super) pins: Pins,
     /// What commands print.
     pub(super) spool: Arc<Spool>,

@@ -12,6 +12,7 @@ mod fan_out;
 mod forecast;
 mod logins;
 mod means;
+mod mirrors;
 mod pins;
 mod preflight;
 mod registries;
@@ -41,6 +42,7 @@ use canary::Canary;
 use context::RunContext;
 use facts::Facts;
 use logins::CurrentLogins;
+use mirrors::Mirrors;
 use pins::Pins;
 use registries::Registries;
 use state::{NodeState, earlier};
@@ -93,6 +95,7 @@ pub async fn run<T: Transport>(
         images: supply.images,
         hub: hub(plan, supply),
         slots: (plan.policy.fan_out).map(|_| Arc::new(Semaphore::new(plan.policy.parallel.max(1)))),
+        mirrors: Mirrors::default(),
         pins: Pins::new(plan),
         spool: Arc::new(Spool::for_nodes(plan.fleet.nodes().len())),
         first_pull: watch::Sender::new(None),

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use super::{Finish, Supply, run};
 use crate::model::{
     Attempt, Backoff, CommandOutput, Credential, EventKind, ExitStatus, Failure, FailureKind,
-    Fleet, Image, Layer, LocalImage, LoginSource, Manifest, Node, Outcome, Plan, PlannedImage,
-    Policy, Portion, Preflight, PullVia, RegistryLogin, RuntimeKind, Secret, Stage, StopReason,
-    Tries, Via, Work,
+    FanOut, Fleet, Image, Layer, LocalImage, LoginSource, Manifest, Node, Outcome, Plan,
+    PlannedImage, Policy, Portion, Preflight, PullVia, RegistryLogin, RuntimeKind, Secret, Stage,
+    StopReason, Tries, Via, Work,
 };
 use crate::node::scripted::{Dial, Peer, ScriptedRuntime, Step};
 use crate::ports::{
@@ -1486,4 +1486,68 @@ async fn a_host_with_another_key_gets_no_image() {
         assert_eq!(seen.kind(0, 0), FailureKind::HostKey);
         assert_eq!(peer.counts("n1").pulls, 0);
     }
+}
+
+const SPEGEL: &str =
+    "#prepull hosts\n[host.'http://10.245.0.49:30020']\ncapabilities = ['pull', 'resolve']\n";
+
+fn fanned_out(nodes: usize) -> Plan {
+    let policy = Policy {
+        fan_out: Some(FanOut::default()),
+        retries: 0,
+        ..policy()
+    };
+    pulling(nodes, &[APP], policy)
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_nodes_with_a_mirror_one_pulls_first_and_the_others_together() {
+    let peer = Peer::new();
+    for node in 1..=5 {
+        let node = peer.node(&format!("n{node}")).has_mirrors(SPEGEL);
+        node.image(APP, [Step::Pulled(10 * SECOND)]);
+    }
+    let began = Instant::now();
+    let seen = run_all(&fanned_out(5), &peer).await;
+    let mut pulled: Vec<u64> = (1..=5)
+        .map(|node| (peer.pulled_at(&format!("n{node}"))[0] - began).as_secs())
+        .collect();
+    pulled.sort_unstable();
+    assert_eq!(pulled, [0, 10, 10, 10, 10]);
+    let deliveries: Vec<_> = seen
+        .finish
+        .nodes
+        .iter()
+        .map(|node| node.items[0].delivery.clone().unwrap())
+        .collect();
+    let of = |via| {
+        deliveries
+            .iter()
+            .filter(move |delivery| delivery.via == via)
+    };
+    assert_eq!((of(Via::Registry).count(), of(Via::Mirror).count()), (1, 4));
+    assert!(
+        deliveries
+            .iter()
+            .all(|delivery| delivery.note.as_ref().unwrap().contains("Spegel")),
+        "{deliveries:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_first_node_with_a_mirror_fails_the_next_one_is_the_first() {
+    let peer = Peer::new();
+    for node in 1..=12 {
+        let node = peer.node(&format!("n{node}")).has_mirrors(SPEGEL);
+        node.image(APP, [Step::fails(10 * SECOND, FailureKind::DiskFull)]);
+    }
+    let began = Instant::now();
+    run_all(&fanned_out(12), &peer).await;
+    let mut pulled: Vec<u64> = (1..=12)
+        .map(|node| (peer.pulled_at(&format!("n{node}"))[0] - began).as_secs())
+        .collect();
+    pulled.sort_unstable();
+    // Not all of them one after the other.
+    assert_eq!(pulled[..4], [0, 10, 20, 30]);
+    assert!(pulled[3..].iter().all(|second| *second == 30), "{pulled:?}");
 }

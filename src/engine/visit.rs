@@ -1,5 +1,7 @@
 //! One visit to a node: connect, find out its runtime, try every item that is due, leave.
 
+use std::collections::BTreeMap;
+
 use futures::TryFutureExt;
 use tokio::time::Instant;
 
@@ -33,7 +35,12 @@ pub(super) async fn visit<T: Transport>(
         }
         Ok(session) => {
             let tunnel = Tunnel::default();
-            let means = Means { tunnel, slot };
+            let engines = BTreeMap::new();
+            let means = Means {
+                tunnel,
+                slot,
+                engines,
+            };
             work(context, &mut state, session, &due, means, began).await;
         }
         Err(Interrupted::Cancelled) => {

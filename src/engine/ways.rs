@@ -3,6 +3,7 @@
 use super::attempt::{ImageAttempt, Missed};
 use super::fan_out;
 use super::means::Means;
+use super::mirrors;
 use super::through_ssh::{self, Tunnel};
 use crate::model::{Delivery, Failure, Outcome, PullVia, Via};
 use crate::node::Interrupted;
@@ -23,6 +24,9 @@ pub(super) async fn pull<T, S: Session>(
     // A node that holds it needs no relay.
     if attempt.is_present(session).await? {
         return pull_alone(attempt, session, tunnel, None).await;
+    }
+    if let Some(engine) = mirrors::engine(attempt, session, means).await? {
+        return mirrors::pull(attempt, session, means, engine).await;
     }
     let mut pulled = fan_out::pull(attempt, session, means).await;
     let hub = attempt.context.hub.as_ref();

@@ -4,6 +4,7 @@
 mod health;
 mod hub;
 mod join;
+mod mirrors;
 mod planner;
 mod programs;
 mod relay;
@@ -12,6 +13,7 @@ mod state;
 mod tests;
 
 pub use hub::{Hub, Joined};
+pub use mirrors::engine;
 pub use planner::{MOST_CHILDREN, Place, Planner, Reached, Shape};
 pub use programs::{Programs, ProgramsError, folders};
 pub use state::Tunnel;

@@ -71,7 +71,7 @@ pub fn history(folder: &Path, nodes: &[&str]) -> History {
             let way = match record.delivery.as_ref().map(|delivery| delivery.via) {
                 Some(Via::Ssh) => Some(Way::Ssh),
                 // How fast that is depends on the other nodes.
-                Some(Via::Peers) => None,
+                Some(Via::Peers | Via::Mirror) => None,
                 Some(Via::Registry) | None => images
                     .get(item)
                     .and_then(|image| image.parse::<Image>().ok())

@@ -45,7 +45,8 @@ pub use limit::Limit;
 pub use mirror::Mirror;
 pub use node::{Fleet, FleetError, Hop, Node, RuntimeChoice, RuntimeKind};
 pub use outcome::{
-    Attempt, Counts, Delivery, FanOutTotals, NodeRecord, Outcome, Record, StopReason, Via,
+    Attempt, Counts, Delivery, FanOutTotals, NodeRecord, Outcome, PeerEngine, Record, StopReason,
+    Via,
 };
 pub use output::{ExecOutput, Kept, Spool, SpoolWriter};
 pub use passwords::{Passwords, Permit, Withheld};

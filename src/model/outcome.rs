@@ -138,6 +138,9 @@ pub enum Via {
     Ssh,
     /// From other nodes of the run.
     Peers,
+    /// Through a peer-to-peer mirror that the node's runtime is configured with: from other nodes, or from the registry
+    /// where none of them had it.
+    Mirror,
     /// From the image's registry.
     Registry,
 }
@@ -148,8 +151,28 @@ impl Via {
         match self {
             Self::Ssh => "ssh",
             Self::Peers => "peers",
+            Self::Mirror => "mirror",
             Self::Registry => "registry",
         }
+    }
+}
+
+/// A peer-to-peer mirror that runtimes of nodes can be configured with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)] // they are names
+pub enum PeerEngine {
+    Spegel,
+    Dragonfly,
+    Kraken,
+}
+
+impl fmt::Display for PeerEngine {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Spegel => "Spegel",
+            Self::Dragonfly => "Dragonfly",
+            Self::Kraken => "Kraken",
+        })
     }
 }
 

@@ -114,6 +114,8 @@ struct NodeState {
     runtimes: Option<Vec<RuntimeKind>>,
     probe_takes: Duration,
     images: HashMap<String, VecDeque<Step>>,
+    /// What its script for mirrors prints.
+    mirrors: String,
     held: HashSet<String>,
     /// Pulls that go on without a connection, by their names: when they end.
     alone: HashMap<String, Instant>,
@@ -231,6 +233,11 @@ impl Script {
     /// What its runtime says of the registry when a preflight or a probe asks: the kind's public name, then words.
     pub fn finds_registry(self, said: &str) -> Self {
         self.with(|node| node.registry = Some(said.to_string()))
+    }
+
+    /// What the script of a fan-out prints of its configuration of registries.
+    pub fn has_mirrors(self, printed: &str) -> Self {
+        self.with(|node| node.mirrors = printed.to_string())
     }
 
     /// Its first dials, in order; later ones succeed at once.
@@ -592,6 +599,10 @@ impl ScriptedChannel {
                 }
                 [_, "root"] => self.output(at, 0, b"/var/lib/scripted\n", b""),
                 [_, "socket"] => self.output(at, 0, b"unix:///run/scripted.sock", b""),
+                ["sh", "-c", _, "mirrors", ..] => {
+                    let printed = self.peer.world().node(&self.node).mirrors.clone();
+                    self.output(at, 0, printed.as_bytes(), b"");
+                }
                 _ => panic!("a question that ScriptedRuntime does not ask: {command:?}"),
             }
         }

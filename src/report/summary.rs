@@ -258,6 +258,7 @@ fn deliveries(result: &RunResult) -> Vec<Line> {
             let via = match delivery.via {
                 Via::Ssh => "through SSH",
                 Via::Peers => "from other nodes",
+                Via::Mirror => "through a mirror",
                 Via::Registry => "from the registry",
             };
             *counts.entry(via).or_default() += 1;

@@ -175,7 +175,7 @@
   }));
 
   // How the images came, where nodes had another way than their registry, and what there is to say of it.
-  const ways = { ssh: 'through SSH', peers: 'from other nodes', registry: 'from the registry' };
+  const ways = { ssh: 'through SSH', peers: 'from other nodes', mirror: 'through a mirror', registry: 'from the registry' };
   const deliveries = nodes.flatMap(({ name, outcomes }) =>
     outcomes.filter(({ via }) => via).map(({ via, via_note: note }) => ({ name, via, note })));
   const grouped = (list, key) => {
