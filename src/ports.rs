@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 use crate::model::{
-    CommandOutput, ExitStatus, Failure, FailureKind, Image, LocalImage, Node, Passwords,
-    RegistryLogin, RuntimeKind, Secret, Stage, Stock,
+    CommandOutput, ExitStatus, Failure, FailureKind, Image, KeepOutcome, KeptState, LocalImage,
+    Node, Passwords, RegistryLogin, RuntimeKind, Secret, Stage, Stock,
 };
 
 /// Reaches nodes. The product's own is SSH; tests script one.
@@ -192,6 +192,17 @@ pub struct StockQuestion<'a> {
     pub root: &'a str,
     /// The short digests of the layers that are asked about, each once, with blanks between them.
     pub layers: &'a str,
+    /// The runtime's socket, where it is not the default.
+    pub endpoint: Option<&'a str>,
+}
+
+/// An image that is to be kept from the kubelet's garbage collection.
+#[derive(Debug, Clone, Copy)]
+pub struct KeepRequest<'a> {
+    /// The image.
+    pub image: &'a Image,
+    /// Until when, as the node's label has it.
+    pub until: &'a str,
     /// The runtime's socket, where it is not the default.
     pub endpoint: Option<&'a str>,
 }
@@ -408,6 +419,19 @@ pub trait Runtime: Send + Sync {
     /// Reads the answer to [`Runtime::stock`].
     fn read_stock(&self, _output: &CommandOutput) -> Stock {
         Stock::default()
+    }
+
+    /// Pins an image that is there, and reads the pin back. `None` where prepull knows no way.
+    fn keep<'a>(&self, _request: &KeepRequest<'a>) -> Option<NodeCommand<'a>> {
+        None
+    }
+
+    /// Reads the answer to [`Runtime::keep`].
+    fn read_keep(&self, _output: &CommandOutput) -> KeepOutcome {
+        KeepOutcome {
+            state: KeptState::NotPinned,
+            note: None,
+        }
     }
 
     /// Reads how a pull ended, whichever way was taken. Success here is not yet proof: the image is inspected

@@ -43,6 +43,10 @@ pull,*' --forecast '*)
         [ "$word" = --forecast ] || set -- "$@" "$word"
     done
     set -- -n "$@" ;;
+keep,*)
+    what=$1
+    shift
+    set -- "$what" -n "$@" ;;
 pull,* | check,* | exec,*) set -- -n "$@" ;;
 esac
 exec "$PREPULL" "$name" "$@"

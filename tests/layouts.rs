@@ -112,6 +112,129 @@ fn an_image_is_pulled_with_a_login_and_the_kubelet_sees_it() {
     }
 }
 
+/// docker and containerd 1.6 have no pins; where ctr is the only client, nothing on the node says that, so the labels stay
+/// until they are released.
+#[test]
+fn images_are_kept_where_that_can_be_and_released_from_all_their_names() {
+    const KEPT: &str = "registry.lab:5000/kept/app:v1";
+    let lab = lab();
+    succeed(&mut lab.command(&["push", KEPT, "100k"]));
+    let labels = |node: &str, ctr: &[&str]| {
+        let names = succeed(&mut lab.on(node, &[ctr, &["-n", "k8s.io", "images", "ls"]].concat()));
+        let names = names.lines().filter(|line| line.contains("/kept/app"));
+        names.map(String::from).collect::<Vec<_>>()
+    };
+    let k0s = || labels("node-k0s", &["k0s", "ctr"]);
+    // Over by the time that the nodes with crictl have asked the CRI a few times whether the pin counts.
+    let pulled = pull(&lab, &["--keep-for", "1s", KEPT]).expect(0).json();
+    schemas::validate("document-1.json", &[pulled.to_string()]);
+    let kept: Vec<(&str, &str, &str)> = (pulled["nodes"].as_array().unwrap().iter())
+        .map(|node| {
+            let text = |value: &str| node["outcomes"][0][value].as_str().unwrap();
+            (
+                node["name"].as_str().unwrap(),
+                text("kept"),
+                text("kept_note"),
+            )
+        })
+        .collect();
+    for (name, state, note) in &kept {
+        let (expected, why) = match *name {
+            "node-1" => (
+                "not-pinned",
+                "docker has no pins; no kubelet runs on the node",
+            ),
+            "node-k0s" | "node-microk8s" => ("unconfirmed", "without crictl"),
+            _ => (
+                "not-pinned",
+                "ignores pins, which containerd 2 knows; no kubelet",
+            ),
+        };
+        assert_eq!(*state, expected, "{name}: {note}");
+        assert!(note.contains(why), "{name}: {note}");
+    }
+    assert_eq!(kept.len(), 5, "{kept:?}");
+    assert!(
+        kept.iter()
+            .any(|(name, _, note)| *name == "node-k3s" && note.starts_with("containerd 1.6"))
+    );
+
+    let pinned = k0s();
+    assert_eq!(pinned.len(), 2, "by tag and by digest: {pinned:?}");
+    for name in &pinned {
+        assert!(name.contains("io.cri-containerd.pinned=pinned"), "{name}");
+        assert!(name.contains("prepull.keep-until=20"), "{name}");
+    }
+    let k3s = labels("node-k3s", &["k3s", "ctr"]);
+    assert_eq!(k3s.len(), 2, "{k3s:?}");
+    assert!(!k3s.concat().contains("pinned"), "{k3s:?}");
+
+    // A pin of something else is neither listed nor released.
+    let foreign = "registry.lab:5000/kept/app:other";
+    let ctr = ["k0s", "ctr", "-n", "k8s.io", "images"];
+    succeed(&mut lab.on("node-k0s", &[&ctr[..], &["tag", KEPT, foreign]].concat()));
+    let pin = ["label", foreign, "io.cri-containerd.pinned=pinned"];
+    succeed(&mut lab.on("node-k0s", &[&ctr[..], &pin].concat()));
+
+    let keep = |mode: &str, more: &[&str]| {
+        let words = [
+            &[
+                "keep",
+                mode,
+                "-o",
+                "json",
+                "--limit",
+                "node-1,node-k0s,node-microk8s",
+            ],
+            more,
+        ]
+        .concat();
+        let run = end(start(&mut command(&lab, &words), "")).expect(0).json();
+        let nodes = run["nodes"].as_array().unwrap().iter();
+        let printed = nodes.map(|node| node["outcomes"][0]["stdout"].as_str().unwrap().to_string());
+        printed.collect::<Vec<_>>()
+    };
+    let check = |code: i32| {
+        let checked = end(start(&mut command(&lab, &["check", KEPT]), ""));
+        checked.expect(code).stdout
+    };
+    let listed = keep("list", &[]);
+    assert_eq!(listed[0], "", "docker");
+    for node in &listed[1..] {
+        assert_eq!(node.lines().count(), 2, "{node}");
+        assert!(node.contains(&format!("{KEPT} until 20")), "{node}");
+        assert!(!node.contains("other"), "{node}");
+    }
+    let reminded = check(0);
+    assert!(
+        reminded.contains("STILL KEPT on node-k0s, node-microk8s: images of the run"),
+        "{reminded}"
+    );
+    let document = end(start(
+        &mut command(&lab, &["check", "-o", "json", KEPT]),
+        "",
+    ))
+    .expect(0)
+    .json();
+    schemas::validate("document-1.json", &[document.to_string()]);
+    assert_eq!(document["keep_overdue"][0]["run"], pulled["run"]);
+
+    assert_eq!(keep("release", &[SMALL]), ["", "", ""], "another image");
+    let released = keep("release", &[KEPT]);
+    assert_eq!(released[1].matches("released ").count(), 2, "{released:?}");
+    for name in k0s() {
+        assert!(!name.contains("keep-until"), "{name}");
+        assert_eq!(
+            name.contains("pinned=pinned"),
+            name.starts_with(foreign),
+            "{name}"
+        );
+    }
+    assert_eq!(keep("list", &[]), ["", "", ""]);
+    assert!(!check(0).contains("STILL KEPT"));
+    succeed(&mut lab.on("node-k0s", &[&ctr[..], &["rm", foreign]].concat()));
+}
+
 #[test]
 fn an_image_of_docker_beside_a_kubelet_is_no_success_unless_docker_is_its_runtime() {
     let lab = lab();

@@ -89,6 +89,7 @@ mod tests {
             elapsed: Duration::ZERO,
             arrived: None,
             delivery: None,
+            kept: None,
         };
         vec![NodeRecord {
             runtime: None,

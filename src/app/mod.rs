@@ -32,13 +32,14 @@ pub use man::pages;
 use ssh_config::SshConfigFiles;
 
 use crate::cli::{
-    self, Cli, Command, DaemonSetCommand, HostsCommand, ImagesArgs, ImagesFormat, NodesArgs,
-    NodesFormat, PullArgs, SshArgs,
+    self, Cli, Command, DaemonSetCommand, ExecArgs, HostsCommand, ImagesArgs, ImagesFormat,
+    KeepCommand, NodesArgs, NodesFormat, PullArgs, SshArgs,
 };
 use crate::inventory::{NamedImage, SshConfigSource, SshQuery};
 use crate::model::Fleet;
 use crate::model::text::escape_line;
 use crate::report;
+use crate::runtime;
 use crate::settings::{self, Defaults, Environment};
 
 /// The whole program: from its arguments to its exit status.
@@ -136,6 +137,9 @@ fn perform(
         (cli, recorded) = (run.cli, run.arguments);
         resumed = Some(run.run);
     }
+    if let Command::Keep(command) = cli.command {
+        cli.command = Command::Exec(kept(command)?);
+    }
     let (ssh, mut settings) = match &cli.command {
         Command::Pull(args) => with_ssh_config(&args.reach.ssh, |behind| {
             settings::pull(args, ambient, behind)
@@ -164,8 +168,8 @@ fn perform(
         }
         Command::Images(args) => return images(args, ambient),
         Command::Runs(command) => return runs::perform(command, ambient),
-        // Answered before anything is looked at.
-        Command::Config => return Ok(Exit::Success),
+        // The first was made an exec above, the second answered before anything is looked at.
+        Command::Keep(_) | Command::Config => return Ok(Exit::Success),
         Command::Completions { shell } => return complete::registration(*shell),
         Command::Man { command } => return man::print(command),
     }?;
@@ -184,6 +188,20 @@ fn perform(
     let hosts = ssh.host_settings(&run::overrides(&settings.ssh));
     warn(fd_limit::clamp_parallelism(Arc::make_mut(&mut settings.plan), &hosts)?.as_slice());
     run::run(&settings, hosts, ambient, recorded)
+}
+
+/// `prepull keep`: a program that runs on every node.
+fn kept(command: KeepCommand) -> Result<ExecArgs> {
+    let (mode, args) = match command {
+        KeepCommand::List(args) => ("list", args),
+        KeepCommand::Release(args) => ("release", args),
+    };
+    let images = args.images.iter().map(|text| text.parse());
+    Ok(ExecArgs {
+        command: runtime::kept(mode, &images.collect::<Result<Vec<_>, _>>()?),
+        reach: args.reach,
+        course: args.course,
+    })
 }
 
 /// Resolves something with the operator's ssh_config behind it, and keeps that for the connections.

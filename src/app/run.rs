@@ -219,7 +219,11 @@ fn earlier(settings: &RunSettings, ambient: &Environment) -> (Earlier, History) 
             let images: Vec<String> = images.iter().map(|one| one.image.to_string()).collect();
             earlier.foretold = journal::foretold(&folder, &images, &nodes);
         }
-        Work::Check(_) => earlier.last_held = journal::last_held(&folder, &nodes),
+        Work::Check(images) => {
+            let images: Vec<String> = images.iter().map(ToString::to_string).collect();
+            earlier.last_held = journal::last_held(&folder, &nodes);
+            earlier.overdue = journal::overdue(&folder, &images, &nodes, SystemTime::now());
+        }
         _ => {}
     }
     let history = match settings.forecast {

@@ -166,6 +166,11 @@ pub(super) const DAEMONSET_REMOVE: &str = "\
 Examples:
   prepull daemonset remove -n warm";
 
+pub(super) const KEEP: &str = "\
+Examples:
+  prepull keep list -i nodes.yml -b
+  prepull keep release -i nodes.yml -b registry.example:5000/team/app:v2";
+
 pub(super) const IMAGES: &str = "\
 Examples:
   prepull images -f deploy/ -f job.yml

@@ -27,7 +27,10 @@ pub use values::{
     ReportFile, ReportForm, Shell,
 };
 
-use values::{at_least_one, bytes, choice, duration, factor, image_archive, lease, report_file};
+use values::{
+    at_least_one, bytes, choice, duration, factor, image_archive, lease, positive_duration,
+    report_file,
+};
 
 use crate::model::{Mirror, PullVia, PullWhen, RestVia};
 
@@ -74,6 +77,10 @@ pub enum Command {
     #[command(subcommand, name = "daemonset")]
     #[command(help_template = help::TEMPLATE, before_help = help::DAEMONSET)]
     DaemonSet(DaemonSetCommand),
+    /// What pulls with --keep keep from the kubelet's garbage collection: list it, or release it.
+    #[command(subcommand)]
+    #[command(help_template = help::TEMPLATE, before_help = help::KEEP)]
+    Keep(KeepCommand),
     /// The images that Kubernetes manifests name, one a line, each once.
     #[command(help_template = help::TEMPLATE, before_help = help::IMAGES)]
     Images(ImagesArgs),
@@ -157,6 +164,15 @@ pub struct PullArgs {
     /// both.
     #[arg(long, value_name = "FACTOR", default_value = "2.5", value_parser = factor, requires = "asks_for_room", help_heading = "Policy")]
     pub unpack_factor: f64,
+    /// Pin the images, so that the kubelet's garbage collection leaves them alone until they are released.
+    ///
+    /// containerd 2 can do that. For every other node the summary says what the kubelet there will do, and when. `prepull
+    /// keep list` shows the pins, `prepull keep release` takes them off.
+    #[arg(long, conflicts_with = "forecast", help_heading = "Policy")]
+    pub keep: bool,
+    /// Like --keep, for this time, e.g. 7d: afterwards `prepull check` reminds you to release the images.
+    #[arg(long, value_name = "TIME", value_parser = positive_duration, conflicts_with = "forecast", help_heading = "Policy")]
+    pub keep_for: Option<Duration>,
     /// At most so many nodes pull from one registry at one time.
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Policy")]
     pub per_registry: Option<u32>,
@@ -457,6 +473,34 @@ pub struct ScanArgs {
         help_heading = "Output"
     )]
     pub output: HostsFormat,
+}
+
+/// `prepull keep`.
+#[allow(clippy::large_enum_variant)] // there is one in a process
+#[derive(Debug, Subcommand)]
+pub enum KeepCommand {
+    /// Show on every node which image names prepull pinned, and until when they are wanted.
+    #[command(help_template = help::TEMPLATE, before_help = help::KEEP, after_help = help::EXIT)]
+    List(KeptArgs),
+    /// Take prepull's pins off every image name on every node: the kubelet may remove the images again.
+    ///
+    /// Pins that something else made stay.
+    #[command(help_template = help::TEMPLATE, before_help = help::KEEP, after_help = help::EXIT)]
+    Release(KeptArgs),
+}
+
+/// `prepull keep list` and `prepull keep release`.
+#[derive(Debug, Args)]
+pub struct KeptArgs {
+    /// Only these images, by default all that prepull pinned.
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub reach: ReachArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub course: RunArgs,
 }
 
 /// `prepull exec`.

@@ -22,14 +22,18 @@ pub fn plugin() -> clap::Command {
         .bin_name("kubectl prepull")
         .mut_subcommands(|command| {
             let command = short_of(command, "dry_run", None);
-            short_of(command, "namespace", Some('n'))
+            let command = short_of(command, "namespace", Some('n'));
+            match command.get_name() {
+                "keep" => command.mut_subcommands(|command| short_of(command, "dry_run", None)),
+                _ => command,
+            }
         })
 }
 
 /// The arguments of the plugin with `--kube` where a command takes nodes and none are named in another way.
 pub fn plugin_arguments(mut arguments: Vec<std::ffi::OsString>) -> Vec<std::ffi::OsString> {
     let takes_nodes = |word: &std::ffi::OsString| {
-        ["pull", "check", "nodes", "exec"]
+        ["pull", "check", "nodes", "exec", "keep"]
             .iter()
             .any(|command| word == command)
     };
@@ -59,7 +63,9 @@ pub fn plugin_arguments(mut arguments: Vec<std::ffi::OsString>) -> Vec<std::ffi:
     if let Some(command) = arguments[..end].iter().position(takes_nodes)
         && !names_nodes
     {
-        arguments.insert(command + 1, "--kube".into());
+        // `keep` has commands of its own.
+        let words = if arguments[command] == "keep" { 2 } else { 1 };
+        arguments.insert((command + words).min(end), "--kube".into());
     }
     arguments
 }
@@ -68,6 +74,16 @@ pub fn plugin_arguments(mut arguments: Vec<std::ffi::OsString>) -> Vec<std::ffi:
 mod tests {
     use super::super::Command;
     use super::*;
+
+    #[test]
+    fn commands_of_keep_take_their_nodes_from_the_cluster() {
+        let words = ["kubectl-prepull", "keep", "release", "app:v1"];
+        let words = plugin_arguments(words.map(std::ffi::OsString::from).to_vec());
+        assert_eq!(words[1..], ["keep", "release", "--kube", "app:v1"]);
+        assert!(plugin().try_get_matches_from(words).is_ok());
+        let words = ["kubectl-prepull", "keep"].map(std::ffi::OsString::from);
+        assert_eq!(plugin_arguments(words.to_vec())[2..], ["--kube"]);
+    }
 
     #[test]
     fn the_plugin_takes_what_kubectl_takes() {

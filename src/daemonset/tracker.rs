@@ -553,6 +553,7 @@ impl<'a> Tracker<'a> {
             elapsed,
             arrived: None,
             delivery: None,
+            kept: None,
         });
         state.record = Some(Arc::clone(&record));
         self.open -= 1;
@@ -584,6 +585,7 @@ impl<'a> Tracker<'a> {
                 elapsed: Duration::ZERO,
                 arrived: None,
                 delivery: None,
+                kept: None,
             })
         };
         let nodes = self.nodes.into_iter().zip(self.plan.fleet.nodes());

@@ -10,6 +10,7 @@ mod context;
 mod facts;
 mod fan_out;
 mod forecast;
+mod keep;
 mod logins;
 mod means;
 mod mirrors;

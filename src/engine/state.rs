@@ -9,8 +9,8 @@ use super::context::RunContext;
 use super::retry::{Decision, FailedAttempt, after_pause, decide, goes_on, is_out_of_reach};
 use super::transfer_stats::TransferStats;
 use crate::model::{
-    Attempt, Delivery, EventKind, Failure, FailureKind, Image, NodeRecord, Outcome, Plan, Record,
-    RuntimeKind, StopReason,
+    Attempt, Delivery, EventKind, Failure, FailureKind, Image, KeepOutcome, NodeRecord, Outcome,
+    Plan, Record, RuntimeKind, StopReason,
 };
 
 /// One node's place in the run. Either the scheduler or one visit holds it, never both.
@@ -40,6 +40,8 @@ pub(super) struct ItemState {
     pub(super) transfer_stats: TransferStats,
     /// How the image came, where it was to come through the connection.
     pub(super) delivery: Option<Delivery>,
+    /// Whether the image is kept from the kubelet's garbage collection, where that was asked for.
+    pub(super) kept: Option<KeepOutcome>,
     /// A registry refused the login, and there is another one to try.
     pub(super) has_new_login: bool,
     /// When it may be tried (again).
@@ -84,6 +86,7 @@ impl NodeState {
                     going_since: None,
                     transfer_stats: TransferStats::default(),
                     delivery: None,
+                    kept: None,
                     has_new_login: false,
                     due: now,
                     began: None,
@@ -271,6 +274,7 @@ impl NodeState {
                 _ => None,
             },
             delivery: item.delivery.take(),
+            kept: item.kept.take(),
             outcome,
             attempts: std::mem::take(&mut item.attempts),
             elapsed: item.began.map_or(Duration::ZERO, |began| began.elapsed()),
@@ -295,6 +299,7 @@ impl NodeState {
                 elapsed: Duration::ZERO,
                 arrived: None,
                 delivery: None,
+                kept: None,
             })
         };
         NodeRecord {
@@ -316,5 +321,6 @@ pub(super) fn earlier(plan: &Plan, node: usize, item: usize) -> Option<Record> {
         elapsed: Duration::ZERO,
         arrived: None,
         delivery: None,
+        kept: None,
     })
 }

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use super::{Finish, Supply, run};
 use crate::model::{
     Attempt, Backoff, CommandOutput, Credential, EventKind, ExitStatus, Failure, FailureKind,
-    FanOut, Fleet, Image, Layer, LocalImage, LoginSource, Manifest, Node, Outcome, Plan,
-    PlannedImage, Policy, Portion, Preflight, PullVia, RegistryLogin, RuntimeKind, Secret, Stage,
-    StopReason, Tries, Via, Work,
+    FanOut, Fleet, Image, Keep, KeptState, Layer, LocalImage, LoginSource, Manifest, Node, Outcome,
+    Plan, PlannedImage, Policy, Portion, Preflight, PullVia, RegistryLogin, RuntimeKind, Secret,
+    Stage, StopReason, Tries, Via, Work,
 };
 use crate::node::scripted::{Dial, Peer, ScriptedRuntime, Step};
 use crate::ports::{
@@ -1550,4 +1550,36 @@ async fn where_the_first_node_with_a_mirror_fails_the_next_one_is_the_first() {
     // Not all of them one after the other.
     assert_eq!(pulled[..4], [0, 10, 20, 30]);
     assert!(pulled[3..].iter().all(|second| *second == 30), "{pulled:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_is_pinned_and_a_pin_that_fails_fails_no_pull() {
+    let kept = |seen: &Seen, node: usize| {
+        let kept = seen.finish.nodes[node].items[0].kept.clone();
+        kept.map(|kept| (kept.state, kept.note))
+    };
+    let peer = Peer::new();
+    peer.node("n2").image(APP, [Step::Present]);
+    peer.node("n3")
+        .image(APP, [Step::fails(SECOND, FailureKind::ImageNotFound)]);
+    let mut plan = pulling(4, &[APP], policy());
+    let mut fleet = plan.fleet.nodes().to_vec();
+    fleet[3].runtime = Some(RuntimeKind::Crictl);
+    plan.fleet = Fleet::new(fleet).unwrap();
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!(kept(&seen, 0), None, "it was not asked for");
+
+    plan.policy.keep = Some(Keep { until: None });
+    let peer = Peer::new();
+    peer.node("n2").image(APP, [Step::Present]);
+    peer.node("n3")
+        .image(APP, [Step::fails(SECOND, FailureKind::ImageNotFound)]);
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!(seen.statuses(), ["pulled", "present", "failed", "pulled"]);
+    let pinned = Some((KeptState::Pinned, Some(format!("{APP} until released"))));
+    assert_eq!(kept(&seen, 0), pinned);
+    assert_eq!(kept(&seen, 1), pinned);
+    assert_eq!(kept(&seen, 2), None);
+    let without = Some((KeptState::NotPinned, Some("crictl has no pins".into())));
+    assert_eq!(kept(&seen, 3), without);
 }

@@ -10,7 +10,7 @@ use super::context::{RunContext, guarded};
 use super::means::Means;
 use super::state::NodeState;
 use super::through_ssh::Tunnel;
-use super::{forecast, preflight, ways};
+use super::{forecast, keep, preflight, ways};
 use crate::model::{
     Delivery, EventKind, Failure, FailureKind, Outcome, RegistryLogin, Stage, Work,
 };
@@ -215,6 +215,9 @@ async fn attempt<T: Transport>(
         result => {
             let (outcome, delivery) = result?;
             state.items[item].delivery = delivery;
+            let place = (state.node, item);
+            state.items[item].kept =
+                keep::keep(context, session, place, state.runtime, &outcome).await;
             Ok(Some(outcome))
         }
     }

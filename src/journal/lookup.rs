@@ -2,11 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::folder::journals;
 use super::recorded_run::{Listed, RecordedRun, State};
 use super::{Header, JournalWork};
-use crate::model::{EventKind, Foretold, History, Image, Outcome, Record, Sample, Via, Way};
+use crate::model::{
+    EventKind, Foretold, History, Image, KeptState, Outcome, Overdue, Record, Sample, Via, Way,
+};
 
 /// How many journals are looked at: older runs say little of today.
 const LOOKED_AT: usize = 200;
@@ -146,4 +149,88 @@ pub fn last_held(folder: &Path, nodes: &[&str]) -> HashMap<(String, String), Str
     last.into_iter()
         .filter_map(|(place, run)| Some((place, run?)))
         .collect()
+}
+
+/// The pulls that keep some of these images on some of these nodes for longer than was wanted at the time `now`; the
+/// newest first. Where an image was kept again, or released, what came before does not count.
+pub fn overdue(folder: &Path, images: &[String], nodes: &[&str], now: SystemTime) -> Vec<Overdue> {
+    let mut found = Vec::new();
+    // By node and image; a release of all images has no image.
+    let mut settled: HashSet<(String, Option<String>)> = HashSet::new();
+    for listed in newest(folder) {
+        let header = &listed.past.header;
+        let released = released(header);
+        if header.keep.is_none() && released.is_none() {
+            continue;
+        }
+        let path = folder.join(format!("{}.jsonl", header.run));
+        let Ok(run) = RecordedRun::read(&path) else {
+            continue;
+        };
+        let mut places = Vec::new();
+        for (node, item, record) in run.outcomes() {
+            let Some(node) = run.header.nodes.get(node).map(|node| &node.name) else {
+                continue;
+            };
+            match (&released, &run.header.work) {
+                (Some([]), _) if record.outcome.is_ok() => places.push((node.clone(), None)),
+                (Some(images), _) if record.outcome.is_ok() => {
+                    places.extend(
+                        images
+                            .iter()
+                            .map(|image| (node.clone(), Some(image.clone()))),
+                    );
+                }
+                (None, JournalWork::Pull(pulled)) if is_pinned(record) => {
+                    places.extend(
+                        pulled
+                            .get(item)
+                            .map(|image| (node.clone(), Some(image.clone()))),
+                    );
+                }
+                _ => {}
+            }
+        }
+        if let Some(until) = run.header.keep.filter(|until| is_over(until, now)) {
+            let is_open = |(node, image): &&(String, Option<String>)| {
+                nodes.contains(&node.as_str())
+                    && image.as_ref().is_some_and(|image| images.contains(image))
+                    && !settled.contains(&(node.clone(), image.clone()))
+                    && !settled.contains(&(node.clone(), None))
+            };
+            let mut open: Vec<String> = (places.iter().filter(is_open))
+                .map(|(node, _)| node.clone())
+                .collect();
+            open.dedup();
+            if !open.is_empty() {
+                found.push(Overdue {
+                    run: run.header.run,
+                    until,
+                    nodes: open,
+                });
+            }
+        }
+        settled.extend(places);
+    }
+    found
+}
+
+fn is_over(until: &str, now: SystemTime) -> bool {
+    humantime::parse_rfc3339(until).is_ok_and(|until| until < now)
+}
+
+fn is_pinned(record: &Record) -> bool {
+    let kept = record.kept.as_ref();
+    kept.is_some_and(|kept| kept.state != KeptState::NotPinned)
+}
+
+/// The images that a `keep release` is about, empty for all of them; `None` for any other run. It runs a program on each
+/// node: `sh -c SCRIPT release IMAGE...`.
+fn released(header: &Header) -> Option<&[String]> {
+    let mut words = header.arguments.iter().skip_while(|word| *word != "keep");
+    let is_release = words.next().is_some() && words.next().is_some_and(|word| word == "release");
+    match &header.work {
+        JournalWork::Exec(words) if is_release => words.get(4..),
+        _ => None,
+    }
 }

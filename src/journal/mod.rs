@@ -20,7 +20,7 @@ use crate::model::{
 };
 
 pub use folder::{Claim, Runs, claim, find, list, names};
-pub use lookup::{foretold, history, last_held};
+pub use lookup::{foretold, history, last_held, overdue};
 pub use recorded_run::{Listed, RecordedRun, State};
 pub use write::Journal;
 
@@ -52,6 +52,9 @@ pub struct Header {
     pub lease: u64,
     /// What was done.
     pub work: JournalWork,
+    /// Until when what was pulled is kept from the kubelet's garbage collection: a time, or `released`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<String>,
     /// The forecast that the run is compared with, if one was made before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foretold: Option<Foretold>,
@@ -219,6 +222,7 @@ impl Header {
                     JournalWork::Probe(names.collect())
                 }
             },
+            keep: plan.policy.keep.map(|keep| keep.label()),
             foretold: None,
             nodes: plan.fleet.nodes().iter().map(node).collect(),
         }

@@ -170,6 +170,7 @@ impl RecordedRun {
             elapsed: Duration::ZERO,
             arrived: None,
             delivery: None,
+            kept: None,
         };
         let mut nodes: Vec<NodeRecord> = plan
             .fleet

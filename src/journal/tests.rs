@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     Attempt, CommandOutput, EventKind, ExitStatus, Failure, FailureKind, FanOutTotals, Fleet,
-    LocalImage, Outcome, PlannedImage, Policy, Record, Stage,
+    KeepOutcome, KeptState, LocalImage, Outcome, Overdue, PlannedImage, Policy, Record, Stage,
 };
 
 const APP: &str = "reg.example/team/app:v1";
@@ -71,6 +71,7 @@ fn finished(number: u64, node: usize, outcome: Outcome) -> Event {
                 elapsed: Duration::from_secs(3),
                 arrived: Some(17),
                 delivery: None,
+                kept: None,
             }),
         },
     }
@@ -592,4 +593,64 @@ fn what_a_node_held_is_what_the_last_run_found() {
         "2026-01".to_string(),
     );
     assert_eq!(found, HashMap::from([expected]));
+}
+
+#[test]
+fn a_pull_whose_images_are_kept_too_long_is_remembered_until_they_are_released() {
+    const OTHER: &str = "reg.example/other:v1";
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let write = |header: Header, kept: Option<KeptState>, nodes: &[usize]| {
+        let outcomes = nodes.iter().map(|&node| {
+            let mut event = finished(node as u64 + 1, node, Outcome::Present(held()));
+            if let EventKind::Finished { record, .. } = &mut event.fact {
+                Arc::make_mut(record).kept = kept.map(|state| KeepOutcome { state, note: None });
+            }
+            event
+        });
+        let mut journal = Journal::create(folder, &header).unwrap();
+        journal.events(&outcomes.collect::<Vec<_>>()).unwrap();
+        journal.end(&end(None)).unwrap();
+    };
+    let pull = |run: &str, until: &str, state: KeptState| {
+        let header = Header {
+            keep: Some(until.into()),
+            ..header(run, 2)
+        };
+        write(header, Some(state), &[0, 1]);
+    };
+    let release = |run: &str, images: &[&str], nodes: &[usize]| {
+        let words = ["sh", "-c", "script", "release"].iter().chain(images);
+        let header = Header {
+            arguments: ["keep", "release"].map(String::from).to_vec(),
+            work: JournalWork::Exec(words.map(ToString::to_string).collect()),
+            ..header(run, 2)
+        };
+        write(header, None, nodes);
+    };
+    let now = humantime::parse_rfc3339("2026-12-01T00:00:00Z").unwrap();
+    let (over, later) = ("2026-11-30T00:00:00Z", "2026-12-02T00:00:00Z");
+    let asked = |image: &str| -> Vec<(String, String)> {
+        let found = overdue(folder, &[image.into()], &["node-0", "node-1"], now);
+        let pair = |overdue: Overdue| (overdue.run, overdue.nodes.join(","));
+        found.into_iter().map(pair).collect()
+    };
+    let found = |run: &str, nodes: &str| vec![(run.to_string(), nodes.to_string())];
+    pull("2026-01", over, KeptState::Pinned);
+    assert_eq!(asked(APP), found("2026-01", "node-0,node-1"));
+    assert_eq!(asked(OTHER), []);
+    release("2026-02", &[OTHER], &[0, 1]);
+    release("2026-03", &[APP], &[1]);
+    assert_eq!(asked(APP), found("2026-01", "node-0"), "node-1 released it");
+    release("2026-04", &[], &[0]);
+    assert_eq!(asked(APP), []);
+    // Nothing was pinned.
+    pull("2026-05", over, KeptState::NotPinned);
+    assert_eq!(asked(APP), []);
+    pull("2026-06", over, KeptState::Unconfirmed);
+    assert_eq!(asked(APP), found("2026-06", "node-0,node-1"));
+    pull("2026-07", later, KeptState::Pinned);
+    assert_eq!(asked(APP), [], "it was kept again, for longer");
+    pull("2026-08", "released", KeptState::Pinned);
+    assert_eq!(asked(APP), [], "it is kept without an end");
 }

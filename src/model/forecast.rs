@@ -428,6 +428,7 @@ mod tests {
                 elapsed: Duration::ZERO,
                 arrived: None,
                 delivery: None,
+                kept: None,
             }],
         };
         let records: Vec<NodeRecord> = missing.iter().map(record).collect();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::{LocalImage, NodeFacts};
 use super::failure::Failure;
+use super::keep::KeepOutcome;
 use super::output::ExecOutput;
 
 /// Why something was never run to its end.
@@ -222,6 +223,9 @@ pub struct Record {
     /// How the image came to the node, where it was to come through the SSH connection and was pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
+    /// Whether the image is kept from the kubelet's garbage collection, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<KeepOutcome>,
 }
 
 /// How many nodes and outcomes of a run there are of each sort.

@@ -8,6 +8,7 @@ use super::choice::{PullVia, PullWhen};
 use super::content::Manifest;
 use super::facts::LocalImage;
 use super::image::Image;
+use super::keep::Keep;
 use super::mirror::Mirror;
 use super::node::Fleet;
 use super::secret::Credential;
@@ -196,6 +197,8 @@ pub struct Policy {
     pub fan_out: Option<FanOut>,
     /// Whom prepull itself asks before the registries.
     pub mirrors: Vec<Mirror>,
+    /// Whether what was pulled is kept from the kubelet's garbage collection.
+    pub keep: Option<Keep>,
     /// Seeds the jitter: the same seed gives the same schedule.
     pub seed: u64,
 }
@@ -230,6 +233,7 @@ impl Default for Policy {
             via: PullVia::Registry,
             fan_out: None,
             mirrors: Vec::new(),
+            keep: None,
             seed: 0,
         }
     }

@@ -76,6 +76,34 @@ impl KubeletGc {
         is_known: false,
     };
 
+    /// What the kubelet will do with an image that nothing keeps, and when; `None` where no kubelet runs.
+    pub fn in_words(gc: Option<&Self>) -> String {
+        let Some(gc) = gc else {
+            return "no kubelet runs on the node, so nothing removes the image by itself".into();
+        };
+        let mut when: Vec<String> = Vec::new();
+        if gc.high < 100 {
+            when.push(format!(
+                "once their disk is {}% full, those unused for longest first, down to {}%",
+                gc.high, gc.low
+            ));
+        }
+        if let Some(age) = &gc.max_age {
+            when.push(format!("once unused for {age}"));
+        }
+        if when.is_empty() {
+            return "the kubelet is configured to remove no images".into();
+        }
+        let assumed = match gc.is_known {
+            true => "",
+            false => " (its defaults: its configuration cannot be read)",
+        };
+        format!(
+            "the kubelet removes unused images {}{assumed}",
+            when.join(", and ")
+        )
+    }
+
     /// Whether it collects images at this use, in percent.
     pub fn collects_at(&self, used: u64) -> bool {
         self.high < 100 && used >= u64::from(self.high)
@@ -122,6 +150,35 @@ mod tests {
 
     fn words(list: &[&str]) -> Vec<String> {
         list.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_a_kubelet_will_do_is_said_in_words() {
+        let words = |gc: Option<KubeletGc>| KubeletGc::in_words(gc.as_ref());
+        assert!(words(None).starts_with("no kubelet runs"));
+        let default = words(Some(KubeletGc::DEFAULT));
+        assert!(
+            default.contains("85% full") && default.contains("cannot be read"),
+            "{default}"
+        );
+        let aged = KubeletGc {
+            high: 100,
+            max_age: Some("168h".into()),
+            is_known: true,
+            ..KubeletGc::DEFAULT
+        };
+        assert_eq!(
+            words(Some(aged)),
+            "the kubelet removes unused images once unused for 168h"
+        );
+        let off = KubeletGc {
+            high: 100,
+            ..KubeletGc::DEFAULT
+        };
+        assert_eq!(
+            words(Some(off)),
+            "the kubelet is configured to remove no images"
+        );
     }
 
     #[test]

@@ -25,12 +25,12 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::model::{
-    CommandOutput, ExitStatus, Failure, FailureKind, Image, LocalImage, Node, RegistryLogin,
-    RuntimeKind, Stage,
+    CommandOutput, ExitStatus, Failure, FailureKind, Image, KeepOutcome, KeptState, LocalImage,
+    Node, RegistryLogin, RuntimeKind, Stage,
 };
 use crate::ports::{
-    Channel, ChannelEvent, Description, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery,
-    Session, Transport,
+    Channel, ChannelEvent, Description, KeepRequest, Naming, NodeCommand, PullRequest, Runtime,
+    SecretDelivery, Session, Transport,
 };
 
 use super::request::Part;
@@ -597,6 +597,9 @@ impl ScriptedChannel {
                     let said = said.unwrap_or_else(|| "image-not-found as scripted".into());
                     self.output(at, 1, b"", said.as_bytes());
                 }
+                [_, "keep", image, until] => {
+                    self.output(at, 0, format!("{image} until {until}").as_bytes(), b"");
+                }
                 [_, "root"] => self.output(at, 0, b"/var/lib/scripted\n", b""),
                 [_, "socket"] => self.output(at, 0, b"unix:///run/scripted.sock", b""),
                 ["sh", "-c", _, "mirrors", ..] => {
@@ -872,6 +875,18 @@ impl Runtime for ScriptedRuntime {
 
     fn naming<'a>(&self, _: &Naming<'a>) -> Result<[NodeCommand<'a>; 3], Failure> {
         Ok(["check", "name", "forget"].map(|mode| self.command(&["naming", mode])))
+    }
+
+    fn keep<'a>(&self, request: &KeepRequest<'a>) -> Option<NodeCommand<'a>> {
+        let is_docker = self.0 == RuntimeKind::Docker;
+        is_docker.then(|| self.command(&["keep", request.image.as_str(), request.until]))
+    }
+
+    fn read_keep(&self, output: &CommandOutput) -> KeepOutcome {
+        KeepOutcome {
+            state: KeptState::Pinned,
+            note: Some(String::from_utf8_lossy(&output.stdout).into_owned()),
+        }
     }
 
     fn read_pull(&self, _: &Image, output: &CommandOutput) -> Result<(), Failure> {

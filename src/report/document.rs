@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use super::RunResult;
 use crate::model::{
     Attempt, Counts, ExitStatus, Failure, FailureKind, FanOutTotals, Kept, NodeRecord, Outcome,
-    Record, Retry, Stage, Work, text::truncate_bytes,
+    Overdue, Record, Retry, Stage, Work, text::truncate_bytes,
 };
 
 /// The longest detail in a document, in bytes: a node's words must not fill a disk.
@@ -37,6 +37,8 @@ pub struct Document {
     images: Vec<ImageEntry>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     disagreements: Vec<Disagreement>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    keep_overdue: Vec<Overdue>,
     nodes: Vec<NodeEntry>,
     /// The counts.
     pub(super) summary: Counts,
@@ -90,6 +92,10 @@ pub(super) struct OutcomeEntry {
     via: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     via_note: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept_note: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gone_since: Option<String>,
     #[serde(flatten)]
@@ -202,6 +208,7 @@ pub(super) fn document_within(result: &RunResult, limit: usize) -> Document {
         fan_out: result.fan_out,
         images,
         disagreements: disagreements(result),
+        keep_overdue: result.info.earlier.overdue.clone(),
         nodes,
         summary: counts(result),
     }
@@ -440,6 +447,10 @@ pub(super) fn outcome_entry(
             .map(|delivery| delivery.via.as_str()),
         via_note: (record.delivery.as_ref())
             .and_then(|delivery| delivery.note.as_ref())
+            .map(|note| truncate_bytes(note.as_bytes(), DETAIL_LIMIT)),
+        kept: record.kept.as_ref().map(|kept| kept.state.as_str()),
+        kept_note: (record.kept.as_ref())
+            .and_then(|kept| kept.note.as_ref())
             .map(|note| truncate_bytes(note.as_bytes(), DETAIL_LIMIT)),
         gone_since: None,
         output: None,

@@ -75,6 +75,7 @@ impl Run {
             elapsed: SECOND,
             arrived: None,
             delivery: None,
+            kept: None,
         };
         let (item, record) = (0, Arc::new(record));
         self.tell(EventKind::Finished { node, item, record });
@@ -311,6 +312,7 @@ fn a_total_holds_what_still_comes_and_no_more() {
             elapsed: SECOND,
             arrived,
             delivery: None,
+            kept: None,
         })
     };
     for (item, arrived) in [(0, Some(30)), (1, Some(10))] {

@@ -14,6 +14,7 @@ mod html;
 mod human;
 mod json;
 mod junit;
+mod kept;
 mod lines;
 mod meter;
 mod next;
@@ -43,7 +44,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc::Receiver;
 
 use crate::model::{
-    ColorChoice, Event, EventKind, FanOutTotals, Forecast, Foretold, NodeRecord, Plan, StopReason,
+    ColorChoice, Event, EventKind, FanOutTotals, Forecast, Foretold, NodeRecord, Overdue, Plan,
+    StopReason,
 };
 
 pub use document::{Document, counts, digests_agree};
@@ -86,6 +88,8 @@ pub struct Earlier {
     pub foretold: Option<Foretold>,
     /// For a check: which run found an image on a node when one last looked, by node and image.
     pub last_held: HashMap<(String, String), String>,
+    /// For a check: which of the images are kept for longer than was wanted.
+    pub overdue: Vec<Overdue>,
 }
 
 /// A finished run.

@@ -76,6 +76,7 @@ fn policy_text(out: &mut String, policy: &Policy, is_pull: bool) {
         via,
         fan_out,
         mirrors,
+        keep,
         // Drawn for each run: that of a dry run is never used.
         seed: _,
     } = policy;
@@ -143,6 +144,18 @@ fn policy_text(out: &mut String, policy: &Policy, is_pull: bool) {
     }
     if *pin_digest {
         line("every node must end with the same digest".into());
+    }
+    if let Some(keep) = keep {
+        line(match keep.until {
+            Some(_) => format!(
+                "the images are kept from the kubelet's garbage collection until {}",
+                keep.label()
+            ),
+            None => {
+                "the images are kept from the kubelet's garbage collection until they are released"
+                    .into()
+            }
+        });
     }
     if let Some(limit) = pull_timeout {
         line(format!("one attempt takes at most {}", time(*limit)));
@@ -215,6 +228,7 @@ fn policy_json(policy: &Policy) -> Value {
         via,
         fan_out,
         mirrors,
+        keep,
         // Drawn for each run: that of a dry run is never used.
         seed: _,
     } = policy;
@@ -237,6 +251,7 @@ fn policy_json(policy: &Policy) -> Value {
         "fan_out": fan_out.map(|FanOut { port, max_upload }| json!({
             "port": port, "max_upload": max_upload
         })),
+        "keep_until": keep.map(|keep| keep.label()),
         "mirrors": mirrors.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }
@@ -268,7 +283,7 @@ pub fn plan_json(plan: &Plan) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Fleet, Node};
+    use crate::model::{Fleet, Keep, Node};
 
     /// A policy of which no field has its default.
     fn unusual() -> Policy {
@@ -303,6 +318,9 @@ mod tests {
             }),
             mirrors: vec!["docker.io=m.example".parse().unwrap()],
             platform: Some("linux/arm64".into()),
+            keep: Some(Keep {
+                until: Some(std::time::UNIX_EPOCH),
+            }),
             seed: 27,
         }
     }
@@ -334,6 +352,7 @@ mod tests {
             "every node must end with the same digest",
             "for the platform linux/arm64",
             "images come through the SSH connections alone",
+            "kept from the kubelet's garbage collection until 1970-01-01T00:00:00Z",
             "nodes pass images on to each other on port 28, at most 29 B a second",
             "mirrors are asked before the registries: docker.io=m.example\n",
         ] {
@@ -347,7 +366,7 @@ mod tests {
         let shown = plan_json(&plan(unusual))["policy"].clone();
         let default = plan_json(&plan(usual))["policy"].clone();
         let fields = shown.as_object().unwrap();
-        assert_eq!(fields.len(), 21, "one for each but the seed");
+        assert_eq!(fields.len(), 22, "one for each but the seed");
         for (name, value) in fields {
             assert!(!value.is_null(), "{name}");
             assert_ne!(*value, default[name], "{name} does not follow the policy");

@@ -38,9 +38,13 @@ impl RunEntry {
         let work = &result.info.plan.work;
         let images = (0..work.items()).filter_map(|item| work.image(item));
         let images: Vec<String> = images.map(ToString::to_string).collect();
-        let about = match work {
-            Work::Exec(command) => command.join(" "),
-            Work::Pull(_) | Work::Check(_) | Work::Probe(_) => images.join(" "),
+        let about = match (work, result.info.words.as_slice()) {
+            // Not the script that it runs on nodes.
+            (Work::Exec(_), [_, keep, words @ ..]) if keep == "keep" => {
+                format!("keep {}", words.join(" "))
+            }
+            (Work::Exec(command), _) => command.join(" "),
+            (Work::Pull(_) | Work::Check(_) | Work::Probe(_), _) => images.join(" "),
         };
         Self {
             run: result.info.id.clone(),

@@ -14,6 +14,7 @@ use super::failures::{failures, names, node_name};
 use super::forecast::comparison;
 use super::format::{escape_truncated, source};
 use super::gone::gone;
+use super::kept::{kept, overdue};
 use super::next::next_commands;
 use super::styled::{Layout, Line};
 use crate::model::text::{escape_line, format_bytes, format_count, format_duration};
@@ -68,9 +69,11 @@ fn body(result: &RunResult) -> Vec<Line> {
     let failures = failures(result);
     let mut rest = gone(result);
     rest.extend(deliveries(result));
+    rest.extend(kept(result));
     rest.extend(registries(result));
     rest.extend(pace(result));
     rest.extend(comparison(result));
+    rest.extend(overdue(result));
     rest.extend(next_commands(result));
     if !failures.is_empty() {
         out.push(Line::default());

@@ -93,6 +93,7 @@ pub(super) fn result(work: Work, outcomes: Vec<Vec<Outcome>>) -> RunResult {
         elapsed: Duration::from_micros(12_300_400),
         arrived: None,
         delivery: None,
+        kept: None,
     };
     RunResult {
         info: Arc::new(info),
@@ -131,6 +132,7 @@ pub(super) fn finished(outcome: Outcome) -> Event {
         elapsed: Duration::from_secs(2),
         arrived,
         delivery: None,
+        kept: None,
     };
     Event {
         number: 1,

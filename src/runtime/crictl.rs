@@ -7,14 +7,15 @@ use serde_json::Value;
 
 use super::podman::{self, with_store};
 use super::rules::{DAEMON_GONE, HELD_BY_ANOTHER, MALFORMED, Rule};
-use super::{ErrorLines, digests, explain, local_names, output, stock};
+use super::{ErrorLines, digests, explain, keep, local_names, output, stock};
 use crate::model::FailureKind::{self, NodeSetup, Platform, RuntimeAbsent, RuntimeDown};
 use crate::model::{
-    CommandOutput, ExitStatus, Failure, Image, LocalImage, RegistryLogin, RuntimeKind, Secret,
-    Stage, Stock, basic, text,
+    CommandOutput, ExitStatus, Failure, Image, KeepOutcome, LocalImage, RegistryLogin, RuntimeKind,
+    Secret, Stage, Stock, basic, text,
 };
 use crate::ports::{
-    Description, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery, StockQuestion,
+    Description, KeepRequest, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery,
+    StockQuestion,
 };
 
 /// Any CRI runtime, through `crictl`.
@@ -382,6 +383,16 @@ impl Runtime for Crictl {
                 ..crictl
             }
         }))
+    }
+
+    fn keep<'a>(&self, request: &KeepRequest<'a>) -> Option<NodeCommand<'a>> {
+        let client = Self::command(request.endpoint, &[]);
+        let argv = keep::question(RuntimeKind::Crictl, request, &client.argv);
+        Some(NodeCommand { argv, ..client })
+    }
+
+    fn read_keep(&self, output: &CommandOutput) -> KeepOutcome {
+        keep::read(output)
     }
 
     fn stock<'a>(&self, question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {

@@ -6,13 +6,14 @@ use serde_json::Value;
 
 use super::containerd::if_seen;
 use super::local_names::with_local_names;
-use super::{containerd, output, stock};
+use super::{containerd, keep, output, stock};
 use crate::model::{
-    CommandOutput, Failure, FailureKind, Image, LocalImage, RegistryLogin, RuntimeKind, Secret,
-    Stage, Stock, basic, is_digest, text,
+    CommandOutput, Failure, FailureKind, Image, KeepOutcome, LocalImage, RegistryLogin,
+    RuntimeKind, Secret, Stage, Stock, basic, is_digest, text,
 };
 use crate::ports::{
-    Description, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery, StockQuestion,
+    Description, KeepRequest, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery,
+    StockQuestion,
 };
 
 /// containerd, through `ctr`.
@@ -327,6 +328,15 @@ impl Runtime for Ctr {
 
     fn names_digests(&self) -> bool {
         true
+    }
+
+    fn keep<'a>(&self, request: &KeepRequest<'a>) -> Option<NodeCommand<'a>> {
+        let argv = keep::question(KIND, request, &[]);
+        Some(containerd::command(KIND, request.endpoint, &argv))
+    }
+
+    fn read_keep(&self, output: &CommandOutput) -> KeepOutcome {
+        keep::read(output)
     }
 
     fn stock<'a>(&self, question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {

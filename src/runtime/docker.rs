@@ -9,16 +9,17 @@ use serde::Deserialize;
 
 use super::kubelet::{UNSEEN, if_seen};
 use super::rules::{DAEMON_GONE, HELD_BY_ANOTHER, MALFORMED, Rule};
-use super::{ErrorLines, digests, docker_api, explain, output, stock};
+use super::{ErrorLines, digests, docker_api, explain, keep, output, stock};
 use crate::model::FailureKind::{
     self, NodeSetup, RegistryAuth, RegistryRefused, RegistryUnavailable, RuntimeAbsent, RuntimeDown,
 };
 use crate::model::{
-    CommandOutput, Failure, Image, LocalImage, RegistryLogin, RuntimeKind, Secret, Stage, Stock,
-    basic, text,
+    CommandOutput, Failure, Image, KeepOutcome, LocalImage, RegistryLogin, RuntimeKind, Secret,
+    Stage, Stock, basic, text,
 };
 use crate::ports::{
-    Description, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery, StockQuestion,
+    Description, KeepRequest, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery,
+    StockQuestion,
 };
 
 /// The docker daemon, through the `docker` client.
@@ -314,6 +315,14 @@ impl Runtime for Docker {
             },
         };
         Ok([command("check", "", &[]), name, command("forget", "", &[])])
+    }
+
+    fn keep<'a>(&self, request: &KeepRequest<'a>) -> Option<NodeCommand<'a>> {
+        Some(keep::without_pins(self.kind(), request))
+    }
+
+    fn read_keep(&self, output: &CommandOutput) -> KeepOutcome {
+        keep::read(output)
     }
 
     fn stock<'a>(&self, question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {

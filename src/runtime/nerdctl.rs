@@ -5,11 +5,14 @@
 use serde_json::Value;
 
 use super::containerd::if_seen;
-use super::{Ctr, containerd, docker, output, stock};
+use super::{Ctr, containerd, docker, keep, output, stock};
 use crate::model::{
-    CommandOutput, Failure, FailureKind, Image, LocalImage, RuntimeKind, Stage, Stock, text,
+    CommandOutput, Failure, FailureKind, Image, KeepOutcome, LocalImage, RuntimeKind, Stage, Stock,
+    text,
 };
-use crate::ports::{Description, Naming, NodeCommand, PullRequest, Runtime, StockQuestion};
+use crate::ports::{
+    Description, KeepRequest, Naming, NodeCommand, PullRequest, Runtime, StockQuestion,
+};
 
 /// containerd, through `nerdctl`.
 #[derive(Debug, Clone, Copy)]
@@ -133,6 +136,15 @@ impl Runtime for Nerdctl {
 
     fn names_digests(&self) -> bool {
         Ctr.names_digests()
+    }
+
+    fn keep<'a>(&self, request: &KeepRequest<'a>) -> Option<NodeCommand<'a>> {
+        let argv = keep::question(KIND, request, &[]);
+        Some(containerd::command(KIND, request.endpoint, &argv))
+    }
+
+    fn read_keep(&self, output: &CommandOutput) -> KeepOutcome {
+        keep::read(output)
     }
 
     fn stock<'a>(&self, question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {

@@ -2,13 +2,14 @@
 
 use super::docker::{self, INSPECT};
 use super::kubelet::if_seen;
-use super::stock;
+use super::{keep, stock};
 use crate::model::{
-    CommandOutput, Failure, FailureKind, Image, LocalImage, RegistryLogin, RuntimeKind, Stage,
-    Stock,
+    CommandOutput, Failure, FailureKind, Image, KeepOutcome, LocalImage, RegistryLogin,
+    RuntimeKind, Stage, Stock,
 };
 use crate::ports::{
-    Description, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery, StockQuestion,
+    Description, KeepRequest, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery,
+    StockQuestion,
 };
 
 /// podman, through its own client.
@@ -264,6 +265,14 @@ impl Runtime for Podman {
             },
         };
         Ok([command("check", "", &[]), name, command("forget", "", &[])])
+    }
+
+    fn keep<'a>(&self, request: &KeepRequest<'a>) -> Option<NodeCommand<'a>> {
+        Some(keep::without_pins(self.kind(), request))
+    }
+
+    fn read_keep(&self, output: &CommandOutput) -> KeepOutcome {
+        keep::read(output)
     }
 
     fn stock<'a>(&self, question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {

@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use super::docker;
 use super::kubelet::with_kubelet;
 use super::output;
-use super::stock;
+use super::{keep, stock};
 use crate::model::{
-    CommandOutput, Failure, FailureKind, Image, LocalImage, RegistryLogin, RuntimeKind, Stage,
-    Stock, is_digest, text,
+    CommandOutput, Failure, FailureKind, Image, KeepOutcome, LocalImage, RegistryLogin,
+    RuntimeKind, Stage, Stock, is_digest, text,
 };
-use crate::ports::{Description, NodeCommand, PullRequest, Runtime, SecretDelivery, StockQuestion};
+use crate::ports::{
+    Description, KeepRequest, NodeCommand, PullRequest, Runtime, SecretDelivery, StockQuestion,
+};
 
 /// skopeo, beside CRI-O.
 #[derive(Debug, Clone, Copy)]
@@ -211,6 +213,14 @@ impl Runtime for Skopeo {
             secret,
             ..Self::command(PULL, &arguments)
         })
+    }
+
+    fn keep<'a>(&self, request: &KeepRequest<'a>) -> Option<NodeCommand<'a>> {
+        Some(keep::without_pins(self.kind(), request))
+    }
+
+    fn read_keep(&self, output: &CommandOutput) -> KeepOutcome {
+        keep::read(output)
     }
 
     fn stock<'a>(&self, question: &StockQuestion<'a>) -> Option<NodeCommand<'a>> {

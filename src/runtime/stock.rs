@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::kubelet::with_kubelet;
+use super::kubelet::with_gc;
 use crate::model::stock::SHORT_DIGEST;
 use crate::model::{CommandOutput, KubeletGc, RuntimeKind, Stock, text};
 use crate::ports::{NodeCommand, StockQuestion};
@@ -13,39 +13,13 @@ const REASON: usize = 300;
 /// Prints what [`read`] reads: `KIND ROOT DIGESTS [CLIENT...]`. Changes nothing.
 ///
 /// containerd and containers/storage keep compressed digests in files that root may read. docker keeps layers unpacked,
-/// and its images tell theirs to everybody who may call it. The kubelet's thresholds are in its configuration file, in
-/// drop-ins that override it (`--config-dir`), or in flags, which override both; k3s, RKE2 and microk8s have files of
-/// such flags.
-const ASK: &str = with_kubelet!(
+/// and its images tell theirs to everybody who may call it.
+const ASK: &str = with_gc!(
     r#"kind=$1 root=$2 wanted=$3
 shift 3
 size=$(df -P -k "$root" 2>/dev/null | { read -r line; read -r device size line; printf %s "$size"; })
 echo "size ${size:--}"
-value() {
-    sed -n 's/^[[:space:]]*"\{0,1\}'"$1"'"\{0,1\}[[:space:]]*:[[:space:]]*"\{0,1\}\([0-9a-z.]*\).*/\1/p' "$2" | tail -n 1
-}
-given() { printf '%s\n' "$words" | sed -n "s/^--$1=//p; /^--$1\$/{n;p;}" | tail -n 1; }
-flag() {
-    { printf '%s\n' "$words"; cat /etc/rancher/k3s/config.yaml /etc/rancher/rke2/config.yaml /var/snap/microk8s/current/args/kubelet; } 2>/dev/null |
-        sed -n "s/.*$1=\([0-9a-z.]*\).*/\1/p; /^--$1\$/{n;p;}" | tail -n 1
-}
-if kubelet_runs; then
-    words=$(tr '\0' '\n' <"${file%comm}cmdline" 2>/dev/null)
-    config=$(given config)
-    folder=$(given config-dir)
-    known= high= low= age=
-    [ -n "$config" ] || [ -z "$words" ] || known=yes
-    for part in "${config:-/var/lib/kubelet/config.yaml}" "${folder:-/var/lib/rancher/k3s/agent/etc/kubelet.conf.d}"/*.conf; do
-        [ -f "$part" ] && [ -r "$part" ] || continue
-        known=yes
-        found=$(value imageGCHighThresholdPercent "$part") && high=${found:-$high}
-        found=$(value imageGCLowThresholdPercent "$part") && low=${found:-$low}
-        found=$(value imageMaximumGCAge "$part") && age=${found:-$age}
-    done
-    found=$(flag image-gc-high-threshold) && high=${found:-$high}
-    found=$(flag image-gc-low-threshold) && low=${found:-$low}
-    echo "kubelet ${high:-85} ${low:-80} ${age:-0s} ${known:-no}"
-fi
+tell_kubelet
 both() { { printf '%s\n' $wanted; cut -c -16 | sort -u; } | sort | uniq -d | sed 's/^/layer /'; }
 chains() {
     ids=$("$@" image ls -q --no-trunc) || return

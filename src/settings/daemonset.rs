@@ -105,6 +105,10 @@ pub(super) fn of_pull(
             "--per-registry: the kubelets pull by themselves",
         ),
         (args.forecast, "--forecast asks nodes over SSH"),
+        (
+            args.keep || args.keep_for.is_some(),
+            "--keep pins images over SSH; with --leave the pods go on using them, and the kubelet keeps what is used",
+        ),
         (args.fan_out, "--fan-out: pods pull from the registry"),
         (args.preflight, "--preflight asks nodes over SSH"),
         (

@@ -21,12 +21,14 @@ use crate::inventory;
 use crate::model::text::escape_line;
 
 /// The commands whose options have defaults.
-const COMMANDS: [&[&str]; 5] = [
+const COMMANDS: [&[&str]; 7] = [
     &["pull"],
     &["check"],
     &["nodes"],
     &["exec"],
     &["hosts", "scan"],
+    &["keep", "list"],
+    &["keep", "release"],
 ];
 /// Options that only the command line can say.
 const NO_DEFAULT: [&str; 7] = [

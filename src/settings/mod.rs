@@ -145,6 +145,7 @@ pub fn pull(
     }
     policy.lease = args.lease;
     policy.disk_credentials = args.registry.allow_disk_credentials;
+    policy.keep = policy::keep(args)?;
     policy.per_registry = args.per_registry.map(|most| most as usize);
     policy.preflight = (args.preflight || args.forecast).then_some(Preflight {
         unpack_factor: args.unpack_factor,

@@ -1,9 +1,11 @@
 //! The policy part of the settings: how much at once, how often, how long.
 
+use std::time::{Duration, SystemTime};
+
 use anyhow::{Result, bail};
 
 use crate::cli::{PolicyArgs, PullArgs};
-use crate::model::{Backoff, FanOut, Policy, Portion, PullVia};
+use crate::model::{Backoff, FanOut, Keep, Policy, Portion, PullVia};
 
 pub(super) fn policy(args: &PolicyArgs) -> Result<Policy> {
     let (min, max) = args.backoff;
@@ -63,6 +65,21 @@ pub(super) fn via(args: &PullArgs) -> Result<PullVia> {
         }
     }
     Ok(args.via)
+}
+
+/// Whether what was pulled is pinned, and until when it is wanted.
+pub(super) fn keep(args: &PullArgs) -> Result<Option<Keep>> {
+    let Some(time) = args.keep_for else {
+        return Ok(args.keep.then_some(Keep { until: None }));
+    };
+    // Later than the year 9999 cannot be written down.
+    let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    let until = SystemTime::now().checked_add(time);
+    let until = until.filter(|until| *until <= latest);
+    if until.is_none() {
+        bail!("--keep-for: that is after the year 9999; --keep has no end");
+    }
+    Ok(Some(Keep { until }))
 }
 
 /// Whether nodes pass images on to each other, and how.

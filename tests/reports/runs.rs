@@ -109,6 +109,7 @@ impl Story {
             elapsed,
             arrived,
             delivery: None,
+            kept: None,
         });
         self.tell(
             at,
@@ -313,6 +314,7 @@ pub fn pull(nodes: usize) -> MadeUp {
                 elapsed: Duration::ZERO,
                 arrived: None,
                 delivery: None,
+                kept: None,
             });
             story.tell(
                 end,
@@ -360,6 +362,7 @@ pub fn outcomes(work: Work, outcomes: Vec<(&str, Vec<Outcome>)>) -> MadeUp {
                 elapsed: seconds(2.0),
                 arrived: None,
                 delivery: None,
+                kept: None,
             });
             story.tell(now + 1.0, EventKind::Finished { node, item, record });
         }
