@@ -173,7 +173,13 @@ fn images_are_kept_where_that_can_be_and_released_from_all_their_names() {
     let foreign = "registry.lab:5000/kept/app:other";
     let ctr = ["k0s", "ctr", "-n", "k8s.io", "images"];
     succeed(&mut lab.on("node-k0s", &[&ctr[..], &["tag", KEPT, foreign]].concat()));
-    let pin = ["label", foreign, "io.cri-containerd.pinned=pinned"];
+    // containerd 1.6 copies labels to a new name.
+    let pin = [
+        "label",
+        foreign,
+        "io.cri-containerd.pinned=pinned",
+        "prepull.keep-until=",
+    ];
     succeed(&mut lab.on("node-k0s", &[&ctr[..], &pin].concat()));
 
     let keep = |mode: &str, more: &[&str]| {

@@ -77,7 +77,7 @@ pub enum Command {
     #[command(subcommand, name = "daemonset")]
     #[command(help_template = help::TEMPLATE, before_help = help::DAEMONSET)]
     DaemonSet(DaemonSetCommand),
-    /// What pulls with --keep keep from the kubelet's garbage collection: list it, or release it.
+    /// List or release the images that pull --keep pinned.
     #[command(subcommand)]
     #[command(help_template = help::TEMPLATE, before_help = help::KEEP)]
     Keep(KeepCommand),

@@ -54,7 +54,10 @@ keep() {
     done
     for reference in $ours; do label "$reference" '' '' >/dev/null; done
     version=$("$@" version 2>/dev/null | sed -n 's/^RuntimeVersion: *//p')
-    echo "unpinned containerd $version ignores pins, which containerd 2 knows"
+    case $version in
+        1.* | v1.*) echo "unpinned containerd $version ignores pins, which containerd 2 knows" ;;
+        *) echo "unpinned the CRI of containerd $version does not report the pin, so it is off again" ;;
+    esac
 }
 case $kind in
     crictl)

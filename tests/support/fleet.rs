@@ -72,9 +72,13 @@ pub fn command(lab: &Lab, arguments: &[&str]) -> Command {
 }
 
 pub fn command_for(lab: &Lab, inventory: &str, arguments: &[&str]) -> Command {
-    let (name, rest) = arguments.split_first().unwrap();
+    // `keep` has commands of its own.
+    let names = if arguments[0] == "keep" { 2 } else { 1 };
+    let (names, rest) = arguments.split_at(names);
     let known_hosts = lab.file("known_hosts");
-    let mut words = vec![env!("CARGO_BIN_EXE_prepull"), name, "-i", inventory];
+    let mut words = vec![env!("CARGO_BIN_EXE_prepull")];
+    words.extend(names);
+    words.extend(["-i", inventory]);
     if !rest.contains(&"-F") {
         words.extend(["-F", "none"]);
     }
