@@ -25,6 +25,43 @@ const KEY_EXCHANGES: &[kex::Name] = &[
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
 ];
 
+/// Where the processor computes AES: sealing takes half the time of ChaCha20 or less, here and in OpenSSH.
+const CIPHERS_IN_HARDWARE: &[cipher::Name] = &[
+    cipher::AES_128_GCM,
+    cipher::AES_256_GCM,
+    cipher::CHACHA20_POLY1305,
+    cipher::AES_128_CTR,
+    cipher::AES_192_CTR,
+    cipher::AES_256_CTR,
+];
+const CIPHERS_IN_SOFTWARE: &[cipher::Name] = &[
+    cipher::CHACHA20_POLY1305,
+    cipher::AES_128_GCM,
+    cipher::AES_256_GCM,
+    cipher::AES_128_CTR,
+    cipher::AES_192_CTR,
+    cipher::AES_256_CTR,
+];
+
+/// The ciphers, the fastest first: images may go through the connection.
+pub(super) fn ciphers(settings: &HostSettings, computes_aes: bool) -> Cow<'static, [cipher::Name]> {
+    let own = match computes_aes {
+        true => CIPHERS_IN_HARDWARE,
+        false => CIPHERS_IN_SOFTWARE,
+    };
+    chosen(&settings.ciphers, Cow::Borrowed(own))
+}
+
+/// Whether this machine's processor has instructions for AES-GCM.
+pub(super) fn computes_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    false
+}
+
 /// What ssh_config lists, as far as russh knows it; without a list, our own choice.
 pub(super) fn chosen<T: Clone + for<'a> TryFrom<&'a str>>(
     written: &Option<Vec<String>>,
@@ -126,4 +163,29 @@ pub(super) fn impossible(settings: &HostSettings) -> Option<(&'static str, Strin
     .or_else(|| {
         none(&settings.host_key_algorithms, host_key).map(|names| ("HostKeyAlgorithms", names))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(ciphers: &[cipher::Name]) -> Vec<&str> {
+        ciphers.iter().map(AsRef::as_ref).collect()
+    }
+
+    #[test]
+    fn the_fastest_cipher_is_offered_first_unless_ssh_config_lists_them() {
+        let mut settings = HostSettings::for_home(std::path::Path::new("/home/user"));
+        let (hardware, software) = (ciphers(&settings, true), ciphers(&settings, false));
+        assert_eq!(names(&hardware)[0], "aes128-gcm@openssh.com");
+        assert_eq!(names(&software)[0], "chacha20-poly1305@openssh.com");
+        let sorted = |ciphers: &[cipher::Name]| {
+            let mut names: Vec<String> = names(ciphers).iter().map(|&name| name.into()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(sorted(&hardware), sorted(&software));
+        settings.ciphers = Some(vec!["aes256-ctr".into(), "unheard-of".into()]);
+        assert_eq!(names(&ciphers(&settings, true)), ["aes256-ctr"]);
+    }
 }

@@ -10,7 +10,9 @@ use russh::keys::Algorithm;
 use russh::{Preferred, SshId, compression};
 use tokio::time::timeout;
 
-use super::algorithms::{certificate_algorithms, chosen, key_algorithms, key_exchanges};
+use super::algorithms::{
+    certificate_algorithms, chosen, ciphers, computes_aes, key_algorithms, key_exchanges,
+};
 use super::forward::Forwarding;
 use super::handler::{Client, Fault, Slot};
 use super::known_hosts::KnownName;
@@ -185,7 +187,7 @@ fn config(host: &Host, name: &KnownName, keys: &[Algorithm]) -> client::Config {
             kex: key_exchanges(settings),
             host_key_certificates: Cow::Owned(certificate_algorithms(host, name, keys)),
             key: Cow::Owned(keys.to_vec()),
-            cipher: chosen(&settings.ciphers, Preferred::DEFAULT.cipher),
+            cipher: ciphers(settings, computes_aes()),
             mac: chosen(&settings.macs, Preferred::DEFAULT.mac),
             compression: Cow::Borrowed(&[compression::NONE]),
         },
