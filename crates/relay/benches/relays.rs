@@ -196,14 +196,25 @@ async fn pull(port: u16, digest: Digest, blob: Arc<Vec<u8>>) -> std::io::Result<
     let request = format!(
         "GET /v2/{REPOSITORY}/blobs/{digest} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Basic {login}\r\n\r\n"
     );
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.write_all(request.as_bytes()).await?;
-    let mut stream = BufReader::with_capacity(64 << 10, stream);
-    let mut line = String::new();
-    while line != "\r\n" {
-        line.clear();
-        stream.read_line(&mut line).await?;
-    }
+    let mut stream = loop {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut stream = BufReader::with_capacity(64 << 10, stream);
+        let (mut status, mut line) = (String::new(), String::new());
+        stream.read_line(&mut status).await?;
+        while line != "\r\n" {
+            line.clear();
+            if stream.read_line(&mut line).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        if status.contains(" 200 ") {
+            break stream;
+        }
+        // The relay has not read yet what the image is made of.
+        assert!(status.contains(" 404 "), "{status}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
     let (mut part, mut at) = (vec![0; 64 << 10], 0);
     while at < blob.len() {
         let read = stream.read(&mut part).await?;
