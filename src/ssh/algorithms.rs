@@ -53,12 +53,20 @@ pub(super) fn ciphers(settings: &HostSettings, computes_aes: bool) -> Cow<'stati
 }
 
 /// Whether this machine's processor has instructions for AES-GCM.
+#[cfg(target_arch = "x86_64")]
 pub(super) fn computes_aes() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq");
-    #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("aes");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq")
+}
+
+/// Whether this machine's processor has instructions for AES-GCM.
+#[cfg(target_arch = "aarch64")]
+pub(super) fn computes_aes() -> bool {
+    std::arch::is_aarch64_feature_detected!("aes")
+}
+
+/// Whether this machine's processor has instructions for AES-GCM.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(super) fn computes_aes() -> bool {
     false
 }
 
