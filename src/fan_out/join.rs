@@ -63,7 +63,8 @@ impl Hub {
         if here.free < bytes.saturating_add(RESERVE) {
             let (free, bytes) = (format_bytes(here.free), format_bytes(bytes));
             let spool = escape_line(&here.spool);
-            let why = format!("{spool} has {free} free, and the images take {bytes}");
+            let why =
+                format!("{spool} has room for {free} to pass on, and the images take {bytes}");
             return Err(impossible(&why));
         }
         let (orders, ordered) = mpsc::unbounded_channel();

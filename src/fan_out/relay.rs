@@ -37,7 +37,7 @@ const WORDS_KEPT: usize = 2 << 10;
 pub struct Here {
     /// As `uname -m` names it.
     pub machine: String,
-    /// Bytes that are free where the relay keeps what it passes on.
+    /// Bytes that the relay may take to keep what it passes on: a quarter of what is free where images are on that disk too.
     pub free: u64,
     /// The node's address as seen by itself: where its SSH server was reached.
     pub address: IpAddr,
@@ -343,6 +343,56 @@ mod tests {
         // prepull was killed, and nobody hears what the script says of it.
         let (_, left) = scripted(None);
         assert_eq!(left, Vec::<PathBuf>::new());
+    }
+
+    /// What the script prints first, with other programs in the way of the node's.
+    fn with_programs(programs: &[(&str, &str)]) -> String {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in programs {
+            let path = folder.path().join(name);
+            std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let own = std::env::var("PATH").unwrap();
+        let output = Command::new("sh")
+            .args(["-c", SCRIPT])
+            .env("PATH", format!("{}:{own}", folder.path().display()))
+            .env("SSH_CONNECTION", "10.0.0.1 4000 10.0.0.3 22")
+            .env_remove("XDG_RUNTIME_DIR")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        said.lines().next().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_wrong_with_each_folder() {
+        let full = "echo \"mktemp: failed to create file via template '$1': No space left on device\" >&2; exit 1";
+        let said = with_programs(&[("mktemp", full)]);
+        let refused = "prepull-relay refused no folder where a program can be put and run; ";
+        assert!(said.starts_with(refused), "{said}");
+        assert!(said.contains("; /tmp: No space left on device"), "{said}");
+    }
+
+    #[test]
+    fn a_disk_with_images_has_room_for_them_too() {
+        let df = |images: &str| {
+            let line = "echo /dev/sda1 9000 5000 4000 56%";
+            format!(
+                "echo Filesystem; case $2 in /var/lib/*) {line} {images} ;; *) {line} / ;; esac"
+            )
+        };
+        let free = |df: String| {
+            let said = with_programs(&[("df", &df)]);
+            here(said.strip_prefix("prepull-relay here ").unwrap())
+                .unwrap()
+                .free
+        };
+        assert_eq!(free(df("/var/lib")), 4000 << 10);
+        assert_eq!(free(df("/")), 1000 << 10);
     }
 
     #[test]

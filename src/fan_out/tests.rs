@@ -484,7 +484,7 @@ async fn what_a_node_refuses_is_shown() {
     run.world.lock().refusal = Some("here x86_64 10 10.0.0.1 /var/tmp".into());
     let failure = run.join(1).await.unwrap_err();
     assert!(
-        failure.detail.contains("/var/tmp has 10.2 kB free"),
+        failure.detail.contains("/var/tmp has room for 10.2 kB"),
         "{failure}"
     );
 }

@@ -107,7 +107,7 @@ impl Blob {
         });
     }
 
-    /// The attempt failed for good. Whoever asks for the blob again begins another one.
+    /// The attempt failed for good. The next request for the blob begins another one.
     pub(crate) fn fail(&self, why: &str) {
         self.begin(Some(why));
         self.arrived

@@ -39,7 +39,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const PART: usize = 128 << 10;
 /// The same under a limit: no child waits for long.
 const LIMITED_PART: usize = 16 << 10;
-/// How often it is looked for a blob that prepull may be about to name.
+/// How often a relay looks for a blob that prepull may be about to name.
 const LOOK: Duration = Duration::from_millis(100);
 
 type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
@@ -120,7 +120,7 @@ impl Child {
             .await;
     }
 
-    /// The proof was shown. Where too many are connected, this one is not taken.
+    /// The proof was shown. Refused where too many are connected.
     fn enter(&self) -> bool {
         if self.has_entered.load(Ordering::Relaxed) {
             return true;

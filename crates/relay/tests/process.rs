@@ -110,7 +110,7 @@ fn it_ends_when_told_and_when_its_lease_is_over() {
         .write_all(end.as_bytes())
         .unwrap();
     assert!(told.process.wait().unwrap().success());
-    // With standard input open, and after its end, and when nobody reads what it says.
+    // With standard input open, and after its end, and when its output is not read.
     let (mut silent, _) = Relay::start(folder.path(), 1);
     assert!(silent.process.wait().unwrap().success());
     let (mut left, _) = Relay::start(folder.path(), 1);

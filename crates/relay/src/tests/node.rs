@@ -86,7 +86,7 @@ async fn a_relay_ends_when_told_and_when_its_lease_is_over() {
     // Its last words are what went in and out.
     node.stats("the last stats", |stats| stats.requests == 1)
         .await;
-    // Nobody can connect any more.
+    // Its ports accept no connections.
     assert!(
         tokio::net::TcpStream::connect(("127.0.0.1", node.ready.port))
             .await
@@ -240,7 +240,7 @@ async fn a_start_that_cannot_be_done_says_why() {
     open.write_all(b"{\"beat\":{}}\n").await.unwrap();
     let ended = crate::run(input, tokio::io::sink(), patient()).await;
     assert!(ended.unwrap_err().contains("not \"start\""));
-    // No line at all: whoever started it is gone.
+    // No line at all: prepull is gone.
     assert_eq!(
         crate::run(&b""[..], tokio::io::sink(), patient()).await,
         Ok(())
