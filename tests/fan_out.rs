@@ -153,6 +153,77 @@ fn the_registry_sends_one_copy_and_nodes_hold_what_a_pull_leaves() {
     assert_eq!(document["fan_out"]["nodes"], 0, "{document:#}");
 }
 
+/// Whether the node has a way to the registry.
+fn reachable(lab: &Lab, node: &Node, is_wanted: bool) {
+    let change = if is_wanted { "del" } else { "add" };
+    let route = ["ip", "route", change, "unreachable", "10.77.0.2/32"];
+    let output = lab.on(&node.name, &route).output().unwrap();
+    assert!(is_wanted || output.status.success(), "{output:?}");
+}
+
+#[test]
+fn one_copy_goes_through_ssh_where_no_node_reaches_the_registry() {
+    let lab = lab();
+    let nodes = lab.nodes();
+    let _ = std::fs::remove_dir_all(lab.state.join("home/.cache"));
+    for node in &nodes {
+        reachable(&lab, node, false);
+    }
+    let log = RegistryLog::now(&lab);
+    let mut command = fan_out_command(&lab, &["--via", "ssh", APP]);
+    let run = end(start(&mut command, &lab.password()));
+    for node in &nodes {
+        reachable(&lab, node, true);
+    }
+    let document = run.expect(0).json();
+    let expected = ["peers", "peers", "peers", "ssh"];
+    assert_eq!(ways(&document, &nodes), expected, "{document:#}");
+    let blobs = log.blobs();
+    assert_eq!(blobs.len(), 5, "{blobs:#?}");
+    assert!(blobs.values().all(|times| *times == 1), "{blobs:#?}");
+    for node in &nodes {
+        assert!(!log.heard_of(node), "{} asked the registry", node.name);
+    }
+    assert_nothing_left(&lab, &nodes);
+}
+
+#[test]
+fn a_later_wave_gets_the_image_from_an_earlier_one() {
+    let lab = lab();
+    let nodes = lab.nodes();
+    let log = RegistryLog::now(&lab);
+    let options = ["--waves", "1,100%", "--preflight", APP];
+    let run = end(start(&mut fan_out_command(&lab, &options), &lab.password())).expect(0);
+    let document = run.json();
+    let expected = ["peers", "peers", "peers", "registry"];
+    assert_eq!(ways(&document, &nodes), expected, "{document:#}");
+    let blobs = log.blobs();
+    assert!(blobs.values().all(|times| *times == 1), "{blobs:#?}");
+    assert_nothing_left(&lab, &nodes);
+}
+
+#[test]
+fn a_run_that_met_its_deadline_leaves_nothing_and_is_resumed() {
+    let lab = lab();
+    let nodes = lab.nodes();
+    // 80 MB take half a minute.
+    succeed(&mut lab.command(&["registry", "rate", "20mbit"]));
+    let mut command = fan_out_command(&lab, &["--deadline", "12s", APP]);
+    let document = end(start(&mut command, &lab.password())).expect(3).json();
+    assert!(
+        document["stopped"].as_str().unwrap().contains("deadline"),
+        "{document:#}"
+    );
+    assert_nothing_left(&lab, &nodes);
+
+    succeed(&mut lab.command(&["registry", "rate", "off"]));
+    let mut command = fan_out_command(&lab, &["--resume", "last", "--deadline", "10m"]);
+    let document = end(start(&mut command, &lab.password())).expect(0).json();
+    let expected = ["peers", "peers", "peers", "registry"];
+    assert_eq!(ways(&document, &nodes), expected, "{document:#}");
+    assert_nothing_left(&lab, &nodes);
+}
+
 #[test]
 fn a_relay_that_is_killed_costs_the_others_nothing() {
     let lab = lab();
