@@ -208,7 +208,9 @@ fn a_run_that_met_its_deadline_leaves_nothing_and_is_resumed() {
     let nodes = lab.nodes();
     // 80 MB take half a minute.
     succeed(&mut lab.command(&["registry", "rate", "20mbit"]));
+    let state = tempfile::tempdir().unwrap();
     let mut command = fan_out_command(&lab, &["--deadline", "12s", APP]);
+    command.env("XDG_STATE_HOME", state.path());
     let document = end(start(&mut command, &lab.password())).expect(3).json();
     assert!(
         document["stopped"].as_str().unwrap().contains("deadline"),
@@ -217,7 +219,15 @@ fn a_run_that_met_its_deadline_leaves_nothing_and_is_resumed() {
     assert_nothing_left(&lab, &nodes);
 
     succeed(&mut lab.command(&["registry", "rate", "off"]));
-    let mut command = fan_out_command(&lab, &["--resume", "last", "--deadline", "10m"]);
+    let resume = ["--resume", "last", "--deadline", "10m", "-o", "json"];
+    let words = [&[env!("CARGO_BIN_EXE_prepull"), "pull"], &resume[..]].concat();
+    let mut command = lab.operator(&words);
+    command
+        .env("XDG_STATE_HOME", state.path())
+        .env("HOME", lab.state.join("home"))
+        .env("SSL_CERT_FILE", lab.file("ca.crt"))
+        .env("PREPULL_RELAYS", relays(&lab))
+        .env_remove("SSH_AUTH_SOCK");
     let document = end(start(&mut command, &lab.password())).expect(0).json();
     let expected = ["peers", "peers", "peers", "registry"];
     assert_eq!(ways(&document, &nodes), expected, "{document:#}");
