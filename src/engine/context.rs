@@ -10,8 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::facts::Facts;
+use super::first_pulls::FirstPulls;
 use super::logins::CurrentLogins;
-use super::mirrors::Mirrors;
 use super::pins::Pins;
 use super::registries::{Permit, Registries};
 use crate::fan_out::Hub;
@@ -37,7 +37,7 @@ pub(super) struct RunContext<'a, T> {
     /// Places for nodes that are connected to, or pull from a registry, where those that wait for others do not count.
     pub(super) slots: Option<Arc<Semaphore>>,
     /// What nodes with a mirror of their own wait for.
-    pub(super) mirrors: Mirrors,
+    pub(super) first_pulls: FirstPulls,
     pub(super) pins: Pins,
     /// What commands print.
     pub(super) spool: Arc<Spool>,

@@ -1,41 +1,17 @@
 //! Nodes whose runtime has a peer-to-peer mirror of its own: one of them pulls first, and the others get the image through
 //! the mirror.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::OwnedMutexGuard;
 
 use super::attempt::ImageAttempt;
+use super::first_pulls::{FIRST_TRIES, Progress};
 use super::means::Means;
 use crate::fan_out;
 use crate::model::{Delivery, EventKind, FailureKind, Outcome, PeerEngine, PullVia, Stage, Via};
 use crate::node::Interrupted;
 use crate::ports::Session;
-
-/// So many nodes pull an image one after the other, at most, where none of them gets it.
-const FIRST_TRIES: u32 = 3;
-
-/// Which images nodes hold that others can get them from, for each engine.
-#[derive(Default)]
-pub(super) struct Mirrors(Mutex<BTreeMap<(usize, PeerEngine), Gate>>);
-
-type Gate = Arc<tokio::sync::Mutex<Progress>>;
-
-/// How far the first pull of an image is. Locked while it goes on.
-#[derive(Default)]
-pub(super) struct Progress {
-    is_held: bool,
-    failed: u32,
-}
-
-impl Mirrors {
-    fn gate(&self, item: usize, engine: PeerEngine) -> Gate {
-        // Nothing panics with the lock held.
-        let mut gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(gates.entry((item, engine)).or_default())
-    }
-}
 
 /// The engine that this node's runtime gets the image through, if any; asked once a visit for each registry.
 pub(super) async fn engine<T, S: Session>(
@@ -72,7 +48,7 @@ pub(super) async fn pull<T, S: Session>(
     engine: PeerEngine,
 ) -> Result<(Outcome, Option<Delivery>), Interrupted> {
     let context = attempt.context;
-    let gate = context.mirrors.gate(attempt.item, engine);
+    let gate = context.first_pulls.gate(attempt.item, engine);
     let mut first: Option<OwnedMutexGuard<Progress>> = match Arc::clone(&gate).try_lock_owned() {
         Ok(progress) => Some(progress),
         Err(_) => {

@@ -9,6 +9,7 @@ mod canary;
 mod context;
 mod facts;
 mod fan_out;
+mod first_pulls;
 mod forecast;
 mod keep;
 mod logins;
@@ -42,8 +43,8 @@ use crate::ports::{self, Runtime, Transport};
 use canary::Canary;
 use context::RunContext;
 use facts::Facts;
+use first_pulls::FirstPulls;
 use logins::CurrentLogins;
-use mirrors::Mirrors;
 use pins::Pins;
 use registries::Registries;
 use state::{NodeState, earlier};
@@ -96,7 +97,7 @@ pub async fn run<T: Transport>(
         images: supply.images,
         hub: hub(plan, supply),
         slots: (plan.policy.fan_out).map(|_| Arc::new(Semaphore::new(plan.policy.parallel.max(1)))),
-        mirrors: Mirrors::default(),
+        first_pulls: FirstPulls::default(),
         pins: Pins::new(plan),
         spool: Arc::new(Spool::for_nodes(plan.fleet.nodes().len())),
         first_pull: watch::Sender::new(None),
