@@ -49,15 +49,15 @@ class Lab:
             *options, f"{node['user']}@{node['address']}",
         ]  # fmt: skip
 
-    def pull(self, image, nodes, *options, config="none", may_fail=False):
+    def pull(self, image, nodes, *options, config="none", login=True, may_fail=False):
         """A pull with prepull: what it cost, with `events` and the final `document`."""
         command = [
             PREPULL, "pull", "-i", os.environ["LAB_INVENTORY"], "-F", config, "--known-hosts", os.environ["LAB_KNOWN_HOSTS"],
-            "--registry-user", "ci", "--registry-password-stdin", "--progress", "none", "-o", "jsonl",
+            *(["--registry-user", "ci", "--registry-password-stdin"] if login else ["--no-auth"]), "--progress", "none", "-o", "jsonl",
             "--limit", ",".join(node["name"] for node in nodes), *options, image,
         ]  # fmt: skip
         environment = {**os.environ, "HOME": f"{self.state}/home", "SSL_CERT_FILE": f"{self.state}/ca.crt"}
-        cost = Cost(command, self.password.encode(), environment, may_fail)
+        cost = Cost(command, self.password.encode() if login else b"", environment, may_fail)
         cost.events = [json.loads(line) for line in cost.stdout.splitlines()]
         cost.document = cost.events.pop()["result"]
         return cost
