@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use serde_json::{Value, json};
 
-use api::{Api, DIGEST, Kubelet, is_of_the_api, node, said};
+use api::{Api, DIGEST, Kubelet, TOKEN, is_of_the_api, node, said};
 
 const APP: &str = "reg.example/team/app:v1";
 const NOT_FOUND: &str = "rpc error: code = NotFound desc = failed to pull and unpack image \"reg.example/team/app:v1\": failed to resolve image: reg.example/team/app:v1: not found";
@@ -289,6 +289,51 @@ fn status_says_how_things_stand_and_remove_removes() {
             "{}",
             said(&output)
         );
+    }
+}
+
+/// The login expires while the run waits for a pod: a new one is in the kubeconfig's token file, or none is.
+#[test]
+fn a_login_that_expires_during_a_run_is_read_again() {
+    for renewed in [true, false] {
+        let api = Api::start(vec![
+            plain("w1", Kubelet::Pulls),
+            plain("w2", Kubelet::Silent),
+        ]);
+        let config = api.folder.path().join("config");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let text = text.replace(&format!("token: {TOKEN}"), "tokenFile: token");
+        std::fs::write(&config, text).unwrap();
+        std::fs::write(api.folder.path().join("token"), TOKEN).unwrap();
+        let child = api
+            .command(&[&PULL[..], &["--pod-mode", "no-op", APP]].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        api.wait_until(|cluster| {
+            let is_watch = |at: &String| at.contains("watch=1");
+            let watches = cluster.asked.iter().filter(|(_, at, ..)| is_watch(at));
+            watches.count() >= 4
+        });
+        if renewed {
+            std::fs::write(api.folder.path().join("token"), "another").unwrap();
+        }
+        api.with(|cluster| {
+            cluster.token = "another".into();
+            cluster.nodes[1].1 = Some(Kubelet::Pulls);
+            cluster.make_pods();
+        });
+        let output = child.wait_with_output().unwrap();
+        let left = api.with(|cluster| cluster.daemonset.is_some());
+        let text = said(&output);
+        assert_eq!(left, !renewed, "{text}");
+        if renewed {
+            assert_eq!(output.status.code(), Some(0), "{text}");
+            assert_eq!(outcomes(&output)["w2"].0, "pulled", "{text}");
+        } else {
+            assert!(text.contains("the login has expired"), "{text}");
+        }
     }
 }
 

@@ -48,7 +48,6 @@ pub async fn create_namespace(session: &Session, spec: &DaemonSetSpec) -> Result
     let path = format!("/api/v1/namespaces?fieldManager={MANAGER}");
     let body = objects::namespace(spec);
     match session
-        .api()
         .change::<IgnoredAny>(Change::Create, &path, &body)
         .await
     {
@@ -69,7 +68,7 @@ fn path(spec: &DaemonSetSpec) -> String {
 
 /// The DaemonSet as it is; `None` where there is none.
 async fn find(session: &Session, spec: &DaemonSetSpec) -> Result<Option<DaemonSet>, InputError> {
-    match session.api().get::<DaemonSet>(&path(spec)).await {
+    match session.get::<DaemonSet>(&path(spec)).await {
         Ok(found) => Ok(Some(found)),
         Err(Refusal::Status(404, _)) => Ok(None),
         Err(refusal) => Err(refused(refusal, &format!("read {}", named(spec)))),
@@ -100,7 +99,7 @@ fn named(spec: &DaemonSetSpec) -> String {
 async fn patch(session: &Session, spec: &DaemonSetSpec, query: &str) -> Result<DaemonSet, Refusal> {
     let path = format!("{}?fieldManager={MANAGER}{query}", path(spec));
     let body = objects::daemonset(spec);
-    session.api().change(Change::Apply, &path, &body).await
+    session.change(Change::Apply, &path, &body).await
 }
 
 /// Creates it, or makes one of an earlier time like this. The mode has to be known.
@@ -133,7 +132,6 @@ pub async fn remove(session: &Session, spec: &DaemonSetSpec) -> Result<bool, Inp
         "preconditions": {"uid": found.metadata().uid},
     });
     match session
-        .api()
         .change::<IgnoredAny>(Change::Delete, &path(spec), &options)
         .await
     {
@@ -195,7 +193,7 @@ pub async fn resolve_mode(
     if spec.mode != PodMode::Auto {
         return Ok(spec.mode);
     }
-    let version: Result<Version, Refusal> = session.api().get("/version").await;
+    let version: Result<Version, Refusal> = session.get("/version").await;
     let server = version.ok().and_then(|version| number(&version.minor));
     let least = match server {
         None | Some(..BETA) => return Ok(PodMode::NoOp),
@@ -254,7 +252,10 @@ pub(super) fn refused(refusal: Refusal, what: &str) -> InputError {
     };
     let error = InputError::new(format!("cannot {what}: the API answered {status}: {said}"));
     match status {
-        401 => error.with_hint("log in again, or choose another context with --context"),
+        401 => error.with_hint(
+            "the login has expired, and reading the kubeconfig again gave no better one: log in again (does `kubectl get nodes` \
+             work?), or choose another context with --context",
+        ),
         403 => error.with_hint(
             "`prepull daemonset render --rbac` prints the roles that are needed, unless a quota or an admission policy \
              refuses, which the message would say; a pull over SSH needs none of this",

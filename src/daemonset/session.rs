@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::inventory::{
-    Api, InventoryError, KubernetesQuery, Refusal, WATCH_SECONDS, WatchEvent, api_query, connect,
+    Api, Change, InventoryError, KubernetesQuery, Refusal, WATCH_SECONDS, WatchEvent, api_query,
+    connect,
 };
 
 /// How many objects a page holds at most, as `kubectl` asks.
@@ -46,6 +47,33 @@ impl Session {
     /// What to call the server.
     pub fn url(&self) -> String {
         self.api().url()
+    }
+
+    /// What the server answers at this path; with a new login where the present one has expired.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refusal> {
+        match self.api().get(path).await {
+            Err(Refusal::Status(401, _)) => {
+                self.log_in_again().await;
+                self.api().get(path).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Changes something; with a new login where the present one has expired.
+    pub(super) async fn change<T: DeserializeOwned>(
+        &self,
+        change: Change,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<T, Refusal> {
+        match self.api().change(change, path, body).await {
+            Err(Refusal::Status(401, _)) => {
+                self.log_in_again().await;
+                self.api().change(change, path, body).await
+            }
+            answer => answer,
+        }
     }
 
     /// Logs in again: reads the kubeconfig and runs its login program. What fails shows at the next request.

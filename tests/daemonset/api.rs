@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
-const TOKEN: &str = "prepull-test-token";
+pub const TOKEN: &str = "prepull-test-token";
 pub const DIGEST: &str = "sha256:de563dcca446c2e8a08582d2fb835f60bf873d768a578c61bf4d43ebdd6a63bc";
 const BASE: &str = "/apis/apps/v1/namespaces/";
 
@@ -51,6 +51,8 @@ pub struct Cluster {
     pub broken_watches: usize,
     /// How many watches are told that they are too old.
     pub forgotten_watches: usize,
+    /// What a client has to show.
+    pub token: String,
     /// Whether the server takes image volumes, and its minor version.
     pub image_volumes: bool,
     pub minor: u32,
@@ -105,6 +107,7 @@ impl Api {
             nodes,
             namespaces: vec!["prepull".into()],
             minor: 33,
+            token: TOKEN.into(),
             ..Cluster::default()
         };
         let cluster = Arc::new((Mutex::new(cluster), Condvar::new()));
@@ -194,7 +197,7 @@ impl Cluster {
     }
 
     /// As the controller and the kubelets do, but at once.
-    fn make_pods(&mut self) {
+    pub fn make_pods(&mut self) {
         let daemonset = self.daemonset.clone().unwrap();
         let template = &daemonset["spec"]["template"];
         self.pods.clear();
@@ -362,13 +365,13 @@ fn serve(stream: TcpStream, config: &Arc<ServerConfig>, shared: &Shared) -> std:
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
     };
-    assert_eq!(
-        header("authorization").as_deref(),
-        Some("Bearer prepull-test-token")
-    );
     let out = stream.get_mut();
     {
         let mut cluster = shared.0.lock().unwrap();
+        if header("authorization") != Some(format!("Bearer {}", cluster.token)) {
+            let (status, body) = failure(401, "Unauthorized");
+            return respond(out, status, &body);
+        }
         cluster.asked.push((
             method.to_string(),
             target.to_string(),
