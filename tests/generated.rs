@@ -184,6 +184,39 @@ fn options_nodes_groups_and_runs_are_completed() {
     assert!(!desk.path().join("ran").exists());
 }
 
+/// What kubectl gets under the name by which it looks for completions of a plugin.
+#[test]
+fn kubectl_is_told_how_its_line_can_go_on() {
+    let desk = desk();
+    let completer = desk.path().join("kubectl_complete-prepull");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_prepull"), &completer).unwrap();
+    let told = |words: &[&str]| {
+        let output = Command::new(&completer)
+            .args(words)
+            .current_dir(desk.path())
+            .env_clear()
+            .env("HOME", desk.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let option = told(&["pull", "--max-f"]);
+    let (line, directive) = option.split_once('\n').unwrap();
+    assert!(line.starts_with("--max-failures\t"), "{option}");
+    assert_eq!(directive, ":4\n");
+    let commands = told(&[""]);
+    assert!(
+        commands.contains("pull\t") && commands.contains("check\t"),
+        "{commands}"
+    );
+    assert_eq!(
+        told(&["pull", "-i", "nodes.yml", "--limit", "g"]),
+        "gpu\ngpu1\ngpu2\n:4\n"
+    );
+    assert_eq!(told(&["pull", "--pull", "m"]).lines().last(), Some(":4"));
+}
+
 #[cfg(feature = "lab")]
 #[test]
 fn real_shells_take_the_scripts() {

@@ -101,6 +101,8 @@ fn it_installs_and_runs_on_a_bare_debian_root() {
     // kubectl finds it as a plugin under this name.
     let help = inside(&["kubectl-prepull", "--help"]);
     assert!(help.contains("Usage: kubectl prepull"), "{help}");
+    let completed = inside(&["kubectl_complete-prepull", "pull", "--keep-f"]);
+    assert!(completed.starts_with("--keep-for\t"), "{completed}");
     for name in RELAYS {
         let found = root.join("usr/lib/prepull").join(name);
         let mode =

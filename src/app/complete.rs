@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Command, CommandFactory};
 use clap_complete::CompleteEnv;
-use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, complete};
 use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 
 use super::exit::Exit;
 use super::runs;
-use crate::cli::{Cli, Shell};
+use crate::cli::{self, Cli, Shell};
 use crate::inventory;
 use crate::journal::{self, Runs};
 use crate::report;
@@ -37,6 +37,42 @@ pub(super) fn answer(arguments: &[OsString]) -> Option<Exit> {
             Some(Exit::Usage)
         }
     }
+}
+
+/// Answers kubectl, which gives the words after `kubectl prepull` and wants one completion a line, then a directive of
+/// cobra's `ShellCompDirective`.
+pub(super) fn for_kubectl(arguments: &[OsString]) -> Exit {
+    let mut words = arguments.to_vec();
+    if words.len() < 2 {
+        words.push(OsString::new());
+    }
+    let last = words.len() - 1;
+    let here = std::env::current_dir().ok();
+    let mut definitions = adorn(cli::plugin());
+    // An error has nowhere to go; the operator only misses a completion.
+    let found = complete(&mut definitions, words, last, here.as_deref()).unwrap_or_default();
+    let mut text = String::new();
+    for candidate in &found {
+        text += &candidate.get_value().to_string_lossy();
+        let help = candidate.get_help().map(ToString::to_string);
+        if let Some(line) = help.as_deref().and_then(|help| help.lines().next()) {
+            text.push('\t');
+            text += line;
+        }
+        text.push('\n');
+    }
+    // NoFileComp, and NoSpace after a folder.
+    let is_folder = |candidate: &CompletionCandidate| {
+        let value = candidate.get_value().to_string_lossy();
+        value.ends_with('/')
+    };
+    let directive = if !found.is_empty() && found.iter().all(is_folder) {
+        6
+    } else {
+        4
+    };
+    let shown = report::print_stdout(&format!("{text}:{directive}\n"));
+    shown.map_or(Exit::Incomplete, |()| Exit::Success)
 }
 
 /// `prepull completions`.
@@ -66,23 +102,24 @@ pub fn script(shell: Shell) -> std::io::Result<String> {
     Ok(format!("{}{at_once}\n", script.trim()))
 }
 
-/// The definitions, with what only this machine knows.
 fn definitions() -> Command {
-    fn adorn(command: Command) -> Command {
-        command
-            .mut_subcommands(adorn)
-            .mut_args(|option| match option.get_id().as_str() {
-                "limit" | "exclude" => option.add(ArgValueCompleter::new(of_pattern)),
-                "run" => option.add(ArgValueCompleter::new(|typed: &OsStr| {
-                    runs(typed, Runs::All)
-                })),
-                "resume" => option.add(ArgValueCompleter::new(|typed: &OsStr| {
-                    runs(typed, Runs::Pulls)
-                })),
-                _ => option,
-            })
-    }
     adorn(Cli::command())
+}
+
+/// The definitions with what only this machine knows.
+fn adorn(command: Command) -> Command {
+    command
+        .mut_subcommands(adorn)
+        .mut_args(|option| match option.get_id().as_str() {
+            "limit" | "exclude" => option.add(ArgValueCompleter::new(of_pattern)),
+            "run" => option.add(ArgValueCompleter::new(|typed: &OsStr| {
+                runs(typed, Runs::All)
+            })),
+            "resume" => option.add(ArgValueCompleter::new(|typed: &OsStr| {
+                runs(typed, Runs::Pulls)
+            })),
+            _ => option,
+        })
 }
 
 /// The last part of a pattern, by the names of nodes and groups.
@@ -90,10 +127,11 @@ fn of_pattern(typed: &OsStr) -> Vec<CompletionCandidate> {
     let typed = typed.to_string_lossy();
     let begun = typed.rfind(OPERATORS).map_or(0, |at| at + 1);
     let (before, last) = typed.split_at(begun);
-    let names = inventory::names_in(&inventories(
-        std::env::args_os(),
-        &Environment::of_this_process(),
-    ));
+    let line: Vec<OsString> = std::env::args_os().collect();
+    // kubectl gives the line alone, shells after a `--`.
+    let marker = super::is_named(&line, cli::COMPLETER).then(|| "--".into());
+    let line = marker.into_iter().chain(line);
+    let names = inventory::names_in(&inventories(line, &Environment::of_this_process()));
     let fitting = names.iter().filter(|name| name.starts_with(last));
     fitting
         .map(|name| CompletionCandidate::new(format!("{before}{name}")))

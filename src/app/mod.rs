@@ -50,7 +50,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     if let Some(exit) = complete::answer(&arguments) {
         return exit;
     }
-    let is_plugin = is_plugin(&arguments);
+    if is_named(&arguments, cli::COMPLETER) {
+        return complete::for_kubectl(&arguments);
+    }
+    let is_plugin = is_named(&arguments, cli::PLUGIN);
     if is_plugin {
         arguments = cli::plugin_arguments(arguments);
     }
@@ -95,12 +98,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     })
 }
 
-/// Whether kubectl started it, as `kubectl prepull`.
-fn is_plugin(arguments: &[OsString]) -> bool {
+/// Whether it was started under this name, as by kubectl for `kubectl prepull`.
+fn is_named(arguments: &[OsString], wanted: &str) -> bool {
     let program = arguments.first().map(std::path::Path::new);
     program
         .and_then(|path| path.file_name())
-        .is_some_and(|name| name == cli::PLUGIN)
+        .is_some_and(|name| name == wanted)
 }
 
 /// The defaults that variables and files set for options.
@@ -121,7 +124,7 @@ fn perform(
     ambient: &Environment,
 ) -> Result<Exit> {
     let mut recorded: Vec<OsString> = arguments.iter().skip(1).cloned().collect();
-    if is_plugin(&arguments) {
+    if is_named(&arguments, cli::PLUGIN) {
         recorded.insert(0, cli::AS_PLUGIN.into());
     }
     let end = recorded.iter().position(|word| word == "--");

@@ -21,7 +21,7 @@ pub use options::{
     FleetArgs, LoginArgs, OutputArgs, PolicyArgs, ProgressArgs, ReachArgs, RegistryArgs, RunArgs,
     RuntimeArgs, SshArgs,
 };
-pub use plugin::{AS_PLUGIN, PLUGIN, plugin, plugin_arguments};
+pub use plugin::{AS_PLUGIN, COMPLETER, PLUGIN, plugin, plugin_arguments};
 pub use values::{
     ArchiveForm, Format, HostsFormat, ImageArchive, ImagesFormat, ListFormat, NodesFormat,
     ReportFile, ReportForm, Shell,

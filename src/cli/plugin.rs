@@ -6,6 +6,8 @@ use super::Cli;
 
 /// The name under which kubectl finds prepull as a plugin, `kubectl prepull`.
 pub const PLUGIN: &str = "kubectl-prepull";
+/// The name under which kubectl asks for completions of `kubectl prepull` (from kubectl 1.26 on).
+pub const COMPLETER: &str = "kubectl_complete-prepull";
 /// Recorded before the arguments of a run of the plugin, so that they are read again as they were meant.
 pub const AS_PLUGIN: &str = "--as-kubectl-plugin";
 
