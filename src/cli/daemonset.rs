@@ -34,25 +34,20 @@ pub enum DaemonSetCommand {
 /// `prepull daemonset render`.
 #[derive(Debug, Args)]
 #[command(mut_arg("namespace", |arg| arg.short('n')))]
+#[command(mut_arg("images", |arg| arg.required_unless_present("rbac")))]
 pub struct RenderArgs {
-    /// Images, e.g. registry.example:5000/team/app:v2 or app@sha256:...
-    #[arg(required_unless_present_any = ["manifests", "rbac"], value_name = "IMAGE")]
-    pub images: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub named: ManifestArgs,
+    pub wanted: WantedArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub place: PlaceArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub pods: PodArgs,
-    /// Only nodes with these labels, as kubectl takes them: 'pool=gpu,zone in (a,b)'.
-    #[arg(short = 'l', long, value_name = "LABELS", help_heading = "Cluster")]
-    pub selector: Option<String>,
-    /// Nodes of the control plane too, not only workers.
-    #[arg(long, help_heading = "Cluster")]
-    pub include_control_plane: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub labels: LabelArgs,
     /// Whether to pull what a node already holds.
     #[arg(long, value_name = "WHEN", default_value = "missing", value_parser = choice::<PullWhen>(), help_heading = "DaemonSet")]
     pub pull: PullWhen,
@@ -65,12 +60,9 @@ pub struct RenderArgs {
 #[derive(Debug, Args)]
 #[command(mut_arg("namespace", |arg| arg.short('n')))]
 pub struct ApplyArgs {
-    /// Images, e.g. registry.example:5000/team/app:v2 or app@sha256:...
-    #[arg(required_unless_present = "manifests", value_name = "IMAGE")]
-    pub images: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub named: ManifestArgs,
+    pub wanted: WantedArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub cluster: ClusterArgs,
@@ -142,16 +134,36 @@ pub struct ClusterArgs {
     pub context: Option<String>,
 }
 
-/// Which of its nodes.
+/// Which images.
+#[derive(Debug, Args)]
+pub struct WantedArgs {
+    /// Images, e.g. registry.example:5000/team/app:v2 or app@sha256:...
+    #[arg(required_unless_present = "manifests", value_name = "IMAGE")]
+    pub images: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub named: ManifestArgs,
+}
+
+/// Which nodes, as the DaemonSet itself can say it.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Cluster")]
-pub struct ChoiceArgs {
+pub struct LabelArgs {
     /// Only nodes with these labels, as kubectl takes them: 'pool=gpu,zone in (a,b)'.
     #[arg(short = 'l', long, value_name = "LABELS")]
     pub selector: Option<String>,
     /// Nodes of the control plane too, not only workers.
     #[arg(long)]
     pub include_control_plane: bool,
+}
+
+/// Which of its nodes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Cluster")]
+pub struct ChoiceArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub labels: LabelArgs,
     /// Only nodes that are ready.
     #[arg(long)]
     pub ready_only: bool,

@@ -210,8 +210,8 @@ fn fleet_args(cluster: &ClusterArgs, choice: Option<&ChoiceArgs>) -> FleetArgs {
         ..FleetArgs::default()
     };
     if let Some(choice) = choice {
-        args.selector.clone_from(&choice.selector);
-        args.include_control_plane = choice.include_control_plane;
+        args.selector.clone_from(&choice.labels.selector);
+        args.include_control_plane = choice.labels.include_control_plane;
         args.ready_only = choice.ready_only;
         args.schedulable_only = choice.schedulable_only;
         args.limit.clone_from(&choice.limit);
@@ -240,11 +240,11 @@ pub fn daemonset_render(
     ambient: &Environment,
 ) -> Result<(DaemonSetSpec, Vec<String>)> {
     let fleet = FleetArgs {
-        selector: args.selector.clone(),
-        include_control_plane: args.include_control_plane,
+        selector: args.labels.selector.clone(),
+        include_control_plane: args.labels.include_control_plane,
         ..FleetArgs::default()
     };
-    let (images, warnings) = images(&args.images, &args.named, ambient)?;
+    let (images, warnings) = images(&args.wanted.images, &args.wanted.named, ambient)?;
     let choice = nodes_of(&fleet, None)?;
     let spec = spec(images, &args.place, &args.pods, args.pull, choice)?;
     Ok((spec, warnings))
@@ -258,8 +258,8 @@ pub fn daemonset_apply(
     args: &cli::ApplyArgs,
     ambient: &Environment,
 ) -> Result<(DaemonSetSettings, Fleet, Vec<String>)> {
-    one_reader_of_stdin(&FleetArgs::default(), &args.named.manifests, false)?;
-    let (images, warnings) = images(&args.images, &args.named, ambient)?;
+    one_reader_of_stdin(&FleetArgs::default(), &args.wanted.named.manifests, false)?;
+    let (images, warnings) = images(&args.wanted.images, &args.wanted.named, ambient)?;
     let fleet_args = fleet_args(&args.cluster, Some(&args.choice));
     let fleet = nodes_in(&fleet_args, ambient)?;
     let choice = nodes_of(&fleet_args, Some(&fleet))?;
