@@ -355,7 +355,7 @@ impl Runtime for Crictl {
         let words = ["sh", "-c", PULL_LOCALLY, "sh", request.image.exact()];
         Ok(NodeCommand {
             argv: [&words, &crictl.argv[..]].concat(),
-            secret: podman::login_file(request)?,
+            secret: podman::login_file(RuntimeKind::Podman, request)?,
             ..crictl
         })
     }

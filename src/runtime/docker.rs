@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::kubelet::{UNSEEN, if_seen};
 use super::rules::{DAEMON_GONE, HELD_BY_ANOTHER, MALFORMED, Rule};
-use super::{ErrorLines, digests, docker_api, explain, keep, output, stock};
+use super::{ErrorLines, digests, docker_api, explain, keep, local_names, output, stock};
 use crate::model::FailureKind::{
     self, NodeSetup, RegistryAuth, RegistryRefused, RegistryUnavailable, RuntimeAbsent, RuntimeDown,
 };
@@ -294,27 +294,13 @@ impl Runtime for Docker {
 
     fn naming<'a>(&self, naming: &Naming<'a>) -> Result<[NodeCommand<'a>; 3], Failure> {
         let request = &naming.request;
-        let endpoint = request.endpoint.unwrap_or_default();
-        let local = naming.local.as_str();
-        let command = |mode: &'a str, tagged: &'a str, arguments: &[&'a str]| NodeCommand {
-            argv: [
-                &["sh", "-c", NAME, "sh", mode, local, tagged, endpoint],
-                arguments,
-            ]
-            .concat(),
+        let pull = login_directory(request).map(|secret| NodeCommand {
+            argv: pull_arguments(request),
             environment: Vec::new(),
-            secret: None,
-            stdin: b"",
-        };
-        let name = match request.image.digest() {
-            None => command("name", request.image.as_str(), &[]),
-            Some(_) => NodeCommand {
-                secret: login_directory(request)?,
-                stdin: NO_ANSWER,
-                ..command("name", "", &pull_arguments(request))
-            },
-        };
-        Ok([command("check", "", &[]), name, command("forget", "", &[])])
+            secret,
+            stdin: NO_ANSWER,
+        });
+        local_names::by_tag(NAME, naming, pull)
     }
 
     fn keep<'a>(&self, request: &KeepRequest<'a>) -> Option<NodeCommand<'a>> {

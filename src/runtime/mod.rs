@@ -8,6 +8,7 @@
 mod classify;
 mod containerd;
 mod crictl;
+mod crio;
 mod ctr;
 mod digests;
 mod docker;

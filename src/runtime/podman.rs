@@ -2,7 +2,7 @@
 
 use super::docker::{self, INSPECT};
 use super::kubelet::if_seen;
-use super::{keep, stock};
+use super::{keep, local_names, stock};
 use crate::model::{
     CommandOutput, Failure, FailureKind, Image, KeepOutcome, LocalImage, RegistryLogin,
     RuntimeKind, Stage, Stock,
@@ -21,21 +21,15 @@ pub struct Podman;
 macro_rules! with_store {
     ($script:expr) => {
         concat!(
-            r#"root=
-driver=
-if [ -S /run/crio/crio.sock ] && [ "$(id -u)" = 0 ]; then
-    for file in /etc/crio/crio.conf /etc/crio/crio.conf.d/*; do
-        [ -f "$file" ] || continue
-        own=$(sed -n 's/^ *root *= *"\(.*\)".*/\1/p' "$file")
-        root=${own:-$root}
-        own=$(sed -n 's/^ *storage_driver *= *"\(.*\)".*/\1/p' "$file")
-        driver=${own:-$driver}
-    done
+            $crate::runtime::crio::with_storage!(
+                r#"if [ -S /run/crio/crio.sock ] && [ "$(id -u)" = 0 ]; then
+    read_storage /etc/crio/crio.conf /etc/crio/crio.conf.d/*
 fi
 podman() {
     command podman ${root:+--root "$root"} ${driver:+--storage-driver "$driver"} ${url:+--url "$url"} "$@"
 }
-"#,
+"#
+            ),
             $script
         )
     };
@@ -146,7 +140,7 @@ impl Podman {
         request: &PullRequest<'a>,
         options: &[&'a str],
     ) -> Result<NodeCommand<'a>, Failure> {
-        let secret = login_file(request)?;
+        let secret = login_file(RuntimeKind::Podman, request)?;
         let script = if secret.is_some() { WITH_LOGIN } else { SEEN };
         let arguments = pull_arguments(request, options);
         Ok(NodeCommand {
@@ -166,13 +160,18 @@ fn pull_arguments<'a>(request: &PullRequest<'a>, options: &[&'a str]) -> Vec<&'a
     arguments
 }
 
-/// The login of a pull, as a file.
-pub(super) fn login_file(request: &PullRequest<'_>) -> Result<Option<SecretDelivery>, Failure> {
+/// The login of a pull, as a file (containers-auth.json(5)).
+pub(super) fn login_file(
+    runtime: RuntimeKind,
+    request: &PullRequest<'_>,
+) -> Result<Option<SecretDelivery>, Failure> {
     if let Some(RegistryLogin::RegistryToken(_)) = request.login {
         return Err(Failure::new(
             FailureKind::RegistryAuth,
             Stage::Pull,
-            "this login is a registry token, which podman cannot be told; use --registry-user, or another --auth-file",
+            format!(
+                "this login is a registry token, which {runtime} cannot be told; use --registry-user, or another --auth-file"
+            ),
         ));
     }
     let content = request
@@ -246,25 +245,13 @@ impl Runtime for Podman {
 
     fn naming<'a>(&self, naming: &Naming<'a>) -> Result<[NodeCommand<'a>; 3], Failure> {
         let request = &naming.request;
-        let (local, url) = (naming.local.as_str(), request.endpoint.unwrap_or_default());
-        let command = |mode: &'a str, tagged: &'a str, arguments: &[&'a str]| NodeCommand {
-            argv: [
-                &["sh", "-c", NAME, "sh", mode, local, tagged, url],
-                arguments,
-            ]
-            .concat(),
+        let pull = login_file(self.kind(), request).map(|secret| NodeCommand {
+            argv: pull_arguments(request, &[]),
             environment: Vec::new(),
-            secret: None,
+            secret,
             stdin: b"",
-        };
-        let name = match request.image.digest() {
-            None => command("name", request.image.as_str(), &[]),
-            Some(_) => NodeCommand {
-                secret: login_file(request)?,
-                ..command("name", "", &pull_arguments(request, &[]))
-            },
-        };
-        Ok([command("check", "", &[]), name, command("forget", "", &[])])
+        });
+        local_names::by_tag(NAME, naming, pull)
     }
 
     fn keep<'a>(&self, request: &KeepRequest<'a>) -> Option<NodeCommand<'a>> {

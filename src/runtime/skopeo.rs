@@ -3,17 +3,17 @@
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
+use super::crio::with_storage;
 use super::docker;
 use super::kubelet::with_kubelet;
 use super::output;
+use super::podman::login_file;
 use super::{keep, stock};
 use crate::model::{
-    CommandOutput, Failure, FailureKind, Image, KeepOutcome, LocalImage, RegistryLogin,
-    RuntimeKind, Stage, Stock, is_digest, text,
+    CommandOutput, Failure, FailureKind, Image, KeepOutcome, LocalImage, RuntimeKind, Stage, Stock,
+    is_digest, text,
 };
-use crate::ports::{
-    Description, KeepRequest, NodeCommand, PullRequest, Runtime, SecretDelivery, StockQuestion,
-};
+use crate::ports::{Description, KeepRequest, NodeCommand, PullRequest, Runtime, StockQuestion};
 
 /// skopeo, beside CRI-O.
 #[derive(Debug, Clone, Copy)]
@@ -23,29 +23,18 @@ pub struct Skopeo;
 /// of containers/storage (containers-storage.conf(5)). Without CRI-O no pod would use what skopeo copies.
 macro_rules! beside_crio {
     ($script:literal) => {
-        with_kubelet!(concat!(
+        with_kubelet!(with_storage!(concat!(
             r#"if ! runs crio; then
     echo 'skopeo is here, but no CRI-O, whose images it could copy' >&2
     exit 127
 fi
-root=
-run=
-driver=
-for file in /etc/containers/storage.conf /etc/crio/crio.conf /etc/crio/crio.conf.d/*; do
-    [ -f "$file" ] || continue
-    own=$(sed -n 's/^ *\(graph\)\{0,1\}root *= *"\(.*\)".*/\2/p' "$file")
-    root=${own:-$root}
-    own=$(sed -n 's/^ *runroot *= *"\(.*\)".*/\1/p' "$file")
-    run=${own:-$run}
-    own=$(sed -n 's/^ *\(storage_\)\{0,1\}driver *= *"\(.*\)".*/\2/p' "$file")
-    driver=${own:-$driver}
-done
+read_storage /etc/containers/storage.conf /etc/crio/crio.conf /etc/crio/crio.conf.d/*
 root=${root:-/var/lib/containers/storage}
 driver=${driver:-overlay}
 store="containers-storage:[$driver@$root+${run:-/run/containers/storage}]"
 "#,
             $script
-        ))
+        )))
     };
 }
 
@@ -194,21 +183,7 @@ impl Runtime for Skopeo {
         {
             arguments.extend([option, part]);
         }
-        let secret = match request.login {
-            None => None,
-            Some(RegistryLogin::RegistryToken(_)) => {
-                return Err(Failure::new(
-                    FailureKind::RegistryAuth,
-                    Stage::Pull,
-                    "this login is a registry token, which skopeo cannot be told; use --registry-user, or another --auth-file",
-                ));
-            }
-            Some(login) => Some(SecretDelivery::Directory {
-                variable: "PREPULL_LOGIN",
-                file: "auth.json",
-                content: docker::config_json(request.image, login)?,
-            }),
-        };
+        let secret = login_file(self.kind(), request)?;
         Ok(NodeCommand {
             secret,
             ..Self::command(PULL, &arguments)
