@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::kubelet::{UNSEEN, with_kubelet};
 use super::rules::Rule;
-use super::{ErrorLines, crictl, explain, output};
+use super::{ErrorLines, crictl_output, explain, output};
 use crate::model::{CommandOutput, Failure, FailureKind, Image, RuntimeKind, Stage, text};
 use crate::ports::{Description, NodeCommand};
 
@@ -201,7 +201,10 @@ pub(super) fn failure(
         lines: messages(output),
         in_layers: false,
     };
-    let rules = [&[RULES, crictl::RULES].concat()[..], crictl::LAST_RULES];
+    let rules = [
+        &[RULES, crictl_output::RULES].concat()[..],
+        crictl_output::LAST_RULES,
+    ];
     explain(client, rules, stage, image, output, &complaint)
 }
 

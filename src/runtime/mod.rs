@@ -8,14 +8,17 @@
 mod classify;
 mod containerd;
 mod crictl;
+mod crictl_output;
 mod crio;
 mod ctr;
 mod digests;
 mod docker;
 mod docker_api;
+mod docker_output;
 mod keep;
 mod kubelet;
 mod local_names;
+mod login;
 mod mask;
 mod nerdctl;
 mod output;

@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use super::containerd::if_seen;
-use super::{Ctr, containerd, docker, keep, output, stock};
+use super::{Ctr, containerd, keep, login, output, stock};
 use crate::model::{
     CommandOutput, Failure, FailureKind, Image, KeepOutcome, LocalImage, RuntimeKind, Stage, Stock,
     text,
@@ -177,7 +177,7 @@ impl Nerdctl {
         }
         argv.push(request.image.exact());
         Ok(NodeCommand {
-            secret: docker::login_directory(request)?,
+            secret: login::docker_config(request)?,
             ..containerd::command(KIND, request.endpoint, &argv)
         })
     }

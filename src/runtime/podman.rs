@@ -1,15 +1,13 @@
 //! podman: no daemon, rootful or rootless, through its own client. It speaks as docker's does, and is read as that is.
 
-use super::docker::{self, INSPECT};
+use super::docker_output::{INSPECT, check_alive, read_inspect, read_pull};
 use super::kubelet::if_seen;
-use super::{keep, local_names, stock};
+use super::{keep, local_names, login, stock};
 use crate::model::{
-    CommandOutput, Failure, FailureKind, Image, KeepOutcome, LocalImage, RegistryLogin,
-    RuntimeKind, Stage, Stock,
+    CommandOutput, Failure, Image, KeepOutcome, LocalImage, RuntimeKind, Stage, Stock,
 };
 use crate::ports::{
-    Description, KeepRequest, Naming, NodeCommand, PullRequest, Runtime, SecretDelivery,
-    StockQuestion,
+    Description, KeepRequest, Naming, NodeCommand, PullRequest, Runtime, StockQuestion,
 };
 
 /// podman, through its own client.
@@ -140,7 +138,7 @@ impl Podman {
         request: &PullRequest<'a>,
         options: &[&'a str],
     ) -> Result<NodeCommand<'a>, Failure> {
-        let secret = login_file(RuntimeKind::Podman, request)?;
+        let secret = login::containers_auth(RuntimeKind::Podman, request)?;
         let script = if secret.is_some() { WITH_LOGIN } else { SEEN };
         let arguments = pull_arguments(request, options);
         Ok(NodeCommand {
@@ -160,31 +158,6 @@ fn pull_arguments<'a>(request: &PullRequest<'a>, options: &[&'a str]) -> Vec<&'a
     arguments
 }
 
-/// The login of a pull, as a file (containers-auth.json(5)).
-pub(super) fn login_file(
-    runtime: RuntimeKind,
-    request: &PullRequest<'_>,
-) -> Result<Option<SecretDelivery>, Failure> {
-    if let Some(RegistryLogin::RegistryToken(_)) = request.login {
-        return Err(Failure::new(
-            FailureKind::RegistryAuth,
-            Stage::Pull,
-            format!(
-                "this login is a registry token, which {runtime} cannot be told; use --registry-user, or another --auth-file"
-            ),
-        ));
-    }
-    let content = request
-        .login
-        .map(|login| docker::config_json(request.image, login))
-        .transpose()?;
-    Ok(content.map(|content| SecretDelivery::Directory {
-        variable: "PREPULL_LOGIN",
-        file: "auth.json",
-        content,
-    }))
-}
-
 impl Runtime for Podman {
     fn kind(&self) -> RuntimeKind {
         RuntimeKind::Podman
@@ -195,7 +168,7 @@ impl Runtime for Podman {
     }
 
     fn check_alive(&self, output: &CommandOutput) -> Result<String, Failure> {
-        docker::check_alive(self.kind(), output)
+        check_alive(self.kind(), output)
     }
 
     fn describe<'a>(&self, endpoint: Option<&'a str>) -> [NodeCommand<'a>; 2] {
@@ -223,7 +196,7 @@ impl Runtime for Podman {
         output: &CommandOutput,
         stage: Stage,
     ) -> Result<Option<LocalImage>, Failure> {
-        docker::read_inspect(self.kind(), image, output, stage)
+        read_inspect(self.kind(), image, output, stage)
     }
 
     fn is_fallback(&self) -> bool {
@@ -245,7 +218,7 @@ impl Runtime for Podman {
 
     fn naming<'a>(&self, naming: &Naming<'a>) -> Result<[NodeCommand<'a>; 3], Failure> {
         let request = &naming.request;
-        let pull = login_file(self.kind(), request).map(|secret| NodeCommand {
+        let pull = login::containers_auth(self.kind(), request).map(|secret| NodeCommand {
             argv: pull_arguments(request, &[]),
             environment: Vec::new(),
             secret,
@@ -272,14 +245,15 @@ impl Runtime for Podman {
     }
 
     fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {
-        docker::read_pull(self.kind(), image, output)
+        read_pull(self.kind(), image, output)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ExitStatus, Secret};
+    use crate::model::{ExitStatus, FailureKind, RegistryLogin, Secret};
+    use crate::ports::SecretDelivery;
 
     fn image() -> Image {
         "reg.example/app:v1".parse().unwrap()

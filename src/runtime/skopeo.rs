@@ -4,11 +4,9 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 use super::crio::with_storage;
-use super::docker;
+use super::docker_output::{failure, read_pull};
 use super::kubelet::with_kubelet;
-use super::output;
-use super::podman::login_file;
-use super::{keep, stock};
+use super::{keep, login, output, stock};
 use crate::model::{
     CommandOutput, Failure, FailureKind, Image, KeepOutcome, LocalImage, RuntimeKind, Stage, Stock,
     is_digest, text,
@@ -106,7 +104,7 @@ impl Runtime for Skopeo {
 
     fn check_alive(&self, output: &CommandOutput) -> Result<String, Failure> {
         if !output.success() {
-            return Err(docker::failure(self.kind(), Stage::Probe, None, output));
+            return Err(failure(self.kind(), Stage::Probe, None, output));
         }
         let printed = text::truncate_bytes(output.stdout.trim_ascii(), 100);
         Ok(printed.replacen("skopeo version", "skopeo", 1))
@@ -140,7 +138,7 @@ impl Runtime for Skopeo {
         if !output.success() {
             return match String::from_utf8_lossy(&output.stderr).contains(ABSENT) {
                 true => Ok(None),
-                false => Err(docker::failure(self.kind(), stage, Some(image), output)),
+                false => Err(failure(self.kind(), stage, Some(image), output)),
             };
         }
         let printed = String::from_utf8_lossy(&output.stdout);
@@ -183,7 +181,7 @@ impl Runtime for Skopeo {
         {
             arguments.extend([option, part]);
         }
-        let secret = login_file(self.kind(), request)?;
+        let secret = login::containers_auth(self.kind(), request)?;
         Ok(NodeCommand {
             secret,
             ..Self::command(PULL, &arguments)
@@ -207,14 +205,14 @@ impl Runtime for Skopeo {
     }
 
     fn read_pull(&self, image: &Image, output: &CommandOutput) -> Result<(), Failure> {
-        docker::read_pull(self.kind(), image, output)
+        read_pull(self.kind(), image, output)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ExitStatus, Secret};
+    use crate::model::{ExitStatus, RegistryLogin, Secret};
 
     fn image() -> Image {
         "reg.example/app:v1".parse().unwrap()
