@@ -100,6 +100,19 @@ fn what_is_foretold_comes_to_the_byte() {
         "{pulled}"
     );
 
+    // What prepull keeps of a pull through SSH does not come from the registry again.
+    let third = forecast(AFTER[0]);
+    assert_eq!(third["forecast"]["bytes"], 0, "{third}");
+    for node in ["node-1", "node-3"] {
+        succeed(&mut lab.on(node, &["docker", "rmi", "-f", AFTER[0]]));
+    }
+    let mut through = via_command(&lab, &["--via", "ssh-only", "--limit", "node-1", AFTER[0]]);
+    end(start(&mut through, &lab.password())).expect(0);
+    let fourth = forecast(AFTER[0]);
+    own_layers(&serde_json::json!({"bytes": fourth["forecast"]["bytes"]}));
+    assert_eq!(fourth["forecast"]["fan_out_bytes"], each);
+    assert_eq!(fourth["forecast"]["through_ssh_bytes"], 0);
+
     // A check knows what was there, and is gone now.
     succeed(&mut lab.on("node-1", &["docker", "rmi", "-f", AFTER[0]]));
     let checked = end(start(&mut command(&lab, &["check", AFTER[0]]), ""));

@@ -33,8 +33,9 @@ use crate::report::{
     RunInfo, RunResult, Screen,
 };
 use crate::runtime;
-use crate::settings::{Environment, OutputSettings, RunSettings, SshSettings};
+use crate::settings::{self, Environment, OutputSettings, RunSettings, SshSettings};
 use crate::ssh::{HostSettings, Overrides, SshOptions, SshTransport};
+use crate::via;
 
 /// Facts on their way to the reporters. The numbering loop never blocks, so this fills only when the
 /// machine itself is overloaded.
@@ -147,7 +148,13 @@ pub(super) fn run(
             return Err(error);
         }
     };
-    let forecast = (settings.forecast).then(|| Forecast::new(&plan, &finish.nodes, &history));
+    let cache = settings::cache(ambient);
+    let cached = |digest: &str| {
+        let cache = cache.as_deref();
+        cache.map_or(0, |cache| via::cached(cache, digest))
+    };
+    let forecast =
+        (settings.forecast).then(|| Forecast::new(&plan, &finish.nodes, &history, &cached));
     let result = RunResult {
         forecast,
         info: still_resumable(info, recorded_in.as_deref()),

@@ -156,7 +156,7 @@ fn result(past: &RecordedRun) -> Result<RunResult, String> {
         .map(|totals| Forecast {
             // What was foretold then, and not what would be now.
             totals,
-            ..Forecast::new(&plan, &nodes, &History::default())
+            ..Forecast::new(&plan, &nodes, &History::default(), &|_| 0)
         });
     Ok(RunResult {
         forecast,

@@ -527,6 +527,7 @@ fn a_forecast_counts_until_the_images_are_pulled() {
         at_most: Some(7),
         unknown: 0,
         through_ssh: 7,
+        fan_out: 7,
         time: None,
     };
     let probe = JournalWork::Probe(vec![APP.into()]);

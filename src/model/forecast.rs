@@ -146,8 +146,11 @@ pub struct ForecastTotals {
     pub at_most: Option<u64>,
     /// On how many nodes it is not known which layers are missing.
     pub unknown: usize,
-    /// The bytes that registries send where images go through SSH: each layer once.
+    /// The bytes that registries send where images go through SSH: each layer once, without what is in the cache.
     pub through_ssh: u64,
+    /// The bytes that registries send where nodes pass images on to each other: each layer once.
+    #[serde(default)]
+    pub fan_out: u64,
     /// How long it takes; `None` where no earlier run tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<TimeRange>,
@@ -189,8 +192,14 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    /// What the plan's pull is going to cost, by what its nodes answered and earlier runs took.
-    pub fn new(plan: &Plan, records: &[NodeRecord], history: &History) -> Self {
+    /// What the plan's pull is going to cost, by what its nodes answered and earlier runs took. `cached` says how many
+    /// bytes of a layer prepull has already, by its digest.
+    pub fn new(
+        plan: &Plan,
+        records: &[NodeRecord],
+        history: &History,
+        cached: &dyn Fn(&str) -> u64,
+    ) -> Self {
         let images: Vec<&Image> = plan.work.planned().iter().map(|one| &one.image).collect();
         let ways: Vec<Way> = images.iter().map(|image| way(plan, image)).collect();
         let mut layers: BTreeMap<&str, u64> = BTreeMap::new();
@@ -199,6 +208,7 @@ impl Forecast {
             at_most: Some(0),
             unknown: 0,
             through_ssh: 0,
+            fan_out: 0,
             time: None,
         };
         let mut nodes = Vec::with_capacity(records.len());
@@ -260,9 +270,11 @@ impl Forecast {
             }
             nodes.push(Some(expected));
         }
-        totals.through_ssh = layers
-            .values()
-            .fold(0, |sum, bytes| sum.saturating_add(*bytes));
+        for (digest, bytes) in layers {
+            let lacking = bytes.saturating_sub(cached(digest));
+            totals.through_ssh = totals.through_ssh.saturating_add(lacking);
+            totals.fan_out = totals.fan_out.saturating_add(bytes);
+        }
         totals.time = time(plan, &nodes, &ways, history);
         Self { nodes, totals }
     }
@@ -432,7 +444,8 @@ mod tests {
             }],
         };
         let records: Vec<NodeRecord> = missing.iter().map(record).collect();
-        Forecast::new(&plan, &records, history)
+        let cached = |digest: &str| if digest == "sha256:a" { 30 } else { 0 };
+        Forecast::new(&plan, &records, history, &cached)
     }
 
     fn history(samples: &[(&str, Sample)]) -> History {
@@ -456,10 +469,12 @@ mod tests {
             at_most,
             unknown,
             through_ssh,
+            fan_out,
             time,
         } = forecast.totals;
         assert_eq!((bytes, at_most, unknown), (200, Some(300), 1));
-        assert_eq!(through_ssh, 100, "the layer is the same");
+        assert_eq!(fan_out, 100, "the layer is the same");
+        assert_eq!(through_ssh, 70, "and a part of it is in the cache");
         assert_eq!(time, None, "no earlier run");
     }
 

@@ -14,7 +14,7 @@ use super::styled::{Layout, Line};
 use super::table::table;
 use crate::model::forecast::NodeExpectation;
 use crate::model::text::{format_bytes, format_count, format_duration};
-use crate::model::{Forecast, Node, NodeFacts, Outcome, TimeRange};
+use crate::model::{Forecast, ForecastTotals, Node, NodeFacts, Outcome, TimeRange};
 
 /// The longest cell of a table, in characters.
 const CELL: usize = 200;
@@ -125,6 +125,20 @@ fn duration(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
 
+/// What registries send where each layer comes once.
+fn once(totals: &ForecastTotals) -> String {
+    let (ssh, others) = (
+        format_bytes(totals.through_ssh),
+        format_bytes(totals.fan_out),
+    );
+    match totals.through_ssh == totals.fan_out {
+        true => format!("with --via ssh or --fan-out {ssh}, each layer once"),
+        false => format!(
+            "with --fan-out {others}, each layer once; with --via ssh {ssh}, as the rest is in the cache here"
+        ),
+    }
+}
+
 /// Bytes and time over the fleet.
 fn fleet(result: &RunResult, forecast: &Forecast) -> Vec<Line> {
     let totals = &forecast.totals;
@@ -145,9 +159,9 @@ fn fleet(result: &RunResult, forecast: &Forecast) -> Vec<Line> {
     }
     let bytes = format_bytes(totals.bytes);
     let mut out = vec![Line::new(0).text(format!(
-        "From registries: {bytes} to {}; with --via ssh {}, each layer once",
+        "From registries: {bytes} to {}; {}",
         format_count(pulling, "node"),
-        format_bytes(totals.through_ssh)
+        once(totals),
     ))];
     if totals.unknown > 0 {
         let on = format_count(totals.unknown, "node");
@@ -267,7 +281,7 @@ pub fn forecast_json(result: &RunResult) -> Value {
     let totals = &forecast.totals;
     out["forecast"] = json!({
         "bytes": totals.bytes, "at_most_bytes": totals.at_most, "unknown_nodes": totals.unknown,
-        "through_ssh_bytes": totals.through_ssh,
+        "through_ssh_bytes": totals.through_ssh, "fan_out_bytes": totals.fan_out,
         "time": totals.time.as_ref().map(|time| json!({
             "seconds": seconds(duration(time.seconds)),
             "low_seconds": time.range.map(|(low, _)| seconds(duration(low))),
@@ -382,6 +396,7 @@ mod tests {
                 at_most: Some(80_000_900),
                 unknown: 1,
                 through_ssh: 80_000_000,
+                fan_out: 80_000_000,
                 time: Some(TimeRange {
                     seconds: 12.0,
                     range: Some((10.0, 15.0)),
@@ -400,7 +415,7 @@ mod tests {
             "up to 900 B",
             "kubelet collects",
             "no room",
-            "From registries: 80.0 MB to 1 node; with --via ssh 80.0 MB, each layer once\n",
+            "From registries: 80.0 MB to 1 node; with --via ssh or --fan-out 80.0 MB, each layer once\n",
             "Not known: up to 900 B more on 1 node\n  worker-2: only root\\u{1b}[2J\n",
             "Time: about 12s (10s to 15s), by 3 earlier runs\n",
             "The kubelet starts to remove unused images on 1 node: worker-1 (from 85% of the disk on, its default",
@@ -408,7 +423,16 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }
-        let shown = forecast_json(&forecast());
+        let mut cached = forecast();
+        if let Some(forecast) = &mut cached.forecast {
+            forecast.totals.through_ssh = 1_000_000;
+        }
+        let text = forecast_text(&cached, Layout::default(), 120);
+        let part = "; with --fan-out 80.0 MB, each layer once; with --via ssh 1.0 MB, as the rest is in the cache here\n";
+        assert!(text.contains(part), "{text}");
+        let shown = forecast_json(&cached);
+        assert_eq!(shown["forecast"]["through_ssh_bytes"], 1_000_000);
+        assert_eq!(shown["forecast"]["fan_out_bytes"], 80_000_000);
         assert_eq!(shown["forecast"]["time"]["low_seconds"], 10.0);
         assert_eq!(shown["nodes"][0]["forecast"]["kubelet"]["collects"], true);
         assert!(shown["nodes"][1]["forecast"]["bytes"].is_null());
@@ -433,6 +457,7 @@ mod tests {
                 at_most: Some(bytes),
                 unknown: 0,
                 through_ssh: bytes,
+                fan_out: bytes,
                 time: seconds.map(|seconds| TimeRange {
                     seconds,
                     range: None,

@@ -237,7 +237,7 @@ fn with_logins(images: Vec<Image>, logins: Vec<Option<Credential>>) -> Vec<Plann
 }
 
 /// Where what was served is kept: `prepull` in the user's cache folder (the XDG base directory specification).
-fn cache(ambient: &Environment) -> Option<PathBuf> {
+pub fn cache(ambient: &Environment) -> Option<PathBuf> {
     let folder = |name| {
         let path = PathBuf::from(ambient.variable(name)?);
         path.is_absolute().then_some(path)

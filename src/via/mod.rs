@@ -56,6 +56,12 @@ struct Item {
     known: Mutex<Option<(Instant, Result<ServedImage, Failure>)>>,
 }
 
+/// How many bytes of this blob are in the cache in this folder already.
+pub fn cached(cache: &Path, digest: &str) -> u64 {
+    let digest = digest.parse();
+    digest.map_or(0, |digest| Store::held(cache, &digest))
+}
+
 impl ServedImages {
     /// Serves the images of the plan, in its order, each from its source; what was sent is kept in this folder.
     /// `upload_limit` is in bytes a second.

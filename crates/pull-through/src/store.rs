@@ -56,6 +56,14 @@ impl Store {
         Ok(store)
     }
 
+    /// How many bytes of a blob the cache in this directory has, without opening it as a cache. They are not compared
+    /// with the digest: that happens when they are served.
+    pub fn held(directory: &Path, digest: &Digest) -> u64 {
+        let path = directory.join("sha256").join(digest.hex());
+        let found = fs::symlink_metadata(path).and_then(own_file);
+        found.map_or(0, |found| found.len())
+    }
+
     fn is_none(&self) -> bool {
         self.directory.as_os_str().is_empty()
     }
@@ -230,6 +238,19 @@ mod tests {
         fs::write(&file, "").unwrap();
         let error = Store::open(&file, 100).unwrap_err().to_string();
         assert!(error.contains(file.to_str().unwrap()), "{error}");
+    }
+
+    #[test]
+    fn what_is_held_is_told_without_making_a_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache");
+        let digest = Digest::of(b"text");
+        assert_eq!(Store::held(&path, &digest), 0);
+        assert!(!path.exists());
+        let store = Store::open(&path, 100).unwrap();
+        assert_eq!(Store::held(&path, &digest), 0);
+        add(&store, b"text", 0);
+        assert_eq!(Store::held(&path, &digest), 4);
     }
 
     #[test]
