@@ -203,6 +203,86 @@ fn a_killed_run_is_resumed_where_it_is() {
     }
 }
 
+/// How many connections of the operator are open on the nodes, by the processes of their SSH servers.
+fn connections_on(lab: &Lab, nodes: &[Node]) -> usize {
+    let script = "count=0
+        for process in /proc/[0-9]*; do
+            case $(tr '\\0' ' ' <$process/cmdline 2>/dev/null) in
+                'sshd: root'*) count=$((count + 1)) ;;
+            esac
+        done; echo $count";
+    let on = |node: &Node| succeed(&mut lab.on(&node.name, &["sh", "-c", script]));
+    nodes
+        .iter()
+        .map(|node| on(node).trim().parse::<usize>().unwrap())
+        .sum()
+}
+
+/// Twelve pulls at once over two connections, by docker and containerd: no more are ever open. A run that is killed while
+/// they go on is resumed, and an interrupt reaches all of them.
+#[test]
+fn pulls_go_on_at_once_over_few_connections() {
+    let lab = fleet();
+    let nodes = good_nodes(&lab);
+    let home = tempfile::tempdir().unwrap();
+    let with_state = |command: &mut Command| {
+        command.env("XDG_STATE_HOME", home.path());
+    };
+    succeed(&mut lab.command(&["registry", "rate", "32mbit"]));
+    let few = ["--connections", "2", "--canary", "0", "-o", "jsonl", APP];
+    let mut command = pull_command(&lab, &few);
+    with_state(&mut command);
+    let mut running = start(&mut command, &lab.password());
+    let before = all_pulling(&lab, &nodes);
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        seen.push(connections_on(&lab, &nodes));
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert!(seen.iter().all(|open| *open <= 2), "{seen:?}");
+    running.kill().unwrap();
+    running.wait().unwrap();
+
+    let resume = || {
+        let program = env!("CARGO_BIN_EXE_prepull");
+        let mut command = lab.operator(&[program, "pull", "--resume", "last"]);
+        with_state(command.env_remove("SSH_AUTH_SOCK"));
+        start(&mut command, &lab.password())
+    };
+    // Every pull is found, left alone again, and told to end.
+    let resumed = resume();
+    std::thread::sleep(Duration::from_secs(15));
+    let now: Vec<String> = nodes.iter().map(|node| clients_on(&lab, node)).collect();
+    assert_eq!(now, before, "the pulls were started again");
+    succeed(Command::new("kill").args(["-INT", &resumed.id().to_string()]));
+    let stopped = end(resumed).expect(130);
+    assert!(
+        stopped.stdout.contains("\"left-alone\""),
+        "{}",
+        stopped.stdout
+    );
+    for node in &nodes {
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+    }
+
+    let resumed = resume();
+    all_pulling(&lab, &nodes);
+    succeed(&mut lab.command(&["registry", "rate", "off"]));
+    let run = end(resumed).expect(0);
+    let events: Vec<Value> = run
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let count = |word: &str| events.iter().filter(|event| event["event"] == word).count();
+    assert!(count("left-alone") > 0, "{}", run.stdout);
+    assert_eq!((count("node-started"), count("node-left")), (NODES, NODES));
+    for node in &nodes {
+        assert!(digest_on(&lab, node, APP).is_some(), "on {}", node.name);
+        assert_eq!(left_on(&lab, node), "", "on {}", node.name);
+    }
+}
+
 /// prepull is killed at 50 random moments: whatever it had begun is found again, and nothing is pulled twice over.
 #[test]
 fn a_run_that_is_killed_fifty_times_comes_to_its_end() {

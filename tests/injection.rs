@@ -142,6 +142,7 @@ async fn hostile_arguments_and_passwords_reach_the_node_as_they_are() {
             pull_token: owned.to_str().unwrap(),
             lease: std::time::Duration::from_secs(600),
             disk_credentials: false,
+            hang_up: None,
         };
         let ended = pull(&mut place.session(), &node(false), &job, &|_| {}, pending()).await;
         assert!(ended.is_ok(), "{shells:?}");

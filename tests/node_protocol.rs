@@ -7,7 +7,9 @@ mod local_node;
 use std::future::pending;
 use std::sync::Arc;
 
-use local_node::{DASH, Place, Shells, daemon, find, hostile, local_pulls, node, scenarios};
+use local_node::{
+    DASH, Place, Shells, daemon, find, hostile, local_pulls, node, scenarios, unwatched,
+};
 use prepull::model::{Failure, FailureKind, Stage};
 use prepull::node::run;
 
@@ -482,5 +484,33 @@ async fn a_new_connection_begins_again() {
 async fn a_killed_supervisors_local_name_is_removed() {
     for shells in &SHELLS {
         local_pulls::a_killed_supervisors_local_name_is_removed(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pull_goes_on_without_its_connection() {
+    for shells in &SHELLS {
+        unwatched::a_pull_goes_on_without_its_connection(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn an_unwatched_pull_keeps_its_limits() {
+    for shells in &SHELLS {
+        unwatched::an_unwatched_pull_keeps_its_limits(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn an_unwatched_pull_can_be_cancelled() {
+    for shells in &SHELLS {
+        unwatched::an_unwatched_pull_can_be_cancelled(shells).await;
+    }
+}
+
+#[tokio::test]
+async fn an_unwatched_pull_that_is_gone_begins_again() {
+    for shells in &SHELLS {
+        unwatched::an_unwatched_pull_that_is_gone_begins_again(shells).await;
     }
 }

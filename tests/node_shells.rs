@@ -100,6 +100,7 @@ async fn credentials_are_put_on_a_disk_only_where_that_is_allowed() {
             pull_token: "test",
             lease: std::time::Duration::from_secs(600),
             disk_credentials,
+            hang_up: None,
         };
         let ended = pull(&mut place.session(), &node(false), &job, &|_| {}, pending()).await;
         if refused {

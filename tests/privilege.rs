@@ -408,6 +408,7 @@ async fn a_pull_takes_both_secrets_to_their_places_and_shows_neither() {
         pull_token: "test",
         lease: std::time::Duration::from_secs(600),
         disk_credentials: false,
+        hang_up: None,
     };
     let node = becoming(Some(PASSWORD));
     let ended = pull(&mut place.session(), &node, &job, &|_| {}, pending()).await;

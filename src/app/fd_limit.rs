@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::model::Plan;
+use crate::model::{Plan, Work};
 use crate::ssh::{CONNECTING, HostSettings};
 
 /// What is open whatever the fleet: standard streams, the journal, the timers of the runtime, agents, jump hosts.
@@ -13,8 +13,8 @@ const SOCKET: u64 = 1;
 /// Or two pipes and the handle of a process.
 const PROXY_COMMAND: u64 = 3;
 
-/// Raises the limit of open files to what the system allows, and lowers `parallel` where even that is too little: says
-/// so.
+/// Raises the limit of open files to what the system allows. Where even that is too little, lowers how many nodes are at
+/// work, or connections open, at one time, and says so.
 ///
 /// # Errors
 /// With `--fan-out`, which keeps all connections, there are too few for the fleet.
@@ -25,8 +25,10 @@ pub(super) fn clamp_parallelism(plan: &mut Plan, hosts: &[HostSettings]) -> Resu
         false => SOCKET,
     };
     let nodes = plan.fleet.nodes().len();
+    let is_pull = matches!(plan.work, Work::Pull(_));
     let asked = match plan.policy.fan_out {
         Some(_) => nodes,
+        None if is_pull => plan.policy.parallel.min(plan.policy.connections).min(nodes),
         None => plan.policy.parallel.min(nodes),
     };
     let most = most(limit, each);
@@ -39,6 +41,13 @@ pub(super) fn clamp_parallelism(plan: &mut Plan, hosts: &[HostSettings]) -> Resu
             "--fan-out keeps a connection to each of {nodes} nodes, which needs about {needed} open files, and this process \
              may have {limit}: raise the hard limit (`ulimit -Hn`), or take at most {most} nodes (`--limit`)"
         );
+    }
+    if is_pull {
+        plan.policy.connections = most;
+        return Ok(Some(format!(
+            "{asked} connections at one time need about {needed} open files, and this process may have {limit}: only {most} are \
+             open at one time; a higher hard limit (`ulimit -Hn`) lifts that"
+        )));
     }
     plan.policy.parallel = most;
     Ok(Some(format!(

@@ -188,6 +188,12 @@ pub struct PullArgs {
     /// How long a pull goes on by itself when its node's connection is lost, before it is cancelled.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = lease, help_heading = "Policy")]
     pub lease: Duration,
+    /// Connections to nodes at one time: with a higher --parallel, pulls that run well go on without one.
+    ///
+    /// Such a pull is visited when it should be done, and at the latest after half its --lease; its node ends it by
+    /// itself at --stall-timeout and --pull-timeout. Pulls through SSH keep their connections.
+    #[arg(long, value_name = "N", default_value = "256", value_parser = at_least_one, help_heading = "Policy")]
+    pub connections: u32,
     /// Where nodes pull from: their registries, or this machine, through the SSH connections; or by pods, without SSH.
     ///
     /// With ssh a registry sends each layer once, to this machine, and nodes need no way to it. A node where that cannot

@@ -90,7 +90,7 @@ impl<T> ImageAttempt<'_, T> {
                 failure.detail.push_str(&before);
                 failure.into()
             }
-            cancelled @ Interrupted::Cancelled => cancelled,
+            other => other,
         })?;
         let delivery = matches!(outcome, Outcome::Pulled(_)).then(|| Delivery {
             via: Via::Registry,

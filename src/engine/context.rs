@@ -14,6 +14,7 @@ use super::first_pulls::FirstPulls;
 use super::logins::CurrentLogins;
 use super::pins::Pins;
 use super::registries::{Permit, Registries};
+use super::unwatched::Connections;
 use crate::fan_out::Hub;
 use crate::model::{EventKind, Failure, FailureKind, Plan, RuntimeKind, Spool, Stage};
 use crate::node::Interrupted;
@@ -29,6 +30,7 @@ pub(super) struct RunContext<'a, T> {
     /// Set once what runs is to be cancelled.
     pub(super) cancel: watch::Receiver<bool>,
     pub(super) registries: Registries,
+    pub(super) connections: Connections,
     pub(super) logins: CurrentLogins<'a>,
     /// What nodes pull from through their connections.
     pub(super) images: Option<&'a dyn ImageServer>,
@@ -52,6 +54,11 @@ impl<'a, T> RunContext<'a, T> {
 
     pub(super) fn try_emit(&self, fact: EventKind) {
         self.facts.try_emit(fact);
+    }
+
+    /// Whether what runs is to be cancelled.
+    pub(super) fn is_cancelled(&self) -> bool {
+        *self.cancel.borrow()
     }
 
     /// The code for a node's runtime.

@@ -17,11 +17,14 @@ mod means;
 mod mirrors;
 mod pins;
 mod preflight;
+mod pull_job;
 mod registries;
 mod retry;
+mod revisit;
 mod state;
 mod through_ssh;
 mod transfer_stats;
+mod unwatched;
 mod visit;
 mod ways;
 
@@ -29,7 +32,7 @@ mod ways;
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +50,9 @@ use first_pulls::FirstPulls;
 use logins::CurrentLogins;
 use pins::Pins;
 use registries::Registries;
+use revisit::CANCEL_LIMIT;
 use state::{NodeState, earlier};
+use unwatched::Connections;
 use visit::visit;
 
 /// A run that came to its end.
@@ -93,6 +98,7 @@ pub async fn run<T: Transport>(
         began,
         cancel,
         registries: Registries::new(&plan.policy),
+        connections: Connections::new(plan),
         logins: CurrentLogins::new(plan, logins),
         images: supply.images,
         hub: hub(plan, supply),
@@ -146,6 +152,12 @@ struct Scheduler<'a, T> {
     waves: std::vec::IntoIter<usize>,
     /// Nodes that wait for their next try.
     waiting: BinaryHeap<Reverse<Waiting>>,
+    /// Nodes whose pull goes on without a visit, by the time of the next one. They keep their place.
+    unwatched: BinaryHeap<Reverse<Waiting>>,
+    /// Those of them that are to be visited now.
+    to_visit: VecDeque<NodeState>,
+    /// When what is not visited by then is no longer cancelled.
+    cancel_until: Option<Instant>,
     /// Where each node's state is, in the fleet's order.
     nodes: Vec<Slot>,
     failed_nodes: usize,
@@ -243,6 +255,9 @@ impl<'a, T: Transport> Scheduler<'a, T> {
             fresh: 0,
             waves: wave_ends(&context.plan.policy.waves, nodes).into_iter(),
             waiting: BinaryHeap::new(),
+            unwatched: BinaryHeap::new(),
+            to_visit: VecDeque::new(),
+            cancel_until: None,
             nodes: (0..nodes).map(|_| Slot::Fresh).collect(),
             failed_nodes: 0,
             canary: Canary::new(context.plan),
@@ -252,31 +267,30 @@ impl<'a, T: Transport> Scheduler<'a, T> {
     async fn run(mut self, mut stop: watch::Receiver<Option<StopReason>>) -> Finish {
         let policy = &self.context.plan.policy;
         let deadline = policy.deadline.map(|limit| self.context.began + limit);
-        let parallel = match policy.fan_out {
-            // Nodes that wait for others do not count: `RunContext::slots` are for those that do.
-            Some(_) => self.nodes.len().max(1),
-            None => policy.parallel.max(1),
-        };
         let mut at_work = FuturesUnordered::new();
         let mut first_pull = self.context.first_pull.subscribe();
         self.tell_what_is_held().await;
         loop {
-            while at_work.len() < parallel
-                && let Some(state) = self.next_node()
+            self.find_visits();
+            while at_work.len() < self.context.connections.most
+                && let Some(state) = self.next_visit(at_work.len())
             {
                 at_work.push(visit(self.context, state));
             }
-            if at_work.is_empty() && self.is_cancelled() {
+            let others = self.connections_needed(at_work.len());
+            let visits = self.to_visit.len();
+            self.context.connections.set_needed(visits, others);
+            let is_idle = at_work.is_empty() && self.unwatched() == 0;
+            if is_idle && self.is_cancelled() {
                 break;
             }
-            if at_work.is_empty() && self.waiting.is_empty() {
+            if is_idle && self.waiting.is_empty() {
                 match self.next_phase().await {
                     true => continue,
                     false => break,
                 }
             }
-            let next_due = self.waiting.peek().map(|Reverse(waiting)| waiting.due);
-            let has_room = at_work.len() < parallel;
+            let next = self.next_time(at_work.len());
             tokio::select! {
                 biased;
                 reason = asked_to_stop(&mut stop), if !self.is_cancelled() => {
@@ -293,8 +307,9 @@ impl<'a, T: Transport> Scheduler<'a, T> {
                 () = has_pulled_for(&mut first_pull, canary::PATIENCE), if self.canary.is_waiting() => {
                     self.canary.open();
                 }
-                () = sleep_until(next_due.unwrap_or(self.context.began)),
-                    if has_room && next_due.is_some() && !self.is_cancelled() => {}
+                () = sleep_until(next.unwrap_or(self.context.began)), if next.is_some() => {
+                    self.end_cancelling().await;
+                }
             }
         }
         drop(at_work);
@@ -317,6 +332,95 @@ impl<'a, T: Transport> Scheduler<'a, T> {
 
     fn is_cancelled(&self) -> bool {
         matches!(self.stop, Stop::Cancelled(_))
+    }
+
+    /// How many nodes keep a place for a pull that goes on without a visit.
+    fn unwatched(&self) -> usize {
+        self.unwatched.len() + self.to_visit.len()
+    }
+
+    /// Finds the nodes that are to be visited now: all, where what runs is to be cancelled.
+    fn find_visits(&mut self) {
+        let now = Instant::now();
+        let is_cancelled = self.is_cancelled();
+        while let Some(Reverse(first)) = self.unwatched.peek()
+            && (is_cancelled || first.due <= now)
+            && let Some(Reverse(Waiting { state, .. })) = self.unwatched.pop()
+        {
+            self.to_visit.push_back(state);
+        }
+    }
+
+    /// The node to visit now, while so many visits are at work: one whose pull goes on by itself, else one that is let
+    /// in.
+    fn next_visit(&mut self, at_work: usize) -> Option<NodeState> {
+        if let Some(state) = self.to_visit.pop_front() {
+            return Some(state);
+        }
+        match self.has_place(at_work) {
+            true => self.next_node(),
+            false => None,
+        }
+    }
+
+    /// How many nodes may be at work.
+    fn places(&self) -> usize {
+        let policy = &self.context.plan.policy;
+        match policy.fan_out {
+            // Nodes that wait for others do not count: `RunContext::slots` are for those that do.
+            Some(_) => self.nodes.len().max(1),
+            None => policy.parallel.max(1),
+        }
+    }
+
+    fn has_place(&self, at_work: usize) -> bool {
+        at_work + self.unwatched() < self.places()
+    }
+
+    /// How many more connections could be used now by nodes that are let in.
+    fn connections_needed(&self, at_work: usize) -> usize {
+        let places = self.places().saturating_sub(at_work + self.unwatched());
+        let now = Instant::now();
+        let waiting = self.waiting.peek();
+        let is_due = waiting.is_some_and(|Reverse(waiting)| waiting.due <= now);
+        let end = match self.phase {
+            Phase::Preflight => self.nodes.len(),
+            Phase::Running { end, .. } => end,
+        };
+        let fresh = match self.may_start(self.fresh) {
+            true => end - self.fresh,
+            false => 0,
+        };
+        places.min(fresh + usize::from(is_due))
+    }
+
+    /// When to look again, if nothing happens before.
+    fn next_time(&self, at_work: usize) -> Option<Instant> {
+        if self.is_cancelled() {
+            return self.cancel_until.filter(|_| !self.to_visit.is_empty());
+        }
+        let now = Instant::now();
+        let due = |nodes: &BinaryHeap<Reverse<Waiting>>| nodes.peek().map(|Reverse(node)| node.due);
+        let has_room = at_work < self.context.connections.most && self.has_place(at_work);
+        // What is due already waits for room.
+        let waiting = due(&self.waiting).filter(|due| has_room || *due > now);
+        [waiting, due(&self.unwatched)].into_iter().flatten().min()
+    }
+
+    /// Gives up to cancel what was not visited in time.
+    async fn end_cancelling(&mut self) {
+        if self.cancel_until.is_none_or(|until| until > Instant::now()) {
+            return;
+        }
+        while let Some(mut state) = self.to_visit.pop_front() {
+            if let Some(unwatched) = state.unwatched.take() {
+                let why = "the time for visits that cancel was over";
+                revisit::give_up(self.context, &mut state, unwatched, why).await;
+            }
+            let (node, done) = (state.node, false);
+            self.nodes[node] = Slot::Done(state);
+            self.context.emit(EventKind::NodeLeft { node, done }).await;
+        }
     }
 
     /// The node to let in now: one whose next try is due, else one that was not started yet.
@@ -398,6 +502,9 @@ impl<'a, T: Transport> Scheduler<'a, T> {
 
     /// A node comes out of the window: it is done, or waits.
     async fn take_back(&mut self, state: NodeState) {
+        if let Some(due) = state.unwatched.map(|unwatched| unwatched.due) {
+            return self.unwatched.push(Reverse(Waiting { due, state }));
+        }
         let is_asked = matches!(self.phase, Phase::Preflight);
         let is_ready = is_asked && state.is_ready;
         let is_given_up = self.context.transport.has_given_up_a_password();
@@ -447,6 +554,7 @@ impl<'a, T: Transport> Scheduler<'a, T> {
     /// No fresh node is started, and what runs or waits is given up.
     async fn cancel_all(&mut self, reason: StopReason) {
         self.stop = Stop::Cancelled(reason);
+        self.cancel_until = Some(Instant::now() + CANCEL_LIMIT);
         self.cancel.send_replace(true);
         self.context.emit(EventKind::Stopping { reason }).await;
     }

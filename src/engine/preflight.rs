@@ -62,7 +62,7 @@ pub(super) async fn ask<T: Transport>(
                 state.mark_preflight_passed();
             }
         }
-        Err(Interrupted::Cancelled) => {
+        Err(Interrupted::Cancelled | Interrupted::HungUp(_)) => {
             for item in due {
                 state.note_cancelled(*item, began);
             }

@@ -84,6 +84,14 @@ impl Registries {
         }
     }
 
+    /// The place that [`Permit::keep`] left taken.
+    pub(super) fn resume<'a>(&'a self, registry: &'a str) -> Permit<'a> {
+        Permit {
+            registries: self,
+            registry,
+        }
+    }
+
     /// What is known about a registry.
     pub(super) fn view(&self, registry: &str) -> RegistryView {
         let view = |gate: &RegistryState| RegistryView {
@@ -138,6 +146,13 @@ impl Registries {
 pub(super) struct Permit<'a> {
     registries: &'a Registries,
     registry: &'a str,
+}
+
+impl Permit<'_> {
+    /// Leaves the place taken, for a pull that goes on without a visit.
+    pub(super) fn keep(self) {
+        std::mem::forget(self);
+    }
 }
 
 impl Drop for Permit<'_> {

@@ -1,6 +1,7 @@
 //! Where one node stands: its items, their attempts and outcomes.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,10 +9,12 @@ use tokio::time::Instant;
 use super::context::RunContext;
 use super::retry::{Decision, FailedAttempt, after_pause, decide, goes_on, is_out_of_reach};
 use super::transfer_stats::TransferStats;
+use super::unwatched::{Unwatched, visit_in};
 use crate::model::{
     Attempt, Delivery, EventKind, Failure, FailureKind, Image, KeepOutcome, NodeRecord, Outcome,
-    Plan, Record, RuntimeKind, StopReason,
+    Plan, Policy, Record, RuntimeKind, StopReason,
 };
+use crate::node::PullState;
 
 /// One node's place in the run. Either the scheduler or one visit holds it, never both.
 pub(super) struct NodeState {
@@ -25,6 +28,10 @@ pub(super) struct NodeState {
     pub(super) is_ready: bool,
     /// One for each item of the work.
     pub(super) items: Vec<ItemState>,
+    /// The pull that goes on without a visit.
+    pub(super) unwatched: Option<Unwatched>,
+    /// How many connections the visit has promised to give away.
+    pub(super) claims: AtomicUsize,
     /// Until when a pull may be going on there without us. Until then, not reaching the node costs no attempt.
     alone_until: Option<Instant>,
 }
@@ -36,6 +43,8 @@ pub(super) struct ItemState {
     forgiven: usize,
     /// When the attempt began that goes on without us, if one does.
     going_since: Option<Instant>,
+    /// How the pull stood when the last visit left it, while it goes on.
+    pub(super) standing: Option<PullState>,
     /// What arrives.
     pub(super) transfer_stats: TransferStats,
     /// How the image came, where it was to come through the connection.
@@ -64,6 +73,10 @@ impl ItemState {
 
     /// What is left of the time that one attempt may take.
     pub(super) fn left_of(&self, limit: Duration) -> Duration {
+        if self.standing.is_some() {
+            // The node's program counts from when the pull began.
+            return limit;
+        }
         let gone = self
             .going_since
             .map_or(Duration::ZERO, |since| since.elapsed());
@@ -84,6 +97,7 @@ impl NodeState {
                     attempts: Vec::new(),
                     forgiven: 0,
                     going_since: None,
+                    standing: None,
                     transfer_stats: TransferStats::default(),
                     delivery: None,
                     kept: None,
@@ -93,6 +107,8 @@ impl NodeState {
                     record: earlier(plan, node, item).map(Arc::new),
                 })
                 .collect(),
+            unwatched: None,
+            claims: AtomicUsize::new(0),
             alone_until: None,
         }
     }
@@ -103,12 +119,33 @@ impl NodeState {
         open.map(|item| item.due).min()
     }
 
-    /// The open items that may be tried now, in the work's order.
+    /// The open items that may be tried now: first the one whose pull goes on, then in the work's order.
     pub(super) fn due_items(&self, now: Instant) -> Vec<usize> {
+        let going = self.unwatched.map(|unwatched| unwatched.item);
         let due = |item: &ItemState| item.is_open() && item.due <= now;
-        (0..self.items.len())
-            .filter(|index| due(&self.items[*index]))
-            .collect()
+        let others =
+            (0..self.items.len()).filter(|index| due(&self.items[*index]) && Some(*index) != going);
+        going.into_iter().chain(others).collect()
+    }
+
+    /// Notes that a pull goes on without a visit. Returns when it is visited next.
+    pub(super) fn leave_alone(
+        &mut self,
+        policy: &Policy,
+        item: usize,
+        began: Instant,
+        standing: PullState,
+    ) -> Duration {
+        let now = Instant::now();
+        let visit_in = visit_in(policy, &standing);
+        self.alone_until = now.checked_add(policy.lease);
+        self.items[item].standing = Some(standing);
+        self.unwatched = Some(Unwatched {
+            item,
+            began,
+            due: now + visit_in,
+        });
+        visit_in
     }
 
     /// The outcomes that it has by now.
@@ -162,6 +199,7 @@ impl NodeState {
             Ok(_) | Err(_) => {
                 self.alone_until = None;
                 self.items[index].going_since = None;
+                self.items[index].standing = None;
             }
         }
         let (node, item) = (self.node, &mut self.items[index]);
@@ -230,6 +268,7 @@ impl NodeState {
         for (index, item) in self.items.iter_mut().enumerate() {
             let registry = plan.work.image(index).map(Image::registry);
             if item.due <= now
+                && item.standing.is_none()
                 && let Some(registry) = registry
                 && let Some(until) = context.registries.paused_until(registry, now)
             {

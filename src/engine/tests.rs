@@ -117,6 +117,17 @@ async fn run_with(
     logins: &Helper,
     stop: Option<(Duration, StopReason)>,
 ) -> Seen {
+    let seen = run_unchecked(plan, peer, logins, stop).await;
+    check(plan, peer, &seen);
+    seen
+}
+
+async fn run_unchecked(
+    plan: &Plan,
+    peer: &Peer,
+    logins: &Helper,
+    stop: Option<(Duration, StopReason)>,
+) -> Seen {
     let (facts_sender, mut facts_receiver) = mpsc::channel(64);
     let (stop_sender, stop_receiver) = watch::channel(None);
     let collector = tokio::spawn(async move {
@@ -151,13 +162,11 @@ async fn run_with(
     .await;
     let took = began.elapsed();
     let facts = collector.await.unwrap();
-    let seen = Seen {
+    Seen {
         finish,
         facts,
         took,
-    };
-    check(plan, peer, &seen);
-    seen
+    }
 }
 
 async fn run_all(plan: &Plan, peer: &Peer) -> Seen {
@@ -205,7 +214,9 @@ fn check(plan: &Plan, peer: &Peer, seen: &Seen) {
         "outcomes for what was not planned: {told:?}"
     );
     let total = peer.total();
-    assert!(total.sessions_peak <= plan.policy.parallel, "{total:?}");
+    let most = plan.policy.parallel.min(plan.policy.connections);
+    assert!(total.sessions_peak <= most, "{total:?}");
+    assert!(total.pulling_peak <= plan.policy.parallel, "{total:?}");
     assert_eq!(total.sessions, 0, "a session stays open");
     assert_eq!(total.pulling, 0, "a pull stays behind");
 }
@@ -1582,4 +1593,258 @@ async fn what_is_there_is_pinned_and_a_pin_that_fails_fails_no_pull() {
     assert_eq!(kept(&seen, 2), None);
     let without = Some((KeptState::NotPinned, Some("crictl has no pins".into())));
     assert_eq!(kept(&seen, 3), without);
+}
+
+/// So many nodes at work over so many connections.
+fn few_connections(nodes: usize, connections: usize) -> Policy {
+    Policy {
+        parallel: nodes,
+        connections,
+        canary: 0,
+        ..policy()
+    }
+}
+
+fn left_alone(seen: &Seen) -> usize {
+    let left = |(_, fact): &&(Duration, EventKind)| matches!(fact, EventKind::LeftAlone { .. });
+    seen.facts.iter().filter(left).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_pulls_go_on_at_once_over_few_connections() {
+    let peer = Peer::new();
+    for node in 1..=40 {
+        let steps = [Step::Arrives(600 * SECOND, 1000)];
+        peer.node(&format!("n{node}")).image(APP, steps);
+    }
+    let plan = pulling(40, &[APP, WEB], few_connections(40, 4));
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!(seen.statuses(), ["pulled"; 80]);
+    let total = peer.total();
+    assert_eq!(
+        (total.pulling_peak, total.sessions_peak),
+        (40, 4),
+        "{total:?}"
+    );
+    assert_eq!(total.pulls, 80, "each image is pulled once: {total:?}");
+    // The last of ten rounds begins when the connections before it were given away, at the first tenth of the bytes.
+    assert!(seen.took < 1400 * SECOND, "{:?}", seen.took);
+    assert_eq!(left_alone(&seen), total.left);
+    // A node is told once that it has its place, and once that it gives it back.
+    for node in 0..40 {
+        assert_eq!(seen.started_at(node).len(), 1);
+    }
+    let item = &seen.finish.nodes[7].items[0];
+    assert_eq!(item.attempts.len(), 1, "visits are no attempts");
+    assert!(item.attempts[0].elapsed >= 600 * SECOND);
+    assert_eq!(item.arrived, Some(1000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_connections_suffice_each_pull_keeps_its_own() {
+    let peer = Peer::new();
+    let slow = Step::Pulled(600 * SECOND);
+    for node in 1..=6 {
+        peer.node(&format!("n{node}")).image(APP, [slow.clone()]);
+    }
+    let plan = pulling(6, &[APP], few_connections(6, 6));
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!((peer.total().left, peer.total().connects), (0, 6));
+    assert_eq!(seen.statuses(), ["pulled"; 6]);
+    // So does one that comes through its connection.
+    let peer = Peer::new();
+    let plan = pulling(
+        6,
+        &[WEB],
+        Policy {
+            via: PullVia::Ssh,
+            ..few_connections(6, 2)
+        },
+    );
+    run_all(&plan, &peer).await;
+    assert_eq!(peer.total().left, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_is_not_watched_is_noticed_soon() {
+    let peer = Peer::new();
+    for node in 1..=30 {
+        let length = 60 + 20 * node;
+        let steps = [Step::Arrives(length * SECOND, 1 << 30)];
+        peer.node(&format!("n{node}")).image(APP, steps);
+    }
+    let plan = pulling(30, &[APP], few_connections(30, 3));
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!(seen.statuses(), ["pulled"; 30]);
+    let mut late: Vec<Duration> = (0..30)
+        .map(|node| {
+            let began = peer.pulled_at(&format!("n{}", node + 1))[0];
+            let length = (60 + 20 * (node as u32 + 1)) * SECOND;
+            let run_began = peer.pulled_at("n1")[0];
+            let finished = |(at, fact): &(Duration, EventKind)| match fact {
+                EventKind::Finished { node: one, .. } if *one == node => Some(*at),
+                _ => None,
+            };
+            let at = seen.facts.iter().find_map(finished).unwrap();
+            at.saturating_sub(began - run_began + length)
+        })
+        .collect();
+    late.sort_unstable();
+    assert!(late[15] <= 15 * SECOND, "{late:?}");
+    assert!(late[29] <= 60 * SECOND, "{late:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_to_a_pull_that_is_not_watched_is_found_at_the_next_visit() {
+    let peer = Peer::new();
+    let long = || Step::Arrives(300 * SECOND, 1000);
+    let fails = |kind| Step::fails(60 * SECOND, kind);
+    // The node ends it, the daemon restarts, the link is cut for a while, and for good.
+    peer.node("n1")
+        .image(APP, [Step::EndsItself(40 * SECOND), long()]);
+    peer.node("n2")
+        .image(APP, [fails(FailureKind::RuntimeDown), long()]);
+    let cut = || {
+        let failure = Failure::new(FailureKind::Unreachable, Stage::Connect, "no route to host");
+        Dial::Fails(SECOND, failure)
+    };
+    let works = || Dial::After(Duration::ZERO);
+    peer.node("n3").image(APP, [long()]);
+    peer.node("n3").connects([works(), cut(), cut(), cut()]);
+    peer.node("n4").image(APP, [long()]);
+    let for_good = (0..400).map(|_| cut());
+    peer.node("n4")
+        .connects([works()].into_iter().chain(for_good));
+    for node in 5..=8 {
+        peer.node(&format!("n{node}")).image(APP, [long()]);
+    }
+    let plan = pulling(
+        8,
+        &[APP],
+        Policy {
+            stall_timeout: Some(35 * SECOND),
+            ..few_connections(8, 1)
+        },
+    );
+    let restarting = peer.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(SECOND).await;
+            let counts = restarting.counts("n5");
+            if counts.left > 0 && counts.sessions == 0 {
+                return restarting.restarts("n5");
+            }
+        }
+    });
+    let seen = run_all_but_left(&plan, &peer).await;
+    let kinds = |node: usize| -> Vec<_> {
+        let attempts = &seen.finish.nodes[node].items[0].attempts;
+        let failures = attempts
+            .iter()
+            .filter_map(|attempt| attempt.failure.as_ref());
+        failures.map(|failure| failure.kind).collect()
+    };
+    assert_eq!(kinds(0), [FailureKind::Stalled]);
+    assert_eq!(kinds(1), [FailureKind::RuntimeDown]);
+    let (lost, unreachable) = (FailureKind::ConnectionLost, FailureKind::Unreachable);
+    assert_eq!(kinds(2), [lost, unreachable, unreachable]);
+    assert_eq!(peer.counts("n3").pulls, 1, "it was found again");
+    assert_eq!(seen.kind(3, 0), FailureKind::Unreachable);
+    assert_eq!(kinds(4), [FailureKind::ConnectionLost], "it restarted");
+    assert_eq!(peer.counts("n5").pulls, 2);
+    let mut expected = vec!["pulled"; 8];
+    expected[3] = "failed";
+    assert_eq!(seen.statuses(), expected);
+}
+
+/// As [`run_all`], where a pull stays on a node that cannot be reached.
+async fn run_all_but_left(plan: &Plan, peer: &Peer) -> Seen {
+    let seen = run_unchecked(plan, peer, &Helper::default(), None).await;
+    for node in plan.fleet.nodes() {
+        peer.restarts(&node.name);
+    }
+    check(plan, peer, &seen);
+    seen
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_reaches_every_pull_within_two_minutes() {
+    // As many nodes for each connection as 10,000 have by default.
+    for (nodes, connections, reason) in [
+        (1000, 26, StopReason::Interrupted),
+        (300, 8, StopReason::Deadline),
+    ] {
+        let peer = Peer::new();
+        for node in 1..=nodes {
+            let hour = Step::Pulled(3600 * SECOND);
+            peer.node(&format!("n{node}")).image(APP, [hour]);
+        }
+        // The first hears nothing.
+        peer.node("n1").image(APP, [Step::Deaf]);
+        let after = 220 * SECOND;
+        let mut policy = few_connections(nodes, connections);
+        let stop = match reason {
+            StopReason::Deadline => {
+                policy.deadline = Some(after);
+                None
+            }
+            reason => Some((after, reason)),
+        };
+        let slower = peer.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            slower.dials_take(SECOND);
+        });
+        let plan = pulling(nodes, &[APP], policy);
+        let seen = run_until(&plan, &peer, stop).await;
+        let total = peer.total();
+        assert_eq!(seen.finish.stopped, Some(reason));
+        assert!(seen.took < after + 120 * SECOND, "{:?}", seen.took);
+        assert!(seen.statuses().iter().all(|status| *status == "not-run"));
+        assert_eq!(total.cancels, nodes, "{total:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_cancel_does_not_reach_in_time_is_left_to_its_lease() {
+    let peer = Peer::new();
+    for node in 1..=40 {
+        let dials = (0..20).map(|_| Dial::Hangs);
+        let dials = [Dial::After(SECOND)].into_iter().chain(dials);
+        let node = peer.node(&format!("n{node}")).connects(dials);
+        node.image(APP, [Step::Arrives(900 * SECOND, 1000)]);
+    }
+    let plan = pulling(40, &[APP], few_connections(40, 4));
+    let stop = Some((19 * SECOND, StopReason::Interrupted));
+    let seen = run_unchecked(&plan, &peer, &Helper::default(), stop).await;
+    assert!(seen.took <= 170 * SECOND, "{:?}", seen.took);
+    assert_eq!(seen.statuses(), ["not-run"; 40]);
+    let told = seen.facts.iter().filter(|(_, fact)| match fact {
+        EventKind::AttemptFailed { failure, .. } => {
+            failure.detail.contains("ends by itself within 10m")
+        }
+        _ => false,
+    });
+    assert!(told.count() >= 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_that_is_not_watched_keeps_its_place_at_the_registry() {
+    let peer = Peer::new();
+    for node in 1..=12 {
+        let steps = [Step::Arrives(100 * SECOND, 1000)];
+        peer.node(&format!("n{node}")).image(APP, steps);
+    }
+    let plan = pulling(
+        12,
+        &[APP],
+        Policy {
+            per_registry: Some(5),
+            ..few_connections(12, 6)
+        },
+    );
+    let seen = run_all(&plan, &peer).await;
+    assert_eq!(seen.statuses(), ["pulled"; 12]);
+    assert!(peer.total().left > 0);
+    assert_eq!(peer.total().pulling_peak, 5);
 }

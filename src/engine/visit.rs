@@ -1,6 +1,8 @@
 //! One visit to a node: connect, find out its runtime, try every item that is due, leave.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures::TryFutureExt;
 use tokio::time::Instant;
@@ -8,14 +10,20 @@ use tokio::time::Instant;
 use super::attempt::ImageAttempt;
 use super::context::{RunContext, guarded};
 use super::means::Means;
+use super::pull_job::PullParts;
+use super::registries::Permit;
+use super::revisit;
 use super::state::NodeState;
 use super::through_ssh::Tunnel;
 use super::{forecast, keep, preflight, ways};
 use crate::model::{
     Delivery, EventKind, Failure, FailureKind, Outcome, RegistryLogin, Stage, Work,
 };
-use crate::node::{self, BytesTransferred, Interrupted, Progress, PullJob, StallPolicy};
-use crate::ports::{PullRequest, Session, Transport};
+use crate::node::{self, BytesTransferred, HangUp, Interrupted, Progress};
+use crate::ports::{Session, Transport};
+
+/// When a visit that gave its connection away, for it had to wait for a registry, is made again.
+const GAVE_WAY: Duration = Duration::from_secs(5);
 
 /// Tries every item of the node that is due, once. Whatever happens on the way, the state comes back.
 pub(super) async fn visit<T: Transport>(
@@ -25,11 +33,22 @@ pub(super) async fn visit<T: Transport>(
     let index = state.node;
     // Where the run is cancelled meanwhile, so is what follows.
     let slot = context.slot().await.ok().flatten();
-    let began = Instant::now();
+    let mut began = Instant::now();
     let due = state.due_items(began);
-    context.emit(EventKind::NodeStarted { node: index }).await;
+    let going = state.unwatched.take();
+    match going {
+        Some(unwatched) if context.is_cancelled() => {
+            // In a place of its own, as it is rare.
+            Box::pin(revisit::cancel(context, &mut state, unwatched)).await;
+            return left(context, state).await;
+        }
+        Some(unwatched) => began = unwatched.began,
+        None => context.emit(EventKind::NodeStarted { node: index }).await,
+    }
     state.begin(&due, began);
-    match open(context, &mut state).await {
+    let kept = going.and_then(|unwatched| revisit::registry(context, unwatched.item));
+    let kept = kept.map(|registry| context.registries.resume(registry));
+    match open(context, &mut state, going.is_some()).await {
         Ok(session) if !state.is_ready => {
             preflight::ask(context, &mut state, session, &due, began).await;
         }
@@ -41,25 +60,40 @@ pub(super) async fn visit<T: Transport>(
                 slot,
                 engines,
             };
-            work(context, &mut state, session, &due, means, began).await;
+            work(context, &mut state, session, &due, means, began, kept).await;
         }
-        Err(Interrupted::Cancelled) => {
-            for item in due {
+        Err(Interrupted::Cancelled | Interrupted::HungUp(_)) => {
+            if let Some(unwatched) = going {
+                Box::pin(revisit::cancel(context, &mut state, unwatched)).await;
+            }
+            let others = |item: &usize| going.is_none_or(|unwatched| unwatched.item != *item);
+            for item in due.into_iter().filter(others) {
                 state.note_cancelled(item, began);
             }
         }
         Err(Interrupted::Failed(failure)) => {
             for item in due {
+                let failure = match going {
+                    Some(unwatched) if unwatched.item == item => revisit::missed(&failure),
+                    _ => failure.clone(),
+                };
                 state
-                    .record_attempt(context, item, Err(failure.clone()), began)
+                    .record_attempt(context, item, Err(failure), began)
                     .await;
             }
         }
     }
-    let done = state.next_due().is_none();
-    context
-        .emit(EventKind::NodeLeft { node: index, done })
-        .await;
+    left(context, state).await
+}
+
+/// Ends the visit, and tells so unless the node keeps its place for a pull that goes on by itself.
+async fn left<T>(context: &RunContext<'_, T>, state: NodeState) -> NodeState {
+    context.connections.settle(&state.claims);
+    if state.unwatched.is_none() {
+        let done = state.next_due().is_none();
+        let node = state.node;
+        context.emit(EventKind::NodeLeft { node, done }).await;
+    }
     state
 }
 
@@ -67,10 +101,15 @@ pub(super) async fn visit<T: Transport>(
 async fn open<T: Transport>(
     context: &RunContext<'_, T>,
     state: &mut NodeState,
+    is_revisit: bool,
 ) -> Result<T::Session, Interrupted> {
     let node = &context.plan.fleet.nodes()[state.node];
     let index = state.node;
     let progress = move |stage| {
+        // What a node does that is visited again is to pull.
+        if is_revisit {
+            return;
+        }
         context.try_emit(EventKind::NodeStage {
             node: index,
             item: None,
@@ -109,14 +148,19 @@ async fn work<T: Transport>(
     due: &[usize],
     mut means: Means,
     mut began: Instant,
+    mut kept: Option<Permit<'_>>,
 ) {
     let mut no_root: Option<Failure> = None;
     for &item in due {
         let result = match &no_root {
             Some(failure) => Err(failure.clone().into()),
-            None => attempt(context, state, &mut session, item, &mut means).await,
+            None => {
+                let permit = kept.take();
+                attempt(context, state, &mut session, item, &mut means, permit).await
+            }
         };
         match result {
+            Ok(None) if state.claims.load(Ordering::Relaxed) > 0 => break,
             Ok(None) => continue,
             Ok(Some(outcome)) => {
                 state
@@ -125,6 +169,17 @@ async fn work<T: Transport>(
             }
             Err(Interrupted::Cancelled) => {
                 state.note_cancelled(item, began);
+                break;
+            }
+            Err(Interrupted::HungUp(standing)) => {
+                let node = state.node;
+                let visit_in = state.leave_alone(&context.plan.policy, item, began, *standing);
+                let fact = EventKind::LeftAlone {
+                    node,
+                    item,
+                    visit_in,
+                };
+                context.emit(fact).await;
                 break;
             }
             Err(Interrupted::Failed(failure)) => {
@@ -180,18 +235,34 @@ async fn attempt<T: Transport>(
     session: &mut T::Session,
     item: usize,
     means: &mut Means,
+    kept: Option<Permit<'_>>,
 ) -> Result<Option<Outcome>, Interrupted> {
-    // Where nodes pass images on, few pull from a registry: they wait for their place when they do.
-    let _permit = match context.plan.policy.fan_out {
-        Some(_) => None,
-        None => context.permit(state.node, item).await?,
+    let is_going = kept.is_some();
+    let permit = match kept {
+        Some(kept) => Some(kept),
+        // Where nodes pass images on, few pull from a registry: they wait for their place when they do.
+        None if context.plan.policy.fan_out.is_some() => None,
+        None => match permit(context, state, item).await? {
+            Some(permit) => permit,
+            None => {
+                state.items[item].due = Instant::now() + GAVE_WAY;
+                return Ok(None);
+            }
+        },
     };
     // Another node may have learnt meanwhile that this registry wants a pause.
     state.postpone(context, Instant::now());
-    if state.items[item].due > Instant::now() {
+    if state.items[item].due > Instant::now() && !is_going {
         return Ok(None);
     }
-    let login = context.unless_cancelled(context.logins.of(item)).await?;
+    let login = match context.unless_cancelled(context.logins.of(item)).await {
+        Err(cancelled) if is_going => {
+            // The pull does not know, and ends with its lease where it cannot be told.
+            let _ = revisit::cancel_over(context, state, session, item).await;
+            return Err(cancelled);
+        }
+        login => login?,
+    };
     if login.is_some() && session.host_key_changed() {
         let failure = Failure::new(
             FailureKind::HostKey,
@@ -203,6 +274,9 @@ async fn attempt<T: Transport>(
     }
     let tried = try_item(context, state, session, item, login.as_ref(), means).await;
     let is_refused = |failure: &Failure| failure.kind == FailureKind::RegistryAuth;
+    if let (Err(Interrupted::HungUp(_)), Some(permit)) = (&tried, permit) {
+        permit.keep();
+    }
     match tried {
         Err(Interrupted::Failed(mut failure))
             if is_refused(&failure) && !state.items[item].has_new_login =>
@@ -220,6 +294,20 @@ async fn attempt<T: Transport>(
                 keep::keep(context, session, place, state.runtime, &outcome).await;
             Ok(Some(outcome))
         }
+    }
+}
+
+/// A place at the item's registry, where it pulls from one; `None` where the connection is needed for a pull that has
+/// one.
+async fn permit<'a, T>(
+    context: &'a RunContext<'_, T>,
+    state: &NodeState,
+    item: usize,
+) -> Result<Option<Option<Permit<'a>>>, Interrupted> {
+    tokio::select! {
+        biased;
+        permit = context.permit(state.node, item) => permit.map(Some),
+        () = context.connections.needed_for_visit(&state.claims) => Ok(None),
     }
 }
 
@@ -242,6 +330,7 @@ async fn try_item<T: Transport>(
         });
     };
     let transfer_stats = &state.items[item].transfer_stats;
+    let before = state.items[item].standing;
     let stalled = |length| EventKind::Stalled {
         node: index,
         item,
@@ -259,7 +348,10 @@ async fn try_item<T: Transport>(
                     is_first
                 });
             }
-            begins(stage);
+            // A visit sees again what was shown before.
+            if before.is_none() || stage == Stage::Verify {
+                begins(stage);
+            }
         }
         Progress::BytesTransferred(there) => {
             if let Some(length) = transfer_stats.progress(Instant::now(), there) {
@@ -278,36 +370,16 @@ async fn try_item<T: Transport>(
     match &context.plan.work {
         Work::Pull(images) => {
             let policy = &context.plan.policy;
-            let job = PullJob {
+            let is_wanted = || !context.is_cancelled() && context.connections.claim(&state.claims);
+            let parts = PullParts {
                 runtime: context.runtime(state.runtime)?,
-                layers: state.platform.as_ref().and_then(|(os, architecture)| {
-                    let manifests = context.plan.contents.get(item)?.as_ref()?;
-                    let manifest =
-                        preflight::manifest_of(context.plan, manifests, os, architecture)?;
-                    Some(manifest.layers.as_slice())
+                login,
+                hang_up: context.connections.is_short.then_some(HangUp {
+                    before,
+                    is_wanted: &is_wanted,
                 }),
-                request: PullRequest {
-                    image: &images[item].image,
-                    endpoint: node.endpoint.as_deref(),
-                    platform: policy.platform.as_deref(),
-                    login,
-                },
-                when: policy.pull,
-                timeout: policy
-                    .pull_timeout
-                    .map(|limit| state.items[item].left_of(limit)),
-                patience: StallPolicy {
-                    stall: policy.stall_timeout,
-                    min_rate: policy.min_rate,
-                    unseen: policy
-                        .unseen_timeout
-                        .map(|limit| state.items[item].left_of(limit)),
-                },
-                arrived: &transfer_stats.layers,
-                pull_token: &context.plan.pull_token,
-                lease: policy.lease,
-                disk_credentials: policy.disk_credentials,
             };
+            let job = parts.job(context, state, item, &images[item].image);
             let attempt = ImageAttempt {
                 context,
                 node: index,

@@ -72,6 +72,15 @@ pub enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none")]
         total: Option<u64>,
     },
+    /// A pull goes on by itself: its connection is needed for other nodes. The node keeps its place in the window.
+    LeftAlone {
+        /// The node.
+        node: usize,
+        /// The item.
+        item: usize,
+        /// When it is visited next, from now.
+        visit_in: Duration,
+    },
     /// Of what a node pulls nothing arrived for this long, up to now. Comes once it is over, and only when it was long.
     Stalled {
         /// The node.

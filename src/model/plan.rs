@@ -156,6 +156,8 @@ pub struct PlannedImage {
 pub struct Policy {
     /// Nodes at work at one time; at least 1.
     pub parallel: usize,
+    /// Connections at one time, where pulls can go on without one.
+    pub connections: usize,
     /// Further attempts after the first, for kinds that are retried.
     pub retries: u32,
     /// The pause before a further attempt.
@@ -210,6 +212,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             parallel: 32,
+            connections: 256,
             retries: 3,
             backoff: Backoff {
                 min: Duration::from_secs(1),

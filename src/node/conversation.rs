@@ -14,7 +14,8 @@ use crate::model::{
 };
 use crate::ports::{Channel, ChannelEvent, Session};
 
-use super::frames::{Frame, Reader};
+use super::frames::{Frame, LateFor, Reader};
+use super::hang_up::PullState;
 use super::protocol::{GRACE, TAKEN_OVER, word};
 use super::request::{DetachedPull, LINE, Part, Request};
 use super::transfer::Transfer;
@@ -39,6 +40,10 @@ enum Wait {
     Cancel,
     /// It took too long, or a pull got on too slowly, and how.
     TooLate(Failure),
+    /// The node ended the pull for that.
+    EndedThere(Failure),
+    /// The connection is to be given away.
+    HangUp(PullState),
 }
 
 /// What a node told, and when.
@@ -68,6 +73,8 @@ pub(super) struct Conversation<C> {
     waited: Duration,
     /// Whether it cannot go on without us: the node's login manager ends it with the connection.
     is_tied: bool,
+    /// Where the frames end that were there before this connection.
+    replay_until: Option<usize>,
     /// When our program was sent.
     sent: Instant,
     /// What the node told about itself.
@@ -102,6 +109,7 @@ impl<C: Channel> Conversation<C> {
                 waiting_since: None,
                 waited: Duration::ZERO,
                 is_tied: false,
+                replay_until: None,
                 sent: Instant::now(),
                 host: None,
                 disk: None,
@@ -193,6 +201,14 @@ impl<C: Channel> Conversation<C> {
                 self.stop().await;
                 Ok(Err(failure))
             }
+            Wait::EndedThere(failure) => {
+                self.finish().await;
+                Ok(Err(failure))
+            }
+            Wait::HangUp(state) => {
+                self.leave().await?;
+                Err(Interrupted::HungUp(Box::new(state)))
+            }
         }
     }
 
@@ -215,9 +231,27 @@ impl<C: Channel> Conversation<C> {
             let frame = match self.frame_here()? {
                 Some(frame) => frame,
                 None => {
+                    if self.has_caught_up() {
+                        transfer.caught_up();
+                    }
+                    if self.may_leave() {
+                        match transfer.gives_way() {
+                            Ok(None) => {}
+                            Ok(Some(state)) => return Ok(Wait::HangUp(state)),
+                            Err(too_slow) => return Ok(Wait::TooLate(too_slow)),
+                        }
+                    }
                     // One timer for all: to set one costs more than to hear a frame.
                     let unseen = transfer.unseen_until();
-                    let times = [deadline, transfer.stalled_at, unseen, stragglers, beat];
+                    let look = transfer.visit.look_again(Instant::now());
+                    let times = [
+                        deadline,
+                        transfer.stalled_at,
+                        unseen,
+                        stragglers,
+                        beat,
+                        look,
+                    ];
                     tokio::select! {
                         biased;
                         () = cancel.as_mut() => return Ok(Wait::Cancel),
@@ -282,11 +316,25 @@ impl<C: Channel> Conversation<C> {
                 Frame::Came(layers) => transfer.came(layers),
                 Frame::Counted => transfer.counted(),
                 Frame::SessionBound => self.is_tied = true,
+                Frame::Replay(size) => {
+                    self.replay_until = Some(self.reader.position().saturating_add(size));
+                    transfer.visit.replay();
+                }
+                Frame::Guarded => transfer.visit.guarded(true),
+                Frame::Late(why) => {
+                    return Ok(Wait::EndedThere(match why {
+                        LateFor::Stall => transfer.stalled(),
+                        LateFor::Limit => self.time_up(),
+                        LateFor::Unseen => transfer.unseen(),
+                    }));
+                }
                 Frame::Stage(stage) if stage == "turn" => {
                     if let Some(limit) = self.turn_limit.take() {
                         let now = Instant::now();
                         self.waiting_since = Some(now);
-                        deadline = now.checked_add(limit);
+                        deadline = now.checked_add(transfer.visit.left_of(limit));
+                        // A visit sees to that limit.
+                        transfer.visit.guarded(true);
                     }
                 }
                 // The pull's comes again where it turns to another way: what was before says nothing of that.
@@ -315,6 +363,49 @@ impl<C: Channel> Conversation<C> {
                     return Err(self.broken(&"a line came where another was due"));
                 }
             }
+        }
+    }
+
+    /// Whether the pull was there before this connection.
+    pub(super) fn is_found(&self) -> bool {
+        self.replay_until.is_some()
+    }
+
+    /// Whether all that happened before this connection has been read.
+    fn has_caught_up(&self) -> bool {
+        let until = self.replay_until.unwrap_or(0);
+        self.reader.position() >= until
+    }
+
+    /// Whether the pull goes on by itself.
+    fn may_leave(&self) -> bool {
+        (self.stage == Stage::Pull || self.waiting_since.is_some()) && !self.is_tied
+    }
+
+    /// Lets the pull go on by itself. What it says from now on is read by the next visit.
+    pub(super) async fn leave(&mut self) -> Result<(), Failure> {
+        let leaving = timeout(CLEAN_UP_LIMIT, async {
+            self.say(word::LEAVE).await?;
+            loop {
+                match self.channel.next().await {
+                    Ok(Some(ChannelEvent::Exited(exit))) => self.exit = Some(exit),
+                    Ok(Some(_)) => {}
+                    Ok(None) => return Ok(()),
+                    Err(lost) => return Err(self.here(lost)),
+                }
+            }
+        });
+        let left = leaving.await.unwrap_or_else(|_| {
+            let detail = "the node did not answer when its pull was to go on by itself";
+            Err(Failure::new(
+                FailureKind::ConnectionLost,
+                self.stage,
+                detail,
+            ))
+        });
+        match self.exit {
+            Some(ExitStatus::Code(TAKEN_OVER)) => Err(self.closed()),
+            _ => left,
         }
     }
 
@@ -361,7 +452,9 @@ impl<C: Channel> Conversation<C> {
     /// Ends what runs and waits until the node has cleaned up, but not for ever. Returns whether it has.
     pub(super) async fn stop(&mut self) -> bool {
         let stopping = timeout(CLEAN_UP_LIMIT, async {
-            self.say(word::CANCEL).await.is_ok() && self.finish().await
+            // It may have ended, and no longer hear.
+            let _ = self.say(word::CANCEL).await;
+            self.finish().await
         });
         stopping.await.unwrap_or(false)
     }

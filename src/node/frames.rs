@@ -55,10 +55,27 @@ pub(super) enum Frame {
     Counted,
     /// The pull cannot leave the session: the login manager ends it with the connection.
     SessionBound,
+    /// The pull was there already: so many bytes of its frames come first.
+    Replay(usize),
+    /// The node itself keeps the limits of the pull from here on.
+    Guarded,
+    /// The node ended the pull, which exceeded this limit.
+    Late(LateFor),
     /// It will not go on, and why.
     Refused(String),
     /// It has cleaned up and ends.
     End,
+}
+
+/// A limit that a node keeps by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LateFor {
+    /// Nothing arrived for too long.
+    Stall,
+    /// The pull took too long.
+    Limit,
+    /// It took too long for one of which nothing is seen.
+    Unseen,
 }
 
 /// The node did not keep to the protocol: what was wrong.
@@ -81,6 +98,8 @@ pub(super) struct Reader {
     limit: usize,
     buffer: Vec<u8>,
     received: usize,
+    /// All bytes that were ever taken.
+    taken: usize,
     words: Vec<u8>,
     begun: bool,
     ended: bool,
@@ -113,6 +132,7 @@ impl Reader {
             limit: CALL_LIMIT.max(commands * COMMAND_LIMIT),
             buffer: Vec::new(),
             received: 0,
+            taken: 0,
             words: Vec::new(),
             begun: false,
             ended: false,
@@ -131,6 +151,11 @@ impl Reader {
         self.begun
     }
 
+    /// How many bytes have been read, up to the last frame that was returned.
+    pub(super) fn position(&self) -> usize {
+        self.taken - self.buffer.len()
+    }
+
     /// What start-up files printed, as far as it was kept.
     pub(super) fn words(&self) -> Vec<u8> {
         // What may be the beginning of the mark is not when nothing follows.
@@ -144,6 +169,7 @@ impl Reader {
         self.received = 0;
         self.words.clear();
         let rest = std::mem::take(&mut self.buffer);
+        self.taken -= rest.len();
         self.push(&rest)
     }
 
@@ -152,6 +178,7 @@ impl Reader {
         if self.ended {
             return Ok(());
         }
+        self.taken += bytes.len();
         self.received += bytes.len();
         self.buffer.extend_from_slice(bytes);
         if self.begun {
@@ -277,6 +304,17 @@ impl Reader {
             "tied" => Frame::SessionBound,
             "there" => Frame::LayerComplete(rest.to_string()),
             "counted" => Frame::Counted,
+            "guarded" => Frame::Guarded,
+            "replay" => {
+                let size = rest.parse().ok().map(Frame::Replay);
+                size.ok_or_else(|| Broken("it announced frames that cannot be".into()))?
+            }
+            "late" => Frame::Late(match rest {
+                "stall" => LateFor::Stall,
+                "limit" => LateFor::Limit,
+                "unseen" => LateFor::Unseen,
+                _ => return Err(Broken("it ended a pull for an unknown reason".into())),
+            }),
             "progress" | "came" => {
                 let parts = parts(rest);
                 let parts =

@@ -6,6 +6,7 @@
 mod conversation;
 mod facts;
 mod frames;
+mod hang_up;
 mod privilege;
 mod protocol;
 mod request;
@@ -29,6 +30,7 @@ use crate::ports::{Channel, Naming, NodeCommand, PullRequest, Runtime, Session};
 
 use conversation::Conversation;
 pub use facts::facts;
+pub use hang_up::{HangUp, PullState};
 pub use protocol::word;
 use request::{Action, Request};
 use transfer::Transfer;
@@ -45,15 +47,17 @@ pub fn script(source: &str) -> (&'static str, String) {
 pub enum Interrupted {
     /// `cancel` resolved first: the node was told and has cleaned up, or did not answer within 10 s.
     Cancelled,
+    /// The pull runs well, and goes on by itself: its connection is needed elsewhere. The next call finds it.
+    HungUp(Box<PullState>),
     /// It failed.
     Failed(Failure),
 }
 
 impl Interrupted {
-    /// The failure; `None` when it was cancelled.
+    /// The failure; `None` where there is none.
     pub fn failed(self) -> Option<Failure> {
         match self {
-            Self::Cancelled => None,
+            Self::Cancelled | Self::HungUp(_) => None,
             Self::Failed(failure) => Some(failure),
         }
     }
@@ -97,6 +101,9 @@ pub struct PullJob<'a> {
     pub lease: Duration,
     /// Whether the login may be put on a disk, where there is no memory file system.
     pub disk_credentials: bool,
+    /// Lets a pull that runs well go on without the connection; `None` where it is watched to its end. It says when that
+    /// pull was left, from where all limits count.
+    pub hang_up: Option<HangUp<'a>>,
 }
 
 /// Where an image is pulled from when its registry is not asked.
@@ -259,7 +266,10 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
     ];
     commands.extend(runtime.daemon_pull(&asked));
     let transferred = |bytes| progress(Progress::BytesTransferred(bytes));
-    let mut transfer = Transfer::new(job.arrived, job.layers, job.patience, &transferred);
+    // A second pull, for the platform, is not found by its own way again.
+    let hang_up = job.hang_up.filter(|_| local.is_none() && when == job.when);
+    let mut transfer =
+        Transfer::new(job.arrived, job.layers, job.patience, &transferred).may_hang_up(hang_up);
     let request = Request::pull(job, when, node, commands, naming);
     let mut protocol =
         Conversation::start(session, node, &request, Stage::Inspect, cancel.as_mut()).await?;
@@ -307,9 +317,16 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
         }
     }
 
-    let left = job
-        .timeout
-        .map(|limit| limit.saturating_sub(protocol.waited()));
+    if hang_up.is_some_and(|hang_up| hang_up.before.is_some()) && !protocol.is_found() {
+        protocol.stage(Stage::Pull);
+        protocol.leave().await?;
+        let detail = "the pull that went on by itself is gone: the node was restarted, or ended it; it begins again";
+        return Err(Failure::new(FailureKind::ConnectionLost, Stage::Pull, detail).into());
+    }
+    let left = job.timeout.map(|limit| {
+        let limit = transfer.visit.left_of(limit);
+        limit.saturating_sub(protocol.waited())
+    });
     let pulled = step(
         &mut protocol,
         Stage::Pull,
@@ -384,6 +401,35 @@ async fn pull_when<S: Session, F: Future<Output = ()> + Send>(
         true => Outcome::Present(held),
         false => Outcome::Pulled(held),
     }))
+}
+
+/// Ends a pull that goes on by itself, and waits until the node has cleaned up.
+///
+/// # Errors
+/// A [`Failure`] at stage start or pull, after which the pull may still go on.
+pub async fn cancel<S: Session>(
+    session: &mut S,
+    node: &Node,
+    job: &PullJob<'_>,
+) -> Result<(), Failure> {
+    let request = Request::cancel(job, node);
+    let never = pin!(std::future::pending());
+    let started = Conversation::start(session, node, &request, Stage::Pull, never).await;
+    match started {
+        Ok(mut protocol) => match protocol.stop().await {
+            true => Ok(()),
+            false => {
+                let detail = "the node did not answer when the pull was to be cancelled";
+                Err(Failure::new(
+                    FailureKind::ConnectionLost,
+                    Stage::Pull,
+                    detail,
+                ))
+            }
+        },
+        Err(Interrupted::Failed(failure)) => Err(failure),
+        Err(Interrupted::Cancelled | Interrupted::HungUp(_)) => Ok(()),
+    }
 }
 
 /// The commands that give the image its own name.

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use sha1::{Digest as _, Sha1};
 
 use super::protocol::{
-    GRACE, TAKEN_OVER,
-    word::{BEAT, CANCEL, DONE, ENOUGH},
+    GRACE, GUARD_SLACK, TAKEN_OVER,
+    word::{BEAT, CANCEL, DONE, ENOUGH, LEAVE},
 };
 use super::{PullJob, TURN_LIMIT};
 use crate::model::{Failure, FailureKind, Node, PullWhen, Secret, Spool, Stage};
@@ -52,6 +52,8 @@ const RUNTIME_LIMITS: (usize, usize) = (1 << 20, 256 << 10);
 pub(super) enum Action {
     /// The first inspects, the second pulls, the first inspects again.
     Pull(PullWhen),
+    /// Nothing is started: a pull that is there is shown, to be cancelled.
+    CancelPull,
     /// Each in turn, each a question to a runtime.
     Ask,
     /// As [`Action::Ask`]; the first asks where images live, and the node also describes itself.
@@ -65,6 +67,7 @@ impl Action {
         match self {
             Self::Pull(PullWhen::Missing) => "pull-missing",
             Self::Pull(PullWhen::Always) => "pull-always",
+            Self::CancelPull => "pull-cancel",
             Self::Ask => "ask",
             Self::Facts => "facts",
             Self::Run => "run",
@@ -124,6 +127,10 @@ pub(super) struct DetachedPull {
     pub(super) turn_limit: Duration,
     /// How long the pull may take, that wait included.
     pub(super) timeout: Option<Duration>,
+    /// How long it may go without progress, where the node sees what arrives.
+    pub(super) stall: Option<Duration>,
+    /// How long it may take where the node does not.
+    pub(super) unseen: Option<Duration>,
     /// Whether a login may be put on a disk.
     pub(super) disk_credentials: bool,
     /// Which of the commands is the first of the three of [`Runtime::naming`](crate::ports::Runtime::naming), from 1.
@@ -134,6 +141,14 @@ impl DetachedPull {
     /// How often the node has to hear of us: a few of them may be late.
     pub(super) fn beat(&self) -> Duration {
         (self.lease / 5).min(Duration::from_secs(30))
+    }
+
+    /// The limits that the node keeps by itself, in seconds; empty for none.
+    fn limits(&self) -> [String; 3] {
+        [self.stall, self.timeout, self.unseen].map(|limit| {
+            let seconds = |limit: Duration| limit.saturating_add(GUARD_SLACK).as_secs().to_string();
+            limit.map_or_else(String::new, seconds)
+        })
     }
 
     /// The lease as the node counts it: seconds of one tick, and their number.
@@ -172,6 +187,26 @@ impl<'a> Request<'a> {
         mut commands: Vec<NodeCommand<'a>>,
         naming: Option<[NodeCommand<'a>; 3]>,
     ) -> Self {
+        let is_local = naming.is_some();
+        let first = commands.len() + 1;
+        commands.extend(naming.into_iter().flatten());
+        let mut request = Self::named(job, Action::Pull(when), node, is_local);
+        if let Some(own) = &mut request.own {
+            own.naming = is_local.then_some(first);
+        }
+        Self {
+            commands,
+            ..request
+        }
+    }
+
+    /// The end of a pull that was left alone.
+    pub(super) fn cancel(job: &PullJob<'_>, node: &Node) -> Self {
+        Self::named(job, Action::CancelPull, node, false)
+    }
+
+    /// What concerns a pull, without its commands.
+    fn named(job: &PullJob<'_>, action: Action, node: &Node, is_local: bool) -> Self {
         let what = [
             job.runtime.kind().as_str(),
             job.request.endpoint.unwrap_or_default(),
@@ -180,22 +215,22 @@ impl<'a> Request<'a> {
         ]
         .join("\0");
         // A pull of either sort does not go on with one of the other.
-        let way = naming.as_ref().map_or("", |_| "local");
-        let first = commands.len() + 1;
-        commands.extend(naming.into_iter().flatten());
+        let way = if is_local { "local" } else { "" };
         Self {
-            action: Action::Pull(when),
+            action,
             nonce: fingerprint(&[job.pull_token, &node.name, &what, way].join("\0")),
             own: Some(DetachedPull {
                 turn: fingerprint(&what),
                 lease: job.lease,
                 turn_limit: job.timeout.unwrap_or(TURN_LIMIT),
                 timeout: job.timeout,
+                stall: job.patience.stall,
+                unseen: job.patience.unseen,
                 // The login for a local pull is worth nothing once its connection has ended.
-                disk_credentials: job.disk_credentials || !way.is_empty(),
-                naming: (commands.len() >= first).then_some(first),
+                disk_credentials: job.disk_credentials || is_local,
+                naming: None,
             }),
-            commands,
+            commands: Vec::new(),
             spool: None,
         }
     }
@@ -240,6 +275,9 @@ impl<'a> Request<'a> {
         values.text(if may_use_disk { "yes" } else { "" })?;
         let naming = self.own.as_ref().and_then(|own| own.naming);
         values.text(&naming.map_or_else(String::new, |number| number.to_string()))?;
+        for limit in self.own.iter().flat_map(DetachedPull::limits) {
+            values.text(&limit)?;
+        }
         values.number(self.commands.len());
         for command in &self.commands {
             values.command(command)?;
@@ -299,10 +337,11 @@ pub(super) fn script(source: &str) -> (&'static str, String) {
 /// The program with the words and times that it shares with us, as variables.
 fn with_words(part: Part) -> String {
     let words = format!(
-        "say_cancel={} say_enough={} say_beat={} say_done={} grace={} taken_over={TAKEN_OVER}\n",
+        "say_cancel={} say_enough={} say_beat={} say_leave={} say_done={} grace={} taken_over={TAKEN_OVER}\n",
         CANCEL.trim_end(),
         ENOUGH.trim_end(),
         BEAT.trim_end(),
+        LEAVE.trim_end(),
         DONE.trim_end(),
         GRACE.as_secs()
     );
@@ -402,7 +441,7 @@ mod tests {
 
     #[test]
     fn the_program_is_sent_without_comments_and_ends_once() {
-        for (part, most) in [(Part::Pull, 22 << 10), (Part::Call, 12 << 10)] {
+        for (part, most) in [(Part::Pull, 24 << 10), (Part::Call, 12 << 10)] {
             let text = program(PROGRAM, part);
             assert_eq!(text.lines().filter(|line| *line == GO).count(), 1);
             assert!(text.ends_with("\nmain\n#go\n"));

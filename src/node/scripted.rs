@@ -68,8 +68,21 @@ pub enum Step {
     Lost(Duration),
     /// The connection breaks after the first time; the pull goes on, and has ended well after the second.
     GoesOn(Duration, Duration),
+    /// The node ends it by itself after this time, because nothing arrives, and says so.
+    EndsItself(Duration),
+    /// Pulled after this time, in which so many bytes arrive evenly.
+    Arrives(Duration, u64),
     /// The channel panics after this time.
     Panics(Duration),
+}
+
+/// A pull that goes on without a connection.
+#[derive(Debug)]
+enum Alone {
+    /// The connection was lost: when it ends.
+    Lost(Instant),
+    /// The connection was given away: when it began, and what becomes of it.
+    Left(Instant, Step),
 }
 
 impl Step {
@@ -106,6 +119,8 @@ pub struct Counts {
     pub runs: usize,
     /// How often a pull heard that we are here.
     pub beats: usize,
+    /// How often a pull was left to go on by itself.
+    pub left: usize,
 }
 
 #[derive(Debug, Default)]
@@ -117,8 +132,8 @@ struct NodeState {
     /// What its script for mirrors prints.
     mirrors: String,
     held: HashSet<String>,
-    /// Pulls that go on without a connection, by their names: when they end.
-    alone: HashMap<String, Instant>,
+    /// Pulls that go on without a connection, by their names.
+    alone: HashMap<String, Alone>,
     run: Option<(Duration, CommandOutput)>,
     refusal: Option<Failure>,
     has_changed_key: bool,
@@ -137,6 +152,8 @@ struct World {
     /// The one login that the registry accepts, where it asks for one.
     accepted: Option<String>,
     has_given_up_a_password: bool,
+    /// How long dials take that no script tells of.
+    dials_take: Duration,
     total: Counts,
 }
 
@@ -186,6 +203,11 @@ impl Peer {
         self.world().accepted = Some(token.to_string());
     }
 
+    /// From now on dials take this long where no script says otherwise.
+    pub fn dials_take(&self, time: Duration) {
+        self.world().dials_take = time;
+    }
+
     /// From now on a password that the nodes share is tried no more.
     pub fn gives_a_password_up(&self) {
         self.world().has_given_up_a_password = true;
@@ -199,6 +221,17 @@ impl Peer {
     /// What was seen on all nodes together.
     pub fn total(&self) -> Counts {
         self.world().total
+    }
+
+    /// The node restarts: what ran on it is gone.
+    pub fn restarts(&self, node: &str) {
+        let mut world = self.world();
+        let gone = std::mem::take(&mut world.node(node).alone);
+        let left = gone
+            .values()
+            .filter(|alone| matches!(alone, Alone::Left(..)));
+        let left = left.count();
+        world.count(node, |counts| counts.pulling -= left);
     }
 
     /// When this node was dialled, on tokio's clock.
@@ -298,10 +331,11 @@ impl Transport for Peer {
             world.count(&node.name, |counts| counts.connects += 1);
             let state = world.node(&node.name);
             state.dialled_at.push(Instant::now());
-            state.dials.pop_front()
+            let scripted = state.dials.pop_front();
+            scripted.unwrap_or(Dial::After(world.dials_take))
         };
         progress(Stage::Connect);
-        match dial.unwrap_or(Dial::After(Duration::ZERO)) {
+        match dial {
             Dial::After(time) => sleep(time).await,
             Dial::Fails(time, failure) => {
                 sleep(time).await;
@@ -359,6 +393,7 @@ impl Session for ScriptedSession {
             question: false,
             pulling: false,
             deaf: false,
+            course: None,
         })
     }
 
@@ -397,6 +432,8 @@ pub struct ScriptedChannel {
     question: bool,
     pulling: bool,
     deaf: bool,
+    /// When the pull began, and what becomes of it.
+    course: Option<(Instant, Step)>,
 }
 
 impl Drop for ScriptedChannel {
@@ -427,6 +464,10 @@ impl Channel for ScriptedChannel {
                     return Ok(());
                 }
                 line if line == word::DONE.as_bytes() => return Ok(()),
+                line if line == word::LEAVE.as_bytes() => {
+                    self.leave();
+                    return Ok(());
+                }
                 other => assert_eq!(other, word::CANCEL.as_bytes(), "not a word of the protocol"),
             }
             self.peer.world().node(&self.node).alone.remove(&self.nonce);
@@ -488,6 +529,27 @@ impl Channel for ScriptedChannel {
 }
 
 impl ScriptedChannel {
+    /// The pull goes on by itself.
+    fn leave(&mut self) {
+        self.pulling = false;
+        let starts = self.events.iter();
+        let starts = starts
+            .filter(|(_, act)| matches!(act, Act::PullStarts))
+            .count();
+        self.events.clear();
+        self.events.push_back((Instant::now(), Act::Close));
+        let mut world = self.peer.world();
+        world.count(&self.node, |counts| {
+            counts.left += 1;
+            counts.pulls += starts;
+            counts.pulling += starts;
+        });
+        if let Some((began, step)) = self.course.take() {
+            let alone = &mut world.node(&self.node).alone;
+            alone.insert(self.nonce.clone(), Alone::Left(began, step));
+        }
+    }
+
     fn pull_ends(&mut self) {
         if std::mem::take(&mut self.pulling) {
             self.peer
@@ -514,6 +576,18 @@ impl ScriptedChannel {
         self.say(now, "hello", b"");
         let end = match asked.action {
             "pull-missing" | "pull-always" => self.answer_pull(asked, now),
+            "pull-cancel" => {
+                let alone = self.peer.world().node(&self.node).alone.remove(&self.nonce);
+                match alone {
+                    Some(Alone::Left(_, step)) => {
+                        self.deaf = matches!(step, Step::Deaf);
+                        self.pulling = true;
+                        None
+                    }
+                    Some(Alone::Lost(_)) => None,
+                    None => Some(now),
+                }
+            }
             "ask" => self.answer_questions(asked, now),
             "facts" => {
                 let clock = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -655,7 +729,27 @@ impl ScriptedChannel {
             };
             (alone, step, held)
         };
-        if let Some(end) = alone {
+        if let Some(Alone::Left(began, step)) = alone {
+            // All of it comes again, and what happens later at its time.
+            let hello = self.events.len();
+            self.course = Some((began, step.clone()));
+            self.deaf = matches!(step, Step::Deaf);
+            self.say(began, "stage inspect", b"");
+            self.inspected(began, image, false);
+            self.say(began, "stage pull", b"");
+            let end = self.plan_pull(image, began, step);
+            let was_there = |(at, act): &(Instant, Act)| match act {
+                Act::Say(bytes) if *at <= now => bytes.len(),
+                _ => 0,
+            };
+            let size: usize = self.events.iter().skip(hello).map(was_there).sum();
+            self.say(now, &format!("replay {size}"), b"");
+            let replay = self.events.pop_back();
+            self.events.insert(hello, replay.unwrap());
+            self.pulling = true;
+            return end;
+        }
+        if let Some(Alone::Lost(end)) = alone {
             self.say(now, "stage inspect", b"");
             self.inspected(now, image, false);
             self.say(now, "stage pull", b"");
@@ -674,17 +768,37 @@ impl ScriptedChannel {
         }
         self.say(now, "stage pull", b"");
         self.events.push_back((now, Act::PullStarts));
+        self.course = Some((now, step.clone()));
+        self.plan_pull(image, now, step)
+    }
+
+    /// Plans what becomes of a pull that begins at `now`.
+    fn plan_pull(&mut self, image: &str, now: Instant, step: Step) -> Option<Instant> {
+        self.say(now, "guarded", b"");
         let ends = |channel: &mut Self, at, act| {
             channel.events.push_back((at, Act::PullEnds));
             channel.events.push_back((at, act));
             None
         };
         match step {
-            Step::Present | Step::Pulled(_) => {
+            Step::Present | Step::Pulled(_) | Step::Arrives(..) => {
                 let time = match step {
-                    Step::Pulled(time) => time,
+                    Step::Pulled(time) | Step::Arrives(time, _) => time,
                     _ => Duration::ZERO,
                 };
+                if let Step::Arrives(_, bytes) = step {
+                    let layer = "a".repeat(64);
+                    let manifest =
+                        format!(r#"{{"layers":[{{"digest":"sha256:{layer}","size":{bytes}}}]}}"#);
+                    self.say(now, "measured", b"");
+                    let frame = format!("manifest {}", manifest.len());
+                    self.say(now, &frame, manifest.as_bytes());
+                    for second in 1..=time.as_secs() {
+                        let there = bytes * second / time.as_secs();
+                        let frame = format!("progress {layer}:{there}:{bytes}");
+                        self.say(now + Duration::from_secs(second), &frame, b"");
+                    }
+                }
                 let at = now + time;
                 self.events.push_back((at, Act::PullEnds));
                 self.events.push_back((at, Act::Hold(image.to_string())));
@@ -699,6 +813,13 @@ impl ScriptedChannel {
                 self.output(at, 1, b"", words.as_bytes());
                 Some(at)
             }
+            Step::EndsItself(time) => {
+                let at = now + time;
+                self.say(now, "measured", b"");
+                self.events.push_back((at, Act::PullEnds));
+                self.say(at, "late stall", b"");
+                Some(at)
+            }
             Step::Hangs => None,
             Step::Deaf => {
                 self.deaf = true;
@@ -708,7 +829,7 @@ impl ScriptedChannel {
             Step::GoesOn(lost, whole) => {
                 let mut world = self.peer.world();
                 let alone = &mut world.node(&self.node).alone;
-                alone.insert(self.nonce.clone(), now + whole);
+                alone.insert(self.nonce.clone(), Alone::Lost(now + whole));
                 drop(world);
                 ends(self, now + lost, Act::Lose)
             }

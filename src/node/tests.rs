@@ -75,6 +75,7 @@ async fn pull_once(
         pull_token: "test",
         lease: Duration::from_secs(600),
         disk_credentials: false,
+        hang_up: None,
     };
     let tell = |progress| match progress {
         Progress::Stage(stage) => stages.lock().unwrap().push(stage),
@@ -378,6 +379,7 @@ fn the_calls_can_move_between_threads() {
             pull_token: "test",
             lease: Duration::from_secs(600),
             disk_credentials: false,
+            hang_up: None,
         };
         let _ = probe(&mut session, &node(), &[&DOCKER], pending()).await;
         let _ = pull(&mut session, &node(), &job, &|_| {}, pending()).await;
@@ -492,6 +494,7 @@ async fn announced(lines: &[&'static str], timeout: Option<Duration>) -> (Pull, 
         pull_token: "test",
         lease: Duration::from_secs(600),
         disk_credentials: false,
+        hang_up: None,
     };
     let began = Instant::now();
     let ended = pull(&mut session, &node(), &job, &|_| {}, pending()).await;

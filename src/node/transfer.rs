@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::hang_up::{HangUp, PullState, Visit};
+use super::protocol::GUARD_SLACK;
 use crate::model::{self, Failure, FailureKind, Stage, text};
 
 /// How much of an image has arrived.
@@ -274,6 +276,8 @@ pub(super) struct Transfer<'a> {
     blind_until: Option<Instant>,
     /// Since when the rate is counted, and how much there was then.
     window: Option<(Instant, u64)>,
+    /// What this connection sees of it.
+    pub(super) visit: Visit<'a>,
 }
 
 impl<'a> Transfer<'a> {
@@ -291,15 +295,56 @@ impl<'a> Transfer<'a> {
             stalled_at: None,
             blind_until: None,
             window: None,
+            visit: Visit::new(None),
         }
+    }
+
+    /// The pull may go on without this connection.
+    pub(super) fn may_hang_up(mut self, hang_up: Option<HangUp<'a>>) -> Self {
+        self.visit = Visit::new(hang_up);
+        self
+    }
+
+    /// All that happened before this connection is known.
+    pub(super) fn caught_up(&mut self) {
+        if !self.visit.is_replay() {
+            return;
+        }
+        let changed_at = self.visit.caught_up(Instant::now());
+        if self.window.is_none() {
+            return;
+        }
+        let before = self.visit.before();
+        self.window = before.and_then(|before| before.window).or(self.window);
+        // The node acts first, at the end of its own slack.
+        let slack = before.map_or(Duration::ZERO, |_| 2 * GUARD_SLACK);
+        let stall = self.patience.stall;
+        self.stalled_at = stall.and_then(|stall| changed_at.checked_add(stall + slack));
+    }
+
+    /// Whether this connection is to be given away now: how the pull stands. An error ends the pull.
+    pub(super) fn gives_way(&mut self) -> Result<Option<PullState>, Failure> {
+        let now = Instant::now();
+        if !self.visit.gives_way(now) {
+            return Ok(None);
+        }
+        let (transferred, is_unpacking) = {
+            let mut known = self.layers.known();
+            (known.so_far(), !known.is_any_on_its_way())
+        };
+        self.fast_enough(now, transferred.bytes, is_unpacking)?;
+        let arrived = (transferred.bytes, transferred.total);
+        Ok(Some(self.visit.state(now, arrived, self.window)))
     }
 
     /// A stage begins, of which nothing is seen yet. However often that of the pull is announced, its limit runs once.
     pub(super) fn stage(&mut self, is_pull: bool) {
         self.stalled_at = None;
         self.window = None;
+        self.visit.guarded(false);
         if is_pull && self.blind_until.is_none() {
             let limit = self.patience.unseen;
+            let limit = limit.map(|limit| self.visit.left_of(limit));
             self.blind_until = limit.and_then(|limit| Instant::now().checked_add(limit));
         }
     }
@@ -362,6 +407,10 @@ impl<'a> Transfer<'a> {
         };
         (self.tell)(transferred);
         let now = Instant::now();
+        self.visit.changed(now);
+        if self.visit.is_replay() {
+            return Ok(());
+        }
         self.wait(now);
         self.fast_enough(now, transferred.bytes, is_unpacking)
     }

@@ -195,6 +195,14 @@ fn event_json(info: &RunInfo, event: &Event) -> Value {
             "progress",
             json!({ "node": name(*node), "image": image(*item), "bytes": bytes, "total": total }),
         ),
+        EventKind::LeftAlone {
+            node,
+            item,
+            visit_in,
+        } => (
+            "left-alone",
+            json!({ "node": name(*node), "image": image(*item), "visit_in_seconds": seconds(*visit_in) }),
+        ),
         EventKind::Stalled { node, item, length } => (
             "stalled",
             json!({ "node": name(*node), "image": image(*item), "seconds": seconds(*length) }),

@@ -60,6 +60,19 @@ pub fn line(info: &RunInfo, event: &Event, verbose: bool) -> Option<String> {
             field(&mut out, "status", "working");
             field(&mut out, "stage", stage.as_str());
         }
+        EventKind::LeftAlone {
+            node: index,
+            item,
+            visit_in,
+        } => {
+            if !verbose {
+                return None;
+            }
+            node(&mut out, *index);
+            image(&mut out, *item);
+            field(&mut out, "status", "left-alone");
+            field(&mut out, "visit_in", &in_seconds(*visit_in));
+        }
         EventKind::Stalled {
             node: index,
             item,

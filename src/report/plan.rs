@@ -56,6 +56,7 @@ pub fn plan_text(plan: &Plan) -> String {
 fn policy_text(out: &mut String, policy: &Policy, is_pull: bool) {
     let Policy {
         parallel,
+        connections,
         retries,
         backoff: Backoff { min, max },
         pull_timeout,
@@ -126,6 +127,12 @@ fn policy_text(out: &mut String, policy: &Policy, is_pull: bool) {
             format!(", at most {} a second", format_bytes(most))
         });
         line(format!("nodes pass images on to each other{port}{most}"));
+    }
+    if connections < parallel {
+        line(format!(
+            "at most {} at a time; a pull that runs well goes on without one",
+            format_count(*connections, "connection")
+        ));
     }
     if *canary > 0 {
         line(format!("{} first", format_count(*canary, "node")));
@@ -208,6 +215,7 @@ fn portions(waves: &[Portion]) -> Vec<String> {
 fn policy_json(policy: &Policy) -> Value {
     let Policy {
         parallel,
+        connections,
         retries,
         backoff: Backoff { min, max },
         pull_timeout,
@@ -234,7 +242,7 @@ fn policy_json(policy: &Policy) -> Value {
     } = policy;
     let seconds = |limit: &Option<Duration>| limit.map(|limit| limit.as_secs_f64());
     json!({
-        "parallel": parallel, "retries": retries,
+        "parallel": parallel, "connections": connections, "retries": retries,
         "backoff_seconds": [min.as_secs_f64(), max.as_secs_f64()],
         "pull_timeout_seconds": seconds(pull_timeout),
         "unseen_timeout_seconds": seconds(unseen_timeout),
@@ -290,6 +298,7 @@ mod tests {
         let seconds = Duration::from_secs;
         Policy {
             parallel: 11,
+            connections: 7,
             retries: 12,
             backoff: Backoff {
                 min: seconds(13),
@@ -343,6 +352,7 @@ mod tests {
             "a pull goes on for 19s when its connection is lost",
             "the whole run takes at most 20s",
             "21 nodes first",
+            "at most 7 connections at a time; a pull that runs well goes on without one",
             "at most 22 at a time from one registry",
             "no further node once 23 of them failed",
             "in waves of 24, 25%",

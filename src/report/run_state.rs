@@ -201,6 +201,7 @@ impl RunState {
                 self.paused.insert(registry.clone(), event.at + *length);
             }
             EventKind::Stalled { .. }
+            | EventKind::LeftAlone { .. }
             | EventKind::Preflighted { .. }
             | EventKind::RuntimeFound { .. } => {}
             EventKind::FanOut { totals } => self.fan_out = Some(*totals),

@@ -42,11 +42,12 @@ const NO_DEFAULT: [&str; 7] = [
 ];
 /// All that a project's file may set: no program to run, no file to read or write, no login and no host key is among
 /// them.
-const PROJECT: [&str; 22] = [
+const PROJECT: [&str; 23] = [
     "backoff",
     "canary",
     "color",
     "connect-timeout",
+    "connections",
     "deadline",
     "exclude",
     "keepalive",

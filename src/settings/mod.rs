@@ -144,6 +144,7 @@ pub fn pull(
         bail!("--min-rate is measured over --stall-timeout, which is switched off");
     }
     policy.lease = args.lease;
+    policy.connections = args.connections as usize;
     policy.disk_credentials = args.registry.allow_disk_credentials;
     policy.keep = policy::keep(args)?;
     policy.per_registry = args.per_registry.map(|most| most as usize);

@@ -40,6 +40,7 @@ async fn pull(
         pull_token: &format!("local {own}"),
         lease: MINUTE,
         disk_credentials: false,
+        hang_up: None,
     };
     let login = RegistryLogin::Password {
         username: "prepull".into(),

@@ -8,6 +8,7 @@ pub mod hostile;
 pub mod local_pulls;
 pub mod runtime;
 pub mod scenarios;
+pub mod unwatched;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -17,7 +17,7 @@ use prepull::node::{
 use prepull::ports::PullRequest;
 
 use super::runtime::FakeRuntime;
-use super::{Place, Shells, contains, daemon, hostile, node, processes, signal};
+use super::{Place, Shells, contains, daemon, hostile, node, processes, signal, unwatched};
 
 pub(super) const IMAGE: &str = "reg.example:5000/team/app:v1";
 
@@ -126,6 +126,7 @@ pub(super) async fn pull_counted(
         pull_token: &mark,
         lease: how.lease,
         disk_credentials: false,
+        hang_up: None,
     };
     call::pull(&mut place.session(), &node(false), &job, progress, cancel).await
 }
@@ -320,7 +321,7 @@ pub async fn the_platform_asked_for_is_what_counts(shells: &Shells) {
         let ended = pull_how(how, &place, &runtime, &|_| {}, pending()).await;
         let ended = match &ended {
             Ok(outcome) => Ok(outcome.status()),
-            Err(Interrupted::Cancelled) => panic!("{shells:?}: cancelled"),
+            Err(Interrupted::Cancelled | Interrupted::HungUp(_)) => panic!("{shells:?}: no result"),
             Err(Interrupted::Failed(failure)) => Err(failure.kind),
         };
         assert_eq!(ended, expected, "{shells:?} {held} {wanted}");
@@ -599,7 +600,7 @@ pub async fn a_killed_supervisor_is_noticed(shells: &Shells) {
 
 /// A layer on its way as containerd keeps it, beside one of the image's that is there already.
 /// Of its two layers one was there before; half of the other is there.
-const ARRIVES: &str = r#"store=$FAKE/store/io.containerd.content.v1.content
+pub(super) const ARRIVES: &str = r#"store=$FAKE/store/io.containerd.content.v1.content
 first=$(printf %064d 1) second=$(printf %064d 2) manifest=$(printf %064d 3)
 whole() {
     rm -rf "$store/ingest/a"
@@ -618,7 +619,7 @@ head -c 400 /dev/zero >"$store/ingest/a/data"
 touch "$FAKE/started"
 "#;
 
-fn with_a_store(shells: &Shells) -> Place {
+pub(super) fn with_a_store(shells: &Shells) -> Place {
     let place = Place::new(shells);
     let store = place.path("fake/store/io.containerd.content.v1.content");
     for folder in ["ingest", "blobs/sha256"] {
@@ -1151,5 +1152,11 @@ fn of_sh(shells: &Shells) -> Scenarios<'_> {
             shells,
         )),
         Box::pin(hostile::a_supervisor_that_cannot_end_is_ended(shells)),
+        Box::pin(unwatched::a_pull_goes_on_without_its_connection(shells)),
+        Box::pin(unwatched::an_unwatched_pull_keeps_its_limits(shells)),
+        Box::pin(unwatched::an_unwatched_pull_can_be_cancelled(shells)),
+        Box::pin(unwatched::an_unwatched_pull_that_is_gone_begins_again(
+            shells,
+        )),
     ]
 }

@@ -32,6 +32,9 @@ impl<'a> Request<'a> {
         let _lease = (values.number()?, values.number()?);
         let _may_use_disk = values.text()?;
         let _naming = values.text()?;
+        if action.starts_with("pull-") {
+            let _limits = (values.text()?, values.text()?, values.text()?);
+        }
         let commands = (0..values.number()?).map(|_| values.command());
         let commands = commands.collect::<Option<_>>()?;
         let request = Self {

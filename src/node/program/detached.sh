@@ -10,7 +10,11 @@
 run_supervisor() {
     at_term='forget_secret; signal TERM leader; exit 143'
     trap "$at_term" INT TERM
+    read_uptime
+    since=$uptime
     lock_image
+    read_uptime
+    waited=$((uptime - since))
     frame stage inspect
     run_command 1
     if [ "$code" -ne 0 ] || [ "$action" = pull-always ]; then
@@ -21,6 +25,8 @@ run_supervisor() {
             has_local_name=yes
         fi
         answered=
+        read_uptime
+        since=$((uptime - waited))
         frame stage pull
         ! may_ask_daemon || run_command 4 3
         if [ -z "$answered" ]; then
@@ -224,6 +230,7 @@ serve_viewer() {
     end_viewer USR1
     printf '%s\n' "$$" >"$dir/viewer"
     exec 3<&0 </dev/null
+    [ -n "$fresh" ] || frame replay $(($(wc -c <"$dir/frames")))
     tail -c +1 -f "$dir/frames" 3<&- &
     tail=$!
     read_process $tail
@@ -244,6 +251,11 @@ serve_viewer() {
                 ;;
             "$say_cancel") cancel_pull ;;
             "$say_enough") signal KILL readers ;;
+            # The connection is needed elsewhere, and comes back before the lease ends.
+            "$say_leave")
+                printf '%s\n' "$$ leaves" >"$dir/beat"
+                break
+                ;;
             "$say_done")
                 signal TERM keeper
                 remove

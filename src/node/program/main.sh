@@ -30,6 +30,11 @@ main() {
     get; ticks=$value
     get; may_use_disk=$value
     get; naming=$value
+#pull
+    get; stall_limit=$value
+    get; pull_limit=$value
+    get; unseen_limit=$value
+#both
     get; commands=$value
     number=0
     while [ "$number" -lt "$commands" ]; do
@@ -55,6 +60,7 @@ main() {
         make_directory
     fi
     if [ -n "$fresh" ]; then
+        [ "$action" != pull-cancel ] || finish
         [ "$delivery_2" != directory ] || make_vault
         start_detached
     fi

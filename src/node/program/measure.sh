@@ -8,8 +8,13 @@
 # podman stage (containers/image, storage). That such a place exists does not show that this pull uses it: "measured" is
 # said when the runtime itself named the place, or once something new is there. What has arrived is unpacked, which only
 # the disk's use shows. Only changes are told: a later connection reads all of it again.
+#
+# It also keeps the limits of the pull, for a connection may be away: "guarded" says that it does.
 measure() {
     end_with_child
+    read_uptime
+    changed=$uptime
+    frame guarded
     is_measured=
     if [ "$delivery" = input ]; then
         : >"$dir/ask"
@@ -29,6 +34,8 @@ measure() {
         sleep 1 &
         wait $!
         seconds=$((seconds + 1))
+        read_uptime
+        ! exceeds_limit || { end_late_pull; return; }
         [ "$seconds" -lt 300 ] || [ $((seconds % 5)) = 0 ] || continue
         if [ "$delivery" = input ]; then
             [ -e "$dir/ask" ] || read_docker_layers
@@ -38,13 +45,50 @@ measure() {
             [ -z "$found" ] || ! is_unpacking || now="$now disk:$(disk_use):0"
             tell_named_layers
         fi
-        [ -n "$is_measured" ] || [ -z "$found" ] || { is_measured=yes; frame measured; }
+        [ -n "$is_measured" ] || [ -z "$found" ] || { is_measured=yes; changed=$uptime; frame measured; }
         [ "$now $told" != "$last" ] || continue
         last="$now $told"
+        changed=$uptime
         [ -n "$manifest" ] || [ "$delivery" = input ] || find_manifest
         [ ${#now} -lt 3000 ] && frame "progress$now"
     done
 } 2>/dev/null
+
+# The clock that no operator or time server sets.
+read_uptime() {
+    uptime=
+    read -r uptime line </proc/uptime
+    uptime=${uptime%%.*}
+    uptime=${uptime:-0}
+} 2>/dev/null
+
+# Whether limit $1, if there is one, has passed since $2.
+has_passed() {
+    [ -n "$1" ] && [ $((uptime - $2)) -ge "$1" ]
+}
+
+# A connection that watches acts a few seconds earlier.
+exceeds_limit() {
+    late=
+    if [ -n "$is_measured" ]; then
+        ! has_passed "$stall_limit" "$changed" || late=stall
+    else
+        ! has_passed "$unseen_limit" "$since" || late=unseen
+    fi
+    ! has_passed "$pull_limit" "$since" || late=limit
+    [ -n "$late" ]
+}
+
+# The supervisor ends us once its command has ended.
+end_late_pull() {
+    frame late "$late"
+    : >"$dir/late"
+    ask_command_to_end
+    sleep 1 &
+    wait $!
+    signal KILL leader
+    signal KILL readers
+}
 
 # Takes what the daemon answered when it was last asked, and asks again. Once the sizes of all layers are known, they
 # make a manifest.

@@ -112,6 +112,11 @@ stopped() {
     [ -e "$dir/stop" ] || ! [ -d "$dir" ]
 }
 
+# Whether the running command was ended, by request or because a pull exceeded a limit.
+is_over() {
+    stopped || [ -e "$dir/late" ]
+}
+
 finish() {
     [ "$detached" != supervisor ] || finish_supervisor
     # First the watcher: when our input ends, it writes into the directory.
@@ -307,11 +312,11 @@ run_command() {
     [ "$action" = run ] || [ -e "/proc/$client" ] || kill -s KILL -- "-$client" 2>/dev/null
     frame exited
     # A client that was ended before it opened its pipes leaves readers that would wait for ever.
-    stopped && signal KILL readers
+    is_over && signal KILL readers
     # shellcheck disable=SC2086 # two numbers
     wait $readers
     [ ! -e "$dir/ends-with-hup" ] || rm -f "$dir/ends-with-hup"
-    stopped && finish
+    is_over && finish
     [ "$delivery" != input ] || [ -s "$dir/stdout" ] || return
     answered=yes
     cut=0

@@ -26,7 +26,7 @@
 #
 # What follows a line "#pull" is sent with pulls alone, what follows "#call" with everything else, "#both" with both.
 # The bootstrap left $n (a newline) and $locale (what LC_ALL was); request.rs adds the words and times of protocol.rs:
-# $say_cancel, $say_enough, $say_beat, $say_done, $grace and $taken_over.
+# $say_cancel, $say_enough, $say_beat, $say_leave, $say_done, $grace and $taken_over.
 
 frame() {
     printf 'prepull-%s %s\n' "$nonce" "$*" || lost=yes
