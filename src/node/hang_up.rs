@@ -58,6 +58,8 @@ pub(super) struct Visit<'a> {
     began: Instant,
     /// Whether what comes happened before the visit.
     is_replay: bool,
+    /// Whether the pull was there before the visit.
+    is_found: bool,
     /// Since when the node itself keeps the limits.
     guarded_at: Option<Instant>,
     changes: u64,
@@ -71,6 +73,7 @@ impl<'a> Visit<'a> {
             hang_up,
             began: now,
             is_replay: false,
+            is_found: false,
             guarded_at: None,
             changes: 0,
             changed_at: now,
@@ -88,6 +91,7 @@ impl<'a> Visit<'a> {
 
     /// What happened before the visit comes first.
     pub(super) fn replay(&mut self) {
+        self.is_found = true;
         self.is_replay = true;
     }
 
@@ -127,6 +131,10 @@ impl<'a> Visit<'a> {
 
     /// Whether the connection is to be given away now.
     pub(super) fn gives_way(&self, now: Instant) -> bool {
+        // One that was left and is gone begins again, which is to be reported.
+        if self.before().is_some() && !self.is_found {
+            return false;
+        }
         let runs_well =
             |at: Instant| self.has_moved() || self.before().is_some() || now >= at + SETTLE;
         match (&self.hang_up, self.guarded_at) {
