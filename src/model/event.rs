@@ -153,6 +153,7 @@ impl EventKind {
             | Self::RuntimeFound { node, .. }
             | Self::NodeStage { node, .. }
             | Self::Progress { node, .. }
+            | Self::LeftAlone { node, .. }
             | Self::Stalled { node, .. }
             | Self::AttemptFailed { node, .. }
             | Self::Finished { node, .. }
