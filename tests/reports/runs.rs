@@ -92,6 +92,13 @@ impl Story {
                 now += length;
                 let length = seconds(length + 1.0);
                 self.tell(now, EventKind::Stalled { node, item, length });
+                let visit_in = seconds(5.0);
+                let left = EventKind::LeftAlone {
+                    node,
+                    item,
+                    visit_in,
+                };
+                self.tell(now, left);
             }
         }
         self.stages(node, now, Some(0), &[(Stage::Verify, 0.3)])

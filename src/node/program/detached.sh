@@ -75,8 +75,9 @@ lock_image() {
     printf '%s\n' "$nonce" >"$turn/holder" || rm -rf "$turn"
 }
 
+# What an earlier pull of this name left when its directory was removed is not a lock.
 holds_image_lock() {
-    read_word "$turn/holder" && is_alive supervisor 8 "${dir%/*}/$word"
+    read_word "$turn/holder" && [ "$word" != "$nonce" ] && is_alive supervisor 8 "${dir%/*}/$word"
 }
 
 # The supervisor's end. The frames stay for viewers that have not seen them yet.
