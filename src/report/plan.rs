@@ -376,7 +376,7 @@ mod tests {
         let shown = plan_json(&plan(unusual))["policy"].clone();
         let default = plan_json(&plan(usual))["policy"].clone();
         let fields = shown.as_object().unwrap();
-        assert_eq!(fields.len(), 22, "one for each but the seed");
+        assert_eq!(fields.len(), 23, "one for each but the seed");
         for (name, value) in fields {
             assert!(!value.is_null(), "{name}");
             assert_ne!(*value, default[name], "{name} does not follow the policy");
