@@ -36,6 +36,8 @@ pub(super) async fn keep<T, S: Session>(
     Some(match guarded(Stage::Verify, asking).await {
         Ok(output) => runtime.read_keep(&output),
         Err(Interrupted::Failed(failure)) => not_pinned(failure.to_string()),
-        Err(Interrupted::Cancelled) => not_pinned("the run was cancelled before".into()),
+        Err(Interrupted::Cancelled | Interrupted::HungUp(_)) => {
+            not_pinned("the run was cancelled before".into())
+        }
     })
 }
