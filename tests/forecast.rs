@@ -106,12 +106,16 @@ fn what_is_foretold_comes_to_the_byte() {
     for node in ["node-1", "node-3"] {
         succeed(&mut lab.on(node, &["docker", "rmi", "-f", AFTER[0]]));
     }
-    let mut through = via_command(&lab, &["--via", "ssh-only", "--limit", "node-1", AFTER[0]]);
-    end(start(&mut through, &lab.password())).expect(0);
+    let through = |node: &str| {
+        let options = ["--via", "ssh-only", "--limit", node, AFTER[0]];
+        end(start(&mut via_command(&lab, &options), &lab.password())).expect(0);
+    };
+    through("node-1");
     let fourth = forecast(AFTER[0]);
     own_layers(&serde_json::json!({"bytes": fourth["forecast"]["bytes"]}));
     assert_eq!(fourth["forecast"]["fan_out_bytes"], each);
     assert_eq!(fourth["forecast"]["through_ssh_bytes"], 0);
+    through("node-3");
 
     // A check knows what was there, and is gone now.
     succeed(&mut lab.on("node-1", &["docker", "rmi", "-f", AFTER[0]]));
