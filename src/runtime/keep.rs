@@ -321,8 +321,7 @@ esac
         let folder = place("2.4.0", &as_pulled());
         let kept_now = ask(folder.path(), RuntimeKind::Crictl);
         assert_eq!((kept_now.state, kept_now.note), (KeptState::Pinned, None));
-        let label =
-            format!("a=b,io.cri-containerd.pinned=pinned,prepull.keep-until=2026-12-05T00:00:00Z");
+        let label = "a=b,io.cri-containerd.pinned=pinned,prepull.keep-until=2026-12-05T00:00:00Z";
         let pinned = format!(
             "{NAME}:v1 {label}\n{NAME}@{DIGEST} {label}\n{NAME}:old a=b\nsha256:91b7 a=b\n"
         );
