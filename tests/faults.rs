@@ -6,6 +6,7 @@
 mod support;
 
 use std::collections::{HashMap, HashSet};
+use std::io::{BufRead as _, BufReader};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -203,19 +204,10 @@ fn a_killed_run_is_resumed_where_it_is() {
     }
 }
 
-/// How many connections of the operator are open on the nodes, by the processes of their SSH servers.
-fn connections_on(lab: &Lab, nodes: &[Node]) -> usize {
-    let script = "count=0
-        for process in /proc/[0-9]*; do
-            case $(tr '\\0' ' ' <$process/cmdline 2>/dev/null) in
-                'sshd: root'*) count=$((count + 1)) ;;
-            esac
-        done; echo $count";
-    let on = |node: &Node| succeed(&mut lab.on(&node.name, &["sh", "-c", script]));
-    nodes
-        .iter()
-        .map(|node| on(node).trim().parse::<usize>().unwrap())
-        .sum()
+/// How many SSH connections the operator has open, at one moment.
+fn open_connections(lab: &Lab) -> usize {
+    let ss = ["ss", "-Htn", "state", "established", "dport = :22"];
+    succeed(&mut lab.operator(&ss)).lines().count()
 }
 
 /// Twelve pulls at once over two connections, by docker and containerd: no more are ever open. A run that is killed while
@@ -235,10 +227,11 @@ fn pulls_go_on_at_once_over_few_connections() {
     let mut running = start(&mut command, &lab.password());
     let before = all_pulling(&lab, &nodes);
     let mut seen = Vec::new();
-    for _ in 0..5 {
-        seen.push(connections_on(&lab, &nodes));
-        std::thread::sleep(Duration::from_millis(300));
+    for _ in 0..20 {
+        seen.push(open_connections(&lab));
+        std::thread::sleep(Duration::from_millis(100));
     }
+    assert!(seen.iter().any(|open| *open > 0), "{seen:?}");
     assert!(seen.iter().all(|open| *open <= 2), "{seen:?}");
     running.kill().unwrap();
     running.wait().unwrap();
@@ -250,17 +243,26 @@ fn pulls_go_on_at_once_over_few_connections() {
         start(&mut command, &lab.password())
     };
     // Every pull is found, left alone again, and told to end.
-    let resumed = resume();
-    std::thread::sleep(Duration::from_secs(15));
+    let mut resumed = resume();
+    let mut events = BufReader::new(resumed.stdout.take().unwrap()).lines();
+    let mut left_alone = HashSet::new();
+    // The two connections may stay with the last two.
+    while left_alone.len() + 2 < nodes.len() {
+        let line = events
+            .next()
+            .expect("a run whose pulls are left alone")
+            .unwrap();
+        let event: Value = serde_json::from_str(&line).unwrap();
+        if event["event"] == "left-alone" {
+            left_alone.insert(event["node"].to_string());
+        }
+    }
+    let events = std::thread::spawn(move || events.for_each(|line| drop(line.unwrap())));
     let now: Vec<String> = nodes.iter().map(|node| clients_on(&lab, node)).collect();
     assert_eq!(now, before, "the pulls were started again");
     succeed(Command::new("kill").args(["-INT", &resumed.id().to_string()]));
-    let stopped = end(resumed).expect(130);
-    assert!(
-        stopped.stdout.contains("\"left-alone\""),
-        "{}",
-        stopped.stdout
-    );
+    end(resumed).expect(130);
+    events.join().unwrap();
     for node in &nodes {
         assert_eq!(left_on(&lab, node), "", "on {}", node.name);
     }

@@ -152,7 +152,8 @@ pub fn last_held(folder: &Path, nodes: &[&str]) -> HashMap<(String, String), Str
 }
 
 /// The pulls that keep some of these images on some of these nodes for longer than was wanted at the time `now`; the
-/// newest first. Where an image was kept again, or released, what came before does not count.
+/// newest first, their nodes in the order of `nodes`. Where an image was kept again, or released, what came before does
+/// not count.
 pub fn overdue(folder: &Path, images: &[String], nodes: &[&str], now: SystemTime) -> Vec<Overdue> {
     let mut found = Vec::new();
     // By node and image; a release of all images has no image.
@@ -198,10 +199,11 @@ pub fn overdue(folder: &Path, images: &[String], nodes: &[&str], now: SystemTime
                     && !settled.contains(&(node.clone(), image.clone()))
                     && !settled.contains(&(node.clone(), None))
             };
-            let mut open: Vec<String> = (places.iter().filter(is_open))
-                .map(|(node, _)| node.clone())
+            let open: HashSet<&str> = (places.iter().filter(is_open))
+                .map(|(node, _)| node.as_str())
                 .collect();
-            open.dedup();
+            let in_order = nodes.iter().filter(|node| open.contains(*node));
+            let open: Vec<String> = in_order.map(ToString::to_string).collect();
             if !open.is_empty() {
                 found.push(Overdue {
                     run: run.header.run,

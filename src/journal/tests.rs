@@ -602,8 +602,8 @@ fn a_pull_whose_images_are_kept_too_long_is_remembered_until_they_are_released()
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let write = |header: Header, kept: Option<KeptState>, nodes: &[usize]| {
-        let outcomes = nodes.iter().map(|&node| {
-            let mut event = finished(node as u64 + 1, node, Outcome::Present(held()));
+        let outcomes = (1..).zip(nodes).map(|(number, &node)| {
+            let mut event = finished(number, node, Outcome::Present(held()));
             if let EventKind::Finished { record, .. } = &mut event.fact {
                 Arc::make_mut(record).kept = kept.map(|state| KeepOutcome { state, note: None });
             }
@@ -618,7 +618,7 @@ fn a_pull_whose_images_are_kept_too_long_is_remembered_until_they_are_released()
             keep: Some(until.into()),
             ..header(run, 2)
         };
-        write(header, Some(state), &[0, 1]);
+        write(header, Some(state), &[1, 0]);
     };
     let release = |run: &str, images: &[&str], nodes: &[usize]| {
         let words = ["sh", "-c", "script", "release"].iter().chain(images);
