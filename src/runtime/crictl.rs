@@ -385,20 +385,7 @@ fn auth(login: &RegistryLogin) -> Result<Secret, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ExitStatus;
-
-    fn image(name: &str) -> Image {
-        name.parse().unwrap()
-    }
-
-    fn output(code: u32, stdout: &str, stderr: &str) -> CommandOutput {
-        CommandOutput {
-            exit: ExitStatus::Code(code),
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-            truncated: false,
-        }
-    }
+    use crate::runtime::testing::{image, output};
 
     #[test]
     fn the_endpoint_and_the_login_go_by_environment() {

@@ -193,19 +193,7 @@ mod tests {
     use super::*;
     use crate::ports::Runtime as _;
     use crate::runtime::Crictl;
-
-    fn image(name: &str) -> Image {
-        name.parse().unwrap()
-    }
-
-    fn output(code: u32, stdout: &str, stderr: &str) -> CommandOutput {
-        CommandOutput {
-            exit: ExitStatus::Code(code),
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-            truncated: false,
-        }
-    }
+    use crate::runtime::testing::{image, output};
 
     #[test]
     fn inspections_of_every_runtime_are_read() {

@@ -449,19 +449,10 @@ fn read_held(printed: &str) -> Option<LocalImage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ExitStatus;
+    use crate::runtime::testing::output;
 
     fn image() -> Image {
         "reg.example:5000/team/app:v1".parse().unwrap()
-    }
-
-    fn output(code: u32, stdout: &str, stderr: &str) -> CommandOutput {
-        CommandOutput {
-            exit: ExitStatus::Code(code),
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-            truncated: false,
-        }
     }
 
     fn digest(fill: char) -> String {

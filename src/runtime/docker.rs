@@ -193,10 +193,7 @@ impl Runtime for Docker {
 mod tests {
     use super::*;
     use crate::model::{ExitStatus, RegistryLogin, Secret, basic};
-
-    fn image(name: &str) -> Image {
-        name.parse().unwrap()
-    }
+    use crate::runtime::testing::image;
 
     fn request(image: &Image) -> PullRequest<'_> {
         PullRequest {

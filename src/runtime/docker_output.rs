@@ -363,21 +363,8 @@ fn read_held(image: &Image, line: &str) -> Option<LocalImage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ExitStatus;
     use crate::model::FailureKind::Privilege;
-
-    fn image(name: &str) -> Image {
-        name.parse().unwrap()
-    }
-
-    fn output(code: u32, stdout: &str, stderr: &str) -> CommandOutput {
-        CommandOutput {
-            exit: ExitStatus::Code(code),
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-            truncated: false,
-        }
-    }
+    use crate::runtime::testing::{image, output};
 
     #[test]
     fn what_is_held_is_read_from_the_line_that_was_asked_for() {

@@ -26,6 +26,8 @@ mod podman;
 mod rules;
 mod skopeo;
 mod stock;
+#[cfg(test)]
+mod testing;
 
 pub use crictl::Crictl;
 pub use ctr::Ctr;

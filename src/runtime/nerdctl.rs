@@ -204,17 +204,9 @@ fn read_held(entry: &Value) -> LocalImage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ExitStatus, RegistryLogin, Secret};
+    use crate::model::{RegistryLogin, Secret};
     use crate::ports::SecretDelivery;
-
-    fn output(code: u32, stdout: &str, stderr: &str) -> CommandOutput {
-        CommandOutput {
-            exit: ExitStatus::Code(code),
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-            truncated: false,
-        }
-    }
+    use crate::runtime::testing::output;
 
     #[test]
     fn the_login_is_a_directory_as_for_docker() {

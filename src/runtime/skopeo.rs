@@ -212,19 +212,11 @@ impl Runtime for Skopeo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ExitStatus, RegistryLogin, Secret};
+    use crate::model::{RegistryLogin, Secret};
+    use crate::runtime::testing::output;
 
     fn image() -> Image {
         "reg.example/app:v1".parse().unwrap()
-    }
-
-    fn output(code: u32, stdout: &str, stderr: &str) -> CommandOutput {
-        CommandOutput {
-            exit: ExitStatus::Code(code),
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-            truncated: false,
-        }
     }
 
     #[test]
