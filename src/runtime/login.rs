@@ -21,15 +21,7 @@ pub(super) fn server_of(image: &Image) -> &str {
 /// The folder replaces the node's own config.json, its credential helpers and contexts with it: a mix of the operator's
 /// login and whatever the node has could use the wrong one unseen.
 pub(super) fn docker_config(request: &PullRequest<'_>) -> Result<Option<SecretDelivery>, Failure> {
-    let content = request
-        .login
-        .map(|login| config_json(request.image, login))
-        .transpose()?;
-    Ok(content.map(|content| SecretDelivery::Directory {
-        variable: "DOCKER_CONFIG",
-        file: "config.json",
-        content,
-    }))
+    in_directory(request, "DOCKER_CONFIG", "config.json")
 }
 
 /// docker's `config.json` with one login.
@@ -72,13 +64,22 @@ pub(super) fn containers_auth(
             ),
         ));
     }
+    in_directory(request, "PREPULL_LOGIN", "auth.json")
+}
+
+/// The login in this file, the only one of a directory that the variable names.
+fn in_directory(
+    request: &PullRequest<'_>,
+    variable: &'static str,
+    file: &'static str,
+) -> Result<Option<SecretDelivery>, Failure> {
     let content = request
         .login
         .map(|login| config_json(request.image, login))
         .transpose()?;
     Ok(content.map(|content| SecretDelivery::Directory {
-        variable: "PREPULL_LOGIN",
-        file: "auth.json",
+        variable,
+        file,
         content,
     }))
 }
